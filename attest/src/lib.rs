@@ -1,0 +1,1 @@
+//! The Attester: TPM, logs, agent and guard.

@@ -1,0 +1,1 @@
+//! The policy repository: author, sign, publish, load and test the signed inputs of every decision.
