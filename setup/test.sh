@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs every test and ends with one line: the sum of what the runners counted. Skips are named with their reason.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. setup/env.sh
+export TSS2_LOG=all+none
+skips=$(mktemp) log=$(mktemp)
+trap 'rm -f "$skips" "$log"' EXIT
+export TOUCHSTONE_SKIPS=$skips
+status=0
+cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+# Without the `tpm` feature the command must build and link no C TPM library.
+cargo build --locked --no-default-features --bin touchstone --target-dir target/no-tpm 2>&1 | tail -3 || status=$?
+if ldd target/no-tpm/debug/touchstone | grep -i tss2; then echo "the build without the tpm feature links a C TPM library"; status=1; fi
+echo
+if [ -s "$skips" ]; then
+  echo "Skipped, with the reason:"
+  sort -u "$skips" | sed 's/^/  /'
+fi
+skipped=$(sort -u "$skips" | wc -l)
+awk -v skipped="$skipped" '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+  END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored + skipped }' "$log"
+exit "$status"

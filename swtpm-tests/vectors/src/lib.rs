@@ -1,0 +1,41 @@
+//! Test support: genuine evidence from public repositories, read from beside the checkout, never committed.
+//!
+//! A stranger's clone has no `../shared/vectors`. There such a test reports itself as skipped, with the reason. Where
+//! the folder does lie beside the checkout and `CI=true`, a skip is a failure: it would hide a path typed wrong.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The file or folder `name` below `../shared/vectors`, or `None` after reporting the calling test as skipped.
+///
+/// # Panics
+/// When `CI=true`, the folder `../shared` lies beside the checkout, and yet `name` is not in it.
+#[must_use]
+#[expect(clippy::panic, reason = "test support: a skip that must not happen is a failed test")]
+pub fn genuine(name: &str) -> Option<PathBuf> {
+    let shared = beside_the_checkout();
+    let path = shared.join("vectors").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    if shared.exists() && std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        panic!("{} is missing although ../shared lies beside the checkout", path.display());
+    }
+    skip(&format!("genuine vectors `{name}`: no ../shared/vectors beside this checkout"));
+    None
+}
+
+/// Reports the calling test as skipped, with the reason; `make test` lists and counts these.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+    if let Some(list) = std::env::var_os("TOUCHSTONE_SKIPS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(list)
+    {
+        // One write, so that tests running side by side do not mix their lines.
+        let _ = file.write_all(format!("{reason}\n").as_bytes());
+    }
+}
+
+fn beside_the_checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared")
+}

@@ -1,0 +1,118 @@
+//! Crates are layers and imports go only downwards (`docs/architecture.md`). This test holds the crate graph to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Each crate and the crates of ours it may use, directly. What is not written here is not allowed.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("touchstone-cose", &[]),
+    ("touchstone-evidence", &["touchstone-cose"]),
+    ("touchstone-authorization", &["touchstone-cose"]),
+    ("touchstone-ledger", &["touchstone-cose"]),
+    ("touchstone-store", &[]),
+    ("touchstone-verifier", &["touchstone-cose", "touchstone-evidence"]),
+    ("touchstone-policies", &["touchstone-cose", "touchstone-evidence", "touchstone-verifier"]),
+    (
+        "touchstone-attest",
+        &[
+            "touchstone-authorization",
+            "touchstone-cose",
+            "touchstone-evidence",
+            "touchstone-policies",
+            "touchstone-verifier",
+        ],
+    ),
+    (
+        "touchstone-keybroker",
+        &[
+            "touchstone-authorization",
+            "touchstone-cose",
+            "touchstone-evidence",
+            "touchstone-ledger",
+            "touchstone-policies",
+            "touchstone-store",
+            "touchstone-verifier",
+        ],
+    ),
+];
+
+/// Crates that must not be able to reach the network, the disk, a clock or an async runtime, by any path.
+const PURE: &[&str] =
+    &["touchstone-cose", "touchstone-evidence", "touchstone-authorization", "touchstone-ledger", "touchstone-verifier"];
+const IMPURE: &[&str] = &["tokio", "hyper", "axum", "rustls", "redb", "tss-esapi", "tough", "rustix", "reqwest"];
+
+fn metadata() -> cargo_metadata::Metadata {
+    cargo_metadata::MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .other_options(vec!["--offline".into(), "--locked".into()])
+        .exec()
+        .expect("cargo metadata")
+}
+
+#[test]
+fn imports_go_only_downwards() {
+    let metadata = metadata();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        LAYERS.iter().map(|(name, below)| (*name, below.iter().copied().collect())).collect();
+    for package in metadata.workspace_packages() {
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            assert!(
+                ["touchstone", "swtpm-tests", "touchstone-vectors"].contains(&package.name.as_str()),
+                "{} is a new crate: give it a layer in tests/layers.rs",
+                package.name
+            );
+            continue;
+        };
+        for dependency in &package.dependencies {
+            let ours = dependency.name.starts_with("touchstone-") && dependency.name != "touchstone-vectors";
+            if ours && dependency.kind == cargo_metadata::DependencyKind::Normal {
+                assert!(
+                    allowed.contains(dependency.name.as_str()),
+                    "{} must not use {}: that arrow points upwards",
+                    package.name,
+                    dependency.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_crates_reach_no_world() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.as_str())).collect();
+    let normal: BTreeMap<_, Vec<_>> = resolve
+        .nodes
+        .iter()
+        .map(|node| {
+            let deps = node
+                .deps
+                .iter()
+                .filter(|d| d.dep_kinds.iter().any(|k| k.kind == cargo_metadata::DependencyKind::Normal))
+                .map(|d| &d.pkg)
+                .collect();
+            (&node.id, deps)
+        })
+        .collect();
+    for package in metadata.workspace_packages().iter().filter(|p| PURE.contains(&p.name.as_str())) {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![&package.id];
+        while let Some(id) = open.pop() {
+            if seen.insert(id) {
+                open.extend(normal.get(id).into_iter().flatten());
+            }
+        }
+        for id in seen {
+            let name = names.get(id).expect("a named package");
+            assert!(!IMPURE.contains(name), "{} reaches {name}: it decides, it must not touch the world", package.name);
+        }
+    }
+}
+
+#[test]
+fn only_attest_links_the_tpm_library() {
+    for package in metadata().workspace_packages() {
+        let links = package.dependencies.iter().any(|d| d.name.starts_with("tss-esapi"));
+        assert!(!links || package.name.as_str() == "touchstone-attest", "{} links the C TPM library", package.name);
+    }
+}
