@@ -1,13 +1,13 @@
 //! The embedded engine: one private file, every commit synced before it returns.
 //!
 //! Tables of the file (schema 1): `rows` holds a value under each key, as written down in `row.rs`; `changes` holds what
-//! each of the last revisions changed, as in `changes.rs`; `meta` holds the numbers `schema`, `revision` and, on a file
-//! that must not be used again, `repaired`.
+//! each of the last revisions changed, as in `changes.rs`; `meta` holds the numbers `schema` and `revision`.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::panic;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -31,7 +31,6 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 const SCHEMA: &str = "schema";
 const REVISION: &str = "revision";
-const REPAIRED: &str = "repaired";
 
 /// Permission bits that let anybody but the owner near the file.
 const NOT_OWNER: u32 = 0o077;
@@ -46,44 +45,32 @@ impl RedbStore {
     /// Opens the store in the file `path`, or makes one (mode 0600) if there is no such file. The folder must exist.
     ///
     /// Checks every checksum in the file first, so this takes time in proportion to its size: a torn store is denied
-    /// rather than trusted.
+    /// rather than trusted. After an unclean stop, a last commit whose checksum does not hold is one that never
+    /// returned, and is undone.
     ///
     /// # Errors
     /// [`OpenError`], one variant for each way in which the file is not fit for use.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file = open_private(path)?;
-        let mut database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_file(file)
-            .map_err(|e| opening(path, e))?;
-        let intact = database.check_integrity().map_err(|e| opening(path, e))?;
-        let meta = prepare(&database, intact).map_err(|e| OpenError::Corrupted {
+        let database = open_checked(path, file)?;
+        let schema = prepare(&database).map_err(|e| OpenError::Corrupted {
             path: path.into(),
             detail: e.to_string(),
         })?;
-        match meta.schema {
-            SCHEMA_VERSION => {}
-            0 => {
-                let detail = "it has rows but no schema version".into();
-                return Err(OpenError::NotAStore {
+        match schema {
+            Some(SCHEMA_VERSION) => Ok(Self { database }),
+            Some(found) => Err(OpenError::NewerSchema {
+                path: path.into(),
+                expected: SCHEMA_VERSION,
+                found,
+            }),
+            None => {
+                let detail = "it has tables but no schema version".into();
+                Err(OpenError::NotAStore {
                     path: path.into(),
                     detail,
-                });
+                })
             }
-            found => {
-                return Err(OpenError::NewerSchema {
-                    path: path.into(),
-                    expected: SCHEMA_VERSION,
-                    found,
-                });
-            }
-        }
-        match meta.repaired {
-            None => Ok(Self { database }),
-            Some(revision) => Err(OpenError::Repaired {
-                path: path.into(),
-                revision: Revision::new(revision),
-            }),
         }
     }
 }
@@ -291,15 +278,8 @@ fn current(meta: &impl ReadableTable<&'static str, u64>) -> Result<Revision, Sto
     }
 }
 
-/// What `meta` says when a file is opened.
-struct Meta {
-    /// 0 if the file has rows but no schema.
-    schema: u64,
-    repaired: Option<u64>,
-}
-
-/// Gives an empty file its tables, marks a file that is not intact, and says what the file is.
-fn prepare(database: &Database, intact: bool) -> Result<Meta, redb::Error> {
+/// Gives an empty file its tables; returns the schema version of the file, if it has one.
+fn prepare(database: &Database) -> Result<Option<u64>, redb::Error> {
     let write = database.begin_write()?;
     let fresh = write.list_tables()?.next().is_none();
     let mut meta = write.open_table(META)?;
@@ -309,25 +289,14 @@ fn prepare(database: &Database, intact: bool) -> Result<Meta, redb::Error> {
         write.open_table(ROWS)?;
         write.open_table(CHANGES)?;
     }
-    let number = |meta: &Table<'_, &'static str, u64>, name| -> Result<Option<u64>, redb::Error> {
-        Ok(meta.get(name)?.map(|found| found.value()))
-    };
-    let mark = !intact && number(&meta, REPAIRED)?.is_none();
-    if mark {
-        let revision = number(&meta, REVISION)?.unwrap_or_default();
-        meta.insert(REPAIRED, revision)?;
-    }
-    let found = Meta {
-        schema: number(&meta, SCHEMA)?.unwrap_or_default(),
-        repaired: number(&meta, REPAIRED)?,
-    };
+    let schema = meta.get(SCHEMA)?.map(|found| found.value());
     drop(meta);
-    if fresh || mark {
+    if fresh {
         write.commit()?
     } else {
         write.abort()?
     }
-    Ok(found)
+    Ok(schema)
 }
 
 /// Opens or makes the file, and looks at the very file that was opened.
@@ -378,6 +347,26 @@ fn open_private(path: &Path) -> Result<File, OpenError> {
         }
         Err(e) => Err(io("create")(e)),
     }
+}
+
+/// Opens the database in `file` and checks all of it.
+fn open_checked(path: &Path, file: File) -> Result<Database, OpenError> {
+    // The engine panics on some damage to its own bookkeeping. Damage is an answer here, not a crash.
+    panic::catch_unwind(move || {
+        let mut database = redb::Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?;
+        let intact = database.check_integrity()?;
+        if intact {
+            Ok(database)
+        } else {
+            Err(damaged("checksums did not hold"))
+        }
+    })
+    .unwrap_or_else(|_| Err(damaged("bookkeeping does not add up")))
+    .map_err(|e| opening(path, e))
+}
+
+fn damaged(what: &str) -> redb::DatabaseError {
+    redb::StorageError::Corrupted(what.to_owned()).into()
 }
 
 /// Turns the engine's refusal to open a file into ours.

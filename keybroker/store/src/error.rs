@@ -188,21 +188,12 @@ pub enum OpenError {
         /// What is missing.
         detail: String,
     },
-    /// Its checksums do not hold and it cannot be repaired.
+    /// Its checksums do not hold: commits that were promised to be durable may be missing.
     #[error("{} is corrupted: {detail}: restore it from a backup", path.display())]
     Corrupted {
         /// The store file.
         path: PathBuf,
         /// The engine's own words.
         detail: String,
-    },
-    /// Its checksums did not hold and the engine fell back to what it could still read. Commits that were promised to
-    /// be durable may be missing, so the file stays refused.
-    #[error("{} was damaged and then repaired back to revision {revision}: restore it from a backup", path.display())]
-    Repaired {
-        /// The store file.
-        path: PathBuf,
-        /// The revision it was at after the repair.
-        revision: Revision,
     },
 }
