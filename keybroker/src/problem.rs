@@ -1,0 +1,150 @@
+//! Refusals before authentication, as RFC 9457 problem documents with a stable code.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+touchstone_cose::reason_codes! {
+    /// Why the broker refused a request before it knew who asked. None of these touches the state of any node.
+    pub enum RefusalCode {
+        BodyTooLarge = "request-body-too-large": "The request body is over the route's limit. Send less.",
+        BodyTooSlow = "request-body-too-slow": "The request body did not arrive in time. Send it again.",
+        BodyUnreadable = "request-body-unreadable": "The request body broke off or cannot be read. Send it again.",
+        ContentType = "request-content-type": "The request body must be application/cbor. Set Content-Type.",
+        MessageMalformed = "request-message-malformed": "The message is not a strict encoding of what the route takes. Use a client of this protocol version.",
+        ProtocolUnknown = "request-protocol-unknown": "The message names another protocol version. Use a client that speaks this one.",
+        KindUnsupported = "request-kind-unsupported": "None of the kinds of evidence offered is one this broker appraises. Offer tpm.",
+        RouteUnknown = "request-route-unknown": "There is no such route. See the protocol page of the documentation.",
+        MethodUnknown = "request-method-unknown": "The route does not take this method. See the protocol page of the documentation.",
+        ParameterMalformed = "request-parameter-malformed": "A parameter of the request is missing or malformed. Correct it.",
+        NotFound = "request-not-found": "What was asked for does not exist here. Ask for something that does.",
+        SourceLimited = "source-rate-limited": "Too many refused requests came from this source prefix. Wait and try again.",
+        SessionsFull = "sessions-full": "Too many challenges are open. Wait a moment and say hello again.",
+        SessionUnknown = "session-unknown": "The session does not exist, has expired, has been used, or belongs to another connection. Say hello again.",
+        IdentityMalformed = "identity-malformed": "The keys in the hello are not what a node of this kind presents. See the attributes in the protocol page.",
+        IdentityUnknown = "identity-unknown": "No node of this identity is enrolled in this domain. Present the full identity, or add the node to policy.",
+        EvidenceRefused = "evidence-refused": "The evidence is not authentic for this session, so nothing was decided on it. The reasons say what was found.",
+        EvidenceUnreadable = "evidence-unreadable": "The evidence collection cannot be read, so it shows nobody's state. Send what the agent of this version makes.",
+        EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
+        ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
+        SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
+        BrokerBusy = "broker-busy": "Too many decisions are waiting for the disk. Try again.",
+        BrokerStopping = "broker-stopping": "The broker is stopping or has lost its store. Try again later.",
+        PolicyExpired = "policy-expired-at-broker": "The broker's policy has expired and no newer one is published. The operator must publish.",
+        PolicyChanged = "policy-changed-meanwhile": "Policy or state changed again and again while this was decided. Try again.",
+        Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
+    }
+}
+
+/// One refused request: what the client sees and what is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: RefusalCode,
+    /// What was expected and found, in one sentence without secrets; shown to the client.
+    pub detail: String,
+    /// Reasons of an appraisal that was not authentic.
+    pub reasons: Vec<ReasonLine>,
+}
+
+/// One reason in a problem document.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ReasonLine {
+    /// The stable code.
+    pub code: String,
+    /// What it is about.
+    pub claim: String,
+    /// What would have been accepted.
+    pub expected: String,
+    /// What was there.
+    pub found: String,
+}
+
+impl Refusal {
+    /// A refusal with one sentence of detail.
+    #[must_use]
+    pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), reasons: Vec::new() }
+    }
+
+    /// The same with the reasons of an appraisal.
+    #[must_use]
+    pub fn with_reasons(mut self, reasons: Vec<ReasonLine>) -> Self {
+        self.reasons = reasons;
+        self
+    }
+
+    /// The HTTP status of the code.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        use RefusalCode as C;
+        match self.code {
+            C::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            C::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            C::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            C::BodyUnreadable | C::MessageMalformed | C::ProtocolUnknown | C::KindUnsupported => {
+                StatusCode::BAD_REQUEST
+            }
+            C::ParameterMalformed | C::IdentityMalformed => StatusCode::BAD_REQUEST,
+            C::RouteUnknown | C::NotFound => StatusCode::NOT_FOUND,
+            C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
+            C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
+            C::SessionUnknown | C::EnrolmentConflict => StatusCode::CONFLICT,
+            C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd => StatusCode::UNAUTHORIZED,
+            C::EvidenceUnreadable => StatusCode::UNPROCESSABLE_ENTITY,
+            C::SessionsFull | C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
+            C::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = json!({
+            "type": format!("tag:touchstone.dev,2026:problem/{}", self.code),
+            "title": self.code.meaning(),
+            "status": status.as_u16(),
+            "code": self.code.as_str(),
+            "detail": self.detail,
+            "reasons": self.reasons,
+        });
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_an_error_status() {
+        for code in RefusalCode::ALL {
+            let status = Refusal::new(*code, "").status();
+            assert!(status.is_client_error() || status.is_server_error(), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_document_is_a_problem_document() {
+        let response = Refusal::new(RefusalCode::SourceLimited, "203.0.113.0/24").into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["code"], "source-rate-limited");
+        assert_eq!(body["status"], 429);
+        assert_eq!(body["detail"], "203.0.113.0/24");
+    }
+}
