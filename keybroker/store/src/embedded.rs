@@ -153,17 +153,11 @@ impl Store for RedbStore {
         if since > current {
             return Err(StoreError::RevisionAhead { asked: since, current });
         }
-        let oldest = match log.first().map_err(failed("read the changes"))? {
-            Some((first, _)) => Revision::new(first.value().saturating_sub(1)),
-            None => current,
-        };
-        if since < oldest {
-            return Err(StoreError::Compacted { oldest });
-        }
         let mut found = Changes {
             changes: Vec::new(),
             up_to: since,
         };
+        // The range begins at 1 or above.
         for entry in log
             .range(since.get().saturating_add(1)..)
             .map_err(failed("read the changes"))?
@@ -171,7 +165,7 @@ impl Store for RedbStore {
             let (number, record) = entry.map_err(failed("read the changes"))?;
             let revision = Revision::new(number.value());
             // A gap or an unreadable record is history that is gone: whoever needs it starts anew behind it.
-            if revision.get() != found.up_to.get() + 1 {
+            if revision.get() - 1 != found.up_to.get() {
                 return Err(StoreError::Compacted {
                     oldest: Revision::new(revision.get() - 1),
                 });
@@ -180,8 +174,11 @@ impl Store for RedbStore {
             found.changes.extend(changes);
             found.up_to = revision;
             if found.changes.len() >= MAX_CHANGES_PER_READ {
-                break;
+                return Ok(found);
             }
+        }
+        if found.up_to < current {
+            return Err(StoreError::Compacted { oldest: current });
         }
         Ok(found)
     }

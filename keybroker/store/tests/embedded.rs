@@ -285,15 +285,17 @@ fn the_log_of_changes_is_bounded_and_says_what_is_gone() {
 #[test]
 fn a_gap_or_an_unreadable_record_in_the_log_is_history_that_is_gone() {
     type Meddle = fn(&mut redb::Table<'_, u64, &'static [u8]>);
-    let rows: [(&str, Meddle, u64); 2] = [
-        ("a gap", |changes| drop(changes.remove(2).unwrap()), 2),
+    let rows: [(&str, Meddle, u64, usize); 3] = [
+        ("a gap", |changes| drop(changes.remove(2).unwrap()), 2, 1),
         (
             "an unreadable record",
             |changes| drop(changes.insert(2, b"\x09".as_slice()).unwrap()),
             2,
+            1,
         ),
+        ("an end cut off", |changes| drop(changes.remove(3).unwrap()), 3, 0),
     ];
-    for (name, meddle, oldest) in rows {
+    for (name, meddle, oldest, left) in rows {
         let scratch = Scratch::new();
         for n in 1..=3 {
             put(&scratch, n, b"v");
@@ -307,7 +309,7 @@ fn a_gap_or_an_unreadable_record_in_the_log_is_history_that_is_gone() {
             Err(StoreError::Compacted { oldest }),
             "{name}"
         );
-        assert_eq!(store.changes_since(oldest).unwrap().changes.len(), 1, "{name}");
+        assert_eq!(store.changes_since(oldest).unwrap().changes.len(), left, "{name}");
     }
 }
 
