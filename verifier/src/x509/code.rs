@@ -1,0 +1,31 @@
+//! The stable codes of every refusal of a certificate or chain.
+
+touchstone_cose::reason_codes! {
+    /// Why a certificate, or the chain above it, was refused.
+    pub enum CertificateCode {
+        Malformed = "certificate-malformed":
+            "A certificate could not be read. Send the DER bytes as they are in the TPM, padding allowed.",
+        KeyUnsupported = "certificate-key-unsupported":
+            "A certificate's public key is of a kind that is not supported.",
+        AlgorithmRefused = "certificate-algorithm-refused":
+            "A certificate is signed with SHA-1 or with an algorithm that is not supported, so its signature proves nothing.",
+        SignatureInvalid = "certificate-signature-invalid":
+            "A certificate's signature does not verify under its issuer's key: it was altered, or made by someone with the same name.",
+        IssuerUnknown = "certificate-issuer-unknown":
+            "No trust anchor of this domain issued the certificate, directly or through a known intermediate. Add the maker's CA with trust add.",
+        PathTooLong = "certificate-path-too-long":
+            "The chain has more certificates than allowed, here or by a CA's own path length.",
+        NotACa = "certificate-not-a-ca":
+            "A certificate that issued another one is not a CA, or may not sign certificates.",
+        ExtensionUnknown = "certificate-extension-unknown":
+            "A certificate has a critical extension that is not understood, so what it demands cannot be honoured.",
+        NotYetValid = "certificate-not-yet-valid":
+            "A certificate is not valid yet at the time of the appraisal.",
+        Expired = "certificate-expired":
+            "A certificate has expired. Many endorsement certificates in the field have: a policy may say ek-expiry = ignore-with-claim.",
+        UsageWrong = "certificate-usage-wrong":
+            "The certificate is not for an endorsement key: its key usage or extended key usage says something else.",
+        Role = "certificate-is-a-ca":
+            "A CA certificate was presented as a device's own.",
+    }
+}
