@@ -1,1 +1,8 @@
 //! The append-only Merkle log: tree, statements, checkpoints, proofs and receipts.
+//!
+//! In scope: the arithmetic and the formats. [`tree`] is the RFC 9162 Merkle tree with its proofs,
+//! C2SP signed tree head. Out of scope: where entries and hashes are kept (the broker's store), when anything is signed
+//! (the broker's sequencer), clocks and all other I/O: the same bytes give the same answer for ever.
+
+pub mod reason;
+pub mod tree;

@@ -1,0 +1,23 @@
+//! Every reason for which something from a ledger is not believed, as stable codes.
+
+touchstone_cose::reason_codes! {
+    /// Why a proof or a checkpoint is refused.
+    pub enum Code {
+        ProofIndex = "ledger-proof-index":
+            "The proof speaks of a leaf or of tree sizes that cannot be. Ask for a proof for this very entry and checkpoint.",
+        ProofLength = "ledger-proof-length":
+            "The proof has too few or too many hashes for its tree size. It was truncated or padded: ask for it again.",
+        ProofRoot = "ledger-proof-root":
+            "The proof leads to another root than the one that was signed. The entry is not in this log, or the log was rewritten: report it.",
+        NodeMissing = "ledger-node-missing":
+            "A hash that the proof needs is not in the store. Restore the ledger's store from a backup.",
+        NoteMalformed = "ledger-note-malformed":
+            "The bytes are not a signed note. Fetch the checkpoint again.",
+        NoteSignature = "ledger-note-signature":
+            "A signature by a known key does not verify, or none is by a known key. Do not use this checkpoint; compare the log's key with the signed keyset.",
+        CheckpointMalformed = "ledger-checkpoint-malformed":
+            "The text of the note is not a checkpoint. Fetch it again.",
+        CheckpointOrigin = "ledger-checkpoint-origin":
+            "The checkpoint is of another log. Ask the log that the domain's keyset names.",
+    }
+}
