@@ -19,7 +19,6 @@ touchstone_cose::reason_codes! {
         ParameterMalformed = "request-parameter-malformed": "A parameter of the request is missing or malformed. Correct it.",
         NotFound = "request-not-found": "What was asked for does not exist here. Ask for something that does.",
         SourceLimited = "source-rate-limited": "Too many refused requests came from this source prefix. Wait and try again.",
-        SessionsFull = "sessions-full": "Too many challenges are open. Wait a moment and say hello again.",
         SessionUnknown = "session-unknown": "The session does not exist, has expired, has been used, or belongs to another connection. Say hello again.",
         IdentityMalformed = "identity-malformed": "The keys in the hello are not what a node of this kind presents. See the attributes in the protocol page.",
         IdentityUnknown = "identity-unknown": "No node of this identity is enrolled in this domain. Present the full identity, or add the node to policy.",
@@ -92,7 +91,7 @@ impl Refusal {
             C::SessionUnknown | C::EnrolmentConflict => StatusCode::CONFLICT,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd => StatusCode::UNAUTHORIZED,
             C::EvidenceUnreadable => StatusCode::UNPROCESSABLE_ENTITY,
-            C::SessionsFull | C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {
+            C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
