@@ -1,1 +1,9 @@
 //! Evidence, Endorsements, Reference Values, policy and a time in; an Attestation Result out. Pure: no I/O, no clock, no panic.
+//!
+//! In scope: TPM 2.0 structures, the firmware event log, endorsement-key certificates, signed reference values (CoRIM)
+//! and the Attestation Result (EAR). Out of scope: talking to a TPM, fetching anything, deciding who may do what.
+
+pub mod eventlog;
+pub mod reason;
+pub mod tpm;
+pub mod x509;
