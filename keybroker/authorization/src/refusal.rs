@@ -1,0 +1,122 @@
+//! Why something is refused: stable codes and what was expected and found.
+
+use core::fmt;
+
+/// The longest text in a refusal, in bytes.
+pub const MAX_TEXT: usize = 512;
+
+touchstone_cose::reason_codes! {
+    /// Every code this crate refuses with.
+    pub enum RefusalCode {
+        RequestMalformed = "request-malformed": "The action or resource that was asked for is not a scope. Ask for action:resource in lower case, without wildcards.",
+        TrustStateMissing = "trust-state-missing": "The enforcer holds no trust state yet. It refuses until the domain's broker has sent one.",
+        TrustStateDomain = "trust-state-domain": "The trust state belongs to another domain. Look at the enforcer's configuration.",
+        TrustStateStale = "trust-state-stale": "No fresh trust state within the freshness window. Look whether the enforcer reaches the broker and whether the clocks agree.",
+        AuthorizationTooLarge = "authorization-too-large": "The authorization is larger than any valid one.",
+        AuthorizationMalformed = "authorization-malformed": "The authorization is not a CWT of this profile.",
+        AuthorizationType = "authorization-type": "A signed object of another type was presented as an authorization.",
+        AuthorizationKeyUnknown = "authorization-key-unknown": "No authorization key with this key id is valid now in the domain's keyset. Refresh the keyset.",
+        AuthorizationSignature = "authorization-signature": "The authorization's signature does not verify: it was altered or forged.",
+        AuthorizationIssuer = "authorization-issuer": "The authorization was issued by another domain.",
+        AuthorizationAudience = "authorization-audience": "The authorization is meant for another domain.",
+        AuthorizationNotYetValid = "authorization-not-yet-valid": "The authorization begins later. If it was just issued, the clocks disagree.",
+        AuthorizationExpired = "authorization-expired": "The authorization has run out. Attest again.",
+        AuthorizationPolicyUnknown = "authorization-policy-unknown": "The authorization was made under a policy version that the trust state does not know.",
+        AuthorizationEpochAhead = "authorization-epoch-ahead": "The authorization is younger than the enforcer's trust state. It passes once the next trust state has arrived.",
+        AuthorizationGeneration = "authorization-generation": "The authorization names another generation of the domain. Attest again.",
+        AuthorizationListUnknown = "authorization-list-unknown": "The authorization names a status list that the trust state does not vouch for.",
+        AuthorizationIndex = "authorization-index": "The authorization's index lies outside its status list.",
+        AuthorizationRevoked = "authorization-revoked": "The authorization was withdrawn. The ledger says why.",
+        AuthorizationSuspended = "authorization-suspended": "The authorization is suspended. It passes again when the suspension is lifted.",
+        AuthorizationStatusUnknown = "authorization-status-unknown": "The status list holds a value without a meaning; such an entry is refused.",
+        ScopeNotGranted = "scope-not-granted": "The authorization does not grant this action on this resource.",
+        ProofTooLarge = "proof-too-large": "The proof of possession is larger than any valid one.",
+        ProofMalformed = "proof-malformed": "The proof of possession is not one of this profile.",
+        ProofType = "proof-type": "A signed object of another type was presented as a proof of possession.",
+        ProofSignature = "proof-signature": "The proof was not signed by the key the authorization is bound to: the authorization is another's.",
+        ProofAudience = "proof-audience": "The proof of possession was made for another enforcer.",
+        ProofAuthorization = "proof-authorization": "The proof of possession was made for another authorization.",
+        ProofAction = "proof-action": "The proof of possession was made for another action or resource.",
+        ProofChannelMissing = "proof-channel-missing": "This enforcer accepts only proofs over its own challenge or TLS connection, and the proof or the request has none.",
+        ProofChallenge = "proof-challenge": "The proof answers another challenge: it was replayed or relayed.",
+        ProofExporter = "proof-exporter": "The proof belongs to another TLS connection: it was replayed or relayed.",
+        ProofRequestMissing = "proof-request-missing": "Without a challenge or a TLS connection the proof must be over the digest of the request.",
+        ProofRequest = "proof-request": "The proof was made for another request.",
+        ProofTime = "proof-time": "The proof is older or younger than 5 seconds.",
+        ProofReplayed = "proof-replayed": "This proof was used before.",
+        ReplayMemoryFull = "replay-memory-full": "The enforcer remembers as many proofs as it may. It accepts new ones as the old ones run out.",
+        TrustStateTooLarge = "trust-state-too-large": "The trust state is larger than any valid one.",
+        TrustStateMalformed = "trust-state-malformed": "The trust state is not one of this profile.",
+        TrustStateType = "trust-state-type": "A signed object of another type was sent as a trust state.",
+        TrustStateKeyUnknown = "trust-state-key-unknown": "No trust-state key with this key id is valid now in the domain's keyset.",
+        TrustStateSignature = "trust-state-signature": "The trust state's signature does not verify: it was altered or forged.",
+        TrustStateEpochBack = "trust-state-epoch-back": "The trust state is older than the one held: it was replayed, or the broker was set back.",
+        TrustStateForked = "trust-state-forked": "Two trust states of the same epoch say different things: somebody shows two histories. Keep both and look into it.",
+        TrustStateFreshUntilBack = "trust-state-fresh-until-back": "A heartbeat that is older than the one held: it was replayed or came out of order.",
+        TrustStateLedgerBack = "trust-state-ledger-back": "The ledger in the trust state is shorter than the one seen before.",
+        TrustStateBodyMissing = "trust-state-body-missing": "The lists that the trust state vouches for did not come with it and are not held. Fetch the whole trust state.",
+        TrustStateDeltaBase = "trust-state-delta-base": "The delta builds on an epoch that is not held. Fetch the whole trust state.",
+        TrustStateInflated = "trust-state-inflated": "A list in the trust state inflates to another length than the head says.",
+        TrustStateDigest = "trust-state-digest": "A list in the trust state does not have the digest in the signed head.",
+    }
+}
+
+/// One reason why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: RefusalCode,
+    /// What would have been accepted.
+    pub expected: String,
+    /// What was there instead. At most [`MAX_TEXT`] bytes, printable ASCII; never a secret.
+    pub found: String,
+}
+
+impl Refusal {
+    /// Makes a refusal; both texts are cut to [`MAX_TEXT`] bytes and what is not printable ASCII becomes `?`.
+    pub fn new(code: RefusalCode, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self { code, expected: printable(&expected.to_string()), found: printable(&found.to_string()) }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.code, self.expected, self.found)
+    }
+}
+
+/// `text` with everything that a terminal or a log could interpret replaced.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().take(MAX_TEXT).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
+/// Bytes in hexadecimal, for the texts of refusals.
+pub(crate) struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_kebab_case() {
+        let mut seen = std::collections::BTreeSet::new();
+        for row in RefusalCode::CATALOGUE {
+            assert!(seen.insert(row.code), "{} twice", row.code);
+            assert!(row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", row.code);
+            assert!(row.meaning.ends_with('.'), "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_defused_and_cut() {
+        let refusal = Refusal::new(RefusalCode::ProofAudience, "a", format!("\u{1b}[31m\n{}", "x".repeat(2000)));
+        assert_eq!(refusal.found.len(), MAX_TEXT);
+        assert!(refusal.found.starts_with("?[31m?x"));
+    }
+}
