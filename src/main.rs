@@ -1,2 +1,67 @@
-//! The `touchstone` command.
-fn main() {}
+//! The `touchstone` command: nothing runs, and no key leaves, unless hardware has just proved what it is running.
+//!
+//! One file a subcommand; each is thin and calls the room that does the work. Exit codes: 0 done or affirming,
+//! 1 refused with reasons, 2 unreadable input or usage.
+
+mod agent;
+mod broker;
+mod clock;
+mod demo;
+mod evidence;
+mod guard;
+mod ledger;
+mod output;
+mod policy;
+mod reference;
+mod revoke;
+mod status;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "touchstone",
+    version,
+    about = "Hardware-attested trust coordinator: nothing runs, and no key leaves, unless hardware has just proved what it is running.",
+    after_help = "Start here:\n  touchstone demo                 three software-TPM nodes, one broker, the whole story\n  touchstone policy init --help   make a signed policy repository\n\nExit codes: 0 done or affirming, 1 refused with reasons, 2 unreadable input or usage."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Broker(broker::Args),
+    Agent(agent::Args),
+    Guard(guard::Args),
+    Evidence(evidence::Args),
+    Verify(verify::Args),
+    Reference(reference::Args),
+    Policy(policy::Args),
+    Revoke(revoke::Args),
+    Status(status::Args),
+    Ledger(ledger::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Broker(args) => broker::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Guard(args) => guard::run(args),
+        Command::Evidence(args) => evidence::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Reference(args) => reference::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Revoke(args) => revoke::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Ledger(args) => ledger::run(args),
+    };
+    output::exit_code(outcome)
+}

@@ -1,0 +1,404 @@
+//! The evidence envelope: a CBOR Collection CMW (RFC 9999), one Record CMW a part.
+//!
+//! `{"__cmwc_t": profile, label: [media type, bytes, 4], …}`; indicator 4 says "Evidence". Two profiles exist and never
+//! mix: evidence bound to a session, and *unbound* evidence packed from other tools' files, which no broker accepts.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+use touchstone_cose::cbor::{self, CborError, Limits, Value};
+
+use crate::label::Class;
+pub use crate::label::Label;
+use crate::manifest::{DuplicateRecord, ManifestEntry, manifest_digest};
+
+/// Profile of evidence whose signed parts carry the binder of a session.
+pub const BOUND_PROFILE: &str = "tag:touchstone.dev,2026:cmw/evidence/1";
+/// Profile of evidence that carries a raw nonce: an offline verdict may rest on it, an authorization never.
+pub const UNBOUND_PROFILE: &str = "tag:touchstone.dev,2026:cmw/unbound-evidence/1";
+/// The most records one collection may hold (RFC 9999 lets the profile choose).
+pub const MAX_RECORDS: usize = 32;
+/// The most bytes one collection may have.
+pub const MAX_BYTES: usize = 4 << 20;
+
+const TYPE_KEY: &str = "__cmwc_t";
+const EVIDENCE_INDICATOR: u64 = 4;
+
+/// Whether evidence is tied to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Every fresh part carries the binder.
+    Bound,
+    /// The quote carries a raw nonce.
+    Unbound,
+}
+
+impl Profile {
+    /// The profile's URI.
+    #[must_use]
+    pub const fn uri(self) -> &'static str {
+        match self {
+            Self::Bound => BOUND_PROFILE,
+            Self::Unbound => UNBOUND_PROFILE,
+        }
+    }
+}
+
+touchstone_cose::reason_codes! {
+    /// Why an envelope was refused.
+    pub enum EnvelopeCode {
+        Unreadable = "evidence-unreadable": "The evidence is not deterministic CBOR within the limits. Make it again with touchstone evidence.",
+        Profile = "evidence-profile-unknown": "The envelope does not name an evidence profile that is known here. Use the same version on both sides.",
+        Record = "evidence-record-malformed": "A record of the envelope has another shape, media type or indicator than its label demands. Make it again.",
+        Unknown = "evidence-record-unknown": "The envelope holds a record that is not known here. Use the same version on both sides.",
+        TooMany = "evidence-too-many-records": "The envelope holds more records than any machine has. Send one machine's evidence.",
+        Duplicate = "evidence-record-twice": "The envelope holds a record twice. Make it again.",
+    }
+}
+
+/// Why bytes are not an evidence envelope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not the CBOR that is accepted.
+    #[error("evidence envelope: {0}")]
+    Cbor(#[from] CborError),
+    /// Not a map, or without a known profile.
+    #[error("evidence envelope: expected profile {BOUND_PROFILE} or {UNBOUND_PROFILE}, found {found}")]
+    Profile {
+        /// What was there.
+        found: String,
+    },
+    /// A record is not `[media type of its label, bytes, 4]`.
+    #[error("evidence record {label}: expected {expected}, found {found}")]
+    Record {
+        /// Which one.
+        label: String,
+        /// What its label demands.
+        expected: &'static str,
+        /// What was there.
+        found: String,
+    },
+    /// A record that is not known.
+    #[error("evidence record {label:?} is not known")]
+    Unknown {
+        /// Its label, shortened.
+        label: String,
+    },
+    /// Too many records.
+    #[error("{found} evidence records, limit {MAX_RECORDS}")]
+    TooMany {
+        /// How many.
+        found: usize,
+    },
+    /// A record twice.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateRecord),
+}
+
+impl EnvelopeError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> EnvelopeCode {
+        match self {
+            Self::Cbor(_) => EnvelopeCode::Unreadable,
+            Self::Profile { .. } => EnvelopeCode::Profile,
+            Self::Record { .. } => EnvelopeCode::Record,
+            Self::Unknown { .. } => EnvelopeCode::Unknown,
+            Self::TooMany { .. } => EnvelopeCode::TooMany,
+            Self::Duplicate(_) => EnvelopeCode::Duplicate,
+        }
+    }
+}
+
+/// One machine's evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    profile: Profile,
+    records: BTreeMap<Label, Vec<u8>>,
+}
+
+impl Collection {
+    /// An empty collection whose fresh parts will carry a session's binder.
+    #[must_use]
+    pub fn bound() -> Self {
+        Self {
+            profile: Profile::Bound,
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// An empty collection of parts that carry a raw nonce.
+    #[must_use]
+    pub fn unbound() -> Self {
+        Self {
+            profile: Profile::Unbound,
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// Decodes an envelope; accepts only what [`Collection::encode`] writes.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let limits = Limits {
+            max_bytes: MAX_BYTES,
+            max_depth: 3,
+            max_items: 4 * MAX_RECORDS + 8,
+        };
+        let Value::Map(entries) = cbor::decode(bytes, limits)? else {
+            return Err(EnvelopeError::Profile { found: "no map".into() });
+        };
+        if entries.len() > MAX_RECORDS + 1 {
+            return Err(EnvelopeError::TooMany {
+                found: entries.len() - 1,
+            });
+        }
+        let mut profile = None;
+        let mut records = BTreeMap::new();
+        for (key, value) in entries {
+            let Value::Text(key) = key else {
+                return Err(EnvelopeError::Unknown { label: key.kind() });
+            };
+            if key == TYPE_KEY {
+                profile = Some(match value.as_text() {
+                    Some(BOUND_PROFILE) => Profile::Bound,
+                    Some(UNBOUND_PROFILE) => Profile::Unbound,
+                    other => {
+                        return Err(EnvelopeError::Profile {
+                            found: shorten(other.unwrap_or("no text")),
+                        });
+                    }
+                });
+            } else {
+                let label = Label::parse(&key).ok_or_else(|| EnvelopeError::Unknown { label: shorten(&key) })?;
+                records.insert(label, record(label, value)?);
+            }
+        }
+        let profile = profile.ok_or(EnvelopeError::Profile { found: "none".into() })?;
+        Ok(Self { profile, records })
+    }
+
+    /// The envelope's bytes, deterministic.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut entries = vec![(Value::text(TYPE_KEY), Value::text(self.profile.uri()))];
+        entries.extend(self.records.iter().map(|(label, bytes)| {
+            let record = Value::array([
+                Value::text(label.media_type()),
+                Value::bytes(bytes.clone()),
+                Value::Unsigned(EVIDENCE_INDICATOR),
+            ]);
+            (Value::text(label.as_str()), record)
+        }));
+        cbor::encode(&Value::Map(entries))
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Duplicate`] where there is one of that label already.
+    pub fn insert(&mut self, label: Label, bytes: Vec<u8>) -> Result<(), EnvelopeError> {
+        match self.records.insert(label, bytes) {
+            None => Ok(()),
+            Some(_) => Err(DuplicateRecord {
+                label: label.as_str().into(),
+            }
+            .into()),
+        }
+    }
+
+    /// Whether the parts carry a binder.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// A record's bytes.
+    #[must_use]
+    pub fn get(&self, label: Label) -> Option<&[u8]> {
+        self.records.get(&label).map(Vec::as_slice)
+    }
+
+    /// All records, ordered.
+    pub fn records(&self) -> impl Iterator<Item = (Label, &[u8])> {
+        self.records.iter().map(|(label, bytes)| (*label, bytes.as_slice()))
+    }
+
+    /// The digest that the binder carries over everything that no signature and no register covers.
+    ///
+    /// # Errors
+    /// Never for a collection: labels are unique in it. The type is that of [`manifest_digest`].
+    pub fn manifest_digest(&self) -> Result<[u8; 32], DuplicateRecord> {
+        let entries: Vec<ManifestEntry<'_>> = self
+            .records
+            .iter()
+            .filter(|(label, _)| label.class() != Class::Fresh)
+            .map(|(label, bytes)| ManifestEntry {
+                label: label.as_str(),
+                media_type: label.media_type(),
+                digest: (label.class() == Class::Plain).then(|| Sha256::digest(bytes).into()),
+            })
+            .collect();
+        manifest_digest(&entries)
+    }
+}
+
+fn record(label: Label, value: Value) -> Result<Vec<u8>, EnvelopeError> {
+    let refuse = |expected, found| EnvelopeError::Record {
+        label: label.as_str().into(),
+        expected,
+        found,
+    };
+    let Value::Array(items) = value else {
+        return Err(refuse("[media type, bytes, 4]", value.kind()));
+    };
+    let Ok([media_type, bytes, indicator]) = <[Value; 3]>::try_from(items) else {
+        return Err(refuse("[media type, bytes, 4]", "an array of another length".into()));
+    };
+    if media_type.as_text() != Some(label.media_type()) {
+        return Err(refuse(
+            label.media_type(),
+            shorten(media_type.as_text().unwrap_or("no text")),
+        ));
+    }
+    if indicator != Value::Unsigned(EVIDENCE_INDICATOR) {
+        return Err(refuse("indicator 4 (evidence)", indicator.kind()));
+    }
+    match bytes {
+        Value::Bytes(bytes) => Ok(bytes),
+        other => Err(refuse("a byte string", other.kind())),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Collection {
+        let mut collection = Collection::bound();
+        collection.insert(Label::TpmQuote, vec![1, 2, 3]).expect("new");
+        collection.insert(Label::TpmAkPublic, vec![4]).expect("new");
+        collection.insert(Label::FirmwareEventLog, vec![5; 300]).expect("new");
+        collection
+    }
+
+    #[test]
+    fn round_trip() {
+        assert_eq!(Collection::decode(&sample().encode()), Ok(sample()));
+    }
+
+    #[test]
+    fn the_manifest_covers_what_nothing_else_does() {
+        let digest = |change: fn(&mut Collection)| {
+            let mut collection = sample();
+            change(&mut collection);
+            collection.manifest_digest().expect("unique labels")
+        };
+        let base = digest(|_| {});
+        let set = |label, bytes: &[u8]| {
+            let mut collection = sample();
+            collection.records.insert(label, bytes.to_vec());
+            collection.manifest_digest().expect("unique labels")
+        };
+        assert_eq!(set(Label::TpmQuote, b"other"), base, "a quote signs the binder itself");
+        assert_eq!(
+            set(Label::FirmwareEventLog, b"other"),
+            base,
+            "a quoted register covers the log"
+        );
+        assert_ne!(set(Label::TpmAkPublic, b"other"), base, "nothing else covers the key");
+        assert_ne!(set(Label::TpmEkPublic, b"added"), base, "a record cannot be added");
+        assert_ne!(
+            digest(|c| drop(c.records.remove(&Label::FirmwareEventLog))),
+            base,
+            "nor taken away"
+        );
+    }
+
+    #[test]
+    fn hostile_envelopes() {
+        let text = Value::text;
+        let good = |label: Label| Value::array([text(label.media_type()), Value::bytes([1]), Value::Unsigned(4)]);
+        let with = |entries: Vec<(Value, Value)>| cbor::encode(&Value::Map(entries));
+        let profile = || (text(TYPE_KEY), text(BOUND_PROFILE));
+        let rows: Vec<(&str, Vec<u8>, EnvelopeCode)> = vec![
+            ("empty", vec![], EnvelopeCode::Unreadable),
+            ("an array", cbor::encode(&Value::array([])), EnvelopeCode::Profile),
+            (
+                "no profile",
+                with(vec![(text("tpm/quote"), good(Label::TpmQuote))]),
+                EnvelopeCode::Profile,
+            ),
+            (
+                "another profile",
+                with(vec![(text(TYPE_KEY), text("tag:example,2026:x"))]),
+                EnvelopeCode::Profile,
+            ),
+            (
+                "an unknown record",
+                with(vec![profile(), (text("tpm/quotes"), good(Label::TpmQuote))]),
+                EnvelopeCode::Unknown,
+            ),
+            (
+                "an integer label",
+                with(vec![profile(), (Value::Unsigned(1), good(Label::TpmQuote))]),
+                EnvelopeCode::Unknown,
+            ),
+            (
+                "another media type",
+                with(vec![profile(), (text("tpm/quote"), good(Label::TpmAkPublic))]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "another indicator",
+                with(vec![
+                    profile(),
+                    (
+                        text("tpm/quote"),
+                        Value::array([
+                            text(Label::TpmQuote.media_type()),
+                            Value::bytes([1]),
+                            Value::Unsigned(8),
+                        ]),
+                    ),
+                ]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "text for bytes",
+                with(vec![profile(), (text("tpm/quote"), text("x"))]),
+                EnvelopeCode::Record,
+            ),
+        ];
+        for (name, bytes, code) in rows {
+            assert_eq!(
+                Collection::decode(&bytes).map_err(|error| error.code()),
+                Err(code),
+                "{name}"
+            );
+        }
+        let mut oversized = sample();
+        oversized.records.insert(Label::ImaLog, vec![0; MAX_BYTES]);
+        assert_eq!(
+            Collection::decode(&oversized.encode()).map_err(|e| e.code()),
+            Err(EnvelopeCode::Unreadable)
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_accepted_has_one_encoding(cut in 0usize..400, flip in 0u8..=255) {
+            let mut bytes = sample().encode();
+            let at = cut % bytes.len();
+            bytes[at] ^= flip;
+            if let Ok(collection) = Collection::decode(&bytes) {
+                proptest::prop_assert_eq!(collection.encode(), bytes);
+            }
+        }
+    }
+}

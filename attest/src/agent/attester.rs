@@ -1,0 +1,206 @@
+//! What an agent holds of its TPM: endorsement key, attestation key, and the session key the authorization is bound to.
+
+use std::path::Path;
+
+use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
+use touchstone_evidence::pcr_values::PcrValues;
+use touchstone_verifier::tpm::algorithm::HashAlg;
+use touchstone_verifier::tpm::attest::Attest;
+use zeroize::Zeroizing;
+
+use super::config::{AttestationKeyKind, TpmConfig};
+use super::state::{StateDir, StateError};
+use crate::tpm::{Ak, AkAlgorithm, Attestation, EndorsementKey, SessionKey, Tpm, TpmError};
+
+/// How often registers are read again because they moved between the quote and the reading.
+const READ_ATTEMPTS: usize = 4;
+
+/// Why the TPM did not do its part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttesterError {
+    /// The TPM refused or cannot be reached.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The agent's state directory is unusable.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The registers kept moving while they were being read.
+    #[error("the quoted registers moved during each of {attempts} quotes")]
+    Moving {
+        /// How many times it was tried.
+        attempts: usize,
+    },
+    /// The TPM's session key is not what was asked for.
+    #[error("the session key's point is not on P-256")]
+    SessionKey,
+}
+
+/// A TPM with the keys an agent uses. One owner, one thread at a time.
+#[derive(Debug)]
+pub struct Attester {
+    tpm: Tpm,
+    ek: EndorsementKey,
+    ak: Ak,
+    session: SessionKey,
+    session_public: VerifyingKey,
+}
+
+/// A quote and the register values it is a quote of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quote {
+    /// TPMS_ATTEST.
+    pub attested: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+    /// The values whose digest it holds.
+    pub values: PcrValues,
+}
+
+impl Attester {
+    /// Opens the TPM, finds its endorsement key, loads the attestation key of `state` or makes and keeps one, and makes
+    /// a session key bound to the present values of `session_registers` (`docs/protocol.md`, "session keys").
+    ///
+    /// # Errors
+    /// [`AttesterError`].
+    pub fn open(
+        config: &TpmConfig,
+        state: &StateDir,
+        session_registers: &[(u16, Vec<u8>)],
+    ) -> Result<Self, AttesterError> {
+        let mut tpm = Tpm::open(&config.tcti)?;
+        let ek = tpm.best_endorsement_key()?;
+        let kept = match state.attestation_key()? {
+            // A blob of another TPM (the disk moved) is no use here; the identity is the hardware's.
+            Some(blob) if blob.ek_name == ek.name() => Some(blob),
+            _ => None,
+        };
+        let blob = match kept {
+            Some(blob) => blob,
+            None => {
+                let algorithm = match config.attestation_key {
+                    AttestationKeyKind::Ecc => AkAlgorithm::EcdsaP256,
+                    AttestationKeyKind::Rsa => AkAlgorithm::RsassaRsa2048,
+                };
+                let blob = tpm.create_ak(&ek, algorithm)?;
+                state.keep_attestation_key(&blob)?;
+                blob
+            }
+        };
+        let ak = tpm.load_ak(&ek, &blob)?;
+        let session = tpm.create_session_key(&ek, session_registers)?;
+        let session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
+        Ok(Self { tpm, ek, ak, session, session_public })
+    }
+
+    /// Replaces the session key by a new one bound to the registers' present values.
+    ///
+    /// # Errors
+    /// [`AttesterError`].
+    pub fn renew_session_key(&mut self, registers: &[(u16, Vec<u8>)]) -> Result<(), AttesterError> {
+        let session = self.tpm.create_session_key(&self.ek, registers)?;
+        self.session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
+        self.session = session;
+        Ok(())
+    }
+
+    /// The endorsement key.
+    #[must_use]
+    pub fn endorsement_key(&self) -> &EndorsementKey {
+        &self.ek
+    }
+
+    /// The attestation key.
+    #[must_use]
+    pub fn attestation_key(&self) -> &Ak {
+        &self.ak
+    }
+
+    /// The session key's public area, TPMT_PUBLIC.
+    #[must_use]
+    pub fn session_public_area(&self) -> &[u8] {
+        self.session.public()
+    }
+
+    /// The session key as the authorization names it.
+    #[must_use]
+    pub fn session_key(&self) -> &VerifyingKey {
+        &self.session_public
+    }
+
+    /// Quotes `selection` over `qualifying` and reads the values the quote is of.
+    ///
+    /// # Errors
+    /// [`AttesterError::Moving`] when registers never stand still; [`AttesterError::Tpm`].
+    pub fn quote(&mut self, selection: &[(u16, Vec<u8>)], qualifying: &[u8; 32]) -> Result<Quote, AttesterError> {
+        for _ in 0..READ_ATTEMPTS {
+            let Attestation { attested, signature, .. } = self.tpm.quote(&self.ak, selection, qualifying)?;
+            let values: PcrValues = self
+                .tpm
+                .pcr_values(selection)?
+                .into_iter()
+                .flat_map(|(bank, values)| values.into_iter().map(move |(index, value)| ((bank, index), value)))
+                .collect();
+            if is_quote_of(&attested, &values) {
+                return Ok(Quote { attested, signature, values });
+            }
+        }
+        Err(AttesterError::Moving { attempts: READ_ATTEMPTS })
+    }
+
+    /// Has the attestation key certify the session key over `qualifying`.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn certify_session_key(&mut self, qualifying: &[u8; 32]) -> Result<Attestation, AttesterError> {
+        Ok(self.tpm.certify(&self.session, &self.ak, qualifying)?)
+    }
+
+    /// Opens a credential made for this TPM and this attestation key.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn activate_credential(&mut self, blob: &[u8], secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, AttesterError> {
+        Ok(self.tpm.activate_credential(&self.ek, &self.ak, blob, secret)?)
+    }
+
+    /// Signs `message` with the session key; fails once one of its registers has changed.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn sign(&mut self, message: &[u8]) -> Result<[u8; 64], AttesterError> {
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(message);
+        Ok(self.tpm.session_sign(&self.session, &digest.into())?)
+    }
+}
+
+/// The session key as a COSE signer, for the length of one signature.
+pub struct SessionSigner<'a>(pub std::cell::RefCell<&'a mut Attester>);
+
+impl Signer for SessionSigner<'_> {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::Esp256
+    }
+
+    fn kid(&self) -> [u8; 8] {
+        self.0.borrow().session_public.kid()
+    }
+
+    fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.0.borrow_mut().sign(to_be_signed).map(|signature| signature.to_vec()).map_err(|error| SignError::from_signer(error.to_string()))
+    }
+}
+
+fn point(point: &[u8; 64]) -> Option<VerifyingKey> {
+    let (x, y) = point.split_at(32);
+    Some(VerifyingKey::P256 { x: x.try_into().ok()?, y: y.try_into().ok()? })
+}
+
+/// True when the quote's digest is the digest of exactly these values.
+fn is_quote_of(attested: &[u8], values: &PcrValues) -> bool {
+    let Ok(attest) = Attest::parse(attested) else { return false };
+    let Ok(quote) = attest.quote() else { return false };
+    let value = |bank: HashAlg, index: u8| values.get(&(bank.tpm_id(), index)).map(Vec::as_slice);
+    // The session's attestation keys sign with SHA-256, and so does their digest of the registers.
+    quote.selection.pcr_digest(HashAlg::Sha256, value).is_ok_and(|digest| digest.as_ref() == quote.pcr_digest)
+}

@@ -1,0 +1,191 @@
+//! `agent.toml`: what the agent on a node is told. Unknown keys are refused: a misspelt setting must not vanish.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::client::Endpoint;
+
+/// The configuration of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Brokers of the domain, `https://host:port`, tried in order.
+    pub brokers: Vec<String>,
+    /// The trust domain's name; everything signed must name it.
+    pub domain: String,
+    /// The policy repository (a directory).
+    pub policy: PathBuf,
+    /// The `root.json` this agent was given when it was installed: the one thing it trusts from the start.
+    pub policy_root: PathBuf,
+    /// Where the attestation key and the last accepted policy versions are kept (mode 0700).
+    pub state_dir: PathBuf,
+    /// Unix socket on which local workloads and `touchstone agent status` ask; mode 0600.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// How to reach the TPM.
+    #[serde(default)]
+    pub tpm: TpmConfig,
+    /// When to attest again, where this differs from what the broker says.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+}
+
+/// The `[tpm]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TpmConfig {
+    /// A TSS TCTI string: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`.
+    pub tcti: String,
+    /// The firmware's event log.
+    pub event_log: PathBuf,
+    /// The algorithm of the attestation key made at first start: `ecc` (P-256, ECDSA) or `rsa` (2048, RSASSA).
+    pub attestation_key: AttestationKeyKind,
+}
+
+/// Which attestation key the agent makes at first start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttestationKeyKind {
+    /// P-256, ECDSA with SHA-256.
+    Ecc,
+    /// RSA 2048, RSASSA with SHA-256.
+    Rsa,
+}
+
+impl Default for TpmConfig {
+    fn default() -> Self {
+        Self {
+            tcti: "device:/dev/tpmrm0".into(),
+            event_log: PathBuf::from("/sys/kernel/security/tpm0/binary_bios_measurements"),
+            attestation_key: AttestationKeyKind::Ecc,
+        }
+    }
+}
+
+/// The `[schedule]` table. What is absent comes with each answer from the broker, which has it from signed policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// Milliseconds between two attestations. It can only shorten what policy says.
+    pub interval_ms: Option<u64>,
+    /// How far an interval may be off at random, in percent of it (at most 50; default 10).
+    pub jitter_percent: Option<u8>,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{path}: {cause}")]
+    Unreadable {
+        /// Which file.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// The file is not the TOML this program reads.
+    #[error("{path}: {cause}")]
+    Malformed {
+        /// Which file.
+        path: String,
+        /// Where and what.
+        cause: String,
+    },
+    /// A value out of its range.
+    #[error("{key}: expected {expected}, found {found}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is accepted.
+        expected: &'static str,
+        /// What was there.
+        found: String,
+    },
+}
+
+impl AgentConfig {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming file or key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), cause: error.to_string() })?;
+        Self::parse(&text).map_err(|error| match error {
+            ConfigError::Malformed { cause, .. } => ConfigError::Malformed { path: path.display().to_string(), cause },
+            other => other,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Malformed { path: String::new(), cause: error.to_string() })?;
+        if config.brokers.is_empty() {
+            return Err(ConfigError::Value { key: "brokers", expected: "at least one broker", found: "none".into() });
+        }
+        if let Some(percent) = config.schedule.jitter_percent.filter(|percent| *percent > 50) {
+            return Err(ConfigError::Value {
+                key: "schedule.jitter_percent",
+                expected: "0 to 50",
+                found: percent.to_string(),
+            });
+        }
+        config.endpoints()?;
+        Ok(config)
+    }
+
+    /// The brokers as endpoints.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for one that is not `https://host:port`.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, ConfigError> {
+        self.brokers
+            .iter()
+            .map(|broker| {
+                Endpoint::parse(broker).map_err(|_| ConfigError::Value {
+                    key: "brokers",
+                    expected: "https://host:port",
+                    found: broker.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        brokers = ["https://127.0.0.1:8443"]
+        domain = "demo.example"
+        policy = "/srv/policy"
+        policy_root = "/etc/touchstone/root.json"
+        state_dir = "/var/lib/touchstone"
+        [tpm]
+        tcti = "swtpm:host=127.0.0.1,port=2321"
+    "#;
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = AgentConfig::parse(GOOD).expect("parses");
+        assert_eq!(config.tpm.attestation_key, AttestationKeyKind::Ecc);
+        assert_eq!(config.schedule, ScheduleConfig::default());
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let rows: &[(&str, String)] = &[
+            ("unknown key", format!("{GOOD}\n[schedule]\nintervall_ms = 3\n")),
+            ("unknown table", format!("{GOOD}\n[tpn]\n")),
+            ("no broker", GOOD.replace("[\"https://127.0.0.1:8443\"]", "[]")),
+            ("broker in clear", GOOD.replace("https", "http")),
+            ("jitter over the limit", format!("{GOOD}\n[schedule]\njitter_percent = 51\n")),
+        ];
+        for (name, text) in rows {
+            assert!(AgentConfig::parse(text).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Typed calls to a broker, and reconnecting to one of several.
+
+use std::sync::Arc;
+
+use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
+use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
+
+use super::connection::{Connection, EXPORTER_LENGTH};
+use super::{ClientError, Endpoint, EventStream};
+
+const CBOR: &str = "application/cbor";
+
+/// A broker, or one of several that serve the same domain. Keeps one connection and reopens it when it is gone.
+#[derive(Debug)]
+pub struct BrokerClient {
+    endpoints: Vec<Endpoint>,
+    next: usize,
+    tls: Arc<ClientConfig>,
+    connection: Option<Connection>,
+}
+
+/// What came of evidence: a decision, allow or deny, with everything that proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// The decision.
+    pub answer: Answer,
+}
+
+impl BrokerClient {
+    /// A client that tries `endpoints` in order, over connections pinned by `tls` (see [`super::pinned_config`]).
+    #[must_use]
+    pub fn new(endpoints: Vec<Endpoint>, tls: Arc<ClientConfig>) -> Self {
+        Self { endpoints, next: 0, tls, connection: None }
+    }
+
+    /// Hello → challenge. Opens a connection if there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn hello(&mut self, hello: &Hello) -> Result<Challenge, ClientError> {
+        const PATH: &str = "/v1/hello";
+        let body = self.call(PATH, hello.encode()).await?;
+        Challenge::decode(&body).map_err(|error| answer(PATH, "a challenge", error.to_string()))
+    }
+
+    /// Keying material of the connection the challenge came on.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when that connection is gone: the challenge is worthless with it.
+    pub fn export(&self, label: &str, context: &[u8]) -> Result<[u8; EXPORTER_LENGTH], ClientError> {
+        match &self.connection {
+            Some(connection) => connection.export(label, context),
+            None => Err(self.no_connection()),
+        }
+    }
+
+    /// Evidence → answer, on the connection the challenge came on and no other: the binder names its exporter.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a recorded denial is an [`Answer`], not an error.
+    pub async fn submit(&mut self, submission: &Submission) -> Result<Submitted, ClientError> {
+        const PATH: &str = "/v1/evidence";
+        let Some(connection) = self.connection.as_mut() else { return Err(self.no_connection()) };
+        let sent = connection.send(Method::POST, PATH, CBOR, submission.encode()).await;
+        let (status, body) = self.keep(sent)?;
+        if status == StatusCode::OK || status == StatusCode::FORBIDDEN {
+            if let Ok(decoded) = Answer::decode(&body) {
+                return Ok(Submitted { answer: decoded });
+            }
+            if status == StatusCode::OK {
+                return Err(answer(PATH, "an answer", "other bytes".into()));
+            }
+        }
+        Err(refused(status, &body))
+    }
+
+    /// The broker's time for a fresh nonce: a signed token, to be checked by the caller.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn time(&mut self, nonce: &[u8; 32]) -> Result<Vec<u8>, ClientError> {
+        self.call("/v1/time", nonce.to_vec()).await
+    }
+
+    /// Reads `path` (no body), expecting success.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get(&mut self, path: &str) -> Result<Vec<u8>, ClientError> {
+        let sent = self.open().await?.send(Method::GET, path, CBOR, Vec::new()).await;
+        let (status, body) = self.keep(sent)?;
+        if status == StatusCode::OK { Ok(body.into()) } else { Err(refused(status, &body)) }
+    }
+
+    /// Subscribes to the trust state on a connection of its own.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn follow(&mut self, subscriber: &str) -> Result<EventStream, ClientError> {
+        let endpoint = self.endpoint();
+        let opened = Connection::open(&endpoint, Arc::clone(&self.tls)).await;
+        if opened.is_err() {
+            self.next = self.next.wrapping_add(1);
+        }
+        let mut connection = opened?;
+        let path = format!("/v1/trust-state/stream?subscriber={subscriber}");
+        let response = connection.request(Method::GET, &path, CBOR, Vec::new()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(response.status(), &[]));
+        }
+        Ok(EventStream::new(connection, response.into_body()))
+    }
+
+    async fn call(&mut self, path: &'static str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+        let sent = self.open().await?.send(Method::POST, path, CBOR, body).await;
+        let (status, body) = self.keep(sent)?;
+        if status == StatusCode::OK { Ok(body.into()) } else { Err(refused(status, &body)) }
+    }
+
+    async fn open(&mut self) -> Result<&mut Connection, ClientError> {
+        let usable = self.connection.as_ref().is_some_and(|connection| !connection.is_closed());
+        if !usable {
+            self.connection = None;
+            let opened = Connection::open(&self.endpoint(), Arc::clone(&self.tls)).await;
+            if opened.is_err() {
+                // The next attempt goes to the next broker in the list.
+                self.next = self.next.wrapping_add(1);
+            }
+            self.connection = Some(opened?);
+        }
+        let missing = self.no_connection();
+        self.connection.as_mut().ok_or(missing)
+    }
+
+    /// Drops the connection after a failure: half an exchange must not be continued.
+    fn keep<T>(&mut self, sent: Result<T, ClientError>) -> Result<T, ClientError> {
+        if sent.is_err() {
+            self.connection = None;
+        }
+        sent
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let index = self.next.checked_rem(self.endpoints.len()).unwrap_or(0);
+        self.endpoints.get(index).cloned().unwrap_or(Endpoint { host: String::new(), port: 0 })
+    }
+
+    fn no_connection(&self) -> ClientError {
+        ClientError::Unreachable { endpoint: self.endpoint().authority(), cause: "no open connection".into() }
+    }
+}
+
+fn answer(path: &'static str, expected: &'static str, found: String) -> ClientError {
+    ClientError::Answer { path, expected, found }
+}
+
+/// Reads a problem document (RFC 9457); what is not one keeps its status and a short excerpt.
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        code: String,
+        #[serde(default)]
+        detail: String,
+    }
+    let status = status.as_u16();
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => ClientError::Refused { status, code: problem.code, message: problem.detail },
+        Err(_) => ClientError::Refused {
+            status,
+            code: "unexplained".into(),
+            message: String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default()).into_owned(),
+        },
+    }
+}

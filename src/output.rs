@@ -1,0 +1,88 @@
+//! What people and machines see: exit codes, errors that say what to do next, JSON on request.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// How a command ended when nothing went wrong on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Done,
+    /// Exit code 1: a verdict that is not affirming, a decision to deny, a proof that does not hold.
+    Refused,
+}
+
+/// Why a command could not do its work: exit code 2, and what to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure in words.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds what the reader can do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let words = cause.to_string();
+            if !message.contains(&words) {
+                message.push_str(": ");
+                message.push_str(&words);
+            }
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+/// The result of every subcommand.
+pub type CommandResult = Result<Outcome, Failure>;
+
+/// Prints a failure to standard error and gives the exit code.
+pub fn exit_code(outcome: CommandResult) -> ExitCode {
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::from(1),
+        Err(failure) => {
+            let mut stderr = std::io::stderr().lock();
+            let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+            let _ = writeln!(stderr, "{red}error{plain}: {}", failure.message);
+            if let Some(hint) = failure.hint {
+                let _ = writeln!(stderr, "  try: {hint}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints one JSON document on a line of its own.
+pub fn json(value: &serde_json::Value) {
+    println!("{value}");
+}
+
+/// Reads a file, naming it in the error.
+pub fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// Writes a file through a sibling and a rename, so that a reader never sees half of it.
+pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+    let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, bytes).map_err(named)?;
+    std::fs::rename(&partial, path).map_err(named)
+}

@@ -1,0 +1,185 @@
+//! `touchstone policy`: author, sign, publish and look at the policy repository.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use touchstone_policies::author::{self, NodeIdentity, NodeRequest};
+use touchstone_verifier::anchors::Purpose;
+
+use crate::clock;
+use crate::output::{self, CommandResult, Outcome};
+
+/// Author, sign, publish and show the policy repository.
+#[derive(ClapArgs)]
+#[command(after_help = "A first repository:\n  \
+    touchstone policy init REPO --domain demo.example --keys KEYDIR\n  \
+    touchstone policy trust add REPO --ca tpm-maker-root.pem\n  \
+    touchstone policy node add REPO node-1 --ek-cert ek.der --region eu-1\n  \
+    touchstone reference add REPO --evidence golden.evidence\n  \
+    touchstone policy publish REPO --keys KEYDIR\n\n\
+    Only `publish` signs; everything before it stages files in REPO/staged, which no verifier reads.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a repository: keys, root metadata, commented default settings and Cedar policy
+    #[command(after_help = "Example: touchstone policy init ./repo --domain demo.example --keys ./keys")]
+    Init {
+        /// Directory to make
+        repo: PathBuf,
+        /// Name of the trust domain
+        #[arg(long)]
+        domain: String,
+        /// Where the role keys go (`<role>-<n>.pem`, mode 0600); keys that are there are used
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Trust anchors
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Node inventory
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The brokers' public keys
+    #[command(subcommand)]
+    Keyset(KeysetCommand),
+    /// Sign what is staged and publish it as the next version
+    #[command(after_help = "Example: touchstone policy publish ./repo --keys ./keys")]
+    Publish {
+        /// The repository
+        repo: PathBuf,
+        /// Where the role keys are
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Show the published version: roles, expiry, settings, nodes, reference values
+    Show {
+        /// The repository
+        repo: PathBuf,
+        /// The root.json that is trusted (default: the one in the repository, said to be unpinned)
+        #[arg(long)]
+        root: Option<PathBuf>,
+        /// Judge at this time instead of now (RFC 3339)
+        #[arg(long)]
+        at: Option<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum TrustCommand {
+    /// Stage certificate authorities whose endorsements are believed
+    #[command(after_help = "Example: touchstone policy trust add ./repo --ca infineon-root.pem --purpose ek")]
+    Add {
+        /// The repository
+        repo: PathBuf,
+        /// Certificates, PEM (one or several in a file) or DER
+        #[arg(long = "ca", required = true, num_args = 1..)]
+        ca: Vec<PathBuf>,
+        /// What they vouch for
+        #[arg(long, value_enum, default_value_t = PurposeArg::Ek)]
+        purpose: PurposeArg,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PurposeArg {
+    Ek,
+    Snp,
+    Tdx,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Stage a machine: its hardware identity, its name, its region
+    #[command(after_help = "Examples:\n  \
+        touchstone policy node add ./repo node-1 --ek-cert ek.der --region eu-1 --role worker\n  \
+        touchstone policy node add ./repo node-1 --from golden.evidence --region eu-1    also ties its attestation key")]
+    Add {
+        /// The repository
+        repo: PathBuf,
+        /// The node's name
+        name: String,
+        #[command(flatten)]
+        identity: IdentityArgs,
+        /// Region it belongs to
+        #[arg(long)]
+        region: String,
+        /// Zone within the region
+        #[arg(long)]
+        zone: Option<String>,
+        /// Roles it may act in (repeatable)
+        #[arg(long = "role")]
+        roles: Vec<String>,
+    },
+}
+
+#[derive(ClapArgs)]
+#[group(required = true, multiple = false)]
+struct IdentityArgs {
+    /// Endorsement key certificate (DER or PEM)
+    #[arg(long)]
+    ek_cert: Option<PathBuf>,
+    /// Endorsement key (TPM2B_PUBLIC, TPMT_PUBLIC or PEM)
+    #[arg(long)]
+    ek: Option<PathBuf>,
+    /// Attestation key alone (TPM2B_PUBLIC, TPMT_PUBLIC or PEM): you vouch for that very key
+    #[arg(long)]
+    ak: Option<PathBuf>,
+    /// Evidence of this machine: ties its endorsement key and its attestation key by your signature
+    #[arg(long)]
+    from: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum KeysetCommand {
+    /// Stage a broker's public keys, as written by `touchstone broker init`
+    Add {
+        /// The repository
+        repo: PathBuf,
+        /// The broker's keyset.json
+        keyset: PathBuf,
+    },
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    match args.command {
+        Command::Init { repo, domain, keys } => {
+            let report = author::init(&repo, &domain, &keys, clock::now())?;
+            println!("{report}");
+        }
+        Command::Trust(TrustCommand::Add { repo, ca, purpose }) => {
+            let files = ca.iter().map(|path| output::read(path)).collect::<Result<Vec<_>, _>>()?;
+            let purpose = match purpose {
+                PurposeArg::Ek => Purpose::Ek,
+                PurposeArg::Snp => Purpose::Snp,
+                PurposeArg::Tdx => Purpose::Tdx,
+            };
+            println!("{}", author::trust_add(&repo, purpose, &files)?);
+        }
+        Command::Node(NodeCommand::Add { repo, name, identity, region, zone, roles }) => {
+            let identity = match identity {
+                IdentityArgs { ek_cert: Some(path), .. } => NodeIdentity::EkCertificate(output::read(&path)?),
+                IdentityArgs { ek: Some(path), .. } => NodeIdentity::Ek(output::read(&path)?),
+                IdentityArgs { ak: Some(path), .. } => NodeIdentity::Ak(output::read(&path)?),
+                IdentityArgs { from: Some(path), .. } => NodeIdentity::Evidence(output::read(&path)?),
+                IdentityArgs { ek_cert: None, ek: None, ak: None, from: None } => {
+                    return Err(output::Failure::new("no identity given").hint("--ek-cert, --ek, --ak or --from"));
+                }
+            };
+            println!("{}", author::node_add(&repo, &NodeRequest { name, identity, region, zone, roles })?);
+        }
+        Command::Keyset(KeysetCommand::Add { repo, keyset }) => {
+            println!("{}", author::keyset_add(&repo, &output::read(&keyset)?)?);
+        }
+        Command::Publish { repo, keys } => println!("{}", author::publish(&repo, &keys, clock::now())?),
+        Command::Show { repo, root, at, json } => return show(&repo, root, at.as_deref(), json),
+    }
+    Ok(Outcome::Done)
+}
