@@ -1,3 +1,6 @@
 //! The strict CBOR gate and the one place that speaks COSE: keys, signatures, CWTs, status lists, receipts.
 
+pub mod cbor;
+pub mod code;
+pub mod key;
 pub mod reason;
