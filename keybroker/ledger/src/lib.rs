@@ -4,5 +4,7 @@
 //! C2SP signed tree head. Out of scope: where entries and hashes are kept (the broker's store), when anything is signed
 //! (the broker's sequencer), clocks and all other I/O: the same bytes give the same answer for ever.
 
+pub mod checkpoint;
+pub mod note;
 pub mod reason;
 pub mod tree;

@@ -19,5 +19,7 @@ touchstone_cose::reason_codes! {
             "The text of the note is not a checkpoint. Fetch it again.",
         CheckpointOrigin = "ledger-checkpoint-origin":
             "The checkpoint is of another log. Ask the log that the domain's keyset names.",
+        SigningFailed = "ledger-signing-failed":
+            "The ledger's signing key could not sign. Look at the device or file that holds it.",
     }
 }

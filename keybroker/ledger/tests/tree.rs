@@ -211,7 +211,9 @@ fn the_largest_sizes_overflow_nothing() {
     );
 }
 
-/// How a good inclusion proof can be bent.
+/// What is bent; leaf, index, size, path, root.
+type Bent<'a> = (&'a str, &'a Hash, u64, u64, &'a [Hash], &'a Hash);
+
 #[test]
 fn bent_inclusion_proofs_are_refused() {
     let (whole, all) = (tree(11), leaves(11));
@@ -220,7 +222,7 @@ fn bent_inclusion_proofs_are_refused() {
     let mut swapped = path.clone();
     swapped.swap(0, 1);
     let longer = [path.clone(), vec![[0; 32]]].concat();
-    let rows: [(&str, &Hash, u64, u64, &[Hash], &Hash); 9] = [
+    let rows: [Bent<'_>; 9] = [
         ("another leaf", &all[4], 5, 11, &path, &root),
         ("another index", &all[5], 4, 11, &path, &root),
         ("an index outside the tree", &all[5], 11, 11, &path, &root),
