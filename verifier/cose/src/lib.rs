@@ -2,5 +2,7 @@
 
 pub mod cbor;
 pub mod code;
+pub mod cwt;
 pub mod key;
 pub mod reason;
+pub mod sign1;
