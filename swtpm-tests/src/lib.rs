@@ -1,1 +1,8 @@
-//! The whole system against real software TPMs and recorded boots.
+//! The whole system against real software TPMs and recorded boots: what the tests of several crates stand on.
+//!
+//! Test support throughout: where a committed file is missing or malformed the calling test fails at once, with the
+//! file's name, instead of carrying an error about.
+
+pub mod boots;
+pub mod measurements;
+pub mod swtpm;
