@@ -6,9 +6,7 @@ use support::{BOOTS, boot_file, boot_pem, boot_values, lookup, selection};
 use touchstone_verifier::tpm::attest::signed_bytes;
 use touchstone_verifier::tpm::ek::{AkParent, EkTemplate, ak_parent, ek_public_from_key};
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, Public, attestation};
-use touchstone_verifier::x509::{
-    Certificate, CertificateStore, Expiry, SubjectKey, verify_ek_certificate,
-};
+use touchstone_verifier::x509::{Certificate, CertificateStore, Expiry, SubjectKey, verify_ek_certificate};
 
 /// 2026-11-22T00:00:00Z, a day after the boots.
 const NOW: i64 = 1_795_305_600;
@@ -34,7 +32,11 @@ fn every_recorded_quote_verifies_over_its_registers() {
             let message = file("quote.msg");
             let verified = key.verify_quote(&message, &file("quote.sig")).unwrap();
             let nonce = String::from_utf8(file("nonce.hex")).unwrap();
-            assert_eq!(hex::encode(verified.attest().extra_data), nonce.trim(), "{boot} {quote}");
+            assert_eq!(
+                hex::encode(verified.attest().extra_data),
+                nonce.trim(),
+                "{boot} {quote}"
+            );
             let asked = selection(&String::from_utf8(file("selection.txt")).unwrap());
             assert_eq!(verified.info().selection.must_equal(&asked), Ok(()));
             // The all-register quotes were made before IMA went on: only their own value of PCR 10 may differ.
@@ -56,7 +58,11 @@ fn names_equal_what_the_tpm_computed() {
     for boot in BOOTS {
         for kind in ["ak-rsa", "ak-ecc", "ek-rsa"] {
             let public = Public::from_tpm2b_or_tpmt(&boot_file(&format!("{boot}/{kind}.pub"))).unwrap();
-            assert_eq!(public.name().as_bytes(), boot_file(&format!("{boot}/{kind}.name")), "{boot} {kind}");
+            assert_eq!(
+                public.name().as_bytes(),
+                boot_file(&format!("{boot}/{kind}.name")),
+                "{boot} {kind}"
+            );
             assert_eq!(Public::parse(public.as_bytes()).unwrap(), public);
         }
     }
@@ -78,7 +84,10 @@ fn quote_of_another_tpm_is_refused() {
     let signature = boot_file("good/quote-ecc/quote.sig");
     let other = ak("uki", "ecc");
     let key = AttestationKey::from(&other.check_ak().unwrap());
-    assert_eq!(key.verify_quote(&message, &signature).unwrap_err().code().as_str(), "tpm-signature-invalid");
+    assert_eq!(
+        key.verify_quote(&message, &signature).unwrap_err().code().as_str(),
+        "tpm-signature-invalid"
+    );
     assert_eq!(attestation::verify(&ak("good", "ecc"), &message, &signature), Ok(()));
 }
 
@@ -91,11 +100,21 @@ fn attestation_keys_hang_under_the_endorsement_key() {
         let ak = ak(boot, "ecc");
         let key = AttestationKey::from(&ak.check_ak().unwrap());
         let message = boot_file(&format!("{boot}/quote-ecc/quote.msg"));
-        let quote = key.verify_quote(&message, &boot_file(&format!("{boot}/quote-ecc/quote.sig"))).unwrap();
-        assert_eq!(ak_parent(quote.attest().qualified_signer, &ak, &ek), AkParent::EndorsementKey, "{boot}");
+        let quote = key
+            .verify_quote(&message, &boot_file(&format!("{boot}/quote-ecc/quote.sig")))
+            .unwrap();
+        assert_eq!(
+            ak_parent(quote.attest().qualified_signer, &ak, &ek),
+            AkParent::EndorsementKey,
+            "{boot}"
+        );
         let other = Public::from_tpm2b_or_tpmt(&boot_file(&format!("{boot}/ek-ecc.pub"))).unwrap();
         let other = other.check_ek().unwrap();
-        assert_eq!(ak_parent(quote.attest().qualified_signer, &ak, &other), AkParent::Unknown, "{boot}");
+        assert_eq!(
+            ak_parent(quote.attest().qualified_signer, &ak, &other),
+            AkParent::Unknown,
+            "{boot}"
+        );
     }
 }
 
@@ -113,14 +132,20 @@ fn endorsement_keys_follow_their_template_and_their_certificate() {
             assert_eq!(ek.id(), certificate.id());
             // The certificate alone gives the very public area that the TPM has.
             assert_eq!(certificate.ek_public().unwrap(), public);
-            assert_eq!(ek_public_from_key(certificate.key()).unwrap().as_bytes(), public.as_bytes());
+            assert_eq!(
+                ek_public_from_key(certificate.key()).unwrap().as_bytes(),
+                public.as_bytes()
+            );
             assert_eq!(certificate.manufacturer(), Some("id:00001014"));
             assert_eq!(certificate.model(), Some("swtpm"));
             assert_eq!(certificate.version(), Some("id:20191023"));
             assert_eq!(certificate.certificate().subject(), format!("CN=mbtest-{boot}"));
             // 9999-12-31T23:59:59Z, the date for "never".
             assert_eq!(certificate.chain().not_after, 253_402_300_799);
-            assert_eq!(certificate.chain().issuers, ["CN=swtpm-localca", "CN=swtpm-localca-rootca"]);
+            assert_eq!(
+                certificate.chain().issuers,
+                ["CN=swtpm-localca", "CN=swtpm-localca-rootca"]
+            );
         }
         let rsa = Public::from_tpm2b_or_tpmt(&boot_file(&format!("{boot}/ek-rsa.pub"))).unwrap();
         let other = Certificate::from_der(&boot_file(&format!("{boot}/ek-ecc-cert.der"))).unwrap();
@@ -142,25 +167,40 @@ fn truncation_at_every_byte_is_an_error() {
     let key = AttestationKey::without_attributes(ak("good", "rsa").subject_key());
     let signature = boot_file("good/quote-rsa/quote.sig");
     for len in 0..whole_attest.len() {
-        assert!(touchstone_verifier::tpm::Attest::parse(&whole_attest[..len]).is_err(), "TPMS_ATTEST cut at {len}");
+        assert!(
+            touchstone_verifier::tpm::Attest::parse(&whole_attest[..len]).is_err(),
+            "TPMS_ATTEST cut at {len}"
+        );
         assert!(key.verify_quote(&whole_attest[..len], &signature).is_err());
     }
     for kind in ["rsa", "ecc"] {
         let public = boot_file(&format!("good/ak-{kind}.pub"));
         for len in 0..public.len() {
-            assert!(Public::from_tpm2b_or_tpmt(&public[..len]).is_err(), "TPM2B_PUBLIC cut at {len}");
-            assert!(Public::parse(&public[2..len.max(2)]).is_err(), "TPMT_PUBLIC cut at {len}");
+            assert!(
+                Public::from_tpm2b_or_tpmt(&public[..len]).is_err(),
+                "TPM2B_PUBLIC cut at {len}"
+            );
+            assert!(
+                Public::parse(&public[2..len.max(2)]).is_err(),
+                "TPMT_PUBLIC cut at {len}"
+            );
         }
         let signature = boot_file(&format!("good/quote-{kind}/quote.sig"));
         let message = boot_file(&format!("good/quote-{kind}/quote.msg"));
         let key = AttestationKey::without_attributes(ak("good", kind).subject_key());
         assert_eq!(key.verify(&message, &signature), Ok(()));
         for len in 0..signature.len() {
-            assert!(key.verify(&message, &signature[..len]).is_err(), "TPMT_SIGNATURE cut at {len}");
+            assert!(
+                key.verify(&message, &signature[..len]).is_err(),
+                "TPMT_SIGNATURE cut at {len}"
+            );
         }
         let certificate = boot_file(&format!("good/ek-{kind}-cert.der"));
         for len in 0..certificate.len() {
-            assert!(Certificate::from_der(&certificate[..len]).is_err(), "certificate cut at {len}");
+            assert!(
+                Certificate::from_der(&certificate[..len]).is_err(),
+                "certificate cut at {len}"
+            );
         }
     }
 }
@@ -172,7 +212,13 @@ fn trailing_bytes_are_refused() {
     assert!(touchstone_verifier::tpm::Attest::parse(&with("good/quote-rsa/quote.msg")).is_err());
     assert!(Public::from_tpm2b_or_tpmt(&with("good/ak-rsa.pub")).is_err());
     let key = AttestationKey::without_attributes(ak("good", "rsa").subject_key());
-    assert!(key.verify(&boot_file("good/quote-rsa/quote.msg"), &with("good/quote-rsa/quote.sig")).is_err());
+    assert!(
+        key.verify(
+            &boot_file("good/quote-rsa/quote.msg"),
+            &with("good/quote-rsa/quote.sig")
+        )
+        .is_err()
+    );
 }
 
 /// Every single changed byte of the signed structure or its signature is noticed.

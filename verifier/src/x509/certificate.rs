@@ -4,7 +4,7 @@
 //! Source: RFC 5280 4.1 and 4.2.
 
 use thiserror::Error;
-use x509_parser::asn1_rs::Oid;
+use x509_parser::asn1_rs::{Oid, Tag};
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
 use x509_parser::extensions::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, GeneralName, KeyIdentifier, KeyUsage,
@@ -13,7 +13,7 @@ use x509_parser::extensions::{
 use x509_parser::nom::Parser;
 use x509_parser::prelude::FromDer;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
-use x509_parser::x509::{AlgorithmIdentifier, X509Name};
+use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, X509Name};
 
 use super::code::CertificateCode;
 use super::der::{TrimError, trim_padding};
@@ -92,6 +92,7 @@ pub struct Certificate {
     tbs: std::ops::Range<usize>,
     signature: Vec<u8>,
     pub(crate) signature_algorithm: IssuerSignature,
+    /// Names in the form of [`name_key`].
     pub(crate) issuer: Vec<u8>,
     pub(crate) subject: Vec<u8>,
     issuer_text: String,
@@ -133,8 +134,8 @@ impl Certificate {
             tbs: start..start + tbs_bytes.len(),
             signature: x509.signature_value.data.to_vec(),
             signature_algorithm: issuer_signature(&x509.signature_algorithm),
-            issuer: x509.issuer().as_raw().to_vec(),
-            subject: x509.subject().as_raw().to_vec(),
+            issuer: name_key(x509.issuer()),
+            subject: name_key(x509.subject()),
             issuer_text: name_text(x509.issuer()),
             subject_text: name_text(x509.subject()),
             key: SubjectKey::from_spki(x509.public_key())?,
@@ -288,6 +289,43 @@ fn directory_attributes(name: &GeneralName<'_>) -> Vec<(String, String)> {
 
 fn text(value: &str) -> String {
     sanitise(value, MAX_NAME_TEXT)
+}
+
+/// A name in a form in which equal names are equal bytes (RFC 5280 7.1): PrintableString, UTF8String and IA5String are
+/// text, ASCII letters without case, white space as one space; any other value is its tag and bytes.
+///
+/// Makers do need it: an intermediate of STMicroelectronics writes its issuer's name in another string type than the
+/// issuer does. Names only lead to candidates; whether one issued the certificate is decided by the signature.
+fn name_key(name: &X509Name<'_>) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.as_raw().len() + 32);
+    for rdn in name.iter() {
+        let mut attributes: Vec<Vec<u8>> = rdn.iter().map(attribute_key).collect();
+        attributes.sort_unstable();
+        key.extend((attributes.len() as u32).to_be_bytes());
+        for attribute in attributes {
+            key.extend((attribute.len() as u32).to_be_bytes());
+            key.extend(attribute);
+        }
+    }
+    key
+}
+
+fn attribute_key(attribute: &AttributeTypeAndValue<'_>) -> Vec<u8> {
+    let value = attribute.attr_value();
+    let mut key = attribute.attr_type().as_bytes().to_vec();
+    match (value.tag(), attribute.as_str()) {
+        (Tag::PrintableString | Tag::Utf8String | Tag::Ia5String, Ok(text)) => {
+            key.push(0);
+            let words: Vec<&str> = text.split_ascii_whitespace().collect();
+            key.extend(words.join(" ").to_ascii_lowercase().into_bytes());
+        }
+        (tag, _) => {
+            key.push(1);
+            key.extend(tag.0.to_be_bytes());
+            key.extend_from_slice(value.data);
+        }
+    }
+    key
 }
 
 /// `CN=…, O=…` in the order of the certificate; attributes without a short name by their object identifier.

@@ -233,7 +233,7 @@ pub struct VerifiedChain {
 /// Finds and checks a chain from `leaf` to an anchor of `store` at the time `now` (Unix seconds).
 ///
 /// `offered` are intermediates that came with the evidence; they lead to an anchor but never end a chain. Names are
-/// compared byte for byte. An anchor's own signature is not checked (it is trusted because the policy lists it); its
+/// compared as RFC 5280 7.1 has it. An anchor's own signature is not checked (it is trusted because the policy lists it); its
 /// dates, constraints and key usage are.
 ///
 /// # Errors

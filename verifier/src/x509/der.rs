@@ -66,7 +66,8 @@ pub enum TrimError {
     },
 }
 
-/// The one SEQUENCE that `bytes` start with, without what a TPM's NV index pads it with: 0x00 or 0xFF up to the index's size.
+/// The one SEQUENCE that `bytes` start with, without what a TPM's NV index pads it with (0x00 or 0xFF up to the index's
+/// size) or the line end that some makers' CA files have behind it.
 ///
 /// # Errors
 /// [`TrimError`] if they do not start with one, if it is cut short, or if anything but padding follows.
@@ -87,7 +88,7 @@ pub fn trim_padding(bytes: &[u8]) -> Result<&[u8], TrimError> {
             found: bytes.len(),
         });
     };
-    if padding.iter().all(|&b| b == 0) || padding.iter().all(|&b| b == 0xFF) {
+    if padding.iter().all(|&b| b == 0) || padding.iter().all(|&b| b == 0xFF) || padding.trim_ascii().is_empty() {
         Ok(sequence)
     } else {
         Err(TrimError::Trailing { offset: end })

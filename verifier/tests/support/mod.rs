@@ -30,14 +30,19 @@ pub fn boot_values(boot: &str) -> Values {
     let text = String::from_utf8(boot_file(&format!("{boot}/pcrs.txt"))).unwrap();
     let mut values = Values::new();
     for line in text.lines() {
-        let [bank, index, value] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
-        values.insert((HashAlg::from_name(bank).unwrap(), index.parse().unwrap()), hex::decode(value).unwrap());
+        let [bank, index, value] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        values.insert(
+            (HashAlg::from_name(bank).unwrap(), index.parse().unwrap()),
+            hex::decode(value).unwrap(),
+        );
     }
     values
 }
 
 /// How the verifier looks a value up.
-pub fn lookup(values: &Values) -> impl Fn(HashAlg, u8) -> Option<&[u8]> {
+pub fn lookup<'v>(values: &'v Values) -> impl Fn(HashAlg, u8) -> Option<&'v [u8]> + 'v {
     |bank, register| values.get(&(bank, register)).map(Vec::as_slice)
 }
 
@@ -45,7 +50,10 @@ pub fn lookup(values: &Values) -> impl Fn(HashAlg, u8) -> Option<&[u8]> {
 pub fn selection(text: &str) -> PcrSelection {
     let banks = text.trim().split('+').map(|bank| {
         let (name, registers) = bank.split_once(':').unwrap();
-        let registers = registers.split(',').filter(|r| !r.is_empty()).map(|r| r.parse::<u8>().unwrap());
+        let registers = registers
+            .split(',')
+            .filter(|r| !r.is_empty())
+            .map(|r| r.parse::<u8>().unwrap());
         (HashAlg::from_name(name).unwrap(), registers.collect::<Vec<_>>())
     });
     PcrSelection::new(banks).unwrap()
@@ -76,7 +84,11 @@ impl SoftKey {
         out.extend(attributes.to_be_bytes());
         out.extend(sized(policy));
         out.extend([0x00, 0x10]);
-        out.extend(if scheme { &[0x00, 0x18, 0x00, 0x0B][..] } else { &[0x00, 0x10] });
+        out.extend(if scheme {
+            &[0x00, 0x18, 0x00, 0x0B][..]
+        } else {
+            &[0x00, 0x10]
+        });
         out.extend([0x00, 0x03, 0x00, 0x10]);
         let point = self.0.public_key().as_ref();
         out.extend(sized(&point[1..33]));
@@ -104,12 +116,22 @@ pub struct Attestation {
 impl Attestation {
     pub fn quote(tpml: &[u8], digest: &[u8]) -> Self {
         let attested = [tpml, &sized(digest)].concat();
-        Self { magic: 0xFF54_4347, kind: 0x8018, extra_data: vec![7; 32], attested }
+        Self {
+            magic: 0xFF54_4347,
+            kind: 0x8018,
+            extra_data: vec![7; 32],
+            attested,
+        }
     }
 
     pub fn certify(name: &[u8]) -> Self {
         let attested = [sized(name), sized(&[0x22; 34])].concat();
-        Self { magic: 0xFF54_4347, kind: 0x8017, extra_data: vec![7; 32], attested }
+        Self {
+            magic: 0xFF54_4347,
+            kind: 0x8017,
+            extra_data: vec![7; 32],
+            attested,
+        }
     }
 
     pub fn bytes(&self) -> Vec<u8> {
