@@ -5,4 +5,6 @@ pub mod code;
 pub mod cwt;
 pub mod key;
 pub mod reason;
+pub mod receipt;
 pub mod sign1;
+pub mod status_list;

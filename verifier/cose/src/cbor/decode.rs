@@ -201,7 +201,11 @@ impl Build for Value {
         entries.push((key, value));
     }
     fn integer(negative: bool, argument: u64) -> Self {
-        if negative { Value::Negative(argument) } else { Value::Unsigned(argument) }
+        if negative {
+            Value::Negative(argument)
+        } else {
+            Value::Unsigned(argument)
+        }
     }
     fn bytes(bytes: &[u8]) -> Self {
         Value::Bytes(bytes.to_vec())
@@ -245,14 +249,26 @@ struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     fn run<B: Build>(input: &'a [u8], limits: Limits, keys: KeyRule) -> Result<B, CborError> {
         if input.len() > limits.max_bytes {
-            return Err(CborError::TooLarge { limit: limits.max_bytes, found: input.len() });
+            return Err(CborError::TooLarge {
+                limit: limits.max_bytes,
+                found: input.len(),
+            });
         }
-        let mut decoder = Decoder { input, at: 0, limits, items_left: limits.max_items, keys };
+        let mut decoder = Decoder {
+            input,
+            at: 0,
+            limits,
+            items_left: limits.max_items,
+            keys,
+        };
         decoder.reserve(0, 1)?;
         let item = decoder.item(0)?;
         let extra = input.len() - decoder.at;
         if extra > 0 {
-            return Err(CborError::Trailing { offset: decoder.at, extra });
+            return Err(CborError::Trailing {
+                offset: decoder.at,
+                extra,
+            });
         }
         Ok(item)
     }
@@ -266,7 +282,9 @@ impl<'a> Decoder<'a> {
             major::BYTES => Ok(B::bytes(self.take(offset, argument)?)),
             major::TEXT => {
                 let raw = self.take(offset, argument)?;
-                Ok(B::text(core::str::from_utf8(raw).map_err(|_| CborError::Utf8 { offset })?))
+                Ok(B::text(
+                    core::str::from_utf8(raw).map_err(|_| CborError::Utf8 { offset })?,
+                ))
             }
             major::ARRAY => {
                 let depth = self.deeper(offset, depth)?;
@@ -291,7 +309,10 @@ impl<'a> Decoder<'a> {
                 20 => Ok(B::boolean(false)),
                 21 => Ok(B::boolean(true)),
                 22 => Ok(B::null()),
-                other => Err(CborError::Simple { offset, value: other as u8 }),
+                other => Err(CborError::Simple {
+                    offset,
+                    value: other as u8,
+                }),
             },
         }
     }
@@ -334,7 +355,10 @@ impl<'a> Decoder<'a> {
             return match info {
                 0..=23 => Ok((kind, u64::from(info))),
                 // A simple value in two bytes is never one of the three we know.
-                24 => Err(CborError::Simple { offset, value: *self.take(offset, 1)?.first().unwrap_or(&0) }),
+                24 => Err(CborError::Simple {
+                    offset,
+                    value: *self.take(offset, 1)?.first().unwrap_or(&0),
+                }),
                 25..=27 => Err(CborError::Float { offset }),
                 31 => Err(CborError::Indefinite { offset }),
                 _ => Err(CborError::Reserved { offset, found: initial }),
@@ -349,7 +373,10 @@ impl<'a> Decoder<'a> {
             31 => return Err(CborError::Indefinite { offset }),
             _ => return Err(CborError::Reserved { offset, found: initial }),
         };
-        let value = self.take(offset, width)?.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+        let value = self
+            .take(offset, width)?
+            .iter()
+            .fold(0_u64, |n, b| n << 8 | u64::from(*b));
         if value < smallest {
             return Err(CborError::NotShortest { offset, value });
         }
@@ -359,7 +386,11 @@ impl<'a> Decoder<'a> {
     fn take(&mut self, offset: usize, count: u64) -> Result<&'a [u8], CborError> {
         let rest = self.input.get(self.at..).unwrap_or_default();
         let taken = usize::try_from(count).ok().and_then(|n| rest.get(..n));
-        let taken = taken.ok_or(CborError::Truncated { offset, expected: count, found: rest.len() })?;
+        let taken = taken.ok_or(CborError::Truncated {
+            offset,
+            expected: count,
+            found: rest.len(),
+        })?;
         self.at += taken.len();
         Ok(taken)
     }
@@ -368,15 +399,25 @@ impl<'a> Decoder<'a> {
     fn reserve(&mut self, offset: usize, count: u64) -> Result<usize, CborError> {
         let left = self.input.len() - self.at;
         let wanted = usize::try_from(count).ok().filter(|n| *n <= left);
-        let wanted = wanted.ok_or(CborError::Truncated { offset, expected: count, found: left })?;
-        let too_many = CborError::TooManyItems { limit: self.limits.max_items, offset };
+        let wanted = wanted.ok_or(CborError::Truncated {
+            offset,
+            expected: count,
+            found: left,
+        })?;
+        let too_many = CborError::TooManyItems {
+            limit: self.limits.max_items,
+            offset,
+        };
         self.items_left = self.items_left.checked_sub(wanted).ok_or(too_many)?;
         Ok(wanted)
     }
 
     fn deeper(&self, offset: usize, depth: usize) -> Result<usize, CborError> {
         if depth >= self.limits.max_depth {
-            return Err(CborError::TooDeep { limit: self.limits.max_depth, offset });
+            return Err(CborError::TooDeep {
+                limit: self.limits.max_depth,
+                offset,
+            });
         }
         Ok(depth + 1)
     }

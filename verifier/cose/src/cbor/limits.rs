@@ -13,9 +13,21 @@ pub struct Limits {
 
 impl Limits {
     /// A whole message or CMW collection: 4 MiB (standards: RFC 9999 lets the profile choose).
-    pub const MESSAGE: Limits = Limits { max_bytes: 4 << 20, max_depth: 16, max_items: 1 << 16 };
+    pub const MESSAGE: Limits = Limits {
+        max_bytes: 4 << 20,
+        max_depth: 16,
+        max_items: 1 << 16,
+    };
     /// A token, a proof of possession, a receipt, a statement: small by design.
-    pub const TOKEN: Limits = Limits { max_bytes: 8 << 10, max_depth: 8, max_items: 512 };
+    pub const TOKEN: Limits = Limits {
+        max_bytes: 8 << 10,
+        max_depth: 8,
+        max_items: 512,
+    };
     /// A COSE protected header, certificate chain included.
-    pub const HEADER: Limits = Limits { max_bytes: 64 << 10, max_depth: 8, max_items: 512 };
+    pub const HEADER: Limits = Limits {
+        max_bytes: 64 << 10,
+        max_depth: 8,
+        max_items: 512,
+    };
 }

@@ -20,7 +20,12 @@ pub struct ShapeError {
 impl ShapeError {
     /// An error about the structure `context` itself.
     pub fn whole(context: &'static str, expected: impl Into<String>, found: &Value) -> ShapeError {
-        ShapeError { context, key: "value".to_owned(), expected: expected.into(), found: found.kind() }
+        ShapeError {
+            context,
+            key: "value".to_owned(),
+            expected: expected.into(),
+            found: found.kind(),
+        }
     }
 
     /// An error about the member `key` of `context`.
@@ -30,7 +35,12 @@ impl ShapeError {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> ShapeError {
-        ShapeError { context, key: key.into(), expected: expected.into(), found: found.into() }
+        ShapeError {
+            context,
+            key: key.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     /// The stable code of this refusal.
@@ -75,11 +85,17 @@ impl MapReader {
     }
 
     fn need(&mut self, key: &Value) -> Result<Value, ShapeError> {
-        self.take(key).ok_or_else(|| ShapeError::member(self.context, name(key), "a value", "nothing"))
+        self.take(key)
+            .ok_or_else(|| ShapeError::member(self.context, name(key), "a value", "nothing"))
     }
 
     fn wrong<T>(&self, key: i64, expected: impl Into<String>, found: &Value) -> Result<T, ShapeError> {
-        Err(ShapeError::member(self.context, name(&Value::int(key)), expected, found.kind()))
+        Err(ShapeError::member(
+            self.context,
+            name(&Value::int(key)),
+            expected,
+            found.kind(),
+        ))
     }
 
     /// The value under `key`.
@@ -136,7 +152,9 @@ impl MapReader {
     /// # Errors
     /// Not a byte string, or of another length.
     pub fn optional_fixed<const N: usize>(&mut self, key: i64) -> Result<Option<[u8; N]>, ShapeError> {
-        let Some(value) = self.optional(key) else { return Ok(None) };
+        let Some(value) = self.optional(key) else {
+            return Ok(None);
+        };
         match value.as_bytes().and_then(|b| <[u8; N]>::try_from(b).ok()) {
             Some(fixed) => Ok(Some(fixed)),
             None => self.wrong(key, format!("{N} bytes"), &value),
@@ -149,7 +167,9 @@ impl MapReader {
     /// Absent, or not one.
     pub fn u64(&mut self, key: i64) -> Result<u64, ShapeError> {
         let value = self.required(key)?;
-        value.as_u64().map_or_else(|| self.wrong(key, "non-negative integer", &value), Ok)
+        value
+            .as_u64()
+            .map_or_else(|| self.wrong(key, "non-negative integer", &value), Ok)
     }
 
     /// The integer under `key`.
@@ -158,7 +178,9 @@ impl MapReader {
     /// Absent, not an integer, or outside 64 bits with sign.
     pub fn i64(&mut self, key: i64) -> Result<i64, ShapeError> {
         let value = self.required(key)?;
-        value.as_i64().map_or_else(|| self.wrong(key, "integer of 64 bits", &value), Ok)
+        value
+            .as_i64()
+            .map_or_else(|| self.wrong(key, "integer of 64 bits", &value), Ok)
     }
 
     /// The boolean under `key`.
@@ -167,7 +189,9 @@ impl MapReader {
     /// Absent, or not one.
     pub fn bool(&mut self, key: i64) -> Result<bool, ShapeError> {
         let value = self.required(key)?;
-        value.as_bool().map_or_else(|| self.wrong(key, "true or false", &value), Ok)
+        value
+            .as_bool()
+            .map_or_else(|| self.wrong(key, "true or false", &value), Ok)
     }
 
     /// The text under `key`, of at most `max_len` bytes.

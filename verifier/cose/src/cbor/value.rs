@@ -28,7 +28,11 @@ pub enum Value {
 impl Value {
     /// The integer `n`, in the one major type that fits it.
     pub const fn int(n: i64) -> Value {
-        if n >= 0 { Value::Unsigned(n as u64) } else { Value::Negative(!n as u64) }
+        if n >= 0 {
+            Value::Unsigned(n as u64)
+        } else {
+            Value::Negative(!n as u64)
+        }
     }
 
     /// A byte string.

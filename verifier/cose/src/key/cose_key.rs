@@ -47,12 +47,19 @@ impl VerifyingKey {
                     Y2::IsOdd(odd) => VerifyingKey::p384_compressed(x, odd)?,
                 }
             }
-            _ => return Err(KeyError::Unsupported { what: "key type and curve", found: format!("{kty}/{crv}") }),
+            _ => {
+                return Err(KeyError::Unsupported {
+                    what: "key type and curve",
+                    found: format!("{kty}/{crv}"),
+                });
+            }
         };
         map.finish()?;
         if let Some(alg) = alg {
             let expected = key.algorithm().id();
-            let found = alg.as_i64().ok_or_else(|| ShapeError::member(CONTEXT, "key 3", "integer", alg.kind()))?;
+            let found = alg
+                .as_i64()
+                .ok_or_else(|| ShapeError::member(CONTEXT, "key 3", "integer", alg.kind()))?;
             if found != expected {
                 return Err(KeyError::AlgorithmMismatch { expected, found });
             }
@@ -63,7 +70,11 @@ impl VerifyingKey {
     /// The COSE_Key with the required members alone; with `compressed`, an EC2 y is given as its sign.
     pub fn to_cose_key(&self, compressed: bool) -> Value {
         let ec2 = |crv, x: &[u8], y: &[u8]| {
-            let y = if compressed { Value::Bool(y.last().is_some_and(|b| b & 1 == 1)) } else { Value::bytes(y) };
+            let y = if compressed {
+                Value::Bool(y.last().is_some_and(|b| b & 1 == 1))
+            } else {
+                Value::bytes(y)
+            };
             Value::map([
                 (KTY, Value::Unsigned(KTY_EC2)),
                 (CRV, Value::Unsigned(crv)),
@@ -90,6 +101,11 @@ fn y<const N: usize>(map: &mut MapReader) -> Result<Y2<N>, ShapeError> {
     }
     let fixed = value.as_bytes().and_then(|b| <[u8; N]>::try_from(b).ok());
     fixed.map(Y2::Coordinate).ok_or_else(|| {
-        ShapeError::member(CONTEXT, format!("key {Y}"), format!("{N} bytes, true or false"), value.kind())
+        ShapeError::member(
+            CONTEXT,
+            format!("key {Y}"),
+            format!("{N} bytes, true or false"),
+            value.kind(),
+        )
     })
 }

@@ -36,8 +36,14 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 6] =
-        [Algorithm::Ed25519, Algorithm::Esp256, Algorithm::Esp384, Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384];
+    const ALL: [Algorithm; 6] = [
+        Algorithm::Ed25519,
+        Algorithm::Esp256,
+        Algorithm::Esp384,
+        Algorithm::EdDsa,
+        Algorithm::Es256,
+        Algorithm::Es384,
+    ];
 
     /// The IANA number.
     pub const fn id(self) -> i64 {

@@ -79,7 +79,10 @@ impl SigningKey {
     /// # Errors
     /// The encoder failed.
     pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        let pair = KeypairBytes { secret_key: self.key.to_bytes(), public_key: None };
+        let pair = KeypairBytes {
+            secret_key: self.key.to_bytes(),
+            public_key: None,
+        };
         pair.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyError::PrivateKeyFile)
     }
 
@@ -97,7 +100,9 @@ impl SigningKey {
 impl std::fmt::Debug for SigningKey {
     /// Shows the public key id only.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +116,10 @@ impl Signer for SigningKey {
     }
 
     fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignError> {
-        let signature = self.key.try_sign(to_be_signed).map_err(|e| SignError::Device(e.to_string()))?;
+        let signature = self
+            .key
+            .try_sign(to_be_signed)
+            .map_err(|e| SignError::Device(e.to_string()))?;
         Ok(signature.to_bytes().to_vec())
     }
 }

@@ -100,14 +100,22 @@ impl VerifyingKey {
     /// # Errors
     /// Another algorithm, curve or point form, or no point of the curve.
     pub fn from_spki_der(der: &[u8]) -> Result<VerifyingKey, KeyError> {
-        let unsupported =
-            || KeyError::Unsupported { what: "SubjectPublicKeyInfo", found: format!("of {} bytes", der.len()) };
+        let unsupported = || KeyError::Unsupported {
+            what: "SubjectPublicKeyInfo",
+            found: format!("of {} bytes", der.len()),
+        };
         if let Some(key) = der.strip_prefix(&SPKI_ED25519) {
             Self::ed25519(key.try_into().map_err(|_| unsupported())?)
         } else if let Some((x, y)) = der.strip_prefix(&SPKI_P256).and_then(|p| p.split_at_checked(32)) {
-            Self::p256(x.try_into().map_err(|_| unsupported())?, y.try_into().map_err(|_| unsupported())?)
+            Self::p256(
+                x.try_into().map_err(|_| unsupported())?,
+                y.try_into().map_err(|_| unsupported())?,
+            )
         } else if let Some((x, y)) = der.strip_prefix(&SPKI_P384).and_then(|p| p.split_at_checked(48)) {
-            Self::p384(x.try_into().map_err(|_| unsupported())?, y.try_into().map_err(|_| unsupported())?)
+            Self::p384(
+                x.try_into().map_err(|_| unsupported())?,
+                y.try_into().map_err(|_| unsupported())?,
+            )
         } else {
             Err(unsupported())
         }
@@ -164,7 +172,13 @@ impl VerifyingKey {
                 key.verify(message, signature).is_ok()
             }
         };
-        if valid { Ok(()) } else { Err(KeyError::BadSignature { algorithm: self.algorithm() }) }
+        if valid {
+            Ok(())
+        } else {
+            Err(KeyError::BadSignature {
+                algorithm: self.algorithm(),
+            })
+        }
     }
 
     /// Verifies the signature of an object that we did not define, under the algorithm its header names: also the
@@ -172,14 +186,12 @@ impl VerifyingKey {
     ///
     /// # Errors
     /// The algorithm is not one of this key, or as [`VerifyingKey::verify`].
-    pub fn verify_third_party(
-        &self,
-        algorithm: Algorithm,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), KeyError> {
+    pub fn verify_third_party(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         if algorithm.fully_specified() != self.algorithm() {
-            return Err(KeyError::AlgorithmMismatch { expected: self.algorithm().id(), found: algorithm.id() });
+            return Err(KeyError::AlgorithmMismatch {
+                expected: self.algorithm().id(),
+                found: algorithm.id(),
+            });
         }
         self.verify(message, signature)
     }

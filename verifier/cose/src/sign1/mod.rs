@@ -9,6 +9,7 @@ mod third_party;
 mod verify;
 
 pub use sign::{Protected, sign, sign_detached};
+pub(crate) use sign::{assemble, header_and_signature};
 pub use third_party::{ThirdParty, VerifiedThirdParty};
 pub use verify::{Unverified, Verified};
 
@@ -178,7 +179,9 @@ impl Parts {
             other => return Err(CoseError::NotSign1 { found: other.kind() }),
         };
         let shape = |found: &Value| ShapeError::whole(CONTEXT, "[bytes, map, bytes or null, bytes]", found);
-        let Value::Array(items) = inner else { return Err(shape(&inner).into()) };
+        let Value::Array(items) = inner else {
+            return Err(shape(&inner).into());
+        };
         let [protected, unprotected, payload, signature] =
             <[Value; 4]>::try_from(items).map_err(|items| shape(&Value::Array(items)))?;
         let (protected_bytes, unprotected, payload, signature) = match (protected, unprotected, payload, signature) {
@@ -199,12 +202,20 @@ impl Parts {
         }
         // The unprotected bucket is small or refused; the protected one is bounded by Limits::HEADER.
         if unprotected.len() > MAX_UNPROTECTED {
-            return Err(CoseError::Unprotected { found: format!("list of {}", unprotected.len()) });
+            return Err(CoseError::Unprotected {
+                found: format!("list of {}", unprotected.len()),
+            });
         }
         if let Some((both, _)) = unprotected.iter().find(|(u, _)| protected.iter().any(|(p, _)| p == u)) {
             return Err(CoseError::BothBuckets { found: both.kind() });
         }
-        Ok(Parts { protected_bytes, protected, unprotected, payload, signature })
+        Ok(Parts {
+            protected_bytes,
+            protected,
+            unprotected,
+            payload,
+            signature,
+        })
     }
 }
 

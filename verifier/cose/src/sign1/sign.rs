@@ -18,7 +18,10 @@ pub struct Protected {
 impl Protected {
     /// The header of an object of ours: typ alone.
     pub fn typ(typ: impl Into<String>) -> Protected {
-        Protected { typ: Some(typ.into()), ..Protected::default() }
+        Protected {
+            typ: Some(typ.into()),
+            ..Protected::default()
+        }
     }
 
     pub(crate) fn encode(&self, signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
@@ -27,9 +30,15 @@ impl Protected {
         if algorithm.is_legacy() {
             return Err(SignError::Legacy(algorithm));
         }
-        let mut entries =
-            vec![(label::ALG, Value::int(algorithm.id())), (label::KID, Value::from(signer.kid()))];
-        entries.extend(self.content_type.iter().map(|t| (label::CONTENT_TYPE, Value::text(t.as_str()))));
+        let mut entries = vec![
+            (label::ALG, Value::int(algorithm.id())),
+            (label::KID, Value::from(signer.kid())),
+        ];
+        entries.extend(
+            self.content_type
+                .iter()
+                .map(|t| (label::CONTENT_TYPE, Value::text(t.as_str()))),
+        );
         entries.extend(self.typ.iter().map(|t| (label::TYP, Value::text(t.as_str()))));
         for (at, (key, value)) in self.extra.iter().enumerate() {
             let twice = self.extra.iter().take(at).any(|(k, _)| k == key);
@@ -84,7 +93,10 @@ pub(crate) fn header_and_signature(
         _ => 64,
     };
     if signature.len() != expected {
-        return Err(SignError::Length { expected, found: signature.len() });
+        return Err(SignError::Length {
+            expected,
+            found: signature.len(),
+        });
     }
     Ok((header, signature))
 }

@@ -19,7 +19,9 @@ pub struct ThirdParty {
 
 impl std::fmt::Debug for ThirdParty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ThirdParty").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("ThirdParty")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -35,7 +37,9 @@ impl ThirdParty {
         let found = || alg.map_or_else(|| "none".to_owned(), Value::kind);
         let algorithm = algorithm.ok_or_else(|| CoseError::Algorithm { found: found() })?;
         if parts.payload.is_none() {
-            return Err(CoseError::Payload { expected: "an attached" });
+            return Err(CoseError::Payload {
+                expected: "an attached",
+            });
         }
         Ok(ThirdParty { parts, algorithm })
     }
@@ -105,15 +109,26 @@ impl ThirdParty {
     ) -> Result<VerifiedThirdParty, CoseError> {
         let found = find(&self.parts.protected, label);
         if found.and_then(Value::as_text) != Some(expected) {
-            let found = found.map_or_else(|| "none".to_owned(), |v| v.as_text().map_or_else(|| v.kind(), str::to_owned));
+            let found = found.map_or_else(
+                || "none".to_owned(),
+                |v| v.as_text().map_or_else(|| v.kind(), str::to_owned),
+            );
             let expected = expected.to_owned();
             return Err(match label {
                 label::TYP => CoseError::TypeMismatch { expected, found },
                 _ => CoseError::ContentTypeMismatch { expected, found },
             });
         }
-        let Parts { protected_bytes, protected, payload, signature, .. } = self.parts;
-        let payload = payload.ok_or(CoseError::Payload { expected: "an attached" })?;
+        let Parts {
+            protected_bytes,
+            protected,
+            payload,
+            signature,
+            ..
+        } = self.parts;
+        let payload = payload.ok_or(CoseError::Payload {
+            expected: "an attached",
+        })?;
         let message = to_be_signed(&protected_bytes, external_aad, &payload);
         key.verify_third_party(self.algorithm, &message, &signature)?;
         Ok(VerifiedThirdParty { payload, protected })

@@ -20,7 +20,10 @@ pub struct Unverified {
 
 impl std::fmt::Debug for Unverified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unverified").field("kid", &self.kid).field("typ", &self.typ).finish_non_exhaustive()
+        f.debug_struct("Unverified")
+            .field("kid", &self.kid)
+            .field("typ", &self.typ)
+            .finish_non_exhaustive()
     }
 }
 
@@ -40,7 +43,10 @@ impl Unverified {
     /// See [`CoseError`].
     pub fn parse_with_unprotected(input: &[u8], limits: Limits, allowed: &[i64]) -> Result<Unverified, CoseError> {
         let parts = Parts::split(input, limits, cbor::decode)?;
-        let unexpected = parts.unprotected.iter().find(|(k, _)| !k.as_i64().is_some_and(|k| allowed.contains(&k)));
+        let unexpected = parts
+            .unprotected
+            .iter()
+            .find(|(k, _)| !k.as_i64().is_some_and(|k| allowed.contains(&k)));
         if let Some((found, _)) = unexpected {
             return Err(CoseError::Unprotected { found: found.kind() });
         }
@@ -89,7 +95,9 @@ impl Unverified {
         expected_typ: &str,
         external_aad: &[u8],
     ) -> Result<Verified, CoseError> {
-        let payload = self.payload.take().ok_or(CoseError::Payload { expected: "an attached" })?;
+        let payload = self.payload.take().ok_or(CoseError::Payload {
+            expected: "an attached",
+        })?;
         self.check(key, Some(expected_typ), external_aad, payload)
     }
 
@@ -137,11 +145,17 @@ impl Unverified {
         payload: Vec<u8>,
     ) -> Result<Verified, CoseError> {
         if self.algorithm != key.algorithm() {
-            return Err(CoseError::AlgorithmMismatch { expected: key.algorithm().id(), found: self.algorithm.id() });
+            return Err(CoseError::AlgorithmMismatch {
+                expected: key.algorithm().id(),
+                found: self.algorithm.id(),
+            });
         }
         let expected = key.kid();
         if self.kid != expected {
-            return Err(CoseError::KidMismatch { expected: expected.to_vec(), found: self.kid.to_vec() });
+            return Err(CoseError::KidMismatch {
+                expected: expected.to_vec(),
+                found: self.kid.to_vec(),
+            });
         }
         if self.typ.as_deref() != expected_typ {
             return Err(CoseError::TypeMismatch {
@@ -149,7 +163,10 @@ impl Unverified {
                 found: self.typ.unwrap_or_else(|| "none".to_owned()),
             });
         }
-        key.verify(&to_be_signed(&self.protected_bytes, external_aad, &payload), &self.signature)?;
+        key.verify(
+            &to_be_signed(&self.protected_bytes, external_aad, &payload),
+            &self.signature,
+        )?;
         Ok(Verified {
             payload,
             kid: self.kid,
