@@ -39,11 +39,11 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> Code {
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::Note(e) => e.code(),
-            Self::Malformed(_) => Code::CheckpointMalformed,
-            Self::OtherOrigin { .. } => Code::CheckpointOrigin,
+            Self::Malformed(_) => Code::CheckpointMalformed.as_str(),
+            Self::OtherOrigin { .. } => Code::CheckpointOrigin.as_str(),
         }
     }
 }

@@ -78,11 +78,11 @@ pub enum NoteError {
 impl NoteError {
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> Code {
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::BadSignature { .. } | Self::NotSigned { .. } => Code::NoteSignature,
-            Self::Signing(_) => Code::SigningFailed,
-            _ => Code::NoteMalformed,
+            Self::BadSignature { .. } | Self::NotSigned { .. } => Code::NoteSignature.as_str(),
+            Self::Signing(_) => Code::SigningFailed.as_str(),
+            _ => Code::NoteMalformed.as_str(),
         }
     }
 }

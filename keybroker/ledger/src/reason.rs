@@ -1,7 +1,7 @@
 //! Every reason for which something from a ledger is not believed, as stable codes.
 
 touchstone_cose::reason_codes! {
-    /// Why a proof or a checkpoint is refused.
+    /// Why a proof, a checkpoint, a statement or a receipt is refused.
     pub enum Code {
         ProofIndex = "ledger-proof-index":
             "The proof speaks of a leaf or of tree sizes that cannot be. Ask for a proof for this very entry and checkpoint.",
@@ -21,5 +21,17 @@ touchstone_cose::reason_codes! {
             "The checkpoint is of another log. Ask the log that the domain's keyset names.",
         SigningFailed = "ledger-signing-failed":
             "The ledger's signing key could not sign. Look at the device or file that holds it.",
+        StatementMalformed = "statement-malformed":
+            "The statement lacks a member, or has one that its format does not allow. Compare it with the message.",
+        StatementTooLarge = "statement-too-large":
+            "The statement does not fit a ledger entry of 65,535 bytes. Record digests instead of contents.",
+        StatementHeader = "statement-header-mismatch":
+            "The header of the statement names another issuer or subject than its payload. Do not use it; report who sent it.",
+        ReceiptOrigin = "receipt-origin":
+            "The receipt is from another log. Ask the log that the domain's keyset names.",
+        ReceiptTreeSize = "receipt-tree-size":
+            "A tree of one leaf has no receipts. Write the genesis leaf first, and ask again after the next entry.",
+        ReasonsTruncated = "reasons-truncated":
+            "There were more reasons than a statement holds, the last ones are left out. Fix the ones that are shown and attest again.",
     }
 }

@@ -246,8 +246,18 @@ fn bent_notes_are_refused() {
 
 #[test]
 fn signatures_by_others_are_carried_and_ignored() {
+    // A key is known by its name and its id: sharing one of them is not enough to be asked.
+    for other in [
+        "witness.example AAAAAAECAwQ=",
+        "witness.example dT41/gECAwQ=",
+        "ledger.example/eu-1 AAAAAAECAwQ=",
+    ] {
+        carried_and_ignored(&format!("\u{2014} {other}\n"));
+    }
+}
+
+fn carried_and_ignored(witness: &str) {
     let (_, log) = log();
-    let witness = "\u{2014} witness.example AAAAAAECAwQ=\n";
     let good = checkpoint();
     let (text, line) = good.split_once("\n\n").unwrap();
     for note in [format!("{good}{witness}"), format!("{text}\n\n{witness}{line}")] {

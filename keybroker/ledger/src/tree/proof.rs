@@ -40,10 +40,10 @@ pub enum TreeError {
 impl TreeError {
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> Code {
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } | Self::NoSuchLeaf { .. } | Self::NoSuchGrowth { .. } => Code::ProofIndex,
-            Self::NodeMissing(_) => Code::NodeMissing,
+            Self::TooLarge { .. } | Self::NoSuchLeaf { .. } | Self::NoSuchGrowth { .. } => Code::ProofIndex.as_str(),
+            Self::NodeMissing(_) => Code::NodeMissing.as_str(),
         }
     }
 }

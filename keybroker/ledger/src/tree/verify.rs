@@ -52,11 +52,11 @@ pub enum ProofError {
 impl ProofError {
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> Code {
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::NoSuchLeaf { .. } | Self::NoSuchGrowth { .. } => Code::ProofIndex,
-            Self::TooLong { .. } | Self::TooShort { .. } => Code::ProofLength,
-            Self::WrongRoot { .. } => Code::ProofRoot,
+            Self::NoSuchLeaf { .. } | Self::NoSuchGrowth { .. } => Code::ProofIndex.as_str(),
+            Self::TooLong { .. } | Self::TooShort { .. } => Code::ProofLength.as_str(),
+            Self::WrongRoot { .. } => Code::ProofRoot.as_str(),
         }
     }
 }

@@ -1,0 +1,94 @@
+//! What statements are about, and what came of them.
+
+/// What a statement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The first leaf of a log: which domain, which generation.
+    Genesis,
+    /// An EK was tied to a node and an AK to the EK.
+    Enrolment,
+    /// Evidence of an authenticated subject was appraised and decided on.
+    Attestation,
+    /// The same again, with nothing changed.
+    Renewal,
+    /// Rights were withdrawn.
+    Revocation,
+    /// A policy version came into force.
+    PolicyActivation,
+    /// A set of the domain's keys came into force.
+    Keyset,
+    /// How many requests were refused before authentication, by reason.
+    RefusalSummary,
+    /// The trust state entered a new epoch.
+    TrustStateEpoch,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::Genesis,
+        Self::Enrolment,
+        Self::Attestation,
+        Self::Renewal,
+        Self::Revocation,
+        Self::PolicyActivation,
+        Self::Keyset,
+        Self::RefusalSummary,
+        Self::TrustStateEpoch,
+    ];
+
+    /// Its name in statements.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Genesis => "genesis",
+            Self::Enrolment => "enrolment",
+            Self::Attestation => "attestation",
+            Self::Renewal => "renewal",
+            Self::Revocation => "revocation",
+            Self::PolicyActivation => "policy-activation",
+            Self::Keyset => "keyset",
+            Self::RefusalSummary => "refusal-summary",
+            Self::TrustStateEpoch => "trust-state-epoch",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The subject was granted what it asked for.
+    Allow,
+    /// It was refused, for at least one reason.
+    Deny,
+    /// Nothing was decided; an event is on record.
+    Recorded,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: &'static [Self] = &[Self::Allow, Self::Deny, Self::Recorded];
+
+    /// Its name in statements.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Recorded => "recorded",
+        }
+    }
+
+    /// The outcome with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|outcome| outcome.as_str() == name)
+    }
+}
