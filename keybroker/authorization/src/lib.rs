@@ -5,13 +5,29 @@
 //! ([`trust_frame`], [`trust_view`], [`lists`]), and the one decision over them ([`decide`]). Out of scope: fetching any
 //! of it, keeping challenges, knowing what time it is. Source of every rule: `docs/protocol.md`, sections 6 and 7.
 
+pub mod decide;
+pub mod keys;
 pub mod lists;
 pub mod name;
+pub mod proof;
 pub mod refusal;
 pub mod replay;
 pub mod scope;
+pub mod signed;
+pub mod token;
+pub mod trust_frame;
+pub mod trust_head;
+pub mod trust_view;
 
+pub use decide::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel, decide, redecide};
+pub use keys::{KeyRing, KeyRingError, TrustedKey};
 pub use lists::{ListError, Status, StatusArray, StatusLists};
+pub use proof::{Channel, Proof, UntrustedProof, VerifiedProof};
 pub use refusal::{Refusal, RefusalCode};
 pub use replay::ReplayMemory;
 pub use scope::{Action, Scope, ScopeError};
+pub use signed::{SignedError, SignedKind};
+pub use token::{Authorization, KeyKind, StatusIndex, UntrustedAuthorization, VerifiedAuthorization};
+pub use trust_frame::{Body, TrustFrame};
+pub use trust_head::{ListHead, TrustHead};
+pub use trust_view::{TrustStateError, TrustView};

@@ -5,9 +5,12 @@
 //! (`docs/protocol.md`, section 7). Pages are shared: a copy of a list costs one pointer a page.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+pub use touchstone_cose::status_list::Status;
+use touchstone_cose::status_list::{self, StatusList};
 
 /// Bytes in a page; only the last page of a list may be shorter.
 pub const PAGE_BYTES: usize = 4096;
@@ -20,41 +23,6 @@ pub const MAX_ENTRIES: u32 = 1 << 20;
 
 /// The most lists a domain has.
 pub const MAX_LISTS: usize = 16;
-
-/// What a status list says about one entry. Source: draft-ietf-oauth-status-list, section "Status Types".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Status {
-    /// 0: nothing is held against it.
-    Valid,
-    /// 1: withdrawn for good.
-    Revoked,
-    /// 2: withdrawn until lifted.
-    Suspended,
-    /// 3: no meaning in this profile; counts as withdrawn.
-    Unknown,
-}
-
-impl Status {
-    /// The two bits of this status.
-    pub const fn bits(self) -> u8 {
-        match self {
-            Self::Valid => 0,
-            Self::Revoked => 1,
-            Self::Suspended => 2,
-            Self::Unknown => 3,
-        }
-    }
-
-    const fn from_bits(bits: u8) -> Self {
-        match bits & 3 {
-            0 => Self::Valid,
-            1 => Self::Revoked,
-            2 => Self::Suspended,
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// Why bytes or changes do not make a status list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,9 +92,15 @@ impl StatusArray {
     pub fn from_bytes(entries: u32, bytes: &[u8]) -> Result<Self, ListError> {
         let expected = byte_length(entries)?;
         if bytes.len() != expected {
-            return Err(ListError::Length { expected, found: bytes.len() });
+            return Err(ListError::Length {
+                expected,
+                found: bytes.len(),
+            });
         }
-        Ok(Self::from_pages(entries, bytes.chunks(PAGE_BYTES).map(|page| Page::new(page.to_vec())).collect()))
+        Ok(Self::from_pages(
+            entries,
+            bytes.chunks(PAGE_BYTES).map(|page| Page::new(page.to_vec())).collect(),
+        ))
     }
 
     /// The uncompressed bytes, one after another.
@@ -161,29 +135,41 @@ impl StatusArray {
         if index >= self.entries {
             return None;
         }
-        let byte = self.page((index / PAGE_ENTRIES) as usize)?.get((index % PAGE_ENTRIES / 4) as usize)?;
-        Some(Status::from_bits(byte >> (index % 4 * 2)))
+        status_list::get(
+            self.page((index / PAGE_ENTRIES) as usize)?,
+            u64::from(index % PAGE_ENTRIES),
+        )
+        .ok()
     }
 
     /// A copy of this list with some entries changed; a page is copied and hashed once, however much in it changes.
     pub fn with(&self, changes: impl IntoIterator<Item = (u32, Status)>) -> Result<Self, ListError> {
-        let mut touched: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        let mut touched: BTreeMap<usize, StatusList> = BTreeMap::new();
         for (index, status) in changes {
-            let outside = ListError::Index { entries: self.entries, found: index };
+            let outside = |_| ListError::Index {
+                entries: self.entries,
+                found: index,
+            };
             if index >= self.entries {
-                return Err(outside);
+                return Err(ListError::Index {
+                    entries: self.entries,
+                    found: index,
+                });
             }
             let number = (index / PAGE_ENTRIES) as usize;
-            let held = self.page(number).ok_or(outside.clone())?;
-            let page = touched.entry(number).or_insert_with(|| held.to_vec());
-            let byte = page.get_mut((index % PAGE_ENTRIES / 4) as usize).ok_or(outside)?;
-            let shift = index % 4 * 2;
-            *byte = *byte & !(3 << shift) | status.bits() << shift;
+            let page = match touched.entry(number) {
+                Entry::Occupied(page) => page.into_mut(),
+                Entry::Vacant(slot) => {
+                    let bytes = self.page(number).unwrap_or_default().to_vec();
+                    slot.insert(StatusList::from_bytes(bytes).map_err(outside)?)
+                }
+            };
+            page.set(u64::from(index % PAGE_ENTRIES), status).map_err(outside)?;
         }
         let mut pages = self.pages.clone();
-        for (number, bytes) in touched {
+        for (number, changed) in touched {
             if let Some(page) = pages.get_mut(number) {
-                *page = Page::new(bytes);
+                *page = Page::new(changed.as_bytes().to_vec());
             }
         }
         Ok(Self::from_pages(self.entries, pages))
@@ -203,7 +189,10 @@ impl StatusArray {
             let expected = PAGE_BYTES.min(length - number * PAGE_BYTES);
             let page = match (pages.remove(&number), base.and_then(|base| base.pages.get(number))) {
                 (Some(bytes), _) if bytes.len() != expected => {
-                    return Err(ListError::Length { expected, found: bytes.len() });
+                    return Err(ListError::Length {
+                        expected,
+                        found: bytes.len(),
+                    });
                 }
                 (Some(bytes), _) => Page::new(bytes),
                 (None, Some(held)) if held.bytes.len() == expected => Arc::clone(held),
@@ -217,9 +206,10 @@ impl StatusArray {
             patched.push(page);
         }
         match pages.first_key_value() {
-            Some((number, bytes)) => {
-                Err(ListError::Length { expected: length, found: number * PAGE_BYTES + bytes.len() })
-            }
+            Some((number, bytes)) => Err(ListError::Length {
+                expected: length,
+                found: number * PAGE_BYTES + bytes.len(),
+            }),
             None => Ok(Self::from_pages(entries, patched)),
         }
     }
@@ -236,7 +226,11 @@ impl StatusArray {
     fn from_pages(entries: u32, pages: Vec<Arc<Page>>) -> Self {
         let mut hash = Sha256::new();
         pages.iter().for_each(|page| hash.update(page.digest));
-        Self { entries, pages, digest: hash.finalize().into() }
+        Self {
+            entries,
+            pages,
+            digest: hash.finalize().into(),
+        }
     }
 }
 
@@ -284,7 +278,7 @@ mod tests {
     fn the_example_of_the_draft() {
         // draft-ietf-oauth-status-list, 2-bit example: bytes C9 44 F9 hold 1,2,0,3, 0,1,0,1, 1,2,3,3.
         let list = StatusArray::from_bytes(12, &[0xC9, 0x44, 0xF9]).unwrap();
-        let values: Vec<u8> = (0..12).map(|i| list.status(i).unwrap().bits()).collect();
+        let values: Vec<u8> = (0..12).map(|i| list.status(i).unwrap() as u8).collect();
         assert_eq!(values, [1, 2, 0, 3, 0, 1, 0, 1, 1, 2, 3, 3]);
         assert_eq!(list.status(12), None);
     }
@@ -304,37 +298,62 @@ mod tests {
         let before = StatusArray::new(3 * PAGE_ENTRIES + 5).unwrap();
         assert_eq!(before.page_count(), 4);
         let last = 3 * PAGE_ENTRIES + 4;
-        let after = before.with([(PAGE_ENTRIES, Status::Revoked), (last, Status::Suspended)]).unwrap();
+        let after = before
+            .with([(PAGE_ENTRIES, Status::Invalid), (last, Status::Suspended)])
+            .unwrap();
         assert_eq!(after.pages_that_differ(Some(&before)), [1, 3]);
-        assert_eq!(after.status(PAGE_ENTRIES), Some(Status::Revoked));
+        assert_eq!(after.status(PAGE_ENTRIES), Some(Status::Invalid));
         assert_eq!(after.status(PAGE_ENTRIES + 1), Some(Status::Valid));
         assert_eq!(after.status(last), Some(Status::Suspended));
-        let back = after.with([(PAGE_ENTRIES, Status::Valid), (last, Status::Valid)]).unwrap();
+        let back = after
+            .with([(PAGE_ENTRIES, Status::Valid), (last, Status::Valid)])
+            .unwrap();
         assert_eq!(back, before);
         assert_eq!(
-            before.with([(last + 1, Status::Revoked)]),
-            Err(ListError::Index { entries: last + 1, found: last + 1 })
+            before.with([(last + 1, Status::Invalid)]),
+            Err(ListError::Index {
+                entries: last + 1,
+                found: last + 1
+            })
         );
     }
 
     #[test]
     fn patching_gives_the_same_list_and_refuses_strays() {
         let before = StatusArray::new(10).unwrap();
-        let after = StatusArray::new(2 * PAGE_ENTRIES).unwrap().with([(PAGE_ENTRIES + 9, Status::Revoked)]).unwrap();
+        let after = StatusArray::new(2 * PAGE_ENTRIES)
+            .unwrap()
+            .with([(PAGE_ENTRIES + 9, Status::Invalid)])
+            .unwrap();
         let page = |n: usize| (n, after.page(n).unwrap().to_vec());
         let patched = StatusArray::patched(Some(&before), after.entries(), [page(1)].into()).unwrap();
-        assert_eq!(patched, after, "a list that grows keeps its entries and fills up with valid ones");
+        assert_eq!(
+            patched, after,
+            "a list that grows keeps its entries and fills up with valid ones"
+        );
         let stray = StatusArray::patched(Some(&before), after.entries(), [(2, vec![0; PAGE_BYTES])].into());
         assert!(matches!(stray, Err(ListError::Length { .. })));
         let short = StatusArray::patched(Some(&before), after.entries(), [(0, vec![0; 5])].into());
-        assert_eq!(short, Err(ListError::Length { expected: PAGE_BYTES, found: 5 }));
+        assert_eq!(
+            short,
+            Err(ListError::Length {
+                expected: PAGE_BYTES,
+                found: 5
+            })
+        );
     }
 
     #[test]
     fn sizes_that_are_refused() {
         assert_eq!(StatusArray::new(0), Err(ListError::Entries { found: 0 }));
-        assert_eq!(StatusArray::new(MAX_ENTRIES + 1), Err(ListError::Entries { found: MAX_ENTRIES + 1 }));
-        assert_eq!(StatusArray::from_bytes(12, &[0; 4]), Err(ListError::Length { expected: 3, found: 4 }));
+        assert_eq!(
+            StatusArray::new(MAX_ENTRIES + 1),
+            Err(ListError::Entries { found: MAX_ENTRIES + 1 })
+        );
+        assert_eq!(
+            StatusArray::from_bytes(12, &[0; 4]),
+            Err(ListError::Length { expected: 3, found: 4 })
+        );
         let one = StatusArray::new(1).unwrap();
         let many = StatusLists::new((0..=MAX_LISTS as u16).map(|n| (n, one.clone())));
         assert_eq!(many, Err(ListError::TooMany));

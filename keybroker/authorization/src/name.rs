@@ -9,7 +9,9 @@ pub const MAX_NAME: usize = 128;
 pub fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'@' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'@' | b'-'))
 }
 
 #[cfg(test)]
@@ -18,7 +20,14 @@ mod tests {
 
     #[test]
     fn names() {
-        for name in ["demo.example", "node-1", "B/node-1", "guard:node-1", "https://proxy.example:8443/a", "n"] {
+        for name in [
+            "demo.example",
+            "node-1",
+            "B/node-1",
+            "guard:node-1",
+            "https://proxy.example:8443/a",
+            "n",
+        ] {
             assert!(is_name(name), "{name}");
         }
         let long = "a".repeat(MAX_NAME + 1);

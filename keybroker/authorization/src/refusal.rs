@@ -75,7 +75,11 @@ pub struct Refusal {
 impl Refusal {
     /// Makes a refusal; both texts are cut to [`MAX_TEXT`] bytes and what is not printable ASCII becomes `?`.
     pub fn new(code: RefusalCode, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
-        Self { code, expected: printable(&expected.to_string()), found: printable(&found.to_string()) }
+        Self {
+            code,
+            expected: printable(&expected.to_string()),
+            found: printable(&found.to_string()),
+        }
     }
 }
 
@@ -87,7 +91,10 @@ impl fmt::Display for Refusal {
 
 /// `text` with everything that a terminal or a log could interpret replaced.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(MAX_TEXT).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+    text.chars()
+        .take(MAX_TEXT)
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
 }
 
 /// Bytes in hexadecimal, for the texts of refusals.
@@ -108,14 +115,22 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for row in RefusalCode::CATALOGUE {
             assert!(seen.insert(row.code), "{} twice", row.code);
-            assert!(row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", row.code);
+            assert!(
+                row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{}",
+                row.code
+            );
             assert!(row.meaning.ends_with('.'), "{}", row.code);
         }
     }
 
     #[test]
     fn hostile_text_is_defused_and_cut() {
-        let refusal = Refusal::new(RefusalCode::ProofAudience, "a", format!("\u{1b}[31m\n{}", "x".repeat(2000)));
+        let refusal = Refusal::new(
+            RefusalCode::ProofAudience,
+            "a",
+            format!("\u{1b}[31m\n{}", "x".repeat(2000)),
+        );
         assert_eq!(refusal.found.len(), MAX_TEXT);
         assert!(refusal.found.starts_with("?[31m?x"));
     }

@@ -45,7 +45,11 @@ impl ReplayMemory {
     /// An empty memory for `capacity` proofs, at most [`MAX_CAPACITY`]. With a capacity of 0 every such proof is
     /// refused.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.min(MAX_CAPACITY), order: VecDeque::new(), seen: BTreeSet::new() }
+        Self {
+            capacity: capacity.min(MAX_CAPACITY),
+            order: VecDeque::new(),
+            seen: BTreeSet::new(),
+        }
     }
 
     /// How many proofs are remembered.
@@ -103,7 +107,11 @@ mod tests {
     fn remembers_for_its_window_and_no_longer() {
         let memory = ReplayMemory::new(4).remember(&KEY, &[7; 16], 1_000);
         assert_eq!(memory.judge(&KEY, &[7; 16]), Seen::Before);
-        assert_eq!(memory.judge(&[2; 32], &[7; 16]), Seen::New, "another key's cti is its own");
+        assert_eq!(
+            memory.judge(&[2; 32], &[7; 16]),
+            Seen::New,
+            "another key's cti is its own"
+        );
         let memory = memory.forget(1_000 + REMEMBER_MS - 1);
         assert_eq!(memory.judge(&KEY, &[7; 16]), Seen::Before);
         let memory = memory.forget(1_000 + REMEMBER_MS);
@@ -112,7 +120,9 @@ mod tests {
 
     #[test]
     fn full_denies_and_forgets_nobody_early() {
-        let memory = ReplayMemory::new(2).remember(&KEY, &[1; 16], 0).remember(&KEY, &[2; 16], 0);
+        let memory = ReplayMemory::new(2)
+            .remember(&KEY, &[1; 16], 0)
+            .remember(&KEY, &[2; 16], 0);
         assert_eq!(memory.judge(&KEY, &[3; 16]), Seen::Full);
         let memory = memory.remember(&KEY, &[3; 16], 0);
         assert_eq!(memory.len(), 2);

@@ -30,7 +30,13 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 5] = [Self::Bootstrap, Self::Execute, Self::Release, Self::Delegate, Self::Administer];
+    pub const ALL: [Self; 5] = [
+        Self::Bootstrap,
+        Self::Execute,
+        Self::Release,
+        Self::Delegate,
+        Self::Administer,
+    ];
 
     /// The word used in scopes.
     pub const fn as_str(self) -> &'static str {
@@ -92,7 +98,10 @@ impl Scope {
         if !is_resource(resource) {
             return Err(ScopeError::Resource);
         }
-        Ok(Self { action, resource: resource.to_owned() })
+        Ok(Self {
+            action,
+            resource: resource.to_owned(),
+        })
     }
 
     /// Parses `action:resource`.
@@ -167,7 +176,9 @@ pub fn format_list(scopes: &[Scope]) -> Result<String, ScopeError> {
 
 fn is_resource(text: &str) -> bool {
     let mut bytes = text.bytes();
-    let first_fits = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first_fits = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     first_fits
         && text.len() <= MAX_RESOURCE
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'/' | b'-'))
@@ -179,7 +190,13 @@ mod tests {
 
     #[test]
     fn scopes_read_and_write_back() {
-        for text in ["execute:workloads", "release:node-secrets", "delegate:a", "bootstrap:0", "administer:eu/west_1.x"] {
+        for text in [
+            "execute:workloads",
+            "release:node-secrets",
+            "delegate:a",
+            "bootstrap:0",
+            "administer:eu/west_1.x",
+        ] {
             assert_eq!(Scope::parse(text).unwrap().to_string(), text);
         }
         let text = "execute:workloads release:node-secrets delegate:workloads";
@@ -239,7 +256,13 @@ mod tests {
     fn only_equality_covers() {
         let held = Scope::parse("execute:workloads").unwrap();
         assert!(held.covers(&Scope::parse("execute:workloads").unwrap()));
-        for other in ["execute:workloads/a", "execute:workload", "execute:w", "release:workloads", "execute:workloads."] {
+        for other in [
+            "execute:workloads/a",
+            "execute:workload",
+            "execute:w",
+            "release:workloads",
+            "execute:workloads.",
+        ] {
             assert!(!held.covers(&Scope::parse(other).unwrap()), "{other}");
         }
     }
