@@ -3,7 +3,12 @@
 //! In scope: TPM 2.0 structures, the firmware event log, endorsement-key certificates, signed reference values (CoRIM)
 //! and the Attestation Result (EAR). Out of scope: talking to a TPM, fetching anything, deciding who may do what.
 
+pub mod anchors;
+pub mod corim;
 pub mod eventlog;
+pub mod inventory;
+pub mod policy;
 pub mod reason;
+pub mod reference;
 pub mod tpm;
 pub mod x509;

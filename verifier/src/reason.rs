@@ -8,6 +8,7 @@ use std::fmt;
 use touchstone_cose::reason::CatalogueEntry;
 
 use crate::tpm::TpmCode;
+use crate::x509::CertificateCode;
 
 touchstone_cose::reason_codes! {
     /// Why the appraisal of evidence, or the loading of a reference value, ended in a refusal.
@@ -15,8 +16,8 @@ touchstone_cose::reason_codes! {
     /// What is wrong with a single TPM structure or certificate has its codes beside its parser; [`Code`] joins them.
     pub enum AppraisalCode {
         // Parsing the evidence.
-        EvidenceUnreadable = "evidence-unreadable": "A record of the evidence could not be read. Collect the evidence again, with a matching version of the tools.",
-        EvidenceIncomplete = "evidence-incomplete": "A record that the appraisal needs is missing. Collect the evidence again with that record.",
+        RecordUnreadable = "record-unreadable": "A record of the evidence could not be read. Collect the evidence again, with a matching version of the tools.",
+        RecordMissing = "record-missing": "A record that the appraisal needs is missing. Collect the evidence again with that record.",
         EvidenceTypeWrong = "evidence-type-wrong": "This kind of evidence is not accepted here (packed evidence is never accepted by a broker). Collect it with the agent.",
         WeakAlgorithm = "weak-algorithm": "A signature or register bank uses an algorithm that is no longer strong (SHA-1). Use a SHA-256 bank and signing scheme.",
         // The attestation key and what it signed.
@@ -78,24 +79,28 @@ touchstone_cose::reason_codes! {
     }
 }
 
-/// Every reason code of this crate. Ordered as an appraisal runs: TPM structures, appraisal.
+/// Every reason code of this crate. Ordered: TPM structures, certificates, the appraisal's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Code {
     /// A TPM structure, key or signature.
     Tpm(TpmCode),
+    /// A certificate or chain.
+    Certificate(CertificateCode),
     /// The appraisal itself.
     Appraisal(AppraisalCode),
 }
 
 impl Code {
     /// The rows this crate adds to `docs/reasons.md`.
-    pub const CATALOGUES: &'static [&'static [CatalogueEntry]] = &[TpmCode::CATALOGUE, AppraisalCode::CATALOGUE];
+    pub const CATALOGUES: &'static [&'static [CatalogueEntry]] =
+        &[TpmCode::CATALOGUE, CertificateCode::CATALOGUE, AppraisalCode::CATALOGUE];
 
     /// The stable, kebab-case code.
     pub const fn as_str(self) -> &'static str {
         match self {
             Code::Tpm(code) => code.as_str(),
+            Code::Certificate(code) => code.as_str(),
             Code::Appraisal(code) => code.as_str(),
         }
     }
@@ -104,6 +109,7 @@ impl Code {
     pub const fn meaning(self) -> &'static str {
         match self {
             Code::Tpm(code) => code.meaning(),
+            Code::Certificate(code) => code.meaning(),
             Code::Appraisal(code) => code.meaning(),
         }
     }
@@ -118,6 +124,12 @@ impl fmt::Display for Code {
 impl From<TpmCode> for Code {
     fn from(code: TpmCode) -> Self {
         Code::Tpm(code)
+    }
+}
+
+impl From<CertificateCode> for Code {
+    fn from(code: CertificateCode) -> Self {
+        Code::Certificate(code)
     }
 }
 

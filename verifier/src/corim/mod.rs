@@ -1,0 +1,421 @@
+//! Reference values: CoRIM (draft-ietf-rats-corim-11), signed, in our TPM register profile.
+//!
+//! Only [`UntrustedCorim::verify`] makes a [`VerifiedCorim`]: an unsigned reference value cannot be represented where
+//! one is used. Values are read from the payload that was signed, never from a copy.
+//!
+//! The profile: one reference triple a machine state; environment class vendor `touchstone`, model the reference's
+//! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, and one measurement
+//! `event/<bank>/<register>/<sequence>` an event, with its digest and, as name, type and description for people.
+
+mod profile;
+#[cfg(test)]
+mod tests;
+
+use ::corim::ValidationError;
+use ::corim::cbor::DecodeLimits;
+use ::corim::types::corim::ProfileChoice;
+use ::corim::validate::decode_and_validate_full_at_with_limits;
+use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_cose::cwt::{self, CwtError, claim};
+use touchstone_cose::key::{SignError, Signer, VerifyingKey};
+use touchstone_cose::sign1::{self, CoseError, Protected, ThirdParty, label};
+
+pub use profile::{ReferenceEvent, TpmReference};
+
+use crate::reason::{AppraisalCode, Reason, sanitise};
+use crate::reference::Reference;
+use crate::tpm::HashAlg;
+
+/// URI of our TPM register profile.
+pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/tpm-pcr/1";
+/// Content type of the payload (draft-ietf-rats-corim-11, 4.2.1).
+pub const CONTENT_TYPE: &str = "application/rim+cbor";
+/// Longest signed CoRIM, in bytes.
+pub const MAX_CORIM: usize = 4 << 20;
+/// Most references in one CoRIM.
+pub const MAX_REFERENCES: usize = 64;
+/// Most events of one reference.
+pub const MAX_REFERENCE_EVENTS: usize = 4096;
+/// Longest name of a reference or a signer, in bytes.
+pub const MAX_NAME: usize = 128;
+
+/// First bytes of a CoRIM without a signature: tag 501.
+const UNSIGNED: [u8; 3] = [0xD9, 0x01, 0xF5];
+/// What the COSE envelope may cost: a handful of items around one long byte string.
+const ENVELOPE: Limits = Limits {
+    max_bytes: MAX_CORIM,
+    max_depth: 8,
+    max_items: 64,
+};
+/// What the payload's outer map may cost.
+const PAYLOAD: Limits = Limits {
+    max_bytes: MAX_CORIM,
+    max_depth: 16,
+    max_items: 1 << 12,
+};
+/// How deep the payload with its embedded tags may be.
+const MAX_DEPTH: usize = 24;
+/// How many values the payload with its embedded tags may have.
+const MAX_VALUES: usize = 1 << 20;
+/// How many entries one array or map of the payload may have.
+const MAX_COLLECTION_ITEMS: usize = 1 << 16;
+
+/// Why a reference value file was refused, or could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorimError {
+    /// Longer than [`MAX_CORIM`].
+    #[error("the CoRIM has {found} bytes, more than the limit of {limit}")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+        /// Its length.
+        found: usize,
+    },
+    /// A CoRIM without a signature around it.
+    #[error("the CoRIM is not signed")]
+    Unsigned,
+    /// The COSE envelope is not one.
+    #[error("the signed CoRIM's envelope: {0}")]
+    Envelope(CoseError),
+    /// Nobody listed has the key that the signature names, or the issuer is another than the key's owner.
+    #[error("the CoRIM is signed by {found}, who is not listed as a reference signer")]
+    SignerUnknown {
+        /// Key id or issuer.
+        found: String,
+    },
+    /// The signer's key is past its end.
+    #[error("reference signer {signer} was valid until {not_after}, it is {now}")]
+    SignerExpired {
+        /// Name of the signer.
+        signer: String,
+        /// Unix seconds.
+        not_after: i64,
+        /// Unix seconds.
+        now: i64,
+    },
+    /// The header's algorithm is not the key's.
+    #[error("the CoRIM's algorithm does not belong to the signer's key: {0}")]
+    Algorithm(CoseError),
+    /// The signature does not verify.
+    #[error("the CoRIM's signature does not verify under the key of {signer}")]
+    SignatureInvalid {
+        /// Name of the signer.
+        signer: String,
+    },
+    /// Signature or contents have expired.
+    #[error("the CoRIM has expired")]
+    Expired,
+    /// Signature or contents are not valid yet.
+    #[error("the CoRIM is not valid yet")]
+    NotYetValid,
+    /// Another profile, or none.
+    #[error("the CoRIM's profile is {found}, only {PROFILE} is known")]
+    ProfileUnknown {
+        /// What was there.
+        found: String,
+    },
+    /// The payload is not what the profile says.
+    #[error("the CoRIM's contents: expected {expected}, found {found}")]
+    Malformed {
+        /// What the profile says.
+        expected: &'static str,
+        /// What was there, safe to show.
+        found: String,
+    },
+    /// A reference over SHA-1 registers.
+    #[error("references over the {bank} bank are not made")]
+    WeakBank {
+        /// The bank.
+        bank: HashAlg,
+    },
+    /// The signing key failed.
+    #[error("{0}")]
+    Sign(#[from] SignError),
+}
+
+impl CorimError {
+    /// The stable code.
+    pub const fn code(&self) -> AppraisalCode {
+        match self {
+            CorimError::TooLarge { .. } | CorimError::Envelope(_) | CorimError::Malformed { .. } => {
+                AppraisalCode::ReferenceUnreadable
+            }
+            CorimError::Unsigned => AppraisalCode::ReferenceUnsigned,
+            CorimError::SignerUnknown { .. } => AppraisalCode::ReferenceSignerUnknown,
+            CorimError::SignerExpired { .. } => AppraisalCode::ReferenceSignerExpired,
+            CorimError::Algorithm(_) => AppraisalCode::ReferenceAlgorithmWrong,
+            CorimError::SignatureInvalid { .. } | CorimError::Sign(_) => AppraisalCode::ReferenceSignatureInvalid,
+            CorimError::Expired => AppraisalCode::ReferenceExpired,
+            CorimError::NotYetValid => AppraisalCode::ReferenceNotYetValid,
+            CorimError::ProfileUnknown { .. } => AppraisalCode::ReferenceProfileUnknown,
+            CorimError::WeakBank { .. } => AppraisalCode::WeakAlgorithm,
+        }
+    }
+
+    /// As a reason; `claim` names the file.
+    pub fn reason(&self, claim: &str) -> Reason {
+        Reason::new(
+            self.code(),
+            claim,
+            "a CoRIM signed by a listed reference signer, in force",
+            self.to_string(),
+        )
+    }
+
+    fn malformed(expected: &'static str, found: impl std::fmt::Display) -> Self {
+        CorimError::Malformed {
+            expected,
+            found: sanitise(&found.to_string(), MAX_NAME),
+        }
+    }
+}
+
+/// Someone whose signature on reference values counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedSigner {
+    /// Its name: the issuer the CoRIM must name.
+    pub name: String,
+    /// Its key.
+    pub key: VerifyingKey,
+    /// Last second at which its signatures count, Unix seconds.
+    pub not_after: Option<i64>,
+}
+
+/// Received bytes that claim to be reference values.
+#[derive(Debug, Clone)]
+pub struct UntrustedCorim<'a>(&'a [u8]);
+
+impl<'a> UntrustedCorim<'a> {
+    /// Takes the bytes; nothing is read yet.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Checks signature, signer, profile and validity at `now` (Unix seconds), and reads the references from what was
+    /// signed.
+    ///
+    /// # Errors
+    /// [`CorimError`]; the contents are looked at only after the signature.
+    pub fn verify(&self, signers: &[TrustedSigner], now: i64) -> Result<VerifiedCorim, CorimError> {
+        let bytes = self.0;
+        if bytes.len() > MAX_CORIM {
+            return Err(CorimError::TooLarge {
+                limit: MAX_CORIM,
+                found: bytes.len(),
+            });
+        }
+        if bytes.starts_with(&UNSIGNED) {
+            return Err(CorimError::Unsigned);
+        }
+        let envelope = ThirdParty::parse(bytes, ENVELOPE).map_err(|error| match error {
+            CoseError::Algorithm { .. } => CorimError::Algorithm(error),
+            other => CorimError::Envelope(other),
+        })?;
+        let signer = find_signer(&envelope, signers)?;
+        if let Some(not_after) = signer.not_after.filter(|not_after| *not_after < now) {
+            return Err(CorimError::SignerExpired {
+                signer: signer.name.clone(),
+                not_after,
+                now,
+            });
+        }
+        let verified = envelope
+            .verify_third_party(&signer.key, CONTENT_TYPE, &[])
+            .map_err(|error| match error {
+                CoseError::Key(touchstone_cose::key::KeyError::AlgorithmMismatch { .. })
+                | CoseError::AlgorithmMismatch { .. } => CorimError::Algorithm(error),
+                CoseError::Key(_) => CorimError::SignatureInvalid {
+                    signer: signer.name.clone(),
+                },
+                other => CorimError::Envelope(other),
+            })?;
+        let claims = SignatureClaims::read(verified.protected(label::CWT_CLAIMS))?;
+        if claims.issuer != signer.name {
+            return Err(CorimError::SignerUnknown {
+                found: sanitise(&claims.issuer, MAX_NAME),
+            });
+        }
+        check_window(claims.nbf, claims.exp, now)?;
+        let (references, validity) = read_payload(verified.payload(), now)?;
+        let not_before = claims.nbf.max(validity.0);
+        // exp is the first second that no longer counts (RFC 8392), the other two are the last that does.
+        let not_after = claims.exp.map_or(i64::MAX, |exp| exp.saturating_sub(1));
+        let not_after = not_after.min(validity.1).min(signer.not_after.unwrap_or(i64::MAX));
+        let digest = HashAlg::Sha256.digest([bytes]).as_ref().try_into().unwrap_or_default();
+        Ok(VerifiedCorim {
+            references,
+            signer: signer.name.clone(),
+            not_before,
+            not_after,
+            digest,
+        })
+    }
+}
+
+/// Reference values whose signature was found good. Only [`UntrustedCorim::verify`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCorim {
+    references: Vec<TpmReference>,
+    signer: String,
+    not_before: Option<i64>,
+    not_after: i64,
+    digest: [u8; 32],
+}
+
+impl VerifiedCorim {
+    /// The references, in order of name and bank.
+    pub fn references(&self) -> &[TpmReference] {
+        &self.references
+    }
+
+    /// Name of the signer.
+    pub fn signer(&self) -> &str {
+        &self.signer
+    }
+
+    /// First second of validity, if there is one.
+    pub fn not_before(&self) -> Option<i64> {
+        self.not_before
+    }
+
+    /// Last second of validity: the minimum over signature, contents and signer.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// SHA-256 of the signed file.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    pub(crate) fn into_references(self) -> impl Iterator<Item = Reference> {
+        let Self {
+            references,
+            signer,
+            not_before,
+            not_after,
+            ..
+        } = self;
+        references.into_iter().map(move |values| Reference {
+            values,
+            authority: signer.clone(),
+            not_before,
+            not_after,
+        })
+    }
+}
+
+/// Signs an unsigned CoRIM (from [`TpmReference::to_corim_unsigned`]) in the name of `signer_name`.
+///
+/// `not_after` is the last second at which the signature counts, Unix seconds.
+///
+/// # Errors
+/// [`CorimError::Sign`].
+pub fn sign_corim(
+    unsigned: &[u8],
+    signer: &dyn Signer,
+    signer_name: &str,
+    not_after: Option<i64>,
+) -> Result<Vec<u8>, CorimError> {
+    let mut claims = vec![(claim::ISS, Value::text(signer_name))];
+    claims.extend(not_after.map(|last| (claim::EXP, Value::int(last.saturating_add(1)))));
+    let protected = Protected {
+        typ: None,
+        content_type: Some(CONTENT_TYPE.into()),
+        extra: vec![(label::CWT_CLAIMS, Value::map(claims))],
+    };
+    Ok(sign1::sign(signer, &protected, unsigned, &[])?)
+}
+
+/// The listed signer whose key the envelope names by key id or whole thumbprint.
+fn find_signer<'s>(envelope: &ThirdParty, signers: &'s [TrustedSigner]) -> Result<&'s TrustedSigner, CorimError> {
+    let Some(kid) = envelope.kid() else {
+        return Err(CorimError::SignerUnknown {
+            found: "a key without id".into(),
+        });
+    };
+    signers
+        .iter()
+        .find(|signer| signer.key.kid() == kid || signer.key.thumbprint() == kid)
+        .ok_or_else(|| CorimError::SignerUnknown {
+            found: format!("key {}", hex::encode(kid.get(..32).unwrap_or(kid))),
+        })
+}
+
+/// What the signature says about itself: CWT claims in the protected header (RFC 9597).
+struct SignatureClaims {
+    issuer: String,
+    nbf: Option<i64>,
+    exp: Option<i64>,
+}
+
+impl SignatureClaims {
+    fn read(header: Option<&Value>) -> Result<Self, CorimError> {
+        const EXPECTED: &str = "CWT claims with an issuer in the protected header";
+        let malformed = |found: &str| CorimError::malformed(EXPECTED, found);
+        let claims = header.ok_or_else(|| malformed("none"))?;
+        if claims.as_map().is_none() {
+            return Err(malformed(&claims.kind()));
+        }
+        let issuer = claims
+            .get(claim::ISS)
+            .and_then(Value::as_text)
+            .ok_or_else(|| malformed("no issuer"))?;
+        let time = |key| match claims.get(key) {
+            None => Ok(None),
+            Some(value) => value
+                .as_i64()
+                .map(Some)
+                .ok_or_else(|| malformed("a time that is no integer")),
+        };
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            nbf: time(claim::NBF)?,
+            exp: time(claim::EXP)?,
+        })
+    }
+}
+
+fn check_window(nbf: Option<i64>, exp: Option<i64>, now: i64) -> Result<(), CorimError> {
+    cwt::check_window(nbf, exp.unwrap_or(i64::MAX), now, 0).map_err(|error| match error {
+        CwtError::NotYetValid { .. } => CorimError::NotYetValid,
+        _ => CorimError::Expired,
+    })
+}
+
+/// First and last second of the contents' validity.
+type Validity = (Option<i64>, i64);
+
+fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<TpmReference>, Validity), CorimError> {
+    cbor::gate(payload, PAYLOAD).map_err(|error| CorimError::malformed("deterministic CBOR", error))?;
+    let mut limits = DecodeLimits::default();
+    (limits.max_input_bytes, limits.max_depth) = (MAX_CORIM, MAX_DEPTH);
+    (limits.max_values, limits.max_collection_items) = (MAX_VALUES, MAX_COLLECTION_ITEMS);
+    let decoded = decode_and_validate_full_at_with_limits(payload, now, &limits).map_err(|error| match error {
+        ValidationError::Expired => CorimError::Expired,
+        ValidationError::NotYetValid => CorimError::NotYetValid,
+        other => CorimError::malformed("a CoRIM (draft-ietf-rats-corim-11)", other),
+    })?;
+    match &decoded.corim.profile {
+        Some(ProfileChoice::Uri(uri)) if uri == PROFILE => {}
+        Some(ProfileChoice::Uri(uri)) => {
+            return Err(CorimError::ProfileUnknown {
+                found: sanitise(uri, MAX_NAME),
+            });
+        }
+        Some(_) => {
+            return Err(CorimError::ProfileUnknown {
+                found: "an object identifier".into(),
+            });
+        }
+        None => return Err(CorimError::ProfileUnknown { found: "none".into() }),
+    }
+    let validity = decoded.corim.rim_validity.as_ref();
+    let not_before = validity
+        .and_then(|validity| validity.not_before)
+        .map(|time| time.epoch_secs());
+    let not_after = validity.map_or(i64::MAX, |validity| validity.not_after.epoch_secs());
+    let references = profile::read(&decoded, not_before, validity.map(|_| not_after))?;
+    Ok((references, (not_before, not_after)))
+}

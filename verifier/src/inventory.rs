@@ -1,0 +1,221 @@
+//! The inventory: which machines belong to the domain, and by which hardware they are known.
+//!
+//! An identity that two entries claim is nobody's: it is looked up as [`Lookup::Ambiguous`], and denied.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::tpm::ClockInfo;
+
+/// Identity of an endorsement key: SHA-256 of its SubjectPublicKeyInfo (DER).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EkId(pub [u8; 32]);
+
+impl fmt::Display for EkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for EkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One machine of the domain.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its zone within the region.
+    pub zone: Option<String>,
+    /// What it is for.
+    pub roles: Vec<String>,
+    /// Endorsement keys of its TPM (one TPM has several: RSA, P-256, P-384).
+    pub ek: Vec<EkId>,
+    /// TPM Names of attestation keys that the author tied to it from evidence (`node add --from`).
+    pub ak_names: Vec<Vec<u8>>,
+    /// Attestation keys known by key alone (`node add --ak`): SHA-256 of the SubjectPublicKeyInfo.
+    pub ak_keys: Vec<[u8; 32]>,
+    /// Who signed this entry.
+    pub authority: String,
+}
+
+/// Answer to a look-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// Nobody claims it.
+    Unknown,
+    /// One node claims it.
+    Node(&'a Node),
+    /// More than one entry claims it: denied.
+    Ambiguous,
+}
+
+/// Whose an identity is: a node's position, or more than one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    One(usize),
+    Many,
+}
+
+/// The machines of the domain, with an index by every identity.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    nodes: Vec<Node>,
+    by_name: BTreeMap<String, Claim>,
+    by_ek: BTreeMap<EkId, Claim>,
+    by_ak_name: BTreeMap<Vec<u8>, Claim>,
+    by_ak_key: BTreeMap<[u8; 32], Claim>,
+}
+
+impl Inventory {
+    /// Indexes the entries. Nothing is refused here: a name, endorsement key or attestation key that two entries claim
+    /// makes exactly that look-up ambiguous, and a node whose *name* is claimed twice is found by nothing.
+    pub fn new(nodes: Vec<Node>) -> Self {
+        let mut inventory = Self {
+            nodes,
+            ..Self::default()
+        };
+        for (position, node) in inventory.nodes.iter().enumerate() {
+            claim(&mut inventory.by_name, node.name.clone(), position);
+            node.ek.iter().for_each(|ek| claim(&mut inventory.by_ek, *ek, position));
+            node.ak_names
+                .iter()
+                .for_each(|name| claim(&mut inventory.by_ak_name, name.clone(), position));
+            node.ak_keys
+                .iter()
+                .for_each(|key| claim(&mut inventory.by_ak_key, *key, position));
+        }
+        inventory
+    }
+
+    /// Every entry, in the order given.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node of this name.
+    pub fn by_name(&self, name: &str) -> Lookup<'_> {
+        self.answer(self.by_name.get(name))
+    }
+
+    /// The node with this endorsement key.
+    pub fn by_ek(&self, ek: &EkId) -> Lookup<'_> {
+        self.answer(self.by_ek.get(ek))
+    }
+
+    /// The node the author tied this attestation key's TPM Name to.
+    pub fn by_ak_name(&self, name: &[u8]) -> Lookup<'_> {
+        self.answer(self.by_ak_name.get(name))
+    }
+
+    /// The node that lists this very attestation key (SHA-256 of its SubjectPublicKeyInfo).
+    pub fn by_ak_key(&self, key: &[u8; 32]) -> Lookup<'_> {
+        self.answer(self.by_ak_key.get(key))
+    }
+
+    fn answer(&self, claim: Option<&Claim>) -> Lookup<'_> {
+        let node = match claim {
+            None => return Lookup::Unknown,
+            Some(Claim::Many) => return Lookup::Ambiguous,
+            Some(Claim::One(position)) => match self.nodes.get(*position) {
+                Some(node) => node,
+                None => return Lookup::Unknown,
+            },
+        };
+        match self.by_name.get(&node.name) {
+            Some(Claim::One(_)) => Lookup::Node(node),
+            _ => Lookup::Ambiguous,
+        }
+    }
+}
+
+fn claim<K: Ord>(index: &mut BTreeMap<K, Claim>, key: K, position: usize) {
+    index
+        .entry(key)
+        // One entry that lists a key twice claims it once.
+        .and_modify(|claim| {
+            if *claim != Claim::One(position) {
+                *claim = Claim::Many
+            }
+        })
+        .or_insert(Claim::One(position));
+}
+
+/// What the domain stored when a node enrolled: an explicit input of each later appraisal (protocol.md 2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolledNode {
+    /// The node's name.
+    pub name: String,
+    /// The endorsement key that was activated.
+    pub ek: EkId,
+    /// TPM Name of the attestation key tied to it.
+    pub ak_name: Vec<u8>,
+    /// The attestation key's TPMT_PUBLIC.
+    pub ak_public: Vec<u8>,
+    /// The endorsement certificate, DER, where there is one: judged anew every round.
+    pub ek_certificate: Option<Vec<u8>>,
+    /// The session key certified last.
+    pub session_key: Option<CertifiedKey>,
+    /// The TPM's clock when last seen.
+    pub clock: ClockInfo,
+}
+
+/// A session key the attestation key has certified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertifiedKey {
+    /// RFC 9679 thumbprint of its public key.
+    pub thumbprint: [u8; 32],
+    /// Its TPM Name.
+    pub name: Vec<u8>,
+    /// The authPolicy that was checked: PolicyPCR over the boot registers quoted then.
+    pub auth_policy: [u8; 32],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, ek: u8, ak: u8) -> Node {
+        Node {
+            name: name.into(),
+            region: "north".into(),
+            ek: vec![EkId([ek; 32])],
+            ak_names: vec![vec![ak; 34]],
+            ak_keys: vec![[ak; 32]],
+            ..Node::default()
+        }
+    }
+
+    #[test]
+    fn an_identity_claimed_twice_is_nobodys() {
+        let inventory = Inventory::new(vec![
+            node("a", 1, 11),
+            node("b", 2, 12),
+            node("c", 2, 12),
+            node("a", 4, 14),
+        ]);
+        assert_eq!(inventory.by_ek(&EkId([2; 32])), Lookup::Ambiguous);
+        assert_eq!(inventory.by_ak_name(&[12; 34]), Lookup::Ambiguous);
+        assert_eq!(inventory.by_ak_key(&[12; 32]), Lookup::Ambiguous);
+        // The name is claimed twice, so its hardware says nothing either.
+        assert_eq!(inventory.by_name("a"), Lookup::Ambiguous);
+        assert_eq!(inventory.by_ek(&EkId([1; 32])), Lookup::Ambiguous);
+        assert_eq!(inventory.by_ek(&EkId([9; 32])), Lookup::Unknown);
+        assert!(matches!(inventory.by_name("b"), Lookup::Node(found) if found.name == "b"));
+    }
+
+    #[test]
+    fn an_entry_may_list_a_key_twice() {
+        let mut twice = node("a", 1, 11);
+        twice.ek.push(EkId([1; 32]));
+        assert!(matches!(
+            Inventory::new(vec![twice]).by_ek(&EkId([1; 32])),
+            Lookup::Node(_)
+        ));
+    }
+}

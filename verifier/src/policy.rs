@@ -1,0 +1,30 @@
+//! Appraisal policy: what the domain demands of evidence. Every leniency is a signed line in it, none is code.
+
+use crate::tpm::PcrSelection;
+use crate::x509::Expiry;
+
+/// What happens with evidence that has no firmware event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventLogRule {
+    /// Without a log that replays: refused.
+    #[default]
+    Required,
+    /// The quoted registers alone may match a reference; the result names the leniency. A log that *is* there must
+    /// replay all the same.
+    RegistersSuffice,
+}
+
+/// What a domain demands of TPM evidence (design.md 3, protocol.md 2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppraisalPolicy {
+    /// Registers that must be quoted and equal a reference. Never resettable ones.
+    pub required_registers: PcrSelection,
+    /// Boot registers the session key's authPolicy is bound to. Never one that moves at run time (10).
+    pub session_key_registers: PcrSelection,
+    /// What to do about expired endorsement certificates.
+    pub ek_expiry: Expiry,
+    /// What to do without an event log.
+    pub event_log: EventLogRule,
+    /// Name of this policy in Attestation Results (claim 1003).
+    pub policy_id: String,
+}
