@@ -1,0 +1,99 @@
+//! What is handed to the sequencer, and what comes back.
+
+use touchstone_authorization::token::StatusIndex;
+use touchstone_ledger::statement::Signed;
+use touchstone_store::{Guard, Write};
+
+use crate::trust::{Facts, Withdrawal};
+
+/// A signed statement on its way into the ledger, with everything that must hold and happen in the same commit.
+#[derive(Debug)]
+pub struct Entry {
+    /// The statement.
+    pub statement: Signed,
+    /// Digest of the policy it was decided under; after an activation of another one it is refused.
+    pub policy: Option<[u8; 32]>,
+    /// What must hold at the commit: the revisions it was decided on, the nonce it consumes.
+    pub guards: Vec<Guard>,
+    /// What is written with it.
+    pub writes: Vec<Write>,
+    /// What it does to rights.
+    pub effect: Effect,
+}
+
+/// What a statement does to rights.
+#[derive(Debug)]
+pub enum Effect {
+    /// Nothing: an event, or a refusal that takes nothing away.
+    None,
+    /// Grants: committed only while every withdrawal is durable, and visible only afterwards.
+    Grant {
+        /// The status entry of the authorization.
+        status: StatusIndex,
+    },
+    /// Takes away what went out already under `withdrawal`.
+    Withdraw {
+        /// The node.
+        node: String,
+        /// The withdrawal that went out.
+        withdrawal: Withdrawal,
+    },
+    /// Another policy comes into force.
+    Activate(Activation),
+}
+
+/// A policy coming into force, between two decisions.
+pub struct Activation {
+    /// What heads say from now on.
+    pub facts: Facts,
+    /// Called once it is durable and before anything is decided under it: puts it in its place for the deciders.
+    pub install: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Activation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Activation").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// A statement that is in the ledger, durably.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its index.
+    pub index: u64,
+    /// Its receipt.
+    pub receipt: Vec<u8>,
+}
+
+/// Why a statement is not in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// State it was decided on has changed: decide again.
+    #[error("what it was decided on has changed: {detail}")]
+    Conflict {
+        /// Which.
+        detail: String,
+    },
+    /// Another policy is in force: decide again.
+    #[error("another policy has come into force")]
+    PolicyChanged,
+    /// Too many statements are waiting.
+    #[error("{limit} statements are waiting already")]
+    Busy {
+        /// The limit.
+        limit: usize,
+    },
+    /// The statement, or what is written with it, is over a limit of the store.
+    #[error("cannot be stored: {detail}")]
+    Unstorable {
+        /// The limit.
+        detail: String,
+    },
+    /// Nothing is recorded or granted any more until the process starts anew.
+    #[error("the ledger has stopped: {detail}")]
+    Stopped {
+        /// Why.
+        detail: String,
+    },
+}

@@ -1,0 +1,60 @@
+//! The rows of the store: which namespace holds what.
+
+use touchstone_ledger::tree::NodeId;
+use touchstone_store::{Key, KeyError, Namespace};
+
+/// `leaf/<index>`: a ledger entry, the signed statement.
+pub const LEAF: Namespace = Namespace::new("leaf");
+/// `hash/<level><index>`: the hash of a complete subtree of at least two leaves.
+pub const HASH: Namespace = Namespace::new("hash");
+/// `log/head`: size and root of the ledger.
+pub const LOG: Namespace = Namespace::new("log");
+/// `node/<name>`: a node's record.
+pub const NODE: Namespace = Namespace::new("node");
+/// `ek/<id>`: the name an endorsement key is tied to.
+pub const EK: Namespace = Namespace::new("ek");
+/// `ak/<Name>`: the name of the node an attestation key is tied to.
+pub const AK: Namespace = Namespace::new("ak");
+/// `nonce/<nonce>`: a nonce that was used, and when, in Unix milliseconds.
+pub const NONCE: Namespace = Namespace::new("nonce");
+/// `inputs/<digest>`: the recorded inputs of a decision.
+pub const INPUTS: Namespace = Namespace::new("inputs");
+/// `part/<digest>`: a part of evidence that records of inputs name by its digest.
+pub const PART: Namespace = Namespace::new("part");
+/// `status/<list, page>`: a page of a status list that is not all valid.
+pub const STATUS: Namespace = Namespace::new("status");
+/// `meta/<what>`: single values.
+pub const META: Namespace = Namespace::new("meta");
+
+/// The key of the ledger's head.
+///
+/// # Errors
+/// Never: the key is short.
+pub fn log_head() -> Result<Key, KeyError> {
+    LOG.key(b"head")
+}
+
+/// The key of a subtree's hash.
+///
+/// # Errors
+/// Never: the key is short.
+pub fn hash(id: NodeId) -> Result<Key, KeyError> {
+    let mut bytes = [id.level; 9];
+    if let Some(index) = bytes.last_chunk_mut::<8>() {
+        *index = id.index.to_be_bytes();
+    }
+    HASH.key(&bytes)
+}
+
+/// The key of a status page.
+#[must_use]
+pub fn status(list: u16, page: u32) -> Key {
+    STATUS.numbered(u64::from(list) << 32 | u64::from(page))
+}
+
+/// List and page of a key that [`status`] made.
+#[must_use]
+pub fn parse_status(key: &Key) -> Option<(u16, u32)> {
+    let number = u64::from_be_bytes(*key.as_bytes().last_chunk::<8>()?);
+    Some((u16::try_from(number >> 32).ok()?, u32::try_from(number & 0xffff_ffff).ok()?))
+}
