@@ -4,6 +4,7 @@
 //! hashed. Source: TCG TPM 2.0 Library Part 2, 12.2.4; Part 1, 16 (Names).
 
 use thiserror::Error;
+use touchstone_cose::key::{KeyError, VerifyingKey};
 
 use super::algorithm::{
     ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDAA, ALG_ECDH, ALG_ECDSA, ALG_KEYEDHASH, ALG_NULL, ALG_OAEP, ALG_RSA, ALG_RSAES,
@@ -327,6 +328,14 @@ impl Public {
     /// The public key as SubjectPublicKeyInfo (DER).
     pub fn to_spki_der(&self) -> Vec<u8> {
         self.subject_key().to_spki_der()
+    }
+
+    /// The public key as a COSE key, as an authorization's `cnf` names it; that it is on its curve is checked here.
+    ///
+    /// # Errors
+    /// [`touchstone_cose::key::KeyError`] for RSA and P-521 keys, and for points that are not on the curve.
+    pub fn to_cose_key(&self) -> Result<VerifyingKey, KeyError> {
+        VerifyingKey::from_spki_der(&self.to_spki_der())
     }
 }
 

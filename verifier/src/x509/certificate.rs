@@ -4,7 +4,7 @@
 //! Source: RFC 5280 4.1 and 4.2.
 
 use thiserror::Error;
-use x509_parser::asn1_rs::{Oid, Tag};
+use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
 use x509_parser::extensions::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, GeneralName, KeyIdentifier, KeyUsage,
@@ -127,8 +127,11 @@ impl Certificate {
         };
         let tbs_bytes = x509.tbs_certificate.as_ref();
         let start = der.len() - remaining(der, tbs_bytes).ok_or(malformed("a TBSCertificate"))?;
-        if x509.signature_algorithm != x509.tbs_certificate.signature {
+        if !algorithms_agree(der).unwrap_or(false) {
             return Err(malformed("the same signature algorithm inside and outside"));
+        }
+        if x509.signature_value.unused_bits != 0 || x509.public_key().subject_public_key.unused_bits != 0 {
+            return Err(malformed("bit strings of whole bytes"));
         }
         let mut certificate = Self {
             tbs: start..start + tbs_bytes.len(),
@@ -253,6 +256,25 @@ fn remaining(whole: &[u8], part: &[u8]) -> Option<usize> {
     let (start, begin) = (whole.as_ptr() as usize, part.as_ptr() as usize);
     let offset = begin.checked_sub(start)?;
     (offset + part.len() <= whole.len()).then(|| whole.len() - offset)
+}
+
+/// Whether the signature algorithm outside, which nobody signed, has the very bytes of the one inside (RFC 5280 4.1.1.2).
+fn algorithms_agree(der: &[u8]) -> Option<bool> {
+    let (_, certificate) = Any::from_der(der).ok()?;
+    let (outer, tbs) = Any::from_der(certificate.data).ok()?;
+    let (rest, first) = Any::from_der(tbs.data).ok()?;
+    // The version may be left out: then the first element is the serial number.
+    let inner = if first.tag() == Tag::Integer {
+        rest
+    } else {
+        Any::from_der(rest).ok()?.0
+    };
+    Some(first_element(outer)? == first_element(inner)?)
+}
+
+fn first_element(bytes: &[u8]) -> Option<&[u8]> {
+    let (rest, _) = Any::from_der(bytes).ok()?;
+    bytes.get(..bytes.len() - rest.len())
 }
 
 fn whole<'a, T: FromDer<'a, x509_parser::error::X509Error>>(value: &'a [u8]) -> Option<T> {

@@ -304,6 +304,9 @@ impl<'s> Search<'s> {
         let (store, offered) = (self.store, self.offered);
         let offered = offered.iter().filter(|c| c.subject == child.issuer).map(|c| (c, false));
         for (issuer, anchor) in store.with_subject(&child.issuer).chain(offered) {
+            if path.contains(&issuer) {
+                continue;
+            }
             let result = self.check_issuer(child, issuer, path.len() - 1).and_then(|()| {
                 path.push(issuer);
                 if anchor { Ok(()) } else { self.extend(path) }
