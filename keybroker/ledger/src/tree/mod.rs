@@ -11,7 +11,7 @@ mod verify;
 pub use frontier::Frontier;
 pub use memory::MemoryTree;
 pub use proof::{TreeError, consistency_proof, inclusion_proof, root_at};
-pub use verify::{MAX_PATH_LEN, ProofError, root_from_inclusion, verify_consistency, verify_inclusion};
+pub use verify::{ProofError, root_from_inclusion, verify_consistency, verify_inclusion};
 
 use sha2::{Digest, Sha256};
 

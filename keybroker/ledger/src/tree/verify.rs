@@ -3,10 +3,6 @@
 use super::{Hash, node_hash};
 use crate::reason::Code;
 
-/// The most hashes in a proof: one for each level of a tree whose size is a 64-bit number, and one more that a
-/// consistency proof may begin with.
-pub const MAX_PATH_LEN: usize = 65;
-
 /// Why a proof is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
