@@ -14,6 +14,7 @@ mod output;
 mod policy;
 mod reference;
 mod revoke;
+mod runtime;
 mod status;
 mod verify;
 

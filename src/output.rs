@@ -86,3 +86,11 @@ pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(&partial, bytes).map_err(named)?;
     std::fs::rename(&partial, path).map_err(named)
 }
+
+/// Sends the program's log to standard error; `RUST_LOG` chooses what (default: warnings).
+pub fn tracing_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second call in one process keeps the first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

@@ -61,14 +61,24 @@ fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, LogReadError> {
     let failed = |e: std::io::Error| match e.kind() {
         ErrorKind::NotFound => LogReadError::Absent { path: path.into() },
         ErrorKind::PermissionDenied => LogReadError::NotAllowed { path: path.into() },
-        kind => LogReadError::Io { path: path.into(), kind },
+        kind => LogReadError::Io {
+            path: path.into(),
+            kind,
+        },
     };
     let mut log = Vec::new();
     // securityfs files report a size of 0, so the limit is put on what is read. One byte more shows "too long".
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(failed)?.take(bound).read_to_end(&mut log).map_err(failed)?;
+    File::open(path)
+        .map_err(failed)?
+        .take(bound)
+        .read_to_end(&mut log)
+        .map_err(failed)?;
     if log.len() > limit {
-        return Err(LogReadError::TooLong { path: path.into(), limit });
+        return Err(LogReadError::TooLong {
+            path: path.into(),
+            limit,
+        });
     }
     if log.is_empty() {
         return Err(LogReadError::Empty { path: path.into() });
@@ -96,14 +106,26 @@ mod tests {
     #[test]
     fn a_log_over_the_limit_is_refused_not_cut() {
         let path = scratch("over", &[7; 65]);
-        assert_eq!(read_bounded(&path, 64), Err(LogReadError::TooLong { path: path.clone(), limit: 64 }));
+        assert_eq!(
+            read_bounded(&path, 64),
+            Err(LogReadError::TooLong {
+                path: path.clone(),
+                limit: 64
+            })
+        );
         std::fs::remove_file(path).expect("removed");
     }
 
     #[test]
     fn an_endless_file_ends_at_the_limit() {
         let path = Path::new("/dev/zero");
-        assert_eq!(firmware_log(path), Err(LogReadError::TooLong { path: path.into(), limit: MAX_FIRMWARE_LOG }));
+        assert_eq!(
+            firmware_log(path),
+            Err(LogReadError::TooLong {
+                path: path.into(),
+                limit: MAX_FIRMWARE_LOG
+            })
+        );
     }
 
     #[test]

@@ -100,7 +100,12 @@ impl SoftwareTpm {
         for _ in 0..PORT_ATTEMPTS {
             match launch(&state) {
                 Ok((child, data_port, control_port)) => {
-                    let tpm = Self { child, state, data_port, control_port };
+                    let tpm = Self {
+                        child,
+                        state,
+                        data_port,
+                        control_port,
+                    };
                     tpm.startup()?;
                     return Ok(tpm);
                 }
@@ -174,7 +179,9 @@ impl SoftwareTpm {
                 body.push(3);
                 body.extend_from_slice(&(1u32 << pcr).to_le_bytes()[..3]);
                 let answer = channel.command(TPM_ST_NO_SESSIONS, TPM_CC_PCR_READ, &body)?;
-                only_digest(&answer).ok_or(SoftwareTpmError::Malformed { command: TPM_CC_PCR_READ })
+                only_digest(&answer).ok_or(SoftwareTpmError::Malformed {
+                    command: TPM_CC_PCR_READ,
+                })
             })
             .collect()
     }
@@ -190,7 +197,9 @@ impl SoftwareTpm {
     }
 
     fn startup(&self) -> Result<(), SoftwareTpmError> {
-        self.channel()?.command(TPM_ST_NO_SESSIONS, TPM_CC_STARTUP, &[0, 0]).map(drop)
+        self.channel()?
+            .command(TPM_ST_NO_SESSIONS, TPM_CC_STARTUP, &[0, 0])
+            .map(drop)
     }
 
     fn channel(&self) -> Result<Channel, SoftwareTpmError> {
@@ -232,7 +241,10 @@ impl Channel {
         let mut rest = vec![0u8; length - 10];
         self.0.read_exact(&mut rest).map_err(io)?;
         if answered != 0 {
-            return Err(SoftwareTpmError::Refused { command: code, code: answered });
+            return Err(SoftwareTpmError::Refused {
+                command: code,
+                code: answered,
+            });
         }
         Ok(rest)
     }
@@ -254,7 +266,10 @@ fn only_digest(answer: &[u8]) -> Option<Vec<u8>> {
 /// A folder of its own, readable by this user only, with a copy of the state in it.
 fn copy_state(state_file: &Path) -> Result<PathBuf, SoftwareTpmError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let failed = |path: &Path, e: &std::io::Error| SoftwareTpmError::State { path: path.into(), kind: e.kind() };
+    let failed = |path: &Path, e: &std::io::Error| SoftwareTpmError::State {
+        path: path.into(),
+        kind: e.kind(),
+    };
     let base = std::env::temp_dir();
     let folder = loop {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -310,7 +325,11 @@ fn launch(state: &Path) -> Result<(Child, u16, u16), ErrorKind> {
             let _ = child.kill();
             let _ = child.wait();
             // Kept apart from a missing program.
-            Err(if kind == ErrorKind::NotFound { ErrorKind::BrokenPipe } else { kind })
+            Err(if kind == ErrorKind::NotFound {
+                ErrorKind::BrokenPipe
+            } else {
+                kind
+            })
         }
     }
 }
@@ -324,7 +343,11 @@ fn power_on(control_port: u16) -> Result<(), ErrorKind> {
     control.write_all(&request).map_err(kind)?;
     let mut result = [0u8; 4];
     control.read_exact(&mut result).map_err(kind)?;
-    if result == [0; 4] { Ok(()) } else { Err(ErrorKind::InvalidData) }
+    if result == [0; 4] {
+        Ok(())
+    } else {
+        Err(ErrorKind::InvalidData)
+    }
 }
 
 fn connect(port: u16) -> Result<TcpStream, ErrorKind> {

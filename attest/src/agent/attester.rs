@@ -132,7 +132,7 @@ impl Attester {
     ///
     /// # Errors
     /// [`AttesterError::Moving`] when registers never stand still; [`AttesterError::Tpm`].
-    pub fn quote(&mut self, selection: &[(u16, Vec<u8>)], qualifying: &[u8; 32]) -> Result<Quote, AttesterError> {
+    pub fn quote(&mut self, selection: &[(u16, Vec<u8>)], qualifying: &[u8]) -> Result<Quote, AttesterError> {
         for _ in 0..READ_ATTEMPTS {
             let Attestation { attested, signature, .. } = self.tpm.quote(&self.ak, selection, qualifying)?;
             let values: PcrValues = self
@@ -174,8 +174,19 @@ impl Attester {
     }
 }
 
-/// The session key as a COSE signer, for the length of one signature.
-pub struct SessionSigner<'a>(pub std::cell::RefCell<&'a mut Attester>);
+/// The session key as a COSE signer, for the length of one signature. The TPM is used through `&mut`, a signer through
+/// `&`: the cell is borrowed for one command at a time.
+pub struct SessionSigner<'a> {
+    kid: [u8; 8],
+    attester: std::cell::RefCell<&'a mut Attester>,
+}
+
+impl<'a> SessionSigner<'a> {
+    /// Signs with the session key of `attester`.
+    pub fn new(attester: &'a mut Attester) -> Self {
+        Self { kid: attester.session_public.kid(), attester: std::cell::RefCell::new(attester) }
+    }
+}
 
 impl Signer for SessionSigner<'_> {
     fn algorithm(&self) -> Algorithm {
@@ -183,11 +194,12 @@ impl Signer for SessionSigner<'_> {
     }
 
     fn kid(&self) -> [u8; 8] {
-        self.0.borrow().session_public.kid()
+        self.kid
     }
 
     fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.0.borrow_mut().sign(to_be_signed).map(|signature| signature.to_vec()).map_err(|error| SignError::from_signer(error.to_string()))
+        let signed = self.attester.borrow_mut().sign(to_be_signed);
+        signed.map(|signature| signature.to_vec()).map_err(|error| SignError::Device(error.to_string()))
     }
 }
 

@@ -114,8 +114,9 @@ impl AkBlob {
             *rest = after;
             Some(part)
         }
-        let mut rest =
-            bytes.strip_prefix(BLOB_MAGIC).ok_or(TpmError::BlobRejected("not a stored attestation key"))?;
+        let mut rest = bytes
+            .strip_prefix(BLOB_MAGIC)
+            .ok_or(TpmError::BlobRejected("not a stored attestation key"))?;
         let short = TpmError::BlobRejected("cut short");
         let ek_name = part(&mut rest).ok_or(short.clone())?.to_vec();
         let public = part(&mut rest).ok_or(short.clone())?.to_vec();
@@ -123,7 +124,11 @@ impl AkBlob {
         if !rest.is_empty() {
             return Err(TpmError::BlobRejected("bytes left over"));
         }
-        Ok(Self { ek_name, public, private })
+        Ok(Self {
+            ek_name,
+            public,
+            private,
+        })
     }
 }
 
@@ -169,7 +174,9 @@ impl Tpm {
         let template = algorithm.template()?;
         let made = self.with_authorized_ek(ek, |tpm, parent, session| {
             tpm.ctx
-                .execute_with_session(Some(session), |ctx| ctx.create(parent, template, None, None, None, None))
+                .execute_with_session(Some(session), |ctx| {
+                    ctx.create(parent, template, None, None, None, None)
+                })
                 .map_err(failed("TPM2_Create"))
         })?;
         Ok(AkBlob {
@@ -204,9 +211,19 @@ impl Tpm {
                     _ => failed("TPM2_Load")(e),
                 })?;
             tpm.flushing(key.into(), |tpm| {
-                let name = tpm.ctx.tr_get_name(key.into()).map_err(failed("Esys_TR_GetName"))?.value().to_vec();
+                let name = tpm
+                    .ctx
+                    .tr_get_name(key.into())
+                    .map_err(failed("Esys_TR_GetName"))?
+                    .value()
+                    .to_vec();
                 let place = tpm.save(key)?;
-                Ok(Ak { place, ek: ek.place().clone(), public: blob.public.clone(), name })
+                Ok(Ak {
+                    place,
+                    ek: ek.place().clone(),
+                    public: blob.public.clone(),
+                    name,
+                })
             })
         })
     }
@@ -221,7 +238,12 @@ impl Tpm {
         suitable(&public)?;
         let place = Place::Persistent(handle, name.clone());
         let public = public.marshall().map_err(failed("TPMT_PUBLIC"))?;
-        Ok(Ak { place, ek: ek.place().clone(), public, name })
+        Ok(Ak {
+            place,
+            ek: ek.place().clone(),
+            public,
+            name,
+        })
     }
 }
 
@@ -236,7 +258,9 @@ fn suitable(public: &Public) -> Result<(), TpmError> {
     if must && !attributes.decrypt() {
         Ok(())
     } else {
-        Err(TpmError::KeyUnsuitable("an attestation key must be a restricted signing key fixed to its TPM"))
+        Err(TpmError::KeyUnsuitable(
+            "an attestation key must be a restricted signing key fixed to its TPM",
+        ))
     }
 }
 
@@ -246,18 +270,28 @@ mod tests {
 
     #[test]
     fn a_stored_key_reads_back_and_nothing_else_does() {
-        let blob = AkBlob { ek_name: vec![1; 34], public: vec![2; 88], private: vec![3; 120] };
+        let blob = AkBlob {
+            ek_name: vec![1; 34],
+            public: vec![2; 88],
+            private: vec![3; 120],
+        };
         let bytes = blob.encode();
         assert_eq!(AkBlob::decode(&bytes), Ok(blob));
         for cut in 0..bytes.len() {
-            assert!(matches!(AkBlob::decode(&bytes[..cut]), Err(TpmError::BlobRejected(_))), "cut at {cut}");
+            assert!(
+                matches!(AkBlob::decode(&bytes[..cut]), Err(TpmError::BlobRejected(_))),
+                "cut at {cut}"
+            );
         }
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(AkBlob::decode(&longer), Err(TpmError::BlobRejected("bytes left over")));
         let mut newer = bytes;
         newer[7] = 2;
-        assert_eq!(AkBlob::decode(&newer), Err(TpmError::BlobRejected("not a stored attestation key")));
+        assert_eq!(
+            AkBlob::decode(&newer),
+            Err(TpmError::BlobRejected("not a stored attestation key"))
+        );
     }
 
     #[test]
@@ -266,7 +300,7 @@ mod tests {
             let template = algorithm.template().expect("a template");
             assert_eq!(suitable(&template), Ok(()));
             // fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign (part 2, 8.3.2).
-            assert_eq!(u32::from(template.object_attributes().0), 0x0005_0072);
+            assert_eq!(template.object_attributes().0, 0x0005_0072);
         }
     }
 }

@@ -134,7 +134,9 @@ impl Tpm {
                 other => return other,
             }
         }
-        Err(TpmError::NoEndorsementKey { tried: EkKind::ALL.to_vec() })
+        Err(TpmError::NoEndorsementKey {
+            tried: EkKind::ALL.to_vec(),
+        })
     }
 
     /// The endorsement key of `kind`: the persistent one if there is one of the standard template, else made from the
@@ -162,11 +164,20 @@ impl Tpm {
         let certificate = self.ek_certificate(kind)?.filter(|certificate| {
             let ours = certifies(certificate, &public);
             if !ours {
-                tracing::warn!(?kind, "the EK certificate in the TPM names another key than the EK: not used");
+                tracing::warn!(
+                    ?kind,
+                    "the EK certificate in the TPM names another key than the EK: not used"
+                );
             }
             ours
         });
-        Ok(EndorsementKey { kind, place, public: public_area, name, certificate })
+        Ok(EndorsementKey {
+            kind,
+            place,
+            public: public_area,
+            name,
+            certificate,
+        })
     }
 
     fn make_endorsement_key(
@@ -185,7 +196,10 @@ impl Tpm {
         })?;
         let public = made.out_public;
         self.flushing(made.key_handle.into(), |tpm| {
-            let name = tpm.ctx.tr_get_name(made.key_handle.into()).map_err(failed("Esys_TR_GetName"))?;
+            let name = tpm
+                .ctx
+                .tr_get_name(made.key_handle.into())
+                .map_err(failed("Esys_TR_GetName"))?;
             let place = tpm.save(made.key_handle)?;
             Ok((place, name.value().to_vec(), public))
         })
@@ -197,7 +211,9 @@ impl Tpm {
     /// [`TpmError::CertificateMalformed`] when the index holds something else.
     pub fn ek_certificate(&mut self, kind: EkKind) -> Result<Option<Vec<u8>>, TpmError> {
         let index = kind.certificate_index();
-        let Some(mut bytes) = self.nv_read_all(index)? else { return Ok(None) };
+        let Some(mut bytes) = self.nv_read_all(index)? else {
+            return Ok(None);
+        };
         let malformed = |problem| TpmError::CertificateMalformed { index, problem };
         let length = der_sequence_length(&bytes).ok_or_else(|| malformed("it does not begin with a DER sequence"))?;
         if length > bytes.len() {
@@ -209,12 +225,12 @@ impl Tpm {
 
     /// The whole contents of an NV index; `None` when it does not exist or was never written.
     fn nv_read_all(&mut self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        if !self.exists(index)? {
+            return Ok(None);
+        }
         let handle = NvIndexTpmHandle::new(index).map_err(failed("NV index"))?;
-        let mut object = match self.ctx.tr_from_tpm_public(TpmHandle::NvIndex(handle)) {
-            Ok(object) => object,
-            Err(e) if kind(&e) == Some(Kind::Handle) => return Ok(None),
-            Err(e) => return Err(failed("TPM2_NV_ReadPublic")(e)),
-        };
+        let object = self.ctx.tr_from_tpm_public(TpmHandle::NvIndex(handle));
+        let mut object = object.map_err(failed("TPM2_NV_ReadPublic"))?;
         let read = self.nv_read_open(index, NvIndexHandle::from(object));
         let closed = self.ctx.tr_close(&mut object).map_err(failed("Esys_TR_Close"));
         let read = read?;
@@ -229,17 +245,28 @@ impl Tpm {
             return Ok(None);
         }
         if size > MAX_EK_CERTIFICATE {
-            return Err(TpmError::CertificateMalformed { index, problem: "it is longer than 8192 bytes" });
+            return Err(TpmError::CertificateMalformed {
+                index,
+                problem: "it is longer than 8192 bytes",
+            });
         }
         // By the index itself where that is allowed: the owner hierarchy may have a password.
-        let auth = if public.attributes().auth_read() { NvAuth::NvIndex(nv) } else { NvAuth::Owner };
-        let chunk = self.ctx.get_tpm_property(PropertyTag::NvBufferMax).map_err(failed("TPM2_GetCapability"))?;
-        let chunk = chunk.and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=NV_CHUNK).contains(n));
+        let auth = if public.attributes().auth_read() {
+            NvAuth::NvIndex(nv)
+        } else {
+            NvAuth::Owner
+        };
+        let chunk = self
+            .ctx
+            .get_tpm_property(PropertyTag::NvBufferMax)
+            .map_err(failed("TPM2_GetCapability"))?;
+        let chunk = chunk
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| (1..=NV_CHUNK).contains(n));
         let chunk = chunk.unwrap_or(NV_CHUNK);
         let mut bytes = Vec::with_capacity(size);
         while bytes.len() < size {
-            let (Ok(offset), Ok(wanted)) =
-                (u16::try_from(bytes.len()), u16::try_from(chunk.min(size - bytes.len())))
+            let (Ok(offset), Ok(wanted)) = (u16::try_from(bytes.len()), u16::try_from(chunk.min(size - bytes.len())))
             else {
                 break;
             };
@@ -248,7 +275,10 @@ impl Tpm {
                 .execute_with_session(Some(AuthSession::Password), |ctx| ctx.nv_read(auth, nv, wanted, offset))
                 .map_err(failed("TPM2_NV_Read"))?;
             if part.value().is_empty() {
-                return Err(TpmError::CertificateMalformed { index, problem: "the TPM stopped answering midway" });
+                return Err(TpmError::CertificateMalformed {
+                    index,
+                    problem: "the TPM stopped answering midway",
+                });
             }
             bytes.extend_from_slice(part.value());
         }
@@ -262,7 +292,11 @@ impl Tpm {
         f: impl FnOnce(&mut Self, KeyHandle, AuthSession) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
         self.with_key(&ek.place, |tpm, key| {
-            let session_type = if ek.kind.policy_only() { SessionType::Policy } else { SessionType::Hmac };
+            let session_type = if ek.kind.policy_only() {
+                SessionType::Policy
+            } else {
+                SessionType::Hmac
+            };
             tpm.with_session(key, session_type, |tpm, session| {
                 if ek.kind.policy_only() {
                     tpm.endorsement_secret(session)?;
@@ -295,7 +329,13 @@ impl Tpm {
 fn same_template(key: &Public, template: &Public) -> bool {
     match (key, template) {
         (
-            Public::Rsa { object_attributes, name_hashing_algorithm, auth_policy, parameters, .. },
+            Public::Rsa {
+                object_attributes,
+                name_hashing_algorithm,
+                auth_policy,
+                parameters,
+                ..
+            },
             Public::Rsa {
                 object_attributes: wanted_attributes,
                 name_hashing_algorithm: wanted_hash,
@@ -308,7 +348,13 @@ fn same_template(key: &Public, template: &Public) -> bool {
                 == (wanted_attributes, wanted_hash, wanted_policy, wanted_parameters)
         }
         (
-            Public::Ecc { object_attributes, name_hashing_algorithm, auth_policy, parameters, .. },
+            Public::Ecc {
+                object_attributes,
+                name_hashing_algorithm,
+                auth_policy,
+                parameters,
+                ..
+            },
             Public::Ecc {
                 object_attributes: wanted_attributes,
                 name_hashing_algorithm: wanted_hash,
@@ -326,7 +372,9 @@ fn same_template(key: &Public, template: &Public) -> bool {
 
 /// Whether the certificate's subject key is `public`. Says nothing about who signed it: that is the verifier's.
 fn certifies(certificate: &[u8], public: &Public) -> bool {
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
+        return false;
+    };
     let subject_key: &[u8] = &certificate.public_key().subject_public_key.data;
     match public {
         // RSAPublicKey ::= SEQUENCE { modulus, publicExponent }; also under RSAES-OAEP's identifier. The modulus alone

@@ -7,6 +7,7 @@ touchstone_cose::reason_codes! {
     pub enum TpmCode {
         TctiInvalid = "tpm-tcti-invalid": "The TCTI string is not understood. Use device:/dev/tpmrm0 or swtpm:host=127.0.0.1,port=N.",
         Unreachable = "tpm-unreachable": "The TPM does not answer. Check the device or port, and that this user may open it.",
+        AnswerAltered = "tpm-answer-altered": "An answer of the TPM was changed on its way. Somebody may be tapping the bus between CPU and TPM.",
         NoEndorsementKey = "tpm-no-endorsement-key": "The TPM can make none of the endorsement keys asked for. Check that the endorsement hierarchy is enabled.",
         CertificateMalformed = "tpm-ek-certificate-malformed": "The NV index of the endorsement key certificate does not hold a DER certificate. The TPM needs to be provisioned again.",
         KeyMismatch = "tpm-key-mismatch": "The key at a handle is not the one it should be. It was replaced, or something between us and the TPM lies.",
@@ -45,6 +46,12 @@ pub enum TpmError {
     /// The connection broke while a command was under way.
     #[error("{command}: the TPM stopped answering")]
     NoAnswer {
+        /// The command.
+        command: &'static str,
+    },
+    /// The answer's authentication code is wrong: it was changed between the TPM and us.
+    #[error("{command}: the answer was changed between the TPM and this agent")]
+    AnswerAltered {
         /// The command.
         command: &'static str,
     },
@@ -139,6 +146,7 @@ impl TpmError {
         match self {
             Self::TctiInvalid { .. } => TpmCode::TctiInvalid,
             Self::Unreachable { .. } | Self::NoAnswer { .. } => TpmCode::Unreachable,
+            Self::AnswerAltered { .. } => TpmCode::AnswerAltered,
             Self::NoEndorsementKey { .. } => TpmCode::NoEndorsementKey,
             Self::CertificateMalformed { .. } => TpmCode::CertificateMalformed,
             Self::KeyMismatch { .. } => TpmCode::KeyMismatch,
@@ -160,6 +168,8 @@ impl TpmError {
 
 /// The layer of the TSS that a response code is from: bits 16 to 23 (TSS 2.0 Overview and Common Structures, 3.3).
 const TCTI_LAYER: u32 = 0x0A;
+/// TSS2_ESYS_RC_RSP_AUTH_FAILED: the HMAC over a response did not verify.
+const RSP_AUTH_FAILED: u32 = 0x0007_001B;
 /// Layers that pass on what the TPM itself (or the resource manager in its name) said.
 const TPM_LAYERS: [u32; 3] = [0x00, 0x0B, 0x0C];
 
@@ -173,11 +183,15 @@ pub(super) fn kind(error: &tss_esapi::Error) -> Option<Kind> {
     }
 }
 
-/// The layer of a response code. The library hides the number and shows it only in its own words.
 fn layer(code: Tss2ResponseCode) -> Option<u32> {
+    number(code).map(|number| number >> 16 & 0xFF)
+}
+
+/// The number of a response code. The library hides it and shows it only in its own words.
+fn number(code: Tss2ResponseCode) -> Option<u32> {
     let words = std::error::Error::source(&code)?.to_string();
     let (_, number) = words.rsplit_once("0x")?;
-    u32::from_str_radix(number, 16).ok().map(|number| number >> 16 & 0xFF)
+    u32::from_str_radix(number, 16).ok()
 }
 
 /// Turns a library error of `command` into ours. Callers that know more about a code map it before.
@@ -190,10 +204,19 @@ pub(super) fn failed(command: &'static str) -> impl Fn(tss_esapi::Error) -> TpmE
         Some(Kind::AuthFail | Kind::BadAuth | Kind::AuthMissing | Kind::AuthUnavailable) => {
             TpmError::AuthorizationRequired { command }
         }
-        Some(kind) => TpmError::Refused { command, response: format!("{kind:?}") },
+        Some(kind) => TpmError::Refused {
+            command,
+            response: format!("{kind:?}"),
+        },
         None => match error {
             tss_esapi::Error::Tss2Error(code) if layer(code) == Some(TCTI_LAYER) => TpmError::NoAnswer { command },
-            other => TpmError::Library { command, problem: other.to_string() },
+            tss_esapi::Error::Tss2Error(code) if number(code) == Some(RSP_AUTH_FAILED) => {
+                TpmError::AnswerAltered { command }
+            }
+            other => TpmError::Library {
+                command,
+                problem: other.to_string(),
+            },
         },
     }
 }
@@ -217,5 +240,7 @@ mod tests {
         }
         let broken = failed("TPM2_Quote")(tss_esapi::Error::Tss2Error(Tss2ResponseCode::from(0x000A_000A)));
         assert_eq!(broken, TpmError::NoAnswer { command: "TPM2_Quote" });
+        let altered = failed("TPM2_Quote")(tss_esapi::Error::Tss2Error(Tss2ResponseCode::from(RSP_AUTH_FAILED)));
+        assert_eq!(altered, TpmError::AnswerAltered { command: "TPM2_Quote" });
     }
 }

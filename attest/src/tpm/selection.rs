@@ -33,7 +33,11 @@ pub(super) fn to_tpm(selection: &Selection) -> Result<PcrSelectionList, TpmError
             }
             bitmap |= 1 << pcr;
         }
-        *slot = TPMS_PCR_SELECTION { hash: *algorithm, sizeofSelect: 3, pcrSelect: bitmap.to_le_bytes() };
+        *slot = TPMS_PCR_SELECTION {
+            hash: *algorithm,
+            sizeofSelect: 3,
+            pcrSelect: bitmap.to_le_bytes(),
+        };
         list.count += 1;
     }
     PcrSelectionList::try_from(list).map_err(|_| TpmError::SelectionInvalid("it names an unknown hash algorithm"))
@@ -48,7 +52,10 @@ pub(super) fn from_tpm(list: PcrSelectionList) -> Vec<(u16, Vec<u8>)> {
         .take(count)
         .map(|bank| {
             let bitmap = u32::from_le_bytes(bank.pcrSelect);
-            (bank.hash, (0..=MAX_PCR).filter(|pcr| bitmap & (1 << pcr) != 0).collect())
+            (
+                bank.hash,
+                (0..=MAX_PCR).filter(|pcr| bitmap & (1 << pcr) != 0).collect(),
+            )
         })
         .collect()
 }
@@ -60,7 +67,10 @@ impl super::Tpm {
     /// [`TpmError::BankAbsent`] when the TPM has not allocated a bank.
     pub fn pcr_values(&mut self, selection: &Selection) -> Result<Vec<BankValues>, TpmError> {
         to_tpm(selection)?;
-        selection.iter().map(|(algorithm, pcrs)| self.bank_values(*algorithm, pcrs)).collect()
+        selection
+            .iter()
+            .map(|(algorithm, pcrs)| self.bank_values(*algorithm, pcrs))
+            .collect()
     }
 
     /// One answer of TPM2_PCR_Read holds at most eight values; the rest is asked for again.
@@ -72,13 +82,19 @@ impl super::Tpm {
         while !left.is_empty() {
             let asked = to_tpm(&[(algorithm, left.clone())])?;
             let (_, read, digests) = self.ctx.pcr_read(asked).map_err(failed("TPM2_PCR_Read"))?;
-            let read = from_tpm(read).into_iter().find(|(bank, _)| *bank == algorithm).map(|(_, pcrs)| pcrs);
+            let read = from_tpm(read)
+                .into_iter()
+                .find(|(bank, _)| *bank == algorithm)
+                .map(|(_, pcrs)| pcrs);
             let read = read.unwrap_or_default();
             if read.is_empty() || read.len() != digests.len() {
                 return Err(TpmError::BankAbsent { algorithm });
             }
             left.retain(|pcr| !read.contains(pcr));
-            values.extend(read.into_iter().zip(digests.value().iter().map(|digest| digest.to_vec())));
+            values.extend(
+                read.into_iter()
+                    .zip(digests.value().iter().map(|digest| digest.to_vec())),
+            );
         }
         Ok((algorithm, values))
     }

@@ -78,8 +78,17 @@ impl Tpm {
         let policy = self.pcr_policy(&registers)?;
         let template = signing_template(policy)?;
         let ek = ek.place().clone();
-        self.with_key(&ek, |tpm, salt| tpm.with_null_primary(|tpm, parent| tpm.make(salt, parent, template)))
-            .map(|made| SessionKey { place: made.0, public: made.1, name: made.2, point: made.3, ek, registers })
+        self.with_key(&ek, |tpm, salt| {
+            tpm.with_null_primary(|tpm, parent| tpm.make(salt, parent, template))
+        })
+        .map(|made| SessionKey {
+            place: made.0,
+            public: made.1,
+            name: made.2,
+            point: made.3,
+            ek,
+            registers,
+        })
     }
 
     /// Signs a SHA-256 digest with a session key: r then s, 32 bytes each, big-endian.
@@ -125,11 +134,16 @@ impl Tpm {
                 HashingAlgorithm::Sha256,
             )
             .map_err(failed("TPM2_StartAuthSession"))?
-            .ok_or(TpmError::Library { command: "TPM2_StartAuthSession", problem: "no session".into() })?;
+            .ok_or(TpmError::Library {
+                command: "TPM2_StartAuthSession",
+                problem: "no session".into(),
+            })?;
         self.flushing(SessionHandle::from(session).into(), |tpm| {
             tpm.policy_pcr(session, registers)?;
             let policy = PolicySession::try_from(session).map_err(failed("policy session"))?;
-            tpm.ctx.policy_get_digest(policy).map_err(failed("TPM2_PolicyGetDigest"))
+            tpm.ctx
+                .policy_get_digest(policy)
+                .map_err(failed("TPM2_PolicyGetDigest"))
         })
     }
 
@@ -137,7 +151,9 @@ impl Tpm {
     /// used.
     fn policy_pcr(&mut self, session: AuthSession, registers: &PcrSelectionList) -> Result<(), TpmError> {
         let policy = PolicySession::try_from(session).map_err(failed("policy session"))?;
-        self.ctx.policy_pcr(policy, Digest::default(), registers.clone()).map_err(failed("TPM2_PolicyPCR"))
+        self.ctx
+            .policy_pcr(policy, Digest::default(), registers.clone())
+            .map_err(failed("TPM2_PolicyPCR"))
     }
 
     /// Runs `f` under a storage primary of the NULL hierarchy, which lives only as long.
@@ -160,7 +176,9 @@ impl Tpm {
         self.with_session(salt, SessionType::Hmac, |tpm, session| {
             let made = tpm
                 .ctx
-                .execute_with_session(Some(session), |ctx| ctx.create(parent, template, None, None, None, None))
+                .execute_with_session(Some(session), |ctx| {
+                    ctx.create(parent, template, None, None, None, None)
+                })
                 .map_err(failed("TPM2_Create"))?;
             let public = made.out_public;
             let point = match &public {

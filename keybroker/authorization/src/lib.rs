@@ -5,6 +5,7 @@
 //! ([`trust_frame`], [`trust_view`], [`lists`]), and the one decision over them ([`decide`]). Out of scope: fetching any
 //! of it, keeping challenges, knowing what time it is. Source of every rule: `docs/protocol.md`, sections 6 and 7.
 
+pub mod broker_time;
 pub mod decide;
 pub mod keys;
 pub mod lists;
@@ -12,6 +13,7 @@ pub mod name;
 pub mod proof;
 pub mod refusal;
 pub mod replay;
+pub mod request;
 pub mod scope;
 pub mod signed;
 pub mod token;
@@ -19,12 +21,13 @@ pub mod trust_frame;
 pub mod trust_head;
 pub mod trust_view;
 
-pub use decide::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel, decide, redecide};
+pub use decide::{decide, redecide};
 pub use keys::{KeyRing, KeyRingError, TrustedKey};
 pub use lists::{ListError, Status, StatusArray, StatusLists};
 pub use proof::{Channel, Proof, UntrustedProof, VerifiedProof};
 pub use refusal::{Refusal, RefusalCode};
 pub use replay::ReplayMemory;
+pub use request::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel};
 pub use scope::{Action, Scope, ScopeError};
 pub use signed::{SignedError, SignedKind};
 pub use token::{Authorization, KeyKind, StatusIndex, UntrustedAuthorization, VerifiedAuthorization};

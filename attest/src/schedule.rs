@@ -1,6 +1,6 @@
 //! When to attest again. Pure: randomness and time are arguments.
 
-use super::config::ScheduleConfig;
+use crate::agent::config::ScheduleConfig;
 
 /// The first pause after a failure, in milliseconds; it doubles with each further one.
 pub const FIRST_BACKOFF_MS: u64 = 250;

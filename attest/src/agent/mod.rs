@@ -1,0 +1,23 @@
+//! The agent on a node: attests, keeps re-attesting, renews before expiry, follows the trust state, survives broker
+//! restarts, and says plainly in what state the node is.
+
+pub mod config;
+pub mod standing;
+
+#[cfg(feature = "tpm")]
+pub mod attester;
+#[cfg(feature = "tpm")]
+pub mod desk;
+#[cfg(feature = "tpm")]
+pub mod owner;
+#[cfg(feature = "tpm")]
+pub mod round;
+#[cfg(feature = "tpm")]
+mod run;
+#[cfg(feature = "tpm")]
+pub mod socket;
+#[cfg(feature = "tpm")]
+pub mod state;
+
+#[cfg(feature = "tpm")]
+pub use run::{AgentError, AgentEvent, run};

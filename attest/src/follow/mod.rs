@@ -1,0 +1,154 @@
+//! Follows a domain's trust state: one long-lived stream, verified frame by frame, reconnected whenever it breaks.
+//!
+//! What comes out is the last view that verified, for [`touchstone_authorization::decide`]. Nothing here decides how long
+//! a view counts: a view that is not renewed grows stale by itself, and then the decision denies.
+
+mod clock;
+
+pub use clock::{BrokerClock, ClockError, MAX_WALL_DISAGREEMENT_MS, Sample};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use touchstone_authorization::broker_time::BrokerTime;
+use touchstone_authorization::{KeyRing, TrustView};
+
+use crate::schedule;
+use crate::client::{BrokerClient, ClientError};
+
+/// How often the broker is asked for the time again.
+const TIME_PERIOD: Duration = Duration::from_secs(20);
+/// A stream that is silent for this long is given up and opened anew. Several heartbeats of any sane policy.
+const SILENCE: Duration = Duration::from_secs(8);
+
+/// What a follower needs to know.
+#[derive(Debug, Clone)]
+pub struct FollowConfig {
+    /// The trust domain.
+    pub domain: String,
+    /// Name of this subscriber, shown at the broker.
+    pub subscriber: String,
+    /// The domain's trust-state keys, from the signed keyset.
+    pub keys: KeyRing,
+    /// The policy's skew bound: a time sample that may be off by more is not taken.
+    pub skew_ms: u64,
+}
+
+/// A running follower; dropping it ends it.
+#[derive(Debug)]
+pub struct Follower {
+    views: watch::Receiver<Option<Arc<TrustView>>>,
+    clock: Arc<BrokerClock>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Follower {
+    /// Starts following through `client`.
+    #[must_use]
+    pub fn start(client: BrokerClient, config: FollowConfig) -> Self {
+        let (publish, views) = watch::channel(None);
+        let clock = Arc::new(BrokerClock::default());
+        let task = tokio::spawn(run(client, config, publish, Arc::clone(&clock)));
+        Self { views, clock, task }
+    }
+
+    /// The last verified view. It may be stale: the decision looks.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<TrustView>> {
+        self.views.borrow().clone()
+    }
+
+    /// A receiver that wakes at every new view.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Option<Arc<TrustView>>> {
+        self.views.clone()
+    }
+
+    /// The broker's time.
+    #[must_use]
+    pub fn clock(&self) -> Arc<BrokerClock> {
+        Arc::clone(&self.clock)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    mut client: BrokerClient,
+    config: FollowConfig,
+    publish: watch::Sender<Option<Arc<TrustView>>>,
+    clock: Arc<BrokerClock>,
+) {
+    let mut failures = 0u32;
+    loop {
+        match follow_once(&mut client, &config, &publish, &clock, &mut failures).await {
+            Ok(never) => match never {},
+            Err(why) => {
+                failures = failures.saturating_add(1);
+                tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
+                let pause = schedule::backoff_ms(failures, random());
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }
+    }
+}
+
+/// Follows one stream until it breaks.
+async fn follow_once(
+    client: &mut BrokerClient,
+    config: &FollowConfig,
+    publish: &watch::Sender<Option<Arc<TrustView>>>,
+    clock: &BrokerClock,
+    failures: &mut u32,
+) -> Result<std::convert::Infallible, String> {
+    synchronize(client, config, clock).await?;
+    let mut stream = client.follow(&config.subscriber).await.map_err(|error| error.to_string())?;
+    let mut next_time = tokio::time::Instant::now() + TIME_PERIOD;
+    loop {
+        let frame = tokio::time::timeout(SILENCE, stream.next()).await;
+        let frame = frame.map_err(|_| format!("silent for {SILENCE:?}"))?.map_err(|error| error.to_string())?;
+        let now_ms = clock.now_ms().map_err(|error| error.to_string())?;
+        let previous = publish.borrow().clone();
+        match TrustView::accept(previous.as_deref(), &frame, &config.keys, &config.domain, now_ms) {
+            Ok(view) => {
+                *failures = 0;
+                publish.send_replace(Some(Arc::new(view)));
+            }
+            // The view that is held stays held and grows old; the stream starts anew with a whole list.
+            Err(error) => return Err(format!("{}: {error}", error.code().as_str())),
+        }
+        if tokio::time::Instant::now() >= next_time {
+            next_time = tokio::time::Instant::now() + TIME_PERIOD;
+            synchronize(client, config, clock).await?;
+        }
+    }
+}
+
+/// Asks for the time with a fresh nonce.
+async fn synchronize(client: &mut BrokerClient, config: &FollowConfig, clock: &BrokerClock) -> Result<(), String> {
+    const ATTEMPTS: usize = 5;
+    let mut nonce = [0u8; 32];
+    for _ in 0..ATTEMPTS {
+        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+        let sent = crate::clock::boot_ms();
+        let token = client.time(&nonce).await.map_err(|error: ClientError| error.to_string())?;
+        let arrived = crate::clock::boot_ms();
+        let time = BrokerTime::verify(&token, &config.keys, &nonce, crate::clock::wall_ms())
+            .map_err(|error| error.to_string())?;
+        let half = arrived.saturating_sub(sent).div_ceil(2);
+        let sample = Sample { broker_ms: time.time_ms.saturating_add(half), boot_ms: arrived, bound_ms: half };
+        if clock.take(sample, config.skew_ms) {
+            return Ok(());
+        }
+    }
+    Err(format!("the broker's time was off by more than {} ms in {ATTEMPTS} attempts", config.skew_ms))
+}
+
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(0)
+}

@@ -1,0 +1,221 @@
+//! A guard: an enforcer on the node. It follows the trust state, gives challenges, and lets pass only who shows a valid
+//! authorization with a fresh proof of possession; whoever it let in is looked at again with every new trust state.
+//!
+//! The decision itself is `touchstone_authorization::decide`; here is what it needs: time, trust state, challenges used
+//! once. The rest of the node's enforcement (`touchstone exec`, hooks) is built on this in part 5 of the plan.
+
+mod challenge;
+mod service;
+
+pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};
+pub use service::{DecisionRequest, GuardService, Verdict, router};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use touchstone_authorization::{
+    Allowed, ChannelPolicy, Enforcer, KeyRing, Presented, Refusal, RefusalCode, ReplayMemory, Request, RequestChannel,
+    VerifiedAuthorization, decide, redecide,
+};
+
+use crate::clock;
+use crate::follow::Follower;
+
+/// How many admitted authorizations a guard keeps an eye on; one more is not let in.
+pub const MAX_ADMITTED: usize = 4096;
+
+/// What a guard is told.
+#[derive(Debug, Clone)]
+pub struct GuardConfig {
+    /// Its id: what proofs of possession must be made for.
+    pub id: String,
+    /// The trust domain.
+    pub domain: String,
+    /// The domain's authorization keys.
+    pub keys: KeyRing,
+    /// Skew bound of the policy.
+    pub skew_ms: u64,
+    /// Freshness window of the policy.
+    pub window_ms: u64,
+}
+
+/// What a guard tells whoever watches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum GuardEvent {
+    /// The first trust state arrived: from now on something can be allowed.
+    Following {
+        /// The epoch it is at.
+        epoch: u64,
+    },
+    /// Somebody was let in.
+    Allowed {
+        /// The authorization's subject.
+        subject: String,
+        /// Action and resource.
+        scope: String,
+        /// Guard's wall clock, Unix milliseconds.
+        at_ms: u64,
+    },
+    /// Somebody was not.
+    Denied {
+        /// Every reason, in words.
+        reasons: Vec<String>,
+        /// Guard's wall clock, Unix milliseconds.
+        at_ms: u64,
+    },
+    /// Somebody who had been let in lost the right.
+    Withdrawn {
+        /// The authorization's subject.
+        subject: String,
+        /// Every reason, in words.
+        reasons: Vec<String>,
+        /// The epoch that said so.
+        epoch: u64,
+        /// Guard's wall clock, Unix milliseconds.
+        at_ms: u64,
+    },
+}
+
+/// A guard over one trust-state stream.
+#[derive(Debug)]
+pub struct Guard {
+    config: GuardConfig,
+    follower: Follower,
+    admitted: Mutex<BTreeMap<[u8; 32], Arc<VerifiedAuthorization>>>,
+    challenges: Mutex<Challenges>,
+}
+
+impl Guard {
+    /// A guard that decides with what `follower` has verified.
+    #[must_use]
+    pub fn new(config: GuardConfig, follower: Follower) -> Self {
+        let challenges = Mutex::new(Challenges::default());
+        Self { config, follower, admitted: Mutex::new(BTreeMap::new()), challenges }
+    }
+
+    /// A fresh challenge for one proof.
+    ///
+    /// # Errors
+    /// In words: too many are open, or there is no randomness.
+    pub fn challenge(&self) -> Result<[u8; CHALLENGE_BYTES], String> {
+        let mut bytes = [0; CHALLENGE_BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+        let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        if challenges.give(bytes, clock::boot_ms()) {
+            Ok(bytes)
+        } else {
+            Err(format!("{MAX_OPEN_CHALLENGES} challenges are open: try again"))
+        }
+    }
+
+    /// Decides about a request that answers `challenge`. The challenge is used up whatever the decision.
+    ///
+    /// # Errors
+    /// Every reason to refuse.
+    pub fn decide(
+        &self,
+        authorization: &[u8],
+        proof: &[u8],
+        action: &str,
+        resource: &str,
+        challenge: &[u8],
+    ) -> Result<Allowed, Vec<Refusal>> {
+        let open = self
+            .challenges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(challenge, clock::boot_ms());
+        if !open {
+            let expected = "a challenge of this guard that was not used before";
+            return Err(vec![Refusal::new(RefusalCode::ChallengeUnknown, expected, "another, or one used before")]);
+        }
+        let now_ms = self.now_ms()?;
+        let view = self.follower.view();
+        let request = Request {
+            authorization: Presented::Bytes(authorization),
+            proof,
+            action,
+            resource,
+            request_digest: None,
+            channel: RequestChannel::Challenge(challenge),
+        };
+        let (decision, _) = decide(&request, view.as_deref(), &self.enforcer(), ReplayMemory::new(0), now_ms);
+        let allowed = decision?;
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if admitted.len() >= MAX_ADMITTED {
+            admitted.retain(|_, held| held.contents().expires > now_ms / 1000);
+        }
+        if admitted.len() >= MAX_ADMITTED {
+            return Err(vec![Refusal::new(RefusalCode::EnforcerFull, MAX_ADMITTED, "one more")]);
+        }
+        admitted.insert(*allowed.authorization.digest(), Arc::clone(&allowed.authorization));
+        Ok(allowed)
+    }
+
+    /// Watches the trust state for ever and tells who loses a right.
+    pub async fn watch(&self, tell: impl Fn(GuardEvent)) {
+        let mut views = self.follower.views();
+        let mut following = false;
+        let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                // Silence and expiry take rights away too, without any frame.
+                _ = second.tick() => {}
+            }
+            if let (false, Some(view)) = (following, self.follower.view()) {
+                following = true;
+                tell(GuardEvent::Following { epoch: view.head().epoch });
+            }
+            for event in self.look_again() {
+                tell(event);
+            }
+        }
+    }
+
+    /// Decides again about everybody who was let in; who no longer holds is out.
+    fn look_again(&self) -> Vec<GuardEvent> {
+        let view = self.follower.view();
+        let now = self.now_ms();
+        let epoch = view.as_ref().map_or(0, |view| view.head().epoch);
+        let mut lost = Vec::new();
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, authorization| {
+            let decision = now
+                .clone()
+                .and_then(|now_ms| redecide(authorization, view.as_deref(), &self.enforcer(), now_ms));
+            match decision {
+                Ok(()) => true,
+                Err(refusals) => {
+                    lost.push(GuardEvent::Withdrawn {
+                        subject: authorization.contents().subject.clone(),
+                        reasons: refusals.iter().map(ToString::to_string).collect(),
+                        epoch,
+                        at_ms: clock::wall_ms(),
+                    });
+                    false
+                }
+            }
+        });
+        lost
+    }
+
+    fn now_ms(&self) -> Result<u64, Vec<Refusal>> {
+        self.follower
+            .clock()
+            .now_ms()
+            .map_err(|error| vec![Refusal::new(RefusalCode::TimeUnknown, "the broker's time", error)])
+    }
+
+    fn enforcer(&self) -> Enforcer<'_> {
+        Enforcer {
+            id: &self.config.id,
+            domain: &self.config.domain,
+            keys: &self.config.keys,
+            skew_ms: self.config.skew_ms,
+            window_ms: self.config.window_ms,
+            requires_channel: ChannelPolicy::Challenge,
+        }
+    }
+}

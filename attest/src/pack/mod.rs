@@ -1,0 +1,101 @@
+//! Packs what other tools wrote (tpm2-tools, configfs) into *unbound* evidence: a raw nonce instead of a binder.
+//!
+//! Unbound evidence serves offline verdicts and reference values. It has a profile of its own, no broker route accepts
+//! it, and nothing turns it into an authorization (`docs/protocol.md` 3).
+
+mod pcr_files;
+
+pub use pcr_files::{MAX_PCR_FILE, PcrValues};
+
+use touchstone_evidence::collection::{Collection, EnvelopeError, Label};
+use touchstone_evidence::pcr_values;
+use touchstone_verifier::tpm::attest::{AttestError, signed_bytes};
+use touchstone_verifier::tpm::public::{Public, PublicError};
+use touchstone_verifier::x509::der::{TrimError, trim_padding};
+
+/// The files to pack, as read.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// TPMS_ATTEST or TPM2B_ATTEST.
+    pub tpm_quote: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub tpm_signature: Vec<u8>,
+    /// TPM2B_PUBLIC, TPMT_PUBLIC or PEM.
+    pub tpm_ak: Vec<u8>,
+    /// Register values in any of the forms of [`pcr_files`].
+    pub tpm_pcrs: Vec<u8>,
+    /// The endorsement key's certificate, DER or PEM.
+    pub ek_certificate: Option<Vec<u8>>,
+    /// The firmware's event log.
+    pub event_log: Option<Vec<u8>>,
+}
+
+/// Why files could not be packed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// `--tpm-quote`.
+    #[error("--tpm-quote: expected TPMS_ATTEST or TPM2B_ATTEST: {0}")]
+    Quote(#[from] AttestError),
+    /// `--tpm-ak`.
+    #[error("--tpm-ak: expected TPM2B_PUBLIC, TPMT_PUBLIC or PEM: {0}")]
+    Ak(#[from] PublicError),
+    /// `--tpm-pcrs`.
+    #[error("--tpm-pcrs: expected JSON, a tpm2-tools pcr file or tpm2_pcrread text; found {found}")]
+    Pcrs {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--ek-cert`.
+    #[error("--ek-cert: expected one DER or PEM certificate: {cause}")]
+    EkCertificate {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Larger than an envelope may be.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+}
+
+/// Packs files into unbound evidence; gives the envelope's bytes.
+///
+/// Only form is checked here, so that a mistake is named by its flag. Whether any of it is true is the verifier's work.
+///
+/// # Errors
+/// [`PackError`].
+pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
+    let mut collection = Collection::unbound();
+    collection.insert(Label::TpmQuote, signed_bytes(&files.tpm_quote)?.to_vec())?;
+    collection.insert(Label::TpmQuoteSignature, files.tpm_signature)?;
+    if is_pem(&files.tpm_ak) {
+        collection.insert(Label::TpmAkPem, files.tpm_ak)?;
+    } else {
+        let public = Public::from_tpm2b_or_tpmt(&files.tpm_ak)?;
+        collection.insert(Label::TpmAkPublic, public.as_bytes().to_vec())?;
+    }
+    let values = pcr_files::parse(&files.tpm_pcrs)?;
+    collection.insert(Label::TpmPcrValues, pcr_values::encode(&values))?;
+    if let Some(certificate) = files.ek_certificate {
+        collection.insert(Label::TpmEkCertificate, der(&certificate)?)?;
+    }
+    if let Some(log) = files.event_log {
+        collection.insert(Label::FirmwareEventLog, log)?;
+    }
+    let packed = collection.encode();
+    // An envelope nobody could read back is refused here, where its maker can still do something about it.
+    Collection::decode(&packed)?;
+    Ok(packed)
+}
+
+fn is_pem(bytes: &[u8]) -> bool {
+    bytes.windows(11).take(4096).any(|window| window == b"-----BEGIN ")
+}
+
+fn der(certificate: &[u8]) -> Result<Vec<u8>, PackError> {
+    let refuse = |cause: String| PackError::EkCertificate { cause };
+    if is_pem(certificate) {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).map_err(|error| refuse(error.to_string()))?;
+        return Ok(pem.contents);
+    }
+    trim_padding(certificate).map(<[u8]>::to_vec).map_err(|error: TrimError| refuse(error.to_string()))
+}

@@ -1,0 +1,100 @@
+//! What a node believes of its domain, and why: the signed policy repository under a pinned root, and the keys that
+//! follow from its keyset. Nothing else is a source of keys, the broker's TLS key included.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey};
+use touchstone_policies::keyset::Job;
+use touchstone_policies::{LoadOptions, PolicyError, PolicySet};
+
+use crate::client::{BrokerClient, Endpoint, pinned_config};
+use crate::follow::{FollowConfig, Follower};
+
+/// A domain's policy and keys, as loaded at one moment.
+pub struct DomainTrust {
+    /// The policy, verified whole.
+    pub policy: PolicySet,
+    /// Keys that sign authorizations.
+    pub authorization_keys: KeyRing,
+    /// Keys that sign trust states and the broker's time.
+    pub trust_state_keys: KeyRing,
+    tls: Arc<ClientConfig>,
+}
+
+/// Why a domain cannot be believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The pinned root could not be read.
+    #[error("pinned root {path}: {cause}")]
+    Root {
+        /// Which file.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The policy repository.
+    #[error("policy repository: {0}")]
+    Policy(#[from] PolicyError),
+    /// The keyset.
+    #[error("keyset: {0}")]
+    Keyset(#[from] KeyRingError),
+    /// The repository is another domain's.
+    #[error("the policy repository is of domain {found:?}, expected {expected:?}")]
+    Domain {
+        /// As configured.
+        expected: String,
+        /// As signed.
+        found: String,
+    },
+    /// TLS.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl DomainTrust {
+    /// Loads the repository in `repository` under the root in the file `root`, judged at `now` (Unix seconds).
+    ///
+    /// # Errors
+    /// [`TrustError`]; then nothing of the domain is believed.
+    pub async fn load(repository: &Path, root: &Path, domain: &str, now: i64) -> Result<Self, TrustError> {
+        let root_bytes =
+            std::fs::read(root).map_err(|cause| TrustError::Root { path: root.display().to_string(), cause })?;
+        let options = LoadOptions { root: Some(root_bytes), ..LoadOptions::default() };
+        let policy = touchstone_policies::load(repository, options, now).await?;
+        if policy.domain != domain {
+            return Err(TrustError::Domain { expected: domain.to_owned(), found: policy.domain });
+        }
+        let ring = |job| {
+            KeyRing::new(policy.keyset.entries(job).map(|entry| TrustedKey {
+                key: entry.key.clone(),
+                not_before: entry.not_before,
+                not_after: entry.not_after,
+            }))
+        };
+        let (authorization_keys, trust_state_keys) = (ring(Job::Authorization)?, ring(Job::TrustState)?);
+        let pins: Vec<_> = policy.keyset.keys(Job::Tls, now).cloned().collect();
+        let tls = pinned_config(&pins)?;
+        Ok(Self { policy, authorization_keys, trust_state_keys, tls })
+    }
+
+    /// A client for the domain's brokers, pinned to the keyset.
+    #[must_use]
+    pub fn client(&self, brokers: Vec<Endpoint>) -> BrokerClient {
+        BrokerClient::new(brokers, Arc::clone(&self.tls))
+    }
+
+    /// Starts following the domain's trust state.
+    #[must_use]
+    pub fn follow(&self, brokers: Vec<Endpoint>, subscriber: String) -> Follower {
+        let config = FollowConfig {
+            domain: self.policy.domain.clone(),
+            subscriber,
+            keys: self.trust_state_keys.clone(),
+            skew_ms: self.policy.settings.timers.skew_ms,
+        };
+        Follower::start(self.client(brokers), config)
+    }
+}

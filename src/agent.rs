@@ -1,0 +1,165 @@
+//! `touchstone agent`: the agent on a node.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use crate::output::CommandResult;
+#[cfg(not(feature = "tpm"))]
+use crate::output::Failure;
+
+/// Attest this node, keep re-attesting, hold its authorization.
+#[derive(ClapArgs)]
+#[command(after_help = "Example agent.toml:\n  \
+    brokers = [\"https://broker.example:8443\"]\n  \
+    domain = \"demo.example\"\n  \
+    policy = \"/srv/touchstone/policy\"\n  \
+    policy_root = \"/etc/touchstone/root.json\"\n  \
+    state_dir = \"/var/lib/touchstone\"\n  \
+    socket = \"/run/touchstone/agent.sock\"\n  \
+    [tpm]\n  \
+    tcti = \"device:/dev/tpmrm0\"")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until stopped; says in what state the node is: trusted, stale, unreachable, refused
+    Run {
+        /// agent.toml
+        #[arg(long)]
+        config: PathBuf,
+        /// One JSON object an event on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a running agent for its state (exit code 0 only when trusted)
+    Status {
+        /// The agent's socket
+        #[arg(long)]
+        socket: PathBuf,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a running agent present its authorization with a proof of possession
+    #[command(after_help = "Prints {\"authorization\", \"proof\"} for a guard's POST /decide.")]
+    Present {
+        /// The agent's socket
+        #[arg(long)]
+        socket: PathBuf,
+        /// The guard's id
+        #[arg(long)]
+        audience: String,
+        /// The guard's challenge (hexadecimal)
+        #[arg(long)]
+        challenge: String,
+        /// bootstrap, execute, release, delegate or administer
+        #[arg(long)]
+        action: String,
+        /// What it is done to
+        #[arg(long)]
+        resource: String,
+    },
+}
+
+/// Runs the subcommand.
+#[cfg(not(feature = "tpm"))]
+pub fn run(args: Args) -> CommandResult {
+    let Args { command: Command::Run { .. } | Command::Status { .. } | Command::Present { .. } } = args;
+    Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`"))
+}
+
+/// Runs the subcommand.
+#[cfg(feature = "tpm")]
+pub fn run(args: Args) -> CommandResult {
+    with_tpm::run(args.command)
+}
+
+#[cfg(feature = "tpm")]
+mod with_tpm {
+    use std::path::Path;
+
+    use touchstone_attest::agent::config::AgentConfig;
+    use touchstone_attest::agent::socket::{self, Request, Response};
+    use touchstone_attest::agent::{self, AgentEvent};
+
+    use super::Command;
+    use crate::output::{CommandResult, Failure, Outcome};
+    use crate::{output, runtime};
+
+    pub(super) fn run(command: Command) -> CommandResult {
+        match command {
+            Command::Run { config, json } => {
+                output::tracing_to_stderr();
+                let config = AgentConfig::load(&config)?;
+                let tell = move |event: AgentEvent| tell(&event, json);
+                runtime::block_on(agent::run(config, tell, runtime::stopped()))??;
+                Ok(Outcome::Done)
+            }
+            Command::Status { socket, json } => status(&socket, json),
+            Command::Present { socket, audience, challenge, action, resource } => {
+                let request = Request::Present { audience, challenge, action, resource };
+                match ask(&socket, &request)? {
+                    Response::Error { error } => {
+                        output::json(&serde_json::json!({ "error": error }));
+                        Ok(Outcome::Refused)
+                    }
+                    answer => {
+                        output::json(&serde_json::to_value(answer)?);
+                        Ok(Outcome::Done)
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(socket: &Path, request: &Request) -> Result<Response, Failure> {
+        runtime::block_on(socket::ask(socket, request))?.map_err(|error| {
+            Failure::new(format!("{}: {error}", socket.display())).hint("is `touchstone agent run` running?")
+        })
+    }
+
+    fn status(socket: &Path, json: bool) -> CommandResult {
+        let Response::Status(status) = ask(socket, &Request::Status)? else {
+            return Err(Failure::new("the agent gave no status"));
+        };
+        let word = status.get("state").and_then(|state| state.as_str()).unwrap_or("unknown").to_owned();
+        if json {
+            output::json(&status);
+        } else {
+            println!("{word}");
+            for reason in status.get("reasons").and_then(|reasons| reasons.as_array()).into_iter().flatten() {
+                println!("  {}", reason.as_str().unwrap_or_default());
+            }
+            if let Some(because) = status.get("because").and_then(|because| because.as_str()) {
+                println!("  {because}");
+            }
+        }
+        Ok(if word == "trusted" { Outcome::Done } else { Outcome::Refused })
+    }
+
+    fn tell(event: &AgentEvent, json: bool) {
+        if json {
+            output::json(&serde_json::to_value(event).unwrap_or_default());
+            return;
+        }
+        match event {
+            AgentEvent::Ready { ak_name } => println!("ready: attestation key {ak_name}"),
+            AgentEvent::Granted { bytes, took_ms, node, .. } => {
+                println!("authorized as {node}: {bytes} bytes, {took_ms} ms");
+            }
+            AgentEvent::Refused { reasons, .. } => {
+                println!("refused:");
+                for reason in reasons {
+                    println!("  {reason}");
+                }
+            }
+            AgentEvent::Unreachable { because, retry_ms } => println!("unreachable: {because}; again in {retry_ms} ms"),
+            AgentEvent::Standing { standing } => println!("state: {}", standing.word()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Value, json};
+use touchstone_attest::pack::{self, Files};
+use touchstone_evidence::collection::{Collection, Label, Profile};
+use touchstone_evidence::pcr_values;
+use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::tpm::algorithm::HashAlg;
+use touchstone_verifier::tpm::attest::Attest;
+
+use crate::output::{self, CommandResult, Failure, Outcome};
+
+/// Collect evidence from this machine, pack other tools' files, explain an envelope.
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Quote this machine's TPM over a raw nonce: for reference values, an inventory, an offline verdict
+    #[command(after_help = "Example:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence")]
+    Collect(CollectArgs),
+    /// Pack files written by tpm2-tools and the like into unbound evidence
+    #[command(after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
+        touchstone evidence pack --tpm-quote quote.msg --tpm-signature quote.sig --tpm-pcrs quote.pcrs \\\n    \
+        --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence")]
+    Pack(PackArgs),
+    /// Explain an envelope in words
+    Show {
+        /// The envelope
+        evidence: PathBuf,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(ClapArgs)]
+struct CollectArgs {
+    /// TSS TCTI string
+    #[arg(long, default_value = "device:/dev/tpmrm0")]
+    tcti: String,
+    /// The nonce, hexadecimal, at most 32 bytes
+    #[arg(long)]
+    nonce: String,
+    /// Where the agent keeps its attestation key; one is made if there is none
+    #[arg(long, default_value = "/var/lib/touchstone")]
+    state_dir: PathBuf,
+    /// The firmware's event log
+    #[arg(long, default_value = touchstone_attest::logs::FIRMWARE_LOG)]
+    event_log: PathBuf,
+    /// Registers to quote, in the sha256 bank
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,5,6,7,8,9,11,14")]
+    registers: Vec<u8>,
+    /// Where to write the envelope
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+#[derive(ClapArgs)]
+struct PackArgs {
+    /// TPMS_ATTEST or TPM2B_ATTEST
+    #[arg(long)]
+    tpm_quote: PathBuf,
+    /// TPMT_SIGNATURE
+    #[arg(long)]
+    tpm_signature: PathBuf,
+    /// The attestation key: TPM2B_PUBLIC, TPMT_PUBLIC or PEM
+    #[arg(long)]
+    tpm_ak: PathBuf,
+    /// Register values: JSON {"sha256":{"0":"hex"}}, the tpm2-tools pcr file, or tpm2_pcrread text
+    #[arg(long)]
+    tpm_pcrs: PathBuf,
+    /// Endorsement key certificate (DER or PEM)
+    #[arg(long)]
+    ek_cert: Option<PathBuf>,
+    /// The firmware's event log
+    #[arg(long)]
+    event_log: Option<PathBuf>,
+    /// Where to write the envelope
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    match args.command {
+        Command::Collect(args) => collect(&args),
+        Command::Pack(args) => {
+            let files = Files {
+                tpm_quote: output::read(&args.tpm_quote)?,
+                tpm_signature: output::read(&args.tpm_signature)?,
+                tpm_ak: output::read(&args.tpm_ak)?,
+                tpm_pcrs: output::read(&args.tpm_pcrs)?,
+                ek_certificate: args.ek_cert.as_deref().map(output::read).transpose()?,
+                event_log: args.event_log.as_deref().map(output::read).transpose()?,
+            };
+            output::write(&args.output, &pack::pack(files)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::Show { evidence, json } => show(&output::read(&evidence)?, json),
+    }
+}
+
+#[cfg(not(feature = "tpm"))]
+fn collect(_args: &CollectArgs) -> CommandResult {
+    Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`, or pack tpm2-tools' files"))
+}
+
+#[cfg(feature = "tpm")]
+fn collect(args: &CollectArgs) -> CommandResult {
+    use touchstone_attest::agent::attester::Attester;
+    use touchstone_attest::agent::config::TpmConfig;
+    use touchstone_attest::agent::state::StateDir;
+    const SHA256: u16 = 0x000b;
+
+    let nonce = hex::decode(&args.nonce).map_err(|error| Failure::new(format!("--nonce: {error}")))?;
+    if nonce.is_empty() || nonce.len() > 32 {
+        return Err(Failure::new(format!("--nonce: expected 1 to 32 bytes, found {}", nonce.len())));
+    }
+    let state = StateDir::open(&args.state_dir)?;
+    let selection = [(SHA256, args.registers.clone())];
+    let config = TpmConfig { tcti: args.tcti.clone(), ..TpmConfig::default() };
+    let mut attester = Attester::open(&config, &state, &[(SHA256, vec![0])])?;
+    let log = args.event_log.exists().then_some(args.event_log.as_path());
+    if log.is_none() {
+        eprintln!("note: {} is not there; the evidence has no event log", args.event_log.display());
+    }
+    let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log)?;
+    output::write(&args.output, &evidence)?;
+    Ok(Outcome::Done)
+}
+
+fn show(bytes: &[u8], as_json: bool) -> CommandResult {
+    let collection = Collection::decode(bytes)?;
+    let document = explain(&collection);
+    if as_json {
+        output::json(&document);
+        return Ok(Outcome::Done);
+    }
+    let binding = if collection.profile() == Profile::Bound { "bound to a session" } else { "unbound: raw nonce" };
+    println!("evidence ({binding}), {} bytes", bytes.len());
+    for (label, record) in collection.records() {
+        println!("  {:<34} {:>7} bytes", label.as_str(), record.len());
+    }
+    for line in document.get("lines").and_then(Value::as_array).into_iter().flatten() {
+        println!("{}", line.as_str().unwrap_or_default());
+    }
+    Ok(Outcome::Done)
+}
+
+/// What is in an envelope, unverified: for people who want to see, never for a decision.
+fn explain(collection: &Collection) -> Value {
+    let mut lines = Vec::new();
+    let mut document = json!({
+        "profile": collection.profile().uri(),
+        "records": collection.records().map(|(label, bytes)| json!({
+            "label": label.as_str(), "media_type": label.media_type(), "bytes": bytes.len(),
+        })).collect::<Vec<_>>(),
+    });
+    if let Some(Ok(attest)) = collection.get(Label::TpmQuote).map(Attest::parse) {
+        let clock = attest.clock;
+        lines.push(format!(
+            "quote: qualifying data {}, reset {} restart {}, clock {} ms{}",
+            hex::encode(attest.extra_data),
+            clock.reset_count,
+            clock.restart_count,
+            clock.clock,
+            if clock.safe { "" } else { " (not safe)" }
+        ));
+        if let Ok(quote) = attest.quote() {
+            lines.push(format!("  registers {}", quote.selection));
+            if let Some(object) = document.as_object_mut() {
+                object.insert(
+                    "quote".into(),
+                    json!({
+                        "qualifying_data": hex::encode(attest.extra_data),
+                        "registers": quote.selection.to_string(),
+                        "pcr_digest": hex::encode(quote.pcr_digest),
+                        "reset_count": clock.reset_count,
+                        "restart_count": clock.restart_count,
+                    }),
+                );
+            }
+        }
+    }
+    if let Some(Ok(values)) = collection.get(Label::TpmPcrValues).map(pcr_values::decode) {
+        for ((bank, index), value) in &values {
+            let bank = HashAlg::from_tpm(*bank).map_or("?", HashAlg::name);
+            lines.push(format!("  {bank} {index:>2}  {}", hex::encode(value)));
+        }
+    }
+    if let Some(bytes) = collection.get(Label::FirmwareEventLog) {
+        match EventLog::parse(bytes) {
+            Ok(log) => {
+                lines.push(format!("event log: {} events", log.events().len()));
+                let events: Vec<_> = log
+                    .events()
+                    .iter()
+                    .map(|event| {
+                        lines.push(format!("  {:>3}  PCR {:>2}  {}", event.index, event.pcr, event.describe()));
+                        json!({ "index": event.index, "pcr": event.pcr, "description": event.describe() })
+                    })
+                    .collect();
+                if let Some(object) = document.as_object_mut() {
+                    object.insert("events".into(), events.into());
+                }
+            }
+            Err(error) => lines.push(format!("event log: {error}")),
+        }
+    }
+    if let Some(object) = document.as_object_mut() {
+        object.insert("lines".into(), lines.into());
+    }
+    document
+}

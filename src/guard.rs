@@ -1,0 +1,112 @@
+//! `touchstone guard`: a small enforcer on the trust-state stream.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args as ClapArgs, Subcommand};
+use touchstone_attest::client::Endpoint;
+use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, router};
+use touchstone_attest::trust::DomainTrust;
+
+use crate::output::{CommandResult, Failure, Outcome};
+use crate::{clock, output, runtime};
+
+/// Let pass only who shows a valid authorization and proves to hold its key.
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until stopped
+    #[command(after_help = "Example:\n  touchstone guard run --id db-proxy --domain demo.example \\\n    \
+        --broker https://127.0.0.1:8443 --policy ./repo --root ./root.json\n\n\
+        POST /challenge gives a challenge; POST /decide takes {authorization, proof, challenge, action, resource}\n\
+        and answers 200 or 403 with every reason.")]
+    Run(RunArgs),
+}
+
+#[derive(ClapArgs)]
+struct RunArgs {
+    /// This guard's id; proofs of possession must be made for it
+    #[arg(long)]
+    id: String,
+    /// The trust domain
+    #[arg(long)]
+    domain: String,
+    /// Brokers, https://host:port (repeatable)
+    #[arg(long = "broker", required = true)]
+    brokers: Vec<String>,
+    /// The policy repository
+    #[arg(long)]
+    policy: PathBuf,
+    /// The root.json that is trusted
+    #[arg(long)]
+    root: PathBuf,
+    /// Where to listen; loopback only
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// One JSON object an event on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    let Command::Run(args) = args.command;
+    output::tracing_to_stderr();
+    if !args.listen.ip().is_loopback() {
+        return Err(Failure::new(format!("{} is not a loopback address", args.listen))
+            .hint("a guard speaks plain HTTP to services of its own machine"));
+    }
+    runtime::block_on(serve(args))??;
+    Ok(Outcome::Done)
+}
+
+async fn serve(args: RunArgs) -> Result<(), Failure> {
+    let brokers = args.brokers.iter().map(|broker| Endpoint::parse(broker)).collect::<Result<Vec<_>, _>>()?;
+    let trust = DomainTrust::load(&args.policy, &args.root, &args.domain, clock::now()).await?;
+    let config = GuardConfig {
+        id: args.id.clone(),
+        domain: args.domain,
+        keys: trust.authorization_keys.clone(),
+        skew_ms: trust.policy.settings.timers.skew_ms,
+        window_ms: trust.policy.settings.timers.freshness_window_ms,
+    };
+    let guard = Arc::new(Guard::new(config, trust.follow(brokers, args.id)));
+    let json = args.json;
+    let tell: Arc<dyn Fn(GuardEvent) + Send + Sync> = Arc::new(move |event| tell(&event, json));
+
+    let listener = tokio::net::TcpListener::bind(args.listen).await?;
+    let address = listener.local_addr()?;
+    if json {
+        output::json(&serde_json::json!({ "event": "listening", "address": address.to_string() }));
+    } else {
+        println!("listening on http://{address}");
+    }
+    let service = GuardService { guard: Arc::clone(&guard), tell: Arc::clone(&tell) };
+    let server = async { axum::serve(listener, router(service)).await };
+    tokio::select! {
+        served = server => Ok(served?),
+        () = guard.watch(move |event| tell(event)) => Err(Failure::new("the trust-state stream ended for good")),
+        () = runtime::stopped() => Ok(()),
+    }
+}
+
+fn tell(event: &GuardEvent, json: bool) {
+    if json {
+        output::json(&serde_json::to_value(event).unwrap_or_default());
+        return;
+    }
+    match event {
+        GuardEvent::Following { epoch } => println!("following the trust state at epoch {epoch}"),
+        GuardEvent::Allowed { subject, scope, .. } => println!("allowed: {subject} may {scope}"),
+        GuardEvent::Denied { reasons, .. } => println!("denied: {}", reasons.join("; ")),
+        GuardEvent::Withdrawn { subject, reasons, epoch, .. } => {
+            println!("withdrawn at epoch {epoch}: {subject}: {}", reasons.join("; "));
+        }
+    }
+}
