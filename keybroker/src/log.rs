@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use touchstone_cose::cbor::{self, Limits, Value};
-use touchstone_ledger::tree::{Frontier, Hash, NodeId, NodeSource, TreeError, inclusion_proof, leaf_hash};
+use touchstone_ledger::tree::{Frontier, Hash, NodeId, NodeSource, TreeError, leaf_hash};
 use touchstone_store::{Batch, KeyError, RowFault, Store, StoreError};
 
 use crate::rows;
@@ -156,12 +156,10 @@ impl LogEdge {
         }
     }
 
-    /// The way from entry `index` to the root.
-    ///
-    /// # Errors
-    /// [`LogError::Tree`]
-    pub fn path(&self, index: u64, store: &dyn Store) -> Result<Vec<Hash>, LogError> {
-        Ok(inclusion_proof(index, self.frontier.size(), &Cached { cache: &self.cache, below: &Stored(store) })?)
+    /// The hashes of the ledger: the newest from memory, the others from the store.
+    #[must_use]
+    pub fn source<'a>(&'a self, store: &'a dyn Store) -> impl NodeSource + 'a {
+        Cached { cache: &self.cache, below: Stored(store) }
     }
 
     fn torn(&self, stored: Option<LogHead>) -> LogError {
@@ -279,7 +277,7 @@ impl Cache {
 
 struct Cached<'a> {
     cache: &'a Cache,
-    below: &'a Stored<'a>,
+    below: Stored<'a>,
 }
 
 impl NodeSource for Cached<'_> {
@@ -290,7 +288,7 @@ impl NodeSource for Cached<'_> {
 
 #[cfg(test)]
 mod tests {
-    use touchstone_ledger::tree::{root_from_inclusion, verify_inclusion};
+    use touchstone_ledger::tree::{inclusion_proof, root_from_inclusion, verify_inclusion};
     use touchstone_store::RedbStore;
 
     use super::*;
@@ -320,7 +318,7 @@ mod tests {
         assert_eq!(head(&store).unwrap(), Some(edge.head()));
         assert_eq!(entries(&store, 1, 2).unwrap(), [b"one".to_vec(), b"two".to_vec()]);
         for (index, entry) in [b"genesis".as_slice(), b"one", b"two", b"three"].iter().enumerate() {
-            let path = again.path(index as u64, &store).unwrap();
+            let path = inclusion_proof(index as u64, 4, &again.source(&store)).unwrap();
             let root = again.head().root;
             verify_inclusion(&leaf_hash(entry), index as u64, 4, &path, &root).unwrap();
             assert_eq!(root_from_inclusion(&leaf_hash(entry), index as u64, 4, &path), Ok(root));
@@ -339,7 +337,7 @@ mod tests {
         assert!(edge.cache.levels.iter().all(|level| level.hashes.len() <= CACHED_HASHES));
         let LogHead { size, root } = edge.head();
         for index in [0, 1, 1_023, 1_024, size - 1] {
-            let path = edge.path(index, &store).unwrap();
+            let path = inclusion_proof(index, size, &edge.source(&store)).unwrap();
             verify_inclusion(&leaf_hash(many[index as usize]), index, size, &path, &root).unwrap();
         }
     }
