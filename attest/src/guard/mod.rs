@@ -5,6 +5,7 @@
 //! once. The rest of the node's enforcement (`touchstone exec`, hooks) is built on this in part 5 of the plan.
 
 mod challenge;
+pub mod client;
 mod service;
 
 pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};

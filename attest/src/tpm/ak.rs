@@ -172,12 +172,14 @@ impl Tpm {
     /// [`TpmError::AuthorizationRequired`] when the endorsement hierarchy has a password.
     pub fn create_ak(&mut self, ek: &EndorsementKey, algorithm: AkAlgorithm) -> Result<AkBlob, TpmError> {
         let template = algorithm.template()?;
-        let made = self.with_authorized_ek(ek, |tpm, parent, session| {
-            tpm.ctx
-                .execute_with_session(Some(session), |ctx| {
-                    ctx.create(parent, template, None, None, None, None)
-                })
-                .map_err(failed("TPM2_Create"))
+        let made = self.operation(|tpm| {
+            tpm.with_authorized_ek(ek, |tpm, parent, session| {
+                tpm.ctx
+                    .execute_with_session(Some(session), |ctx| {
+                        ctx.create(parent, template, None, None, None, None)
+                    })
+                    .map_err(failed("TPM2_Create"))
+            })
         })?;
         Ok(AkBlob {
             ek_name: ek.name().to_vec(),
@@ -200,29 +202,31 @@ impl Tpm {
         suitable(&public)?;
         let private = Private::try_from(blob.private.as_slice())
             .map_err(|_| TpmError::BlobRejected("its private area is too long"))?;
-        self.with_authorized_ek(ek, |tpm, parent, session| {
-            let key = tpm
-                .ctx
-                .execute_with_session(Some(session), |ctx| ctx.load(parent, private, public))
-                .map_err(|e| match kind(&e) {
-                    Some(Kind::Integrity | Kind::Size | Kind::Insufficient | Kind::Binding) => {
-                        TpmError::BlobRejected("the TPM does not know it as its own")
-                    }
-                    _ => failed("TPM2_Load")(e),
-                })?;
-            tpm.flushing(key.into(), |tpm| {
-                let name = tpm
+        self.operation(|tpm| {
+            tpm.with_authorized_ek(ek, |tpm, parent, session| {
+                let key = tpm
                     .ctx
-                    .tr_get_name(key.into())
-                    .map_err(failed("Esys_TR_GetName"))?
-                    .value()
-                    .to_vec();
-                let place = tpm.save(key)?;
-                Ok(Ak {
-                    place,
-                    ek: ek.place().clone(),
-                    public: blob.public.clone(),
-                    name,
+                    .execute_with_session(Some(session), |ctx| ctx.load(parent, private, public))
+                    .map_err(|e| match kind(&e) {
+                        Some(Kind::Integrity | Kind::Size | Kind::Insufficient | Kind::Binding) => {
+                            TpmError::BlobRejected("the TPM does not know it as its own")
+                        }
+                        _ => failed("TPM2_Load")(e),
+                    })?;
+                tpm.flushing(key.into(), |tpm| {
+                    let name = tpm
+                        .ctx
+                        .tr_get_name(key.into())
+                        .map_err(failed("Esys_TR_GetName"))?
+                        .value()
+                        .to_vec();
+                    let place = tpm.save(key)?;
+                    Ok(Ak {
+                        place,
+                        ek: ek.place().clone(),
+                        public: blob.public.clone(),
+                        name,
+                    })
                 })
             })
         })
@@ -234,7 +238,9 @@ impl Tpm {
     /// [`TpmError::KeyLost`] when there is no key at this handle, [`TpmError::KeyUnsuitable`] when it is no restricted
     /// signing key that cannot leave the TPM.
     pub fn ak_at(&mut self, ek: &EndorsementKey, handle: u32) -> Result<Ak, TpmError> {
-        let (_, name, public) = self.open_persistent(handle)?.ok_or(TpmError::KeyLost)?;
+        let (_, name, public) = self
+            .operation(|tpm| tpm.open_persistent(handle))?
+            .ok_or(TpmError::KeyLost)?;
         suitable(&public)?;
         let place = Place::Persistent(handle, name.clone());
         let public = public.marshall().map_err(failed("TPMT_PUBLIC"))?;

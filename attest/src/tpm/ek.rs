@@ -146,6 +146,14 @@ impl Tpm {
     /// [`TpmError::NoEndorsementKey`] when the TPM cannot make it, [`TpmError::AuthorizationRequired`] when the
     /// endorsement hierarchy has a password.
     pub fn endorsement_key(&mut self, kind: EkKind) -> Result<EndorsementKey, TpmError> {
+        match self.operation(|tpm| tpm.find_endorsement_key(kind)) {
+            // This is everybody's first operation. Slots that a killed user left full are freed by the next one.
+            Err(TpmError::OutOfSlots { .. }) => self.operation(|tpm| tpm.find_endorsement_key(kind)),
+            found => found,
+        }
+    }
+
+    fn find_endorsement_key(&mut self, kind: EkKind) -> Result<EndorsementKey, TpmError> {
         let template = kind.template()?;
         let mut found = None;
         for &handle in kind.persistent_handles() {
@@ -211,7 +219,7 @@ impl Tpm {
     /// [`TpmError::CertificateMalformed`] when the index holds something else.
     pub fn ek_certificate(&mut self, kind: EkKind) -> Result<Option<Vec<u8>>, TpmError> {
         let index = kind.certificate_index();
-        let Some(mut bytes) = self.nv_read_all(index)? else {
+        let Some(mut bytes) = self.operation(|tpm| tpm.nv_read_all(index))? else {
             return Ok(None);
         };
         let malformed = |problem| TpmError::CertificateMalformed { index, problem };

@@ -46,14 +46,16 @@ impl Tpm {
     pub fn quote(&mut self, ak: &Ak, selection: &Selection, qualifying: &[u8]) -> Result<Attestation, TpmError> {
         let selection = to_tpm(selection)?;
         let qualifying = data(qualifying)?;
-        self.with_key(ak.ek(), |tpm, salt| {
-            tpm.with_key(ak.place(), |tpm, key| {
-                tpm.with_session(salt, SessionType::Hmac, |tpm, session| {
-                    tpm.ctx
-                        .execute_with_session(Some(session), |ctx| {
-                            ctx.quote(key, qualifying, SignatureScheme::Null, selection)
-                        })
-                        .map_err(failed("TPM2_Quote"))
+        self.operation(|tpm| {
+            tpm.with_key(ak.ek(), |tpm, salt| {
+                tpm.with_key(ak.place(), |tpm, key| {
+                    tpm.with_session(salt, SessionType::Hmac, |tpm, session| {
+                        tpm.ctx
+                            .execute_with_session(Some(session), |ctx| {
+                                ctx.quote(key, qualifying, SignatureScheme::Null, selection)
+                            })
+                            .map_err(failed("TPM2_Quote"))
+                    })
                 })
             })
         })
@@ -66,18 +68,20 @@ impl Tpm {
     /// [`TpmError::KeyLost`] after a TPM reset (make both keys anew).
     pub fn certify(&mut self, key: &SessionKey, ak: &Ak, qualifying: &[u8; 32]) -> Result<Attestation, TpmError> {
         let qualifying = data(qualifying)?;
-        self.with_key(ak.ek(), |tpm, salt| {
-            tpm.with_key(ak.place(), |tpm, signer| {
-                tpm.with_key(key.place(), |tpm, object| {
-                    tpm.with_session(salt, SessionType::Hmac, |tpm, session| {
-                        // The session key's own authorization is its ADMIN role: the empty secret, because
-                        // adminWithPolicy is clear.
-                        let sessions = (Some(AuthSession::Password), Some(session), None);
-                        tpm.ctx
-                            .execute_with_sessions(sessions, |ctx| {
-                                ctx.certify(object.into(), signer, qualifying, SignatureScheme::Null)
-                            })
-                            .map_err(failed("TPM2_Certify"))
+        self.operation(|tpm| {
+            tpm.with_key(ak.ek(), |tpm, salt| {
+                tpm.with_key(ak.place(), |tpm, signer| {
+                    tpm.with_key(key.place(), |tpm, object| {
+                        tpm.with_session(salt, SessionType::Hmac, |tpm, session| {
+                            // The session key's own authorization is its ADMIN role: the empty secret, because
+                            // adminWithPolicy is clear.
+                            let sessions = (Some(AuthSession::Password), Some(session), None);
+                            tpm.ctx
+                                .execute_with_sessions(sessions, |ctx| {
+                                    ctx.certify(object.into(), signer, qualifying, SignatureScheme::Null)
+                                })
+                                .map_err(failed("TPM2_Certify"))
+                        })
                     })
                 })
             })
@@ -100,25 +104,27 @@ impl Tpm {
     ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
         let blob = IdObject::try_from(credential_blob).map_err(|_| TpmError::CredentialRejected)?;
         let secret = EncryptedSecret::try_from(encrypted_secret).map_err(|_| TpmError::CredentialRejected)?;
-        self.with_key(ak.place(), |tpm, activated| {
-            tpm.with_authorized_ek(ek, |tpm, key, session| {
-                // The endorsement key's session also encrypts the answer on its way to us.
-                let sessions = (Some(AuthSession::Password), Some(session), None);
-                tpm.ctx
-                    .execute_with_sessions(sessions, |ctx| ctx.activate_credential(activated, key, blob, secret))
-                    .map(|digest| Zeroizing::new(digest.value().to_vec()))
-                    .map_err(|e| match kind(&e) {
-                        Some(
-                            Kind::Integrity
-                            | Kind::Size
-                            | Kind::Insufficient
-                            | Kind::Value
-                            | Kind::EccPoint
-                            | Kind::Failure
-                            | Kind::Type,
-                        ) => TpmError::CredentialRejected,
-                        _ => failed("TPM2_ActivateCredential")(e),
-                    })
+        self.operation(|tpm| {
+            tpm.with_key(ak.place(), |tpm, activated| {
+                tpm.with_authorized_ek(ek, |tpm, key, session| {
+                    // The endorsement key's session also encrypts the answer on its way to us.
+                    let sessions = (Some(AuthSession::Password), Some(session), None);
+                    tpm.ctx
+                        .execute_with_sessions(sessions, |ctx| ctx.activate_credential(activated, key, blob, secret))
+                        .map(|digest| Zeroizing::new(digest.value().to_vec()))
+                        .map_err(|e| match kind(&e) {
+                            Some(
+                                Kind::Integrity
+                                | Kind::Size
+                                | Kind::Insufficient
+                                | Kind::Value
+                                | Kind::EccPoint
+                                | Kind::Failure
+                                | Kind::Type,
+                            ) => TpmError::CredentialRejected,
+                            _ => failed("TPM2_ActivateCredential")(e),
+                        })
+                })
             })
         })
     }

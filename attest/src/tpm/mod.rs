@@ -110,7 +110,7 @@ impl Tpm {
     /// Whether a resource manager (the kernel's or tabrmd) clears up after dead users. Without one a TPM has one user
     /// at a time, so that what is left in it is ours.
     fn is_managed(&self) -> bool {
-        !self.tcti.starts_with("swtpm")
+        self.tcti.starts_with("tabrmd") || self.tcti.starts_with("device:/dev/tpmrm")
     }
 
     /// Flushes every transient object and session in the TPM.

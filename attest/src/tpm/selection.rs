@@ -67,10 +67,12 @@ impl super::Tpm {
     /// [`TpmError::BankAbsent`] when the TPM has not allocated a bank.
     pub fn pcr_values(&mut self, selection: &Selection) -> Result<Vec<BankValues>, TpmError> {
         to_tpm(selection)?;
-        selection
-            .iter()
-            .map(|(algorithm, pcrs)| self.bank_values(*algorithm, pcrs))
-            .collect()
+        self.operation(|tpm| {
+            selection
+                .iter()
+                .map(|(algorithm, pcrs)| tpm.bank_values(*algorithm, pcrs))
+                .collect()
+        })
     }
 
     /// One answer of TPM2_PCR_Read holds at most eight values; the rest is asked for again.

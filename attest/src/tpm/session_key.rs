@@ -75,18 +75,19 @@ impl Tpm {
     /// [`TpmError::SelectionInvalid`], or what the TPM refuses.
     pub fn create_session_key(&mut self, ek: &EndorsementKey, registers: &Selection) -> Result<SessionKey, TpmError> {
         let registers = to_tpm(registers)?;
-        let policy = self.pcr_policy(&registers)?;
-        let template = signing_template(policy)?;
         let ek = ek.place().clone();
-        self.with_key(&ek, |tpm, salt| {
-            tpm.with_null_primary(|tpm, parent| tpm.make(salt, parent, template))
-        })
-        .map(|made| SessionKey {
-            place: made.0,
-            public: made.1,
-            name: made.2,
-            point: made.3,
+        let (place, public, name, point) = self.operation(|tpm| {
+            let template = signing_template(tpm.pcr_policy(&registers)?)?;
+            tpm.with_key(&ek, |tpm, salt| {
+                tpm.with_null_primary(|tpm, parent| tpm.make(salt, parent, template))
+            })
+        })?;
+        Ok(SessionKey {
+            place,
             ek,
+            public,
+            name,
+            point,
             registers,
         })
     }
@@ -97,18 +98,20 @@ impl Tpm {
     /// [`TpmError::PolicyCheckFailed`] when one of its registers has changed, [`TpmError::KeyLost`] after a TPM reset.
     pub fn session_sign(&mut self, key: &SessionKey, digest: &[u8; 32]) -> Result<[u8; 64], TpmError> {
         let digest = Digest::try_from(digest.as_slice()).map_err(failed("digest"))?;
-        let signature = self.with_key(&key.ek, |tpm, salt| {
-            tpm.with_key(&key.place, |tpm, signer| {
-                tpm.with_session(salt, SessionType::Policy, |tpm, session| {
-                    tpm.policy_pcr(session, &key.registers)?;
-                    tpm.ctx
-                        .execute_with_session(Some(session), |ctx| {
-                            ctx.sign(signer, digest, SignatureScheme::Null, no_ticket()?)
-                        })
-                        .map_err(|e| match kind(&e) {
-                            Some(Kind::PolicyFail | Kind::PcrChanged) => TpmError::PolicyCheckFailed,
-                            _ => failed("TPM2_Sign")(e),
-                        })
+        let signature = self.operation(|tpm| {
+            tpm.with_key(&key.ek, |tpm, salt| {
+                tpm.with_key(&key.place, |tpm, signer| {
+                    tpm.with_session(salt, SessionType::Policy, |tpm, session| {
+                        tpm.policy_pcr(session, &key.registers)?;
+                        tpm.ctx
+                            .execute_with_session(Some(session), |ctx| {
+                                ctx.sign(signer, digest, SignatureScheme::Null, no_ticket()?)
+                            })
+                            .map_err(|e| match kind(&e) {
+                                Some(Kind::PolicyFail | Kind::PcrChanged) => TpmError::PolicyCheckFailed,
+                                _ => failed("TPM2_Sign")(e),
+                            })
+                    })
                 })
             })
         })?;
