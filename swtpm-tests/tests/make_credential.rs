@@ -1,5 +1,6 @@
 //! Credentials made in software, opened by a real software TPM: for each endorsement key template, the right attestation
 //! key gets the secret and any other gets nothing.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
 use std::io::Read as _;
@@ -128,7 +129,10 @@ fn only_the_right_tpm_and_key_open_a_credential() {
     let Some(tpm) = SoftwareTpm::start() else { return };
     fs::write(tpm.path("policy-b"), POLICY_B_SHA384).unwrap();
     let ak_attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
-    for (ak, scheme) in [("ak", "ecc:ecdsa-sha256:null"), ("other-ak", "ecc384:ecdsa-sha384:null")] {
+    for (ak, scheme) in [
+        ("ak", "ecc:ecdsa-sha256:null"),
+        ("other-ak", "ecc384:ecdsa-sha384:null"),
+    ] {
         tpm.must(&format!(
             "tpm2_createprimary -Q -C e -G {scheme} -g sha256 -a {ak_attributes} -c {ak}"
         ));

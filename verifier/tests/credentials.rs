@@ -1,4 +1,10 @@
 //! MakeCredential and the activation answer. That a TPM opens what is made here is shown in `swtpm-tests`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! One row an attack, on the chain from an EK certificate to a trust anchor.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -251,7 +257,13 @@ fn unknown_issuers_are_refused() {
     let [other_root, other_intermediate, _] = Chain::honest().sign();
     let (root, intermediate) = (parsed(&root), parsed(&intermediate));
     let (other_root, other_intermediate) = (parsed(&other_root), parsed(&other_intermediate));
-    let rows: [(&str, Vec<(Certificate, bool)>, Vec<Certificate>, Option<&str>); 9] = [
+    type Row = (
+        &'static str,
+        Vec<(Certificate, bool)>,
+        Vec<Certificate>,
+        Option<&'static str>,
+    );
+    let rows: [Row; 9] = [
         ("empty store", vec![], vec![], Some("certificate-issuer-unknown")),
         (
             "no intermediate",

@@ -1,4 +1,10 @@
 //! Genuine quotes, EK certificates and signature vectors, each with the verdict it is published with.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

@@ -1,6 +1,12 @@
 //! Signature algorithms of RSA certificate authorities: what is accepted, and what is refused by its name.
 //!
 //! The certificates are made by `fixtures/rsa-chains/make.sh`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use std::path::Path;
 

@@ -1,5 +1,11 @@
 //! One row an attack, on TPM structures and keys. Forged structures are signed by a key in software, so that nothing but
 //! the check under test can refuse them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! Quotes, keys and certificates of recorded boots: what a real firmware and a TPM wrote, unedited.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod support;
 
