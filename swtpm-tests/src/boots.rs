@@ -73,9 +73,13 @@ impl Boot {
     /// Secure Boot on, shim, GRUB, signed Debian kernel. The reference everything else is compared with.
     pub const GOOD: Self = Self { name: "good" };
     /// The same machine with another kernel command line: PCRs 8 and 9 differ.
-    pub const CMDLINE_CHANGED: Self = Self { name: "cmdline-changed" };
+    pub const CMDLINE_CHANGED: Self = Self {
+        name: "cmdline-changed",
+    };
     /// Boot registers as in `good`, but an unknown program ran: PCR 10 differs.
-    pub const IMA_UNKNOWN_EXEC: Self = Self { name: "ima-unknown-exec" };
+    pub const IMA_UNKNOWN_EXEC: Self = Self {
+        name: "ima-unknown-exec",
+    };
     /// A unified kernel image under its own Secure Boot key: another path, no shim, no GRUB.
     pub const UKI: Self = Self { name: "uki" };
     /// All of them.
@@ -107,7 +111,10 @@ impl Boot {
 
     /// What the firmware and boot loaders measured, in order, in the banks of the log.
     #[must_use]
-    #[expect(clippy::panic, reason = "test support: a recorded boot that cannot be read fails the test")]
+    #[expect(
+        clippy::panic,
+        reason = "test support: a recorded boot that cannot be read fails the test"
+    )]
     pub fn firmware_measurements(&self) -> Vec<Measurement> {
         measurements::firmware(&self.event_log())
             .unwrap_or_else(|| panic!("{} is no crypto-agile event log", self.path("eventlog.bin").display()))
@@ -115,7 +122,10 @@ impl Boot {
 
     /// What IMA measured, in order, in the SHA-1 and SHA-256 banks.
     #[must_use]
-    #[expect(clippy::panic, reason = "test support: a recorded boot that cannot be read fails the test")]
+    #[expect(
+        clippy::panic,
+        reason = "test support: a recorded boot that cannot be read fails the test"
+    )]
     pub fn ima_measurements(&self) -> Vec<Measurement> {
         measurements::ima(&self.ima_list())
             .unwrap_or_else(|| panic!("{} is no IMA list", self.path("ima.bin").display()))
@@ -170,7 +180,10 @@ impl Boot {
 
     /// A recorded quote.
     #[must_use]
-    #[expect(clippy::panic, reason = "test support: a recorded boot that cannot be read fails the test")]
+    #[expect(
+        clippy::panic,
+        reason = "test support: a recorded boot that cannot be read fails the test"
+    )]
     pub fn quote(&self, which: QuoteOf) -> RecordedQuote {
         let folder = match which {
             QuoteOf::Boot(form) => format!("quote-{}", form.word()),
@@ -193,7 +206,10 @@ impl Boot {
     }
 
     /// The contents of a file that holds one TPM2B structure.
-    #[expect(clippy::panic, reason = "test support: a recorded boot that cannot be read fails the test")]
+    #[expect(
+        clippy::panic,
+        reason = "test support: a recorded boot that cannot be read fails the test"
+    )]
     fn tpm2b(&self, file: &str) -> Vec<u8> {
         let bytes = read(&self.path(file));
         match bytes.split_first_chunk::<2>() {
@@ -215,12 +231,18 @@ pub fn boots() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("boots")
 }
 
-#[expect(clippy::panic, reason = "test support: a committed file that is not there fails the test")]
+#[expect(
+    clippy::panic,
+    reason = "test support: a committed file that is not there fails the test"
+)]
 fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-#[expect(clippy::panic, reason = "test support: a committed file that is not text fails the test")]
+#[expect(
+    clippy::panic,
+    reason = "test support: a committed file that is not text fails the test"
+)]
 fn text(path: &Path) -> String {
     String::from_utf8(read(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

@@ -6,3 +6,4 @@
 pub mod boots;
 pub mod measurements;
 pub mod swtpm;
+pub mod tap;

@@ -48,7 +48,10 @@ impl Swtpm {
     pub fn blank() -> Result<Self, SwtpmError> {
         let maker = tempfile::tempdir()?;
         let state = manufacture(maker.path())?;
-        Ok(Self { tpm: SoftwareTpm::start(&state)?, maker: Some(maker) })
+        Ok(Self {
+            tpm: SoftwareTpm::start(&state)?,
+            maker: Some(maker),
+        })
     }
 
     /// The certificates of the CA of a [`Self::blank`] TPM, PEM: the root first, then the issuer.
@@ -56,8 +59,10 @@ impl Swtpm {
     /// # Errors
     /// When this is a recorded TPM.
     pub fn maker_ca(&self) -> Result<[String; 2], SwtpmError> {
-        let maker =
-            self.maker.as_ref().ok_or_else(|| SwtpmError::Setup("a recorded TPM has no CA of its own".into()))?;
+        let maker = self
+            .maker
+            .as_ref()
+            .ok_or_else(|| SwtpmError::Setup("a recorded TPM has no CA of its own".into()))?;
         let ca = maker.path().join("ca");
         let read = |file: &str| std::fs::read_to_string(ca.join(file));
         Ok([read("swtpm-localca-rootca-cert.pem")?, read("issuercert.pem")?])
@@ -112,6 +117,12 @@ impl Swtpm {
     pub fn tcti(&self) -> String {
         self.tpm.tcti()
     }
+
+    /// The port TPM commands go to; the control channel is one above.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.tpm.port()
+    }
 }
 
 /// Makes a TPM with its own CA below `folder` and returns its state file.
@@ -143,7 +154,13 @@ fn manufacture(folder: &Path) -> Result<PathBuf, SwtpmError> {
         ),
     )?;
     let output = Command::new("swtpm_setup")
-        .args(["--tpm2", "--create-ek-cert", "--lock-nvram", "--pcr-banks", "sha1,sha256"])
+        .args([
+            "--tpm2",
+            "--create-ek-cert",
+            "--lock-nvram",
+            "--pcr-banks",
+            "sha1,sha256",
+        ])
         .arg("--tpmstate")
         .arg(&state)
         .arg("--config")
