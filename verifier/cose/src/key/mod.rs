@@ -60,6 +60,14 @@ impl Algorithm {
         matches!(self, Algorithm::EdDsa | Algorithm::Es256 | Algorithm::Es384)
     }
 
+    /// Length of a signature in bytes: Ed25519, or fixed-width r || s.
+    pub const fn signature_len(self) -> usize {
+        match self {
+            Algorithm::Esp384 | Algorithm::Es384 => 96,
+            _ => 64,
+        }
+    }
+
     /// The fully specified algorithm that this one means together with a key of ours: itself unless it is a legacy
     /// identifier. ES256 and ES384 are taken with their customary curve only (RFC 9864 section 2).
     pub const fn fully_specified(self) -> Algorithm {

@@ -88,10 +88,7 @@ pub(crate) fn header_and_signature(
 ) -> Result<(Vec<u8>, Vec<u8>), SignError> {
     let header = protected.encode(signer)?;
     let signature = signer.sign(&to_be_signed(&header, external_aad, payload))?;
-    let expected = match signer.algorithm().id() {
-        id if id == crate::key::Algorithm::Esp384.id() => 96,
-        _ => 64,
-    };
+    let expected = signer.algorithm().signature_len();
     if signature.len() != expected {
         return Err(SignError::Length {
             expected,
