@@ -7,3 +7,4 @@ pub mod boots;
 pub mod measurements;
 pub mod swtpm;
 pub mod tap;
+pub mod tools;

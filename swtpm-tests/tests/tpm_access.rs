@@ -7,15 +7,14 @@
     reason = "test helpers: what is not as it must be fails the test"
 )]
 
-use std::path::Path;
 use std::process::Command;
 
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use swtpm_tests::boots::{Boot, KeyForm, SHA1, SHA256};
 use swtpm_tests::swtpm::Swtpm;
-use swtpm_tests::tap::Tap;
-use touchstone_attest::tpm::{AkAlgorithm, AkBlob, Attestation, EkKind, Tpm, TpmError};
+use swtpm_tests::tools::{check_quote, run, tpm2_credential};
+use touchstone_attest::tpm::{AkAlgorithm, AkBlob, EkKind, Tpm, TpmError};
 
 const BOOT_REGISTERS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14];
 const NONCE: [u8; 32] = [0x5A; 32];
@@ -34,50 +33,6 @@ fn boot_selection() -> Vec<(u16, Vec<u8>)> {
 
 fn nothing_is_left_in(tpm: &mut Tpm) {
     assert_eq!(tpm.loaded_handles(), Ok(vec![]), "objects or sessions left in the TPM");
-}
-
-/// tpm2_checkquote over the wire bytes, with the public area as tpm2-tools writes it.
-fn check_quote(ak_public: &[u8], quote: &Attestation, nonce: &[u8]) -> bool {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).expect("written");
-        path
-    };
-    let mut tpm2b = u16::try_from(ak_public.len()).expect("short").to_be_bytes().to_vec();
-    tpm2b.extend_from_slice(ak_public);
-    let public = file("ak.pub", &tpm2b);
-    let pem = folder.path().join("ak.pem");
-    run(
-        Command::new("tpm2_print")
-            .args(["-t", "TPM2B_PUBLIC", "-f", "pem"])
-            .arg(&public),
-        Some(&pem),
-    );
-    Command::new("tpm2_checkquote")
-        .args(["-g", "sha256", "-q", &hex::encode(nonce)])
-        .arg("-u")
-        .arg(&pem)
-        .arg("-m")
-        .arg(file("quote.msg", &quote.attested))
-        .arg("-s")
-        .arg(file("quote.sig", &quote.signature))
-        .output()
-        .expect("tpm2_checkquote is installed")
-        .status
-        .success()
-}
-
-fn run(command: &mut Command, output_to: Option<&Path>) {
-    let output = command.output().expect("an installed program");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    if let Some(path) = output_to {
-        std::fs::write(path, output.stdout).expect("written");
-    }
 }
 
 /// The P-256 key in the last 68 bytes of a TPMT_PUBLIC: two TPM2B of 32 bytes.
@@ -353,17 +308,6 @@ fn a_session_key_dies_with_the_boot_even_into_the_same_state() {
     nothing_is_left_in(&mut tpm);
 }
 
-/// A credential made by tpm2-tools: magic and version, then TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET.
-fn tpm2_credential(file: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    assert_eq!(file[..8], [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1]);
-    let size = |at: usize| usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
-    let blob_end = 10 + size(8);
-    (
-        file[10..blob_end].to_vec(),
-        file[blob_end + 2..blob_end + 2 + size(blob_end)].to_vec(),
-    )
-}
-
 #[test]
 fn the_recorded_credential_opens_for_its_own_keys_only() {
     let swtpm = good();
@@ -467,138 +411,4 @@ fn two_tpms_and_two_users_of_one_do_not_disturb_each_other() {
             });
         }
     });
-}
-
-#[test]
-fn a_tpm_of_an_unknown_maker_has_certificates_of_its_own_ca() {
-    let swtpm = Swtpm::blank().expect("a newly made TPM");
-    let mut tpm = open(&swtpm);
-    let certificate = tpm
-        .ek_certificate(EkKind::Rsa2048)
-        .expect("read")
-        .expect("a certificate");
-    assert_ne!(certificate, Boot::GOOD.ek_certificate(KeyForm::Rsa));
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("ek.der");
-    std::fs::write(&path, &certificate).expect("written");
-    let verifies = |[root, issuer]: [String; 2]| {
-        let [root_path, issuer_path] = ["root.pem", "issuer.pem"].map(|name| folder.path().join(name));
-        std::fs::write(&root_path, root).expect("written");
-        std::fs::write(&issuer_path, issuer).expect("written");
-        let mut openssl = Command::new("openssl");
-        openssl
-            .args(["verify", "-ignore_critical", "-CAfile"])
-            .arg(&root_path)
-            .arg("-untrusted")
-            .arg(&issuer_path);
-        openssl
-            .arg(&path)
-            .output()
-            .expect("openssl is installed")
-            .status
-            .success()
-    };
-    assert!(verifies(swtpm.maker_ca().expect("its CA")));
-    assert!(!verifies(swtpm_tests::boots::ca()));
-}
-
-#[test]
-fn a_tpm_that_goes_away_is_said_so() {
-    let swtpm = good();
-    let mut tpm = open(&swtpm);
-    let ek = tpm.best_endorsement_key().expect("an EK");
-    let ak = tpm.ak_at(&ek, KeyForm::Ecc.ak_handle()).expect("an AK");
-    drop(swtpm);
-    let error = tpm.quote(&ak, &boot_selection(), &NONCE).expect_err("nobody answers");
-    assert_eq!(
-        error,
-        TpmError::NoAnswer {
-            command: "TPM2_StartAuthSession"
-        }
-    );
-}
-
-#[test]
-fn a_wire_tapper_does_not_hear_the_activated_secret() {
-    let swtpm = good();
-    let tap = Tap::before(swtpm.port(), Box::new(|_, _| ())).expect("a tap");
-    let mut tpm = Tpm::open(&tap.tcti()).expect("an open TPM");
-    let read = |file: &str| std::fs::read(Boot::GOOD.path(file)).expect("a recorded file");
-    let (blob, secret) = tpm2_credential(&read("cred.blob"));
-    let ek = tpm.endorsement_key(EkKind::Rsa2048).expect("an EK");
-    let ak = tpm.ak_at(&ek, KeyForm::Rsa.ak_handle()).expect("an AK");
-    assert_eq!(
-        *tpm.activate_credential(&ek, &ak, &blob, &secret).expect("opened"),
-        read("cred.secret")
-    );
-    assert!(tap.heard(&secret), "the tap works: the encrypted secret went by");
-    assert!(!tap.heard(&read("cred.secret")), "the secret went by in the clear");
-}
-
-#[test]
-fn a_wire_tapper_cannot_change_what_the_tpm_answers() {
-    const TPM_CC_QUOTE: [u8; 4] = [0, 0, 0x01, 0x58];
-    const TPM_CC_CERTIFY: [u8; 4] = [0, 0, 0x01, 0x48];
-    const TPM_CC_SIGN: [u8; 4] = [0, 0, 0x01, 0x5D];
-    let swtpm = good();
-    for (command, name) in [
-        (TPM_CC_QUOTE, "TPM2_Quote"),
-        (TPM_CC_CERTIFY, "TPM2_Certify"),
-        (TPM_CC_SIGN, "TPM2_Sign"),
-    ] {
-        let flip = move |asked: &[u8], answer: &mut Vec<u8>| {
-            if asked[6..10] == command {
-                answer[30] ^= 1;
-            }
-        };
-        let tap = Tap::before(swtpm.port(), Box::new(flip)).expect("a tap");
-        let mut tpm = Tpm::open(&tap.tcti()).expect("an open TPM");
-        let ek = tpm.best_endorsement_key().expect("an EK");
-        let ak = tpm.ak_at(&ek, KeyForm::Ecc.ak_handle()).expect("an AK");
-        let key = tpm.create_session_key(&ek, &boot_selection()).expect("a session key");
-        let outcome = match name {
-            "TPM2_Quote" => tpm.quote(&ak, &boot_selection(), &NONCE).map(drop),
-            "TPM2_Certify" => tpm.certify(&key, &ak, &NONCE).map(drop),
-            _ => tpm.session_sign(&key, &[7; 32]).map(drop),
-        };
-        assert_eq!(outcome, Err(TpmError::AnswerAltered { command: name }));
-        // The next operation puts right what the broken one left behind.
-        tpm.pcr_values(&boot_selection()).expect("values");
-        nothing_is_left_in(&mut tpm);
-    }
-}
-
-#[test]
-fn a_user_killed_in_the_middle_of_an_operation_does_not_block_the_next() {
-    let fill = |swtpm: &Swtpm| {
-        let folder = tempfile::tempdir().expect("a folder");
-        for number in 0..3 {
-            // Each leaves its key loaded, as a killed agent would.
-            let context = folder.path().join(format!("context-{number}"));
-            let mut tool = Command::new("tpm2_createprimary");
-            run(
-                tool.args(["-Q", "-C", "n", "-G", "ecc", "-T", &swtpm.tcti()])
-                    .arg("-c")
-                    .arg(&context),
-                None,
-            );
-        }
-    };
-    let swtpm = good();
-    fill(&swtpm);
-    let mut tpm = open(&swtpm);
-    assert_eq!(tpm.loaded_handles().expect("handles").len(), 3, "the slots are full");
-    let ek = tpm.best_endorsement_key().expect("an EK, the slots freed");
-    nothing_is_left_in(&mut tpm);
-    fill(&swtpm);
-    let key = tpm.create_session_key(&ek, &boot_selection());
-    assert!(
-        matches!(key, Err(TpmError::OutOfSlots { .. })),
-        "somebody else filled them"
-    );
-    let key = tpm
-        .create_session_key(&ek, &boot_selection())
-        .expect("a session key, the slots freed");
-    tpm.session_sign(&key, &[7; 32]).expect("a signature");
-    nothing_is_left_in(&mut tpm);
 }

@@ -10,13 +10,15 @@
 
 mod ak;
 mod ek;
+mod ek_certificate;
 mod error;
 mod evidence;
 mod selection;
 mod session_key;
 
 pub use ak::{Ak, AkAlgorithm, AkBlob};
-pub use ek::{EkKind, EndorsementKey, MAX_EK_CERTIFICATE};
+pub use ek::{EkKind, EndorsementKey};
+pub use ek_certificate::MAX_EK_CERTIFICATE;
 pub use error::{TpmCode, TpmError};
 pub use evidence::{Attestation, ClockInfo};
 pub use selection::{BankValues, MAX_BANKS, MAX_PCR, Selection};
