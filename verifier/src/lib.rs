@@ -4,6 +4,7 @@
 //! and the Attestation Result (EAR). Out of scope: talking to a TPM, fetching anything, deciding who may do what.
 
 pub mod anchors;
+pub mod appraisal;
 pub mod corim;
 pub mod eventlog;
 pub mod inventory;
@@ -12,3 +13,6 @@ pub mod reason;
 pub mod reference;
 pub mod tpm;
 pub mod x509;
+
+/// Name of what this verifier means by its inputs: bumped by any change of verdict or of bytes (protocol.md 10).
+pub const SEMANTICS_ID: &str = "touchstone-semantics/1";

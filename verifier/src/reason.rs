@@ -49,7 +49,6 @@ touchstone_cose::reason_codes! {
         MokMismatch = "mok-mismatch": "The machine owner's keys (register 14) differ from the reference.",
         RegisterMismatch = "register-mismatch": "A register differs from the reference.",
         // Identity.
-        EkMissing = "ek-missing": "No endorsement key came with the evidence, and nothing else ties the attestation key to a machine. Send the endorsement certificate.",
         EkUnreadable = "ek-unreadable": "The endorsement key could not be read. Read it again from the TPM.",
         EkOther = "ek-not-enrolled": "The endorsement key is not the one this node enrolled with. This is another TPM.",
         AkOther = "ak-not-enrolled": "The attestation key is not the one this node enrolled with. It belongs to another TPM, or was made anew.",

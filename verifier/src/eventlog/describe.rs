@@ -59,6 +59,14 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// The kernel's command line as GRUB measured it, if that is what this event is about.
+    pub fn kernel_command_line(&self) -> Option<&'a [u8]> {
+        match grub_text(self.data)? {
+            (TextKind::KernelCommandLine, text) if self.event_type == EventType::IPL => Some(text),
+            _ => None,
+        }
+    }
+
     /// The value of a Secure Boot variable of this name, if that is what this event is about.
     pub fn secure_boot_variable(&self, name: &str) -> Option<&'a [u8]> {
         if self.event_type != EventType::EFI_VARIABLE_DRIVER_CONFIG {

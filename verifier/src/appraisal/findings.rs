@@ -1,0 +1,143 @@
+//! What an appraisal gathers on its way: reasons, leniencies, claims.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::identity::Identity;
+use super::inputs::{Freshness, Inputs};
+use crate::reason::{AppraisalCode, Code, Reason};
+use crate::tpm::{ClockInfo, TpmCode};
+
+/// Most reasons one appraisal tells. Evidence that lies more often is refused all the same.
+pub const MAX_REASONS: usize = 256;
+
+/// Claims by name: see [`claim`].
+pub type Claims = BTreeMap<String, ClaimValue>;
+
+/// Value of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimValue {
+    /// Yes or no.
+    Bool(bool),
+    /// A number.
+    Int(i64),
+    /// A text.
+    Text(String),
+    /// Texts without order.
+    Set(BTreeSet<String>),
+}
+
+/// Names of claims.
+pub mod claim {
+    /// Text: `session` or `none`.
+    pub const BINDING: &str = "binding";
+    /// Text: `activated`, `enrolled`, `inventory`, `none`.
+    pub const AK_BINDING: &str = "ak_binding";
+    /// Text: `endorsement-key`, `endorsement-hierarchy` or `unknown`: whether the TPM's counters are in clear.
+    pub const AK_PARENT: &str = "ak_parent";
+    /// Text: `valid`, `expired` or `none`.
+    pub const EK_CERTIFICATE: &str = "ek_certificate";
+    /// Text: the TPM's maker, from the endorsement certificate.
+    pub const TPM_MANUFACTURER: &str = "tpm_manufacturer";
+    /// Text: the TPM's model, from the endorsement certificate.
+    pub const TPM_MODEL: &str = "tpm_model";
+    /// Int: the firmware version the TPM signed.
+    pub const TPM_FIRMWARE: &str = "tpm_firmware";
+    /// Int: TPM resets.
+    pub const RESET_COUNT: &str = "reset_count";
+    /// Int: TPM restarts since the last reset.
+    pub const RESTART_COUNT: &str = "restart_count";
+    /// Bool: whether the TPM vouches for its clock.
+    pub const CLOCK_SAFE: &str = "clock_safe";
+    /// Text: `replayed`, `refused` or `none`.
+    pub const EVENT_LOG: &str = "event_log";
+    /// Int: events after the quoted state, which were not looked at.
+    pub const EVENTS_IGNORED: &str = "events_ignored";
+    /// Bool: Secure Boot, as the log says and register 7 proves.
+    pub const SECURE_BOOT: &str = "secure_boot";
+    /// Text: the kernel command line, as the log says and the registers prove.
+    pub const KERNEL_COMMAND_LINE: &str = "kernel_command_line";
+    /// Text: the reference that the registers match.
+    pub const REFERENCE: &str = "reference";
+    /// Text: `not excluded`: boot registers stay while another kernel is started from the running one.
+    pub const KEXEC: &str = "kexec";
+    /// Set: what was overlooked because a signed setting says so.
+    pub const LENIENCIES: &str = "leniencies";
+}
+
+/// Gathers.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) reasons: Vec<Reason>,
+    pub(super) leniencies: Vec<String>,
+    pub(super) claims: Claims,
+}
+
+impl Findings {
+    /// Adds a reason. SHA-1 anywhere has one code, whichever structure it was in.
+    pub(super) fn refuse(
+        &mut self,
+        code: impl Into<Code>,
+        claim: impl AsRef<str>,
+        expected: impl AsRef<str>,
+        found: impl AsRef<str>,
+    ) {
+        if self.reasons.len() >= MAX_REASONS {
+            return;
+        }
+        let code = match code.into() {
+            Code::Tpm(TpmCode::HashWeak | TpmCode::AkNameHashWeak) => AppraisalCode::WeakAlgorithm.into(),
+            other => other,
+        };
+        self.reasons.push(Reason::new(code, claim, expected, found));
+    }
+
+    /// Adds a reason from an error's own words.
+    pub(super) fn refuse_with(&mut self, code: impl Into<Code>, claim: &str, (expected, found): (String, String)) {
+        self.refuse(code, claim, expected, found);
+    }
+
+    pub(super) fn text(&mut self, claim: &str, value: impl Into<String>) {
+        self.claims.insert(claim.to_owned(), ClaimValue::Text(value.into()));
+    }
+
+    pub(super) fn int(&mut self, claim: &str, value: impl TryInto<i64>) {
+        if let Ok(value) = value.try_into() {
+            self.claims.insert(claim.to_owned(), ClaimValue::Int(value));
+        }
+    }
+
+    pub(super) fn bool(&mut self, claim: &str, value: bool) {
+        self.claims.insert(claim.to_owned(), ClaimValue::Bool(value));
+    }
+
+    /// The claims that sum up the others.
+    pub(super) fn note_situation(
+        &mut self,
+        inputs: &Inputs<'_>,
+        identity: &Identity<'_>,
+        clock: Option<ClockInfo>,
+        reference: Option<&str>,
+    ) {
+        let binding = match inputs.freshness {
+            Freshness::Bound { .. } => "session",
+            Freshness::Unbound { .. } => "none",
+        };
+        self.text(claim::BINDING, binding);
+        self.text(claim::AK_BINDING, identity.binding.as_str());
+        // A TPM quote cannot show that no other kernel was started since (protocol.md 5).
+        self.text(claim::KEXEC, "not excluded");
+        if let Some(clock) = clock {
+            self.int(claim::RESET_COUNT, clock.reset_count);
+            self.int(claim::RESTART_COUNT, clock.restart_count);
+            self.bool(claim::CLOCK_SAFE, clock.safe);
+        }
+        if let Some(reference) = reference {
+            self.text(claim::REFERENCE, reference);
+        }
+        if !self.leniencies.is_empty() {
+            let leniencies = self.leniencies.iter().cloned().collect();
+            self.claims
+                .insert(claim::LENIENCIES.to_owned(), ClaimValue::Set(leniencies));
+        }
+    }
+}

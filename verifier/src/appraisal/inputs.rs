@@ -1,0 +1,136 @@
+//! Everything an appraisal rests on.
+
+use std::borrow::Cow;
+
+use touchstone_cose::key::VerifyingKey;
+use touchstone_evidence::binder::{BinderInput, Role};
+use touchstone_evidence::collection::{Collection, Profile};
+
+use super::findings::Findings;
+use crate::anchors::TrustAnchors;
+use crate::inventory::{EkId, EnrolledNode, Inventory};
+use crate::policy::AppraisalPolicy;
+use crate::reason::AppraisalCode;
+use crate::reference::ReferenceSet;
+use crate::tpm::PcrSelection;
+
+/// The inputs of [`appraise`](super::appraise), all of them: nothing else has an influence.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The evidence.
+    pub collection: &'a Collection,
+    /// What makes it fresh.
+    pub freshness: Freshness<'a>,
+    /// What the domain demands.
+    pub policy: &'a AppraisalPolicy,
+    /// The reference values.
+    pub references: &'a ReferenceSet,
+    /// The trust anchors.
+    pub anchors: &'a TrustAnchors,
+    /// The machines of the domain.
+    pub inventory: &'a Inventory,
+    /// What was stored for the node when it was last affirmed.
+    pub enrolled: Option<&'a EnrolledNode>,
+    /// The time, Unix seconds.
+    pub now: i64,
+}
+
+/// What makes evidence fresh.
+#[derive(Debug, Clone, Copy)]
+pub enum Freshness<'a> {
+    /// A session of a broker: the quote carries the binder.
+    Bound {
+        /// What the binder ties the evidence to.
+        binder: BinderContext<'a>,
+        /// The selection of the challenge: the quote must have exactly this one.
+        asked: &'a PcrSelection,
+        /// The session signing key of the hello.
+        session_key: &'a VerifyingKey,
+        /// The credential that was opened in this session, if one was.
+        activated: Option<&'a Activated>,
+    },
+    /// Packed evidence, offline: the quote carries a raw nonce.
+    Unbound {
+        /// The nonce.
+        nonce: &'a [u8],
+    },
+}
+
+/// What the binder ties the evidence to, beside the session key and the other records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BinderContext<'a> {
+    /// As what the Attester presents itself.
+    pub role: Role,
+    /// The trust domain.
+    pub domain: &'a str,
+    /// The session.
+    pub session_id: [u8; 16],
+    /// The nonce of the challenge.
+    pub nonce: [u8; 32],
+    /// Thumbprint of the receive key, where there is one.
+    pub receive_key: Option<[u8; 32]>,
+    /// Exporter value of the connection.
+    pub tls_exporter: [u8; 32],
+}
+
+/// A credential that was made for this pair of keys and opened in this session: the answer was checked.
+///
+/// It names the pair, so that an activation of one TPM can never stand in for another that the evidence names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activated {
+    /// The endorsement key the credential was encrypted to.
+    pub ek: EkId,
+    /// The TPM Name it was made for.
+    pub ak_name: Vec<u8>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The node stored, where it may count: in a session only.
+    pub(super) fn enrolled(&self) -> Option<&'a EnrolledNode> {
+        match self.freshness {
+            Freshness::Bound { .. } => self.enrolled,
+            Freshness::Unbound { .. } => None,
+        }
+    }
+
+    /// The credential opened in this session.
+    pub(super) fn activated(&self) -> Option<&'a Activated> {
+        match self.freshness {
+            Freshness::Bound { activated, .. } => activated,
+            Freshness::Unbound { .. } => None,
+        }
+    }
+
+    /// What the quote must carry as qualifying data: SHA-256 of the binder, or the raw nonce.
+    ///
+    /// The two kinds of evidence never mix: packed evidence in a session, or bound evidence offline, is refused.
+    pub(super) fn qualifying_data(&self, findings: &mut Findings) -> Cow<'a, [u8]> {
+        let (expected, data) = match self.freshness {
+            Freshness::Bound {
+                binder, session_key, ..
+            } => {
+                // A collection holds each label once, so it always has a manifest; without one nothing would be equal.
+                let Ok(manifest_digest) = self.collection.manifest_digest() else {
+                    return Cow::Borrowed(&[]);
+                };
+                let input = BinderInput {
+                    role: binder.role,
+                    domain: binder.domain,
+                    session_id: binder.session_id,
+                    nonce: binder.nonce,
+                    ckt: session_key.thumbprint(),
+                    receive_key: binder.receive_key,
+                    tls_exporter: binder.tls_exporter,
+                    manifest_digest,
+                };
+                (Profile::Bound, Cow::Owned(input.tpm_qualifying_data().to_vec()))
+            }
+            Freshness::Unbound { nonce } => (Profile::Unbound, Cow::Borrowed(nonce)),
+        };
+        if self.collection.profile() != expected {
+            let found = self.collection.profile().uri();
+            findings.refuse(AppraisalCode::EvidenceTypeWrong, "evidence", expected.uri(), found);
+        }
+        data
+    }
+}
