@@ -164,7 +164,7 @@ fn endorsement_keys_follow_their_template_and_their_certificate() {
 #[test]
 fn platform_certificate_is_refused() {
     let result = verify_ek_certificate(&boot_file("good/platform-cert.der"), &[], &store(), NOW, Expiry::Deny);
-    assert!(result.is_err(), "{result:?}");
+    assert_eq!(result.unwrap_err().code().as_str(), "certificate-usage-wrong");
 }
 
 #[test]
@@ -217,6 +217,12 @@ fn trailing_bytes_are_refused() {
     let with = |file: &str| [boot_file(file), vec![0]].concat();
     assert!(touchstone_verifier::tpm::Attest::parse(&with("good/quote-rsa/quote.msg")).is_err());
     assert!(Public::from_tpm2b_or_tpmt(&with("good/ak-rsa.pub")).is_err());
+    assert!(Public::parse(&with("good/ak-rsa.pub")[2..]).is_err());
+    let inside = support::sized(&with("good/ak-rsa.pub")[2..]);
+    assert!(
+        Public::from_tpm2b_or_tpmt(&inside).is_err(),
+        "a TPM2B whose length covers one byte more"
+    );
     let key = AttestationKey::without_attributes(ak("good", "rsa").subject_key());
     assert!(
         key.verify(

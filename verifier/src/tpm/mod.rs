@@ -20,7 +20,9 @@ mod kdf;
 pub mod policy;
 pub mod public;
 pub mod reader;
+pub mod scheme;
 pub mod selection;
+mod selection_error;
 pub mod signature;
 
 pub use algorithm::{Curve, HashAlg};

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod chain;
+mod chain_error;
 pub mod code;
 pub mod der;
 pub mod ek_certificate;

@@ -1,0 +1,142 @@
+//! Why no chain leads from a certificate to a trust anchor.
+
+use thiserror::Error;
+
+use super::code::CertificateCode;
+
+/// Why no chain leads from a certificate to a trust anchor. `subject` is the refused certificate's name, safe to show.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// Nobody known issued it.
+    #[error("certificate {subject}: expected a trust anchor or known intermediate as issuer, found {issuer}")]
+    IssuerUnknown {
+        /// Name of the certificate.
+        subject: String,
+        /// Name of its issuer.
+        issuer: String,
+    },
+    /// SHA-1 or an unknown algorithm.
+    #[error("certificate {subject}: expected a SHA-2 RSA or ECDSA signature, found algorithm {found}")]
+    Algorithm {
+        /// Name of the certificate.
+        subject: String,
+        /// Object identifier of the algorithm.
+        found: String,
+    },
+    /// The signature is not the issuer's.
+    #[error("certificate {subject}: expected a signature by {issuer}, found another")]
+    Signature {
+        /// Name of the certificate.
+        subject: String,
+        /// Name of its issuer.
+        issuer: String,
+    },
+    /// The issuer is no CA.
+    #[error("issuer {subject}: expected {expected}, found none")]
+    NotACa {
+        /// Name of the issuer.
+        subject: String,
+        /// What it lacks.
+        expected: &'static str,
+    },
+    /// Too many certificates.
+    #[error("chain at {subject}: expected at most {expected} certificates, found more")]
+    TooLong {
+        /// Name of the certificate at which it became too long.
+        subject: String,
+        /// The limit: ours, or what a CA's path length allows.
+        expected: usize,
+    },
+    /// A critical extension that is not understood.
+    #[error("certificate {subject}: expected only understood critical extensions, found {found}")]
+    Extension {
+        /// Name of the certificate.
+        subject: String,
+        /// Object identifier of the extension.
+        found: String,
+    },
+    /// Not valid yet.
+    #[error("certificate {subject}: valid from {not_before}, found the time {now}")]
+    NotYetValid {
+        /// Name of the certificate.
+        subject: String,
+        /// Start of validity, Unix seconds.
+        not_before: i64,
+        /// The time given, Unix seconds.
+        now: i64,
+    },
+    /// Expired.
+    #[error("certificate {subject}: valid until {not_after}, found the time {now}")]
+    Expired {
+        /// Name of the certificate.
+        subject: String,
+        /// End of validity, Unix seconds.
+        not_after: i64,
+        /// The time given, Unix seconds.
+        now: i64,
+    },
+}
+
+impl ChainError {
+    /// The stable code.
+    pub const fn code(&self) -> CertificateCode {
+        match self {
+            ChainError::IssuerUnknown { .. } => CertificateCode::IssuerUnknown,
+            ChainError::Algorithm { .. } => CertificateCode::AlgorithmRefused,
+            ChainError::Signature { .. } => CertificateCode::SignatureInvalid,
+            ChainError::NotACa { .. } => CertificateCode::NotACa,
+            ChainError::TooLong { .. } => CertificateCode::PathTooLong,
+            ChainError::Extension { .. } => CertificateCode::ExtensionUnknown,
+            ChainError::NotYetValid { .. } => CertificateCode::NotYetValid,
+            ChainError::Expired { .. } => CertificateCode::Expired,
+        }
+    }
+
+    /// What was expected and what was found.
+    pub fn details(&self) -> (String, String) {
+        match self {
+            ChainError::IssuerUnknown { subject, issuer } => (
+                format!("a trust anchor above {subject}"),
+                format!("issuer {issuer}, which is not known"),
+            ),
+            ChainError::Algorithm { subject, found } => {
+                (format!("a SHA-2 RSA or ECDSA signature on {subject}"), found.clone())
+            }
+            ChainError::Signature { subject, issuer } => {
+                (format!("a signature by {issuer} on {subject}"), "another".into())
+            }
+            ChainError::NotACa { subject, expected } => (format!("{expected} in issuer {subject}"), "none".into()),
+            ChainError::TooLong { subject, expected } => (
+                format!("at most {expected} certificates"),
+                format!("more, at {subject}"),
+            ),
+            ChainError::Extension { subject, found } => (
+                "only understood critical extensions".into(),
+                format!("{found} in {subject}"),
+            ),
+            ChainError::NotYetValid {
+                subject,
+                not_before,
+                now,
+            } => (format!("a time from {not_before} on, for {subject}"), now.to_string()),
+            ChainError::Expired {
+                subject,
+                not_after,
+                now,
+            } => (format!("a time up to {not_after}, for {subject}"), now.to_string()),
+        }
+    }
+
+    /// How far the search had come: of several refusals the one nearest to an anchor tells most.
+    pub(super) const fn rank(&self) -> u8 {
+        match self {
+            ChainError::IssuerUnknown { .. } => 0,
+            ChainError::TooLong { .. } => 1,
+            ChainError::Signature { .. } | ChainError::Algorithm { .. } => 2,
+            ChainError::NotACa { .. } => 3,
+            ChainError::Extension { .. } => 4,
+            ChainError::NotYetValid { .. } | ChainError::Expired { .. } => 5,
+        }
+    }
+}
