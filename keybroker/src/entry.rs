@@ -4,6 +4,7 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_ledger::statement::Signed;
 use touchstone_store::{Guard, Write};
 
+use crate::inputs::Part;
 use crate::trust::{Facts, Withdrawal};
 
 /// A signed statement on its way into the ledger, with everything that must hold and happen in the same commit.
@@ -17,6 +18,8 @@ pub struct Entry {
     pub guards: Vec<Guard>,
     /// What is written with it.
     pub writes: Vec<Write>,
+    /// Parts of recorded inputs, by digest; stored once, whoever names them.
+    pub parts: Vec<Part>,
     /// What it does to rights.
     pub effect: Effect,
 }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod entry;
 pub mod key_files;
+pub mod inputs;
 pub mod keys;
 pub mod log;
 pub mod node;

@@ -11,7 +11,8 @@ use touchstone_verifier::tpm::ClockInfo;
 /// Largest record, in bytes: an endorsement certificate and an attestation key are the most of it.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
-const FORMAT: u64 = 1;
+/// The format of records this release writes.
+pub(crate) const FORMAT: u64 = 1;
 const LIMITS: Limits = Limits { max_bytes: MAX_RECORD_BYTES, max_depth: 4, max_items: 64 };
 const CONTEXT: &str = "node record";
 const MAX_NAME: usize = 128;

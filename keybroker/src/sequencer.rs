@@ -4,7 +4,7 @@
 //! grants become visible, then answers go out. A store that fails stops the sequencer for good: nothing is granted on an
 //! unknown outcome, heads end, and enforcers stop at the end of their window.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::oneshot;
@@ -32,6 +32,9 @@ pub const MAX_BATCH_ENTRY_WRITES: usize = touchstone_store::MAX_BATCH_WRITES / 2
 
 /// A used nonce is kept this long, in milliseconds: twice the longest life of a session.
 pub const NONCE_KEPT_MS: u64 = 120_000;
+
+/// Digests of stored parts remembered, so that a part that comes again is not looked up.
+pub const KNOWN_PARTS: usize = 16_384;
 
 /// What the sequencer works on.
 pub struct Sequencer {
@@ -98,8 +101,13 @@ pub fn start(
 ) -> std::io::Result<(SequencerHandle, std::thread::JoinHandle<Result<(), EntryError>>)> {
     let queue = Arc::new(Queue::new(limit));
     let handle = SequencerHandle(Arc::clone(&queue));
-    let running =
-        Running { s: sequencer, deferred: VecDeque::new(), held: Vec::new(), nonces: VecDeque::new() };
+    let running = Running {
+        s: sequencer,
+        deferred: VecDeque::new(),
+        held: Vec::new(),
+        nonces: VecDeque::new(),
+        known_parts: HashSet::new(),
+    };
     let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || running.run(&queue))?;
     Ok((handle, thread))
 }
@@ -112,6 +120,8 @@ struct Running {
     held: Vec<(Reply, Recorded)>,
     /// Used nonces and when, oldest first.
     nonces: VecDeque<(u64, Key)>,
+    /// Parts that are stored.
+    known_parts: HashSet<[u8; 32]>,
 }
 
 /// A commit in the making.
@@ -199,12 +209,13 @@ impl Running {
         if entry.policy.is_some_and(|policy| policy != self.s.policy) {
             return Ok(Admission::Refuse(EntryError::PolicyChanged));
         }
-        let large = entry.writes.iter().find_map(|w| match w {
-            Write::Put(key, value) if value.len() > MAX_VALUE_LEN => Some(key),
-            _ => None,
+        let values = entry.writes.iter().filter_map(|w| match w {
+            Write::Put(_, value) => Some(value.len()),
+            Write::Delete(_) => None,
         });
-        if let Some(key) = large {
-            let detail = format!("{key} is over {MAX_VALUE_LEN} bytes");
+        let largest = values.chain(entry.parts.iter().map(|(_, bytes)| bytes.len())).max();
+        if let Some(found) = largest.filter(|largest| *largest > MAX_VALUE_LEN) {
+            let detail = format!("a value of {found} bytes, the limit is {MAX_VALUE_LEN}");
             return Ok(Admission::Refuse(EntryError::Unstorable { detail }));
         }
         let keys = || entry.guards.iter().map(Guard::key).chain(entry.writes.iter().map(Write::key));
@@ -229,7 +240,7 @@ impl Running {
         }
         forming.touched.extend(keys().cloned());
         forming.bytes = forming.bytes.saturating_add(size(entry));
-        forming.writes += entry.writes.len() + entry.guards.len();
+        forming.writes += writes(entry);
         Ok(Admission::Take)
     }
 
@@ -280,6 +291,11 @@ impl Running {
         for (key, record) in &forming.nodes {
             batch.put(key.clone(), record.encode());
         }
+        let stored_parts = self.new_parts(forming)?;
+        for (digest, bytes) in &stored_parts {
+            batch.put(rows::PART.key(*digest).map_err(stopped)?, *bytes);
+        }
+        let stored_parts: Vec<[u8; 32]> = stored_parts.into_keys().copied().collect();
         for (list, page, bytes) in self.s.trust.pages(&forming.revoked, &forming.granted) {
             batch.put(rows::status(list, page), bytes);
         }
@@ -300,6 +316,10 @@ impl Running {
         let head = staged.head();
         self.s.log.settle(staged);
         self.nonces.extend(nonces);
+        if self.known_parts.len() + stored_parts.len() > KNOWN_PARTS {
+            self.known_parts.clear();
+        }
+        self.known_parts.extend(stored_parts);
         if let Some(limit) = epochs {
             self.s.trust.reserved(limit);
         }
@@ -310,6 +330,23 @@ impl Running {
             self.s.trust.durable(extra);
         }
         self.settle(forming, head, first, now_ms)
+    }
+
+    /// The parts of this commit's entries that are not stored yet, each once.
+    fn new_parts<'a>(&mut self, forming: &'a Forming) -> Result<HashMap<&'a [u8; 32], &'a [u8]>, EntryError> {
+        let mut new = HashMap::new();
+        for (digest, bytes) in forming.taken.iter().flat_map(|waiting| &waiting.entry.parts) {
+            if self.known_parts.contains(digest) || new.contains_key(digest) {
+                continue;
+            }
+            let key = rows::PART.key(digest).map_err(stopped)?;
+            if self.s.store.get(&key).map_err(stopped)?.is_some() {
+                self.known_parts.insert(*digest);
+            } else {
+                new.insert(digest, bytes.as_slice());
+            }
+        }
+        Ok(new)
     }
 
     /// One receipt for each entry from `first` on.
@@ -377,7 +414,7 @@ enum Admission {
 impl Forming {
     fn has_room(&self, entry: &Entry) -> bool {
         let fits = self.bytes.saturating_add(size(entry)) <= MAX_BATCH_ENTRY_BYTES
-            && self.writes + entry.writes.len() + entry.guards.len() <= MAX_BATCH_ENTRY_WRITES;
+            && self.writes + writes(entry) <= MAX_BATCH_ENTRY_WRITES;
         self.taken.is_empty() || (self.taken.len() < MAX_BATCH_ENTRIES && fits)
     }
 }
@@ -395,7 +432,12 @@ fn size(entry: &Entry) -> usize {
         Write::Put(_, value) => value.len(),
         Write::Delete(_) => 0,
     });
-    entry.statement.bytes.len() + writes.sum::<usize>()
+    let parts = entry.parts.iter().map(|(_, bytes)| bytes.len());
+    entry.statement.bytes.len() + writes.sum::<usize>() + parts.sum::<usize>()
+}
+
+fn writes(entry: &Entry) -> usize {
+    entry.writes.len() + entry.guards.len() + entry.parts.len()
 }
 
 fn is_revoked(lists: &touchstone_authorization::StatusLists, entry: &StatusIndex) -> bool {
@@ -498,7 +540,7 @@ mod tests {
 
     fn entry(text: &str, effect: Effect) -> Entry {
         let statement = Signed { bytes: text.as_bytes().to_vec(), digest: [0; 32] };
-        Entry { statement, policy: Some(POLICY), guards: vec![], writes: vec![], effect }
+        Entry { statement, policy: Some(POLICY), guards: vec![], writes: vec![], parts: vec![], effect }
     }
 
     fn nonce(name: &str) -> Key {
@@ -579,6 +621,27 @@ mod tests {
         assert_eq!(old.await.unwrap(), Err(EntryError::PolicyChanged));
         let new = Entry { policy: Some([2; 32]), ..entry("new", Effect::None) };
         bed.handle.record(new).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_part_that_many_name_is_stored_once_and_holds_nobody_up() {
+        let bed = bed();
+        let part = ([3; 32], b"the log of an image".to_vec());
+        let mut answers = Vec::new();
+        for n in 0..20 {
+            let named = Entry { parts: vec![part.clone()], ..entry(&format!("{n}"), Effect::None) };
+            answers.push(hand_in(&bed, named).await);
+        }
+        // The first may go alone; all others go together, though they name the same part.
+        bed.permit(2);
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+        let key = rows::PART.key(&part.0).unwrap();
+        let stored = bed.store.get(&key).unwrap().unwrap();
+        bed.permit(1);
+        bed.handle.record(Entry { parts: vec![part.clone()], ..entry("again", Effect::None) }).await.unwrap();
+        assert_eq!(bed.store.get(&key).unwrap().unwrap(), stored);
     }
 
     fn status_of(lists: &StatusLists, place: StatusIndex) -> Status {
