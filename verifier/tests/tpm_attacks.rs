@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use support::{AK_ATTRIBUTES, Attestation, SoftKey, boot_file, digest, lookup, selection, sized, values};
 use touchstone_verifier::tpm::attest::{Attest, signed_bytes};
 use touchstone_verifier::tpm::reader::Reader;
-use touchstone_verifier::tpm::signature::Signature;
+use touchstone_verifier::tpm::signature::{Signature, SignatureError};
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, PcrSelection, Public, TpmCode};
 
 const BOOT_REGISTERS: &str = "sha256:0,1,2,3,4,5,6,7";
@@ -293,6 +293,25 @@ fn signatures_of_another_shape_are_refused() {
     for (attack, signature, expected) in rows {
         let found = key.verify(b"message", &signature).err().map(|e| e.code().as_str());
         assert_eq!(found, expected, "{attack}");
+    }
+    // Out of range is found before anything is computed with it, and named.
+    for (component, r, s) in [
+        ("r", order, s.as_slice()),
+        ("s", r.as_slice(), order),
+        ("s", r.as_slice(), &[0; 32]),
+    ] {
+        let signature = ecdsa(0x0B, r, s);
+        let error = Signature::parse(&signature)
+            .unwrap()
+            .to_fixed_width(key.key())
+            .unwrap_err();
+        assert_eq!(
+            error,
+            SignatureError::OutOfRange {
+                component,
+                curve: "P-256"
+            }
+        );
     }
     // r and s may come shorter than the field: fixed width again, same verdict.
     let short = loop {
