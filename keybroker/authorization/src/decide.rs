@@ -8,93 +8,15 @@
 
 use std::sync::Arc;
 
-use crate::keys::KeyRing;
 use crate::lists::Status;
 use crate::proof::{Channel, UntrustedProof, VerifiedProof};
 use crate::refusal::{Hex, Refusal, RefusalCode};
 use crate::replay::{MAX_PROOF_AGE_MS, ReplayMemory, Seen};
+use crate::request::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel};
 use crate::scope::{Action, Scope, format_list};
 use crate::signed::SignedKind;
 use crate::token::{UntrustedAuthorization, VerifiedAuthorization};
 use crate::trust_view::TrustView;
-
-/// Which channels an enforcer takes proofs over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChannelPolicy {
-    /// Local guards: the proof answers the guard's single-use challenge.
-    Challenge,
-    /// Who ends TLS: the proof carries the exporter of this connection, or answers a challenge.
-    ExporterOrChallenge,
-    /// An endpoint that ends no TLS and gives no challenges: the proof is over the request, young, and remembered.
-    RequestOnly,
-}
-
-/// Who decides, under which rules.
-#[derive(Debug, Clone, Copy)]
-pub struct Enforcer<'a> {
-    /// The enforcer's id; `aud` of every proof must equal it.
-    pub id: &'a str,
-    /// The domain it obeys; issuer and audience of every authorization.
-    pub domain: &'a str,
-    /// The domain's authorization keys, from the signed keyset.
-    pub keys: &'a KeyRing,
-    /// How far clocks may lie apart, in milliseconds (policy: `skew bound`).
-    pub skew_ms: u64,
-    /// For how long a received trust state counts, in milliseconds (policy: `freshness window`).
-    pub window_ms: u64,
-    /// Which channels it takes proofs over.
-    pub requires_channel: ChannelPolicy,
-}
-
-/// The authorization of a request: as it came, or as this process has verified it before.
-#[derive(Debug, Clone)]
-pub enum Presented<'a> {
-    /// Bytes from outside.
-    Bytes(&'a [u8]),
-    /// What [`Allowed::authorization`] gave for the very same bytes: the signature is not verified again, everything
-    /// else is looked at as if new.
-    Verified(Arc<VerifiedAuthorization>),
-}
-
-/// The channel a request came over, as the enforcer itself knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestChannel<'a> {
-    /// The challenge this enforcer gave for this request. The caller takes it out of use before it asks.
-    Challenge(&'a [u8]),
-    /// TLS exporter of the connection: label `EXPORTER-touchstone-pop`, context `ath`, 32 bytes.
-    Exporter(&'a [u8; 32]),
-    /// Neither.
-    None,
-}
-
-/// What is asked.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// The authorization.
-    pub authorization: Presented<'a>,
-    /// The proof of possession.
-    pub proof: &'a [u8],
-    /// The action that is about to happen.
-    pub action: &'a str,
-    /// What it will happen to.
-    pub resource: &'a str,
-    /// SHA-256 of (method, authority, path, body digest) where the enforcer sees requests.
-    pub request_digest: Option<[u8; 32]>,
-    /// The channel it came over.
-    pub channel: RequestChannel<'a>,
-}
-
-/// A request that is allowed.
-#[derive(Debug, Clone)]
-pub struct Allowed {
-    /// The verified authorization, to be kept for [`Presented::Verified`] and [`redecide`].
-    pub authorization: Arc<VerifiedAuthorization>,
-    /// The scope that grants it.
-    pub scope: Scope,
-    /// When the authorization runs out, in Unix milliseconds. [`redecide`] says earlier where the trust state does.
-    pub until_ms: u64,
-}
 
 /// Decides about one request at `now_ms` (Unix milliseconds of the domain's time). Gives every reason that can be told
 /// independently of the others, sorted by code, and the replay memory to use from now on.
@@ -175,6 +97,9 @@ pub fn redecide(
 ) -> Result<(), Vec<Refusal>> {
     let mut refusals = Vec::new();
     let view = usable_view(view, enforcer, now_ms, &mut refusals);
+    if !authorization.signer_is_in(enforcer.keys, now_ms) {
+        refusals.push(signer_gone(authorization));
+    }
     judge_authorization(authorization, view, enforcer, now_ms, &mut refusals);
     refusals.sort();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
@@ -239,13 +164,21 @@ fn authorization(
             .map(Arc::new)
             .map_err(|error| error.refusal(SignedKind::Authorization)),
         // A key that was taken out of the keyset takes along what it signed, verified before or not.
-        Presented::Verified(authorization) if !authorization.signer_is_in(enforcer.keys, now_ms) => Err(Refusal::new(
-            RefusalCode::AuthorizationKeyUnknown,
-            "a key of the keyset that is valid now",
-            Hex(authorization.key_id()),
-        )),
+        Presented::Verified(authorization) if !authorization.signer_is_in(enforcer.keys, now_ms) => {
+            Err(signer_gone(authorization))
+        }
         Presented::Verified(authorization) => Ok(Arc::clone(authorization)),
     }
+}
+
+/// A key that was taken out of the keyset takes along what it signed, verified before or not.
+fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
+    let expected = "a key of the keyset that counts now";
+    Refusal::new(
+        RefusalCode::AuthorizationKeyUnknown,
+        expected,
+        Hex(authorization.key_id()),
+    )
 }
 
 fn judge_authorization(
@@ -365,11 +298,10 @@ fn judge_proof(
         _ => {}
     }
 
-    let taken = match (enforcer.requires_channel, request.channel) {
-        (ChannelPolicy::Challenge, RequestChannel::Challenge(_))
-        | (ChannelPolicy::ExporterOrChallenge, RequestChannel::Challenge(_) | RequestChannel::Exporter(_))
-        | (ChannelPolicy::RequestOnly, RequestChannel::None) => true,
-        (ChannelPolicy::Challenge | ChannelPolicy::ExporterOrChallenge | ChannelPolicy::RequestOnly, _) => false,
+    let taken = match enforcer.requires_channel {
+        ChannelPolicy::Challenge => matches!(request.channel, RequestChannel::Challenge(_)),
+        ChannelPolicy::ExporterOrChallenge => !matches!(request.channel, RequestChannel::None),
+        ChannelPolicy::Optional => true,
     };
     if !taken {
         let found = match request.channel {
@@ -447,17 +379,6 @@ fn judge_replay(
                 expected,
                 format_args!("{} proofs", memory.len()),
             ));
-        }
-    }
-}
-
-impl ChannelPolicy {
-    /// What this policy asks for, in words.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Challenge => "a challenge of this enforcer",
-            Self::ExporterOrChallenge => "a TLS exporter or a challenge of this enforcer",
-            Self::RequestOnly => "neither challenge nor TLS exporter, but the digest of the request",
         }
     }
 }
