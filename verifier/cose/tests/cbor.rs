@@ -1,5 +1,12 @@
 //! The CBOR gate: one encoding a value, and a refusal with its place for everything else.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use proptest::prelude::*;
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, Value};
 use touchstone_cose::code::Code;

@@ -1,5 +1,12 @@
 //! Keys: their names, their forms, and what does not pass for one.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use common::Ecdsa;
