@@ -6,6 +6,7 @@
 pub mod anchors;
 pub mod appraisal;
 pub mod corim;
+pub mod ear;
 pub mod eventlog;
 pub mod inventory;
 pub mod policy;
