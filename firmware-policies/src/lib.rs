@@ -1,1 +1,43 @@
 //! The policy repository: author, sign, publish, load and test the signed inputs of every decision.
+//!
+//! A repository is a folder with a TUF repository in it. Authors stage ([`author`]) and publish ([`publish`]); everyone
+//! else loads ([`load`]) the whole of it, verified, or nothing. In scope: the files, their signatures, versions and
+//! expiry, and what they say. Out of scope: judging evidence (`touchstone-verifier`), and any clock: the time is given.
+
+pub mod author;
+pub mod cedar;
+mod contents;
+pub mod error;
+mod evidence;
+mod expiry;
+mod files;
+pub mod floors;
+mod identity;
+pub mod inventory_file;
+pub mod keys;
+pub mod keyset_file;
+pub mod layout;
+pub mod load;
+pub mod publish;
+mod repository;
+pub mod settings;
+pub mod show;
+pub mod signers_file;
+pub mod timers;
+mod tuf;
+
+pub use author::{
+    Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
+    reference_add, trust_add,
+};
+pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Request};
+pub use error::{PolicyCode, PolicyError, Problem};
+pub use floors::RoleVersions;
+pub use identity::NodeIdentity;
+pub use keyset_file::{Job, Keyset, KeysetEntry};
+pub use load::{LoadOptions, PolicySet, load, load_blocking};
+pub use publish::{PublishedVersion, publish};
+pub use settings::{Scope, Settings};
+pub use show::{Show, show};
+pub use timers::Timers;
+pub use touchstone_verifier::anchors::Purpose;

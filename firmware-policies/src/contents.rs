@@ -1,0 +1,193 @@
+//! From the bytes of all targets to what decisions are made with. Publishing and loading run the same checks here, so
+//! that what was published loads.
+
+use std::collections::BTreeMap;
+
+use touchstone_verifier::anchors::{Purpose, TrustAnchors};
+use touchstone_verifier::inventory::Inventory;
+use touchstone_verifier::reference::ReferenceSet;
+use sha2::{Digest, Sha256};
+
+use crate::cedar::Cedar;
+use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::inventory_file::{MAX_NODES, NodeFile};
+use crate::keyset_file::Keyset;
+use crate::layout::TargetKind;
+use crate::settings::Settings;
+use crate::signers_file;
+
+/// Most targets in a repository.
+pub const MAX_TARGETS: usize = 80_000;
+/// Most bytes of all targets together.
+pub const MAX_TOTAL_LEN: u64 = 512 << 20;
+/// Most trust anchors.
+pub const MAX_ANCHORS: usize = 4096;
+
+/// What all targets say together.
+#[derive(Debug, Clone)]
+pub(crate) struct Contents {
+    pub settings: Settings,
+    pub anchors: TrustAnchors,
+    pub references: ReferenceSet,
+    pub inventory: Inventory,
+    pub keyset: Keyset,
+    pub cedar: Cedar,
+}
+
+/// Bytes by target.
+pub(crate) type Files = BTreeMap<TargetKind, Vec<u8>>;
+
+impl Contents {
+    /// Parses and verifies every file. `now` (Unix seconds) says nothing about reference values: see
+    /// [`signers_file::verify_reference`].
+    pub fn read(files: &Files, now: i64) -> Result<Self, PolicyError> {
+        let mut problems = Vec::new();
+        let mut reader = Reader { files, problems: &mut problems };
+        reader.check_sizes();
+        let settings = reader.required(&TargetKind::Settings, Settings::parse);
+        let signers = reader.required(&TargetKind::Signers, signers_file::parse);
+        let references = signers.map(|signers| reader.references(&signers, now));
+        let anchors = reader.anchors();
+        let inventory = reader.inventory();
+        let keyset = match files.get(&TargetKind::Keyset) {
+            Some(_) => reader.required(&TargetKind::Keyset, Keyset::parse),
+            None => Some(Keyset::default()),
+        };
+        let cedar = reader.cedar();
+        PolicyError::unless_empty(problems)?;
+        match (settings, anchors, references, keyset, cedar) {
+            (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => {
+                Ok(Contents { settings, anchors, references, inventory, keyset, cedar })
+            }
+            // Each of these was a problem above; a gap here must not let anything through.
+            _ => Err(PolicyError::new(PolicyCode::TargetRequired, "targets", "every target read", "a gap")),
+        }
+    }
+}
+
+struct Reader<'a> {
+    files: &'a Files,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn note<T>(&mut self, result: Result<T, PolicyError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(e) => {
+                self.problems.extend(e.into_problems());
+                None
+            }
+        }
+    }
+
+    fn problem(&mut self, code: PolicyCode, claim: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) {
+        self.problems.push(Problem::new(code, claim, expected, found));
+    }
+
+    fn required<T>(&mut self, kind: &TargetKind, parse: impl Fn(&[u8]) -> Result<T, PolicyError>) -> Option<T> {
+        match self.files.get(kind) {
+            Some(bytes) => self.note(parse(bytes)),
+            None => {
+                self.problem(PolicyCode::TargetRequired, &kind.name(), "in the signed list", "missing");
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, kind: &TargetKind) -> Option<String> {
+        let name = kind.name();
+        let code = if *kind == TargetKind::Schema { PolicyCode::SchemaInvalid } else { PolicyCode::CedarInvalid };
+        self.required(kind, |bytes| {
+            let text = String::from_utf8(bytes.to_vec());
+            text.map_err(|e| PolicyError::new(code, &name, "UTF-8 text", e))
+        })
+    }
+
+    fn check_sizes(&mut self) {
+        if self.files.len() > MAX_TARGETS {
+            let expected = format!("at most {MAX_TARGETS}");
+            self.problem(PolicyCode::TargetsTooMany, "targets", expected, self.files.len());
+        }
+        for (kind, bytes) in self.files {
+            if bytes.len() as u64 > kind.max_len() {
+                let expected = format!("at most {} bytes", kind.max_len());
+                self.problem(PolicyCode::TargetTooLarge, &kind.name(), expected, bytes.len());
+            }
+        }
+    }
+
+    fn references(&mut self, signers: &[touchstone_verifier::corim::TrustedSigner], now: i64) -> ReferenceSet {
+        let mut verified = Vec::new();
+        for (kind, bytes) in self.files {
+            if !matches!(kind, TargetKind::Reference(_)) {
+                continue;
+            }
+            match signers_file::verify_reference(bytes, signers, now) {
+                Ok(corim) => verified.push(corim),
+                Err(e) => {
+                    let found = format!("{}: {e}", e.code());
+                    self.problem(PolicyCode::ReferenceRefused, &kind.name(), "a CoRIM signed by a listed signer", found);
+                }
+            }
+        }
+        ReferenceSet::new(verified)
+    }
+
+    fn anchors(&mut self) -> Option<TrustAnchors> {
+        let mut certificates: Vec<(Purpose, &[u8])> = Vec::new();
+        for (kind, bytes) in self.files {
+            let TargetKind::Anchor(purpose, digest) = kind else { continue };
+            let found: [u8; 32] = Sha256::digest(bytes).into();
+            if found != *digest {
+                self.problem(PolicyCode::AnchorUnreadable, &kind.name(), hex::encode(digest), hex::encode(found));
+            } else if let Err(e) = TrustAnchors::new([(*purpose, bytes)]) {
+                self.problem(PolicyCode::AnchorUnreadable, &kind.name(), "an X.509 certificate", e);
+            } else {
+                certificates.push((*purpose, bytes));
+            }
+        }
+        if certificates.len() > MAX_ANCHORS {
+            let expected = format!("at most {MAX_ANCHORS}");
+            self.problem(PolicyCode::TargetsTooMany, "anchors", expected, certificates.len());
+            return None;
+        }
+        let anchors = TrustAnchors::new(certificates);
+        self.note(anchors.map_err(|e| PolicyError::new(PolicyCode::AnchorUnreadable, "anchors", "certificates", e)))
+    }
+
+    fn inventory(&mut self) -> Inventory {
+        let mut nodes = Vec::new();
+        for (kind, bytes) in self.files {
+            let file = kind.name();
+            let entries = match kind {
+                TargetKind::Node(name) => NodeFile::parse(&file, name, bytes).map(|node| vec![node]),
+                TargetKind::Inventory => NodeFile::parse_all(&file, bytes),
+                _ => continue,
+            };
+            for entry in self.note(entries).unwrap_or_default() {
+                nodes.extend(self.note(entry.to_node(&file)));
+            }
+        }
+        if nodes.len() > MAX_NODES {
+            let expected = format!("at most {MAX_NODES}");
+            self.problem(PolicyCode::TargetsTooMany, "nodes", expected, nodes.len());
+        }
+        Inventory::new(nodes)
+    }
+
+    fn cedar(&mut self) -> Option<Cedar> {
+        let schema = self.text(&TargetKind::Schema);
+        let global = self.text(&TargetKind::GlobalPolicy);
+        let mut regions = BTreeMap::new();
+        for kind in self.files.keys() {
+            if let TargetKind::RegionPolicy(region) = kind
+                && let Some(text) = self.text(kind)
+            {
+                regions.insert(region.clone(), text);
+            }
+        }
+        let (schema, global) = (schema?, global?);
+        self.note(Cedar::compile(&schema, &global, &regions))
+    }
+}

@@ -1,0 +1,218 @@
+//! Why a policy repository, or something staged for one, was refused: stable codes, the file, the role, its version and
+//! the rule, in words.
+
+use std::fmt;
+use std::path::Path;
+
+use touchstone_verifier::reason::sanitise;
+
+/// Longest text of one field of a [`Problem`], in bytes.
+pub const MAX_PROBLEM_TEXT: usize = 512;
+/// Most problems one [`PolicyError`] reports; what is beyond is only counted.
+pub const MAX_PROBLEMS: usize = 64;
+
+touchstone_cose::reason_codes! {
+    /// Why a policy repository was refused, or something could not be staged or published.
+    pub enum PolicyCode {
+        // The repository as a whole (TUF 1.0.34, 5).
+        NotPublished = "policy-not-published": "The policy repository has no published version yet. Run policy publish.",
+        RootMissing = "policy-root-missing": "The policy repository has no first root. Give the root with --root, or copy the repository again.",
+        RootInvalid = "policy-root-invalid": "The root that was given is not TUF root metadata signed by its own keys. Get the root from the domain's owner again.",
+        RootMismatch = "policy-root-mismatch": "The repository's root is not the one that was pinned, and does not follow from it. This is another domain's repository, or a forged one.",
+        MetadataMissing = "policy-metadata-missing": "A metadata file of the policy repository is missing. Copy the repository again, whole.",
+        MetadataUnreadable = "policy-metadata-unreadable": "A metadata file of the policy repository could not be read as TUF metadata. It is damaged.",
+        MetadataMismatch = "policy-metadata-mismatch": "A metadata file is not the one the signed metadata names. The repository was replaced in part.",
+        MetadataTooLarge = "policy-metadata-too-large": "A metadata file of the policy repository is larger than any honest one. It was not read to its end.",
+        SignatureInvalid = "policy-signature-invalid": "A metadata file is not signed by enough keys of its role. It is unsigned, altered, or signed by someone else.",
+        Rollback = "policy-rollback": "The policy repository is older than one that was already accepted. Someone serves an old copy.",
+        ClockWentBack = "policy-clock-went-back": "The time given is before a time at which this policy was already accepted. Set the clock right.",
+        RootExpired = "policy-root-expired": "The root of the policy repository has expired. Publish again with the root key.",
+        TargetsExpired = "policy-targets-expired": "The signed list of policy targets has expired. Publish again.",
+        SnapshotExpired = "policy-snapshot-expired": "The policy snapshot has expired. Publish again.",
+        TimestampExpired = "policy-timestamp-expired": "The policy timestamp has expired: the repository is stale, or someone keeps newer versions back. Publish again, or copy the newest version.",
+        DelegationUnknown = "policy-delegation-unknown": "The repository delegates targets to another role, which this version does not follow.",
+        // Targets.
+        TargetUnknown = "policy-target-unknown": "The signed list names a target this version does not know, so its meaning cannot be honoured. Update, or remove the target.",
+        TargetRequired = "policy-target-required": "The signed list lacks a target without which nothing can be decided.",
+        TargetMissing = "policy-target-missing": "A target of the signed list is not in the repository. Copy the repository again, whole.",
+        TargetMismatch = "policy-target-mismatch": "A target is not the file that was signed: its length or digest differs. It was altered.",
+        TargetTooLarge = "policy-target-too-large": "A target is larger than its kind may be.",
+        TargetsTooMany = "policy-targets-too-many": "The repository holds more targets, nodes, keys or certificates than this version takes.",
+        // settings.toml.
+        SettingsUnreadable = "policy-settings-unreadable": "settings.toml could not be read: it is not TOML, or has an unknown, missing or wrong key.",
+        SettingsEmptyList = "policy-settings-empty-list": "A list in settings.toml is empty. An empty list never means any: name what is meant.",
+        SettingsName = "policy-settings-name": "A domain or region name is not lower-case letters, digits, dots and hyphens, at most 63 of them.",
+        SettingsGeneration = "policy-settings-generation": "The generation in settings.toml is 0. Generations start at 1.",
+        TimerZero = "policy-timer-zero": "A timer is 0. Every timer is at least a millisecond.",
+        TimerTooLong = "policy-timer-too-long": "A timer is longer than a year.",
+        TimerWindowShort = "policy-timer-window-short": "Three heartbeats, failover and skew do not fit into the freshness window, so good enforcers would stop.",
+        TimerWindowOverLife = "policy-timer-window-over-life": "The freshness window is longer than an authorization lives.",
+        TimerRenewalOverLife = "policy-timer-renewal-over-life": "Attestation interval, retry and failover together are longer than an authorization lives, so it could not be renewed in time.",
+        TimerDeadlineOverLife = "policy-timer-deadline-over-life": "The attestation deadline is longer than an authorization lives.",
+        TimerIntervalOverDeadline = "policy-timer-interval-over-deadline": "Attestation interval with jitter and one retry are longer than the attestation deadline, so good nodes would miss it.",
+        TimerTtlOverExp = "policy-timer-ttl-over-exp": "A status list may be cached for longer than it is valid.",
+        TimerPublishPeriod = "policy-timer-publish-period": "The publisher renews the timestamp less than three times in its life.",
+        TimerTimestampLife = "policy-timer-timestamp-life": "The timestamp lives longer than a day, or longer than the snapshot it names.",
+        TimerSnapshotLife = "policy-timer-snapshot-life": "The snapshot lives longer than seven days.",
+        TimerJitter = "policy-timer-jitter": "The attestation jitter is over 50 percent.",
+        RegisterRefused = "policy-register-refused": "A register is named that cannot serve here: it does not exist, software can reset it, or it moves while the machine runs.",
+        BankRefused = "policy-bank-refused": "A register bank is named that this version does not judge. Use sha256.",
+        SessionRegisters = "policy-session-registers": "Session keys are tied to a register that is not among the required ones, so its value would not be quoted.",
+        ScopeInvalid = "policy-scope-invalid": "A scope is not action:resource with a known action and no wildcards.",
+        // Other targets.
+        NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
+        NodeIdentityMissing = "policy-node-identity-missing": "A node entry names no hardware identity.",
+        AnchorUnreadable = "policy-anchor-unreadable": "A trust anchor is not an X.509 certificate that can be used, or its name is not its digest.",
+        ReferenceRefused = "policy-reference-refused": "A reference value file is unsigned, not by a listed signer, expired or unreadable, so the whole repository is refused.",
+        SignersUnreadable = "policy-signers-unreadable": "signers.json could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
+        KeysetUnreadable = "policy-keyset-unreadable": "keyset.json could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
+        KeysetDuplicate = "policy-keyset-duplicate": "The keyset names a key twice. One key has one job.",
+        KeysetValidity = "policy-keyset-validity": "A key of the keyset ends before it begins.",
+        SchemaInvalid = "policy-schema-invalid": "schema.cedarschema is not a Cedar schema, or does not fit the requests that are made.",
+        CedarInvalid = "policy-cedar-invalid": "A Cedar policy does not parse, or does not hold against the schema. Nothing is decided by a policy that may err.",
+        CedarEmpty = "policy-cedar-empty": "A Cedar policy file holds no policy. To refuse everything, say so with a forbid.",
+        // Authoring.
+        AlreadyInitialised = "policy-already-initialised": "The folder is a policy repository already. Choose another folder.",
+        KeyFileExposed = "policy-key-file-exposed": "A private key file can be read or changed by others. Set its mode to 0600, and replace the key if others may have read it.",
+        KeyFileInvalid = "policy-key-file-invalid": "A key file is not an Ed25519 private key in PKCS#8 PEM.",
+        KeyMissing = "policy-key-missing": "The key folder lacks keys of a role that must sign.",
+        KeyNotInRoot = "policy-key-not-in-root": "Too few keys in the key folder are keys of this repository's root for their role. Use the folder made with the repository.",
+        PublishBusy = "policy-publish-busy": "Someone else is changing this policy repository now. Try again when they are done.",
+        NodeConflict = "policy-node-conflict": "A node of this name exists with another hardware identity or place. Names are never given to other hardware.",
+        IdentityConflict = "policy-identity-conflict": "This hardware identity belongs to another node of the inventory. One machine has one name.",
+        IdentityUnreadable = "policy-identity-unreadable": "The file is not a certificate, public key or TPM public area that can name a node.",
+        IdentityRefused = "policy-identity-refused": "The key is not one that can name a node: an attestation key must be a restricted signing key made in its TPM.",
+        EvidenceUnreadable = "policy-evidence-unreadable": "The evidence could not be read.",
+        EvidenceRefused = "policy-evidence-refused": "The evidence does not hold together (signature, quoted values or log), so no reference value and no identity is taken from it.",
+        ReferenceConflict = "policy-reference-conflict": "A reference of this name exists with other values. Choose another name.",
+        KeysetOlder = "policy-keyset-older": "The keyset's version is not above the published one.",
+        Io = "policy-io": "A file could not be read or written.",
+    }
+}
+
+/// One problem: a stable code, what it is about, what was expected and what was found.
+///
+/// Ordered by code (declaration order), then claim, then the words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The stable code.
+    pub code: PolicyCode,
+    /// The file, role or setting, with its version where it has one: `timestamp.json (timestamp, version 7)`.
+    pub claim: String,
+    /// The rule, in words.
+    pub expected: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl Problem {
+    /// A problem whose texts are made safe to show and bounded by [`MAX_PROBLEM_TEXT`].
+    pub fn new(code: PolicyCode, claim: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        let text = |t: String| sanitise(&t, MAX_PROBLEM_TEXT);
+        Self { code, claim: text(claim.to_string()), expected: text(expected.to_string()), found: text(found.to_string()) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: expected {}, found {}", self.code, self.claim, self.expected, self.found)
+    }
+}
+
+/// Everything that is wrong: at least one [`Problem`], sorted, each once, at most [`MAX_PROBLEMS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    problems: Vec<Problem>,
+    more: usize,
+}
+
+impl PolicyError {
+    /// One problem.
+    pub fn new(code: PolicyCode, claim: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self { problems: vec![Problem::new(code, claim, expected, found)], more: 0 }
+    }
+
+    /// `Ok` if `problems` is empty, otherwise all of them as one error.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the problems, sorted.
+    pub fn unless_empty(mut problems: Vec<Problem>) -> Result<(), PolicyError> {
+        if problems.is_empty() {
+            return Ok(());
+        }
+        problems.sort();
+        problems.dedup();
+        let more = problems.len().saturating_sub(MAX_PROBLEMS);
+        problems.truncate(MAX_PROBLEMS);
+        Err(PolicyError { problems, more })
+    }
+
+    /// A failed file operation.
+    pub fn io(path: &Path, doing: &str, error: &std::io::Error) -> Self {
+        Self::new(PolicyCode::Io, path.display(), doing, error)
+    }
+
+    /// Every problem, sorted.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The code of the first problem.
+    pub fn code(&self) -> PolicyCode {
+        self.problems.first().map_or(PolicyCode::Io, |p| p.code)
+    }
+
+    /// Every problem as (code, claim, expected, found).
+    pub fn reasons(&self) -> Vec<(&'static str, String, String, String)> {
+        self.problems
+            .iter()
+            .map(|p| (p.code.as_str(), p.claim.clone(), p.expected.clone(), p.found.clone()))
+            .collect()
+    }
+
+    /// Whether this is a failure of the file system and no verdict about the repository.
+    pub fn is_io(&self) -> bool {
+        self.problems.iter().all(|p| p.code == PolicyCode::Io)
+    }
+
+    /// The problems, to join them with others.
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}{problem}", if i == 0 { "" } else { "; " })?;
+        }
+        if self.more > 0 {
+            write!(f, "; and {} more", self.more)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_explained_kebab_case_and_begin_with_policy() {
+        for entry in PolicyCode::CATALOGUE {
+            assert!(entry.code.starts_with("policy-") && entry.meaning.ends_with('.'), "{}", entry.code);
+        }
+    }
+
+    #[test]
+    fn problems_are_sorted_once_and_bounded() {
+        let problem = |n: usize| Problem::new(PolicyCode::NodeUnreadable, format!("nodes/{n:03}.json"), "JSON", "a\u{1b}[31m");
+        let error = PolicyError::unless_empty((0..100).rev().flat_map(|n| [problem(n), problem(n)]).collect()).unwrap_err();
+        assert_eq!(error.problems().len(), MAX_PROBLEMS);
+        assert_eq!(error.problems().first(), Some(&problem(0)));
+        assert!(error.to_string().ends_with("and 36 more") && !error.to_string().contains('\u{1b}'));
+        assert_eq!(PolicyError::unless_empty(Vec::new()), Ok(()));
+    }
+}

@@ -1,0 +1,201 @@
+//! `nodes/<name>.json` and `inventory.json`: which machines belong to the domain.
+//!
+//! ```json
+//! {"name": "web-1", "region": "eu-1", "zone": "eu-1a", "roles": ["web"],
+//!  "ek": ["<sha256 of the SubjectPublicKeyInfo>"], "ak_names": ["<TPM Name>"], "ak_keys": ["<sha256 of the SPKI>"]}
+//! ```
+//! `inventory.json` is `{"nodes": [ … ]}`. Lists may be left out; an entry must name some hardware.
+
+use serde::{Deserialize, Serialize};
+use touchstone_verifier::inventory::{EkId, Node};
+
+use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::layout::is_name;
+
+/// Most nodes of a domain.
+pub const MAX_NODES: usize = 65_536;
+/// Most roles of a node.
+pub const MAX_ROLES: usize = 32;
+/// Most keys of one kind of a node.
+pub const MAX_IDENTITIES: usize = 32;
+/// Who signed an entry of the global targets role.
+pub const AUTHORITY: &str = "targets";
+/// Length of a TPM Name with SHA-256, SHA-384 and SHA-512 (TPM 2.0 Library Part 1, 16).
+const NAME_LENGTHS: [usize; 3] = [34, 50, 66];
+
+/// One node as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeFile {
+    /// Its name, also that of its file.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// SHA-256 of its endorsement keys' SubjectPublicKeyInfo, hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ek: Vec<String>,
+    /// TPM Names of attestation keys that the author tied to it, hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ak_names: Vec<String>,
+    /// SHA-256 of the SubjectPublicKeyInfo of attestation keys known by key alone, hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ak_keys: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InventoryFile {
+    nodes: Vec<NodeFile>,
+}
+
+impl NodeFile {
+    /// Reads `nodes/<name>.json`; `name` is the file's.
+    ///
+    /// # Errors
+    /// [`PolicyError`] `policy-node-unreadable`, also where the entry has another name than the file.
+    pub fn parse(file: &str, name: &str, bytes: &[u8]) -> Result<Self, PolicyError> {
+        let node: NodeFile = serde_json::from_slice(bytes).map_err(|e| unreadable(file, e.to_string()))?;
+        if node.name != name {
+            return Err(PolicyError::new(PolicyCode::NodeUnreadable, file, format!("the name {name}"), node.name));
+        }
+        Ok(node)
+    }
+
+    /// Reads `inventory.json`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] `policy-node-unreadable`; also for an empty list.
+    pub fn parse_all(file: &str, bytes: &[u8]) -> Result<Vec<Self>, PolicyError> {
+        let inventory: InventoryFile = serde_json::from_slice(bytes).map_err(|e| unreadable(file, e.to_string()))?;
+        match inventory.nodes.len() {
+            0 => Err(unreadable(file, "an empty list".into())),
+            n if n > MAX_NODES => {
+                Err(PolicyError::new(PolicyCode::TargetsTooMany, file, format!("at most {MAX_NODES} nodes"), n))
+            }
+            _ => Ok(inventory.nodes),
+        }
+    }
+
+    /// The bytes of `nodes/<name>.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A struct of strings and lists always serialises; an empty file would be refused when it is read.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The checked entry.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with every problem: names outside the grammar, identities that are none, no identity at all.
+    pub fn to_node(&self, file: &str) -> Result<Node, PolicyError> {
+        let mut problems = Vec::new();
+        let claim = |key: &str| format!("{file}: {key} of {}", self.name);
+        let named = [("name", Some(&self.name)), ("region", Some(&self.region)), ("zone", self.zone.as_ref())];
+        let roles = self.roles.iter().map(|role| ("roles", Some(role)));
+        for (key, value) in named.into_iter().chain(roles) {
+            if let Some(value) = value.filter(|v| !is_name(v)) {
+                problems.push(Problem::new(PolicyCode::SettingsName, claim(key), "a name", value));
+            }
+        }
+        if self.roles.len() > MAX_ROLES {
+            let expected = format!("at most {MAX_ROLES}");
+            problems.push(Problem::new(PolicyCode::TargetsTooMany, claim("roles"), expected, self.roles.len()));
+        }
+        let ek = identities(&self.ek, &[32], &claim("ek"), &mut problems);
+        let ak_names = identities(&self.ak_names, &NAME_LENGTHS, &claim("ak_names"), &mut problems);
+        let ak_keys = identities(&self.ak_keys, &[32], &claim("ak_keys"), &mut problems);
+        if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() {
+            let expected = "ek, ak_names or ak_keys";
+            problems.push(Problem::new(PolicyCode::NodeIdentityMissing, claim("identity"), expected, "none"));
+        }
+        PolicyError::unless_empty(problems)?;
+        let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).ok();
+        Ok(Node {
+            name: self.name.clone(),
+            region: self.region.clone(),
+            zone: self.zone.clone(),
+            roles: self.roles.clone(),
+            ek: ek.into_iter().filter_map(digest).map(EkId).collect(),
+            ak_names,
+            ak_keys: ak_keys.into_iter().filter_map(digest).collect(),
+            authority: AUTHORITY.into(),
+        })
+    }
+}
+
+fn unreadable(file: &str, found: String) -> PolicyError {
+    PolicyError::new(PolicyCode::NodeUnreadable, file, "a node entry", found)
+}
+
+fn identities(texts: &[String], lengths: &[usize], claim: &str, problems: &mut Vec<Problem>) -> Vec<Vec<u8>> {
+    if texts.len() > MAX_IDENTITIES {
+        let expected = format!("at most {MAX_IDENTITIES}");
+        problems.push(Problem::new(PolicyCode::TargetsTooMany, claim, expected, texts.len()));
+        return Vec::new();
+    }
+    let mut found = Vec::with_capacity(texts.len());
+    for text in texts {
+        match hex::decode(text) {
+            // A TPM Name begins with the algorithm of its digest, so upper and lower case are one identity.
+            Ok(bytes) if lengths.contains(&bytes.len()) => found.push(bytes),
+            _ => {
+                let expected = format!("{lengths:?} bytes in hexadecimal");
+                problems.push(Problem::new(PolicyCode::NodeUnreadable, claim, expected, text));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EK: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+    fn parse(json: &str) -> Result<Node, PolicyCode> {
+        let node = NodeFile::parse("nodes/a.json", "a", json.as_bytes()).and_then(|n| n.to_node("nodes/a.json"));
+        node.map_err(|e| e.code())
+    }
+
+    #[test]
+    fn a_node_is_read_and_written() {
+        let json = format!(r#"{{"name":"a","region":"eu-1","zone":"z","roles":["web"],"ek":["{EK}"]}}"#);
+        let node = parse(&json).unwrap();
+        assert_eq!((node.region.as_str(), node.authority.as_str(), node.ek.len()), ("eu-1", AUTHORITY, 1));
+        let file = NodeFile::parse("", "a", json.as_bytes()).unwrap();
+        assert_eq!(NodeFile::parse("", "a", &file.to_json()).unwrap(), file);
+        assert_eq!(NodeFile::parse_all("", format!(r#"{{"nodes":[{json}]}}"#).as_bytes()).unwrap(), [file]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        use PolicyCode::*;
+        let rows = [
+            (format!(r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"admin":true}}"#), NodeUnreadable),
+            (format!(r#"{{"name":"b","region":"eu-1","ek":["{EK}"]}}"#), NodeUnreadable),
+            (format!(r#"{{"name":"a","ek":["{EK}"]}}"#), NodeUnreadable),
+            (format!(r#"{{"name":"a","region":"EU","ek":["{EK}"]}}"#), SettingsName),
+            (format!(r#"{{"name":"a","region":"eu-1","roles":["a b"],"ek":["{EK}"]}}"#), SettingsName),
+            (format!(r#"{{"name":"a","region":"eu-1","zone":"","ek":["{EK}"]}}"#), SettingsName),
+            (r#"{"name":"a","region":"eu-1"}"#.to_owned(), NodeIdentityMissing),
+            (r#"{"name":"a","region":"eu-1","ek":[]}"#.to_owned(), NodeIdentityMissing),
+            (r#"{"name":"a","region":"eu-1","ek":["00"]}"#.to_owned(), NodeUnreadable),
+            (format!(r#"{{"name":"a","region":"eu-1","ak_names":["{EK}"]}}"#), NodeUnreadable),
+            ("[]".to_owned(), NodeUnreadable),
+            (String::new(), NodeUnreadable),
+        ];
+        for (json, code) in rows {
+            assert_eq!(parse(&json), Err(code), "{json}");
+        }
+        assert!(NodeFile::parse_all("inventory.json", br#"{"nodes":[]}"#).is_err());
+        assert!(NodeFile::parse_all("inventory.json", br#"{"nodes":[],"x":1}"#).is_err());
+    }
+}

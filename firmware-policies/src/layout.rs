@@ -1,0 +1,215 @@
+//! Where things are in a repository, and what its targets are called.
+//!
+//! ```text
+//! REPO/metadata/   1.root.json, N.targets.json, N.snapshot.json, timestamp.json (TUF 1.0.34, 3 and 6.2)
+//! REPO/targets/    every target under its digest: nodes/<sha256>.web-1.json
+//! REPO/staged/     what the next publish will sign; never read by anything else
+//! ```
+//! A name that is not listed here is refused, so that nothing signed is silently ignored.
+
+use std::path::{Path, PathBuf};
+
+use touchstone_verifier::anchors::Purpose;
+
+/// Folder of the TUF metadata.
+pub const METADATA: &str = "metadata";
+/// Folder of the published targets.
+pub const TARGETS: &str = "targets";
+/// Folder of what is staged.
+pub const STAGED: &str = "staged";
+/// The file whose lock keeps two authors apart.
+pub const LOCK: &str = ".lock";
+
+/// Domain settings.
+pub const SETTINGS: &str = "settings.toml";
+/// The Cedar schema.
+pub const SCHEMA: &str = "schema.cedarschema";
+/// The domain's own Cedar policy.
+pub const GLOBAL_POLICY: &str = "policy.cedar";
+/// Who may sign reference values.
+pub const SIGNERS: &str = "signers.json";
+/// The broker's keys.
+pub const KEYSET: &str = "keyset.json";
+/// All nodes in one file, for large domains.
+pub const INVENTORY: &str = "inventory.json";
+
+/// Longest name of a domain, region, zone, role or node (a DNS label's length).
+pub const MAX_NAME_LEN: usize = 63;
+/// Longest name of a reference.
+pub const MAX_REFERENCE_NAME_LEN: usize = 63;
+
+/// A target, by what it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetKind {
+    /// [`SETTINGS`].
+    Settings,
+    /// [`SCHEMA`].
+    Schema,
+    /// [`GLOBAL_POLICY`].
+    GlobalPolicy,
+    /// `regions/<region>/policy.cedar`.
+    RegionPolicy(String),
+    /// [`SIGNERS`].
+    Signers,
+    /// [`KEYSET`].
+    Keyset,
+    /// [`INVENTORY`].
+    Inventory,
+    /// `nodes/<name>.json`.
+    Node(String),
+    /// `anchors/<purpose>/<sha256>.der`.
+    Anchor(Purpose, [u8; 32]),
+    /// `references/<name>.corim`.
+    Reference(String),
+}
+
+impl TargetKind {
+    /// Targets without which nothing can be decided.
+    pub const REQUIRED: [TargetKind; 4] =
+        [TargetKind::Settings, TargetKind::Schema, TargetKind::GlobalPolicy, TargetKind::Signers];
+
+    /// The kind of the target with this name, if it is one of ours.
+    pub fn of(name: &str) -> Option<Self> {
+        let kind = match name {
+            SETTINGS => TargetKind::Settings,
+            SCHEMA => TargetKind::Schema,
+            GLOBAL_POLICY => TargetKind::GlobalPolicy,
+            SIGNERS => TargetKind::Signers,
+            KEYSET => TargetKind::Keyset,
+            INVENTORY => TargetKind::Inventory,
+            _ => {
+                let (folder, rest) = name.split_once('/')?;
+                match folder {
+                    "regions" => TargetKind::RegionPolicy(valid(rest.strip_suffix("/policy.cedar")?)?),
+                    "nodes" => TargetKind::Node(valid(rest.strip_suffix(".json")?)?),
+                    "references" => {
+                        let name = rest.strip_suffix(".corim").filter(|n| is_reference_name(n))?;
+                        TargetKind::Reference(name.to_owned())
+                    }
+                    "anchors" => {
+                        let (purpose, file) = rest.split_once('/')?;
+                        let mut digest = [0; 32];
+                        hex::decode_to_slice(file.strip_suffix(".der")?, &mut digest).ok()?;
+                        TargetKind::Anchor(Purpose::parse(purpose)?, digest)
+                    }
+                    _ => return None,
+                }
+            }
+        };
+        // One target, one name: upper-case hex, for example, is not the name that we write.
+        (kind.name() == name).then_some(kind)
+    }
+
+    /// The name of this target.
+    pub fn name(&self) -> String {
+        match self {
+            TargetKind::Settings => SETTINGS.into(),
+            TargetKind::Schema => SCHEMA.into(),
+            TargetKind::GlobalPolicy => GLOBAL_POLICY.into(),
+            TargetKind::Signers => SIGNERS.into(),
+            TargetKind::Keyset => KEYSET.into(),
+            TargetKind::Inventory => INVENTORY.into(),
+            TargetKind::RegionPolicy(region) => format!("regions/{region}/policy.cedar"),
+            TargetKind::Node(name) => format!("nodes/{name}.json"),
+            TargetKind::Reference(name) => format!("references/{name}.corim"),
+            TargetKind::Anchor(purpose, digest) => {
+                format!("anchors/{}/{}.der", purpose.as_str(), hex::encode(digest))
+            }
+        }
+    }
+
+    /// Most bytes such a target may have.
+    pub const fn max_len(&self) -> u64 {
+        match self {
+            TargetKind::Settings | TargetKind::Signers | TargetKind::Anchor(..) => 64 << 10,
+            TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::RegionPolicy(_) => 256 << 10,
+            TargetKind::Keyset | TargetKind::Reference(_) => 1 << 20,
+            TargetKind::Node(_) => 64 << 10,
+            TargetKind::Inventory => 16 << 20,
+        }
+    }
+}
+
+/// Whether this may name a domain, region, zone, role or node: `[a-z0-9][a-z0-9.-]{0,62}`.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= MAX_NAME_LEN
+        && name.bytes().next().is_some_and(allowed)
+        && name.bytes().all(|b| allowed(b) || b == b'.' || b == b'-')
+}
+
+/// Whether this may name a reference: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+pub fn is_reference_name(name: &str) -> bool {
+    name.len() <= MAX_REFERENCE_NAME_LEN
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Where a published target lies: `REPO/targets/<folder>/<sha256>.<file>` (TUF 1.0.34, 5.7.3, consistent snapshots).
+pub fn target_path(repo: &Path, name: &str, sha256: &[u8]) -> PathBuf {
+    repo.join(TARGETS).join(digest_name(name, &hex::encode(sha256)))
+}
+
+/// A target name with its digest before the last component.
+pub(crate) fn digest_name(name: &str, sha256: &str) -> String {
+    match name.rsplit_once('/') {
+        Some((folder, file)) => format!("{folder}/{sha256}.{file}"),
+        None => format!("{sha256}.{name}"),
+    }
+}
+
+fn valid(name: &str) -> Option<String> {
+    is_name(name).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_kinds_correspond() {
+        let kinds = [
+            TargetKind::Settings,
+            TargetKind::Schema,
+            TargetKind::GlobalPolicy,
+            TargetKind::Signers,
+            TargetKind::Keyset,
+            TargetKind::Inventory,
+            TargetKind::RegionPolicy("eu-1".into()),
+            TargetKind::Node("web-1.example".into()),
+            TargetKind::Reference("Golden_1".into()),
+            TargetKind::Anchor(Purpose::Ek, [0xab; 32]),
+        ];
+        for kind in kinds {
+            assert_eq!(TargetKind::of(&kind.name()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_ours_are_no_targets() {
+        let upper = format!("anchors/ek/{}.der", "AB".repeat(32));
+        for name in [
+            "",
+            "settings.toml/",
+            "Settings.toml",
+            "nodes/.json",
+            "nodes/../x.json",
+            "nodes/a/b.json",
+            "nodes/Web.json",
+            "nodes/-a.json",
+            "nodes/a.toml",
+            "regions/policy.cedar",
+            "regions/eu/other.cedar",
+            "regions/eu/x/policy.cedar",
+            "anchors/ek/00.der",
+            "anchors/any/0000000000000000000000000000000000000000000000000000000000000000.der",
+            upper.as_str(),
+            "references/.corim",
+            "references/a b.corim",
+            "README.md",
+        ] {
+            assert_eq!(TargetKind::of(name), None, "{name}");
+        }
+        assert!(is_name(&"a".repeat(63)) && !is_name(&"a".repeat(64)) && !is_name("a_b") && !is_name("é"));
+    }
+}

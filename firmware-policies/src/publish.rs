@@ -1,0 +1,338 @@
+//! Publishing: sign what is staged, and make it the version that everyone loads, at once or not at all.
+//!
+//! Every file of the new version has a name of its own (a version number or a digest), so that nothing of the old
+//! version is touched; `timestamp.json`, which names the rest, is replaced last, by a rename. Stopped at any instant,
+//! the repository is the old version or the new one. Source: TUF 1.0.34, 6.2 (consistent snapshots).
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use touchstone_cose::key::Signer;
+use touchstone_verifier::corim::{UntrustedCorim, sign_corim};
+use tough::TargetName;
+use tough::schema::{
+    Hashes, Metafile, Role, RoleType, Root, Signature, Signed, Snapshot, Target, Targets, Timestamp,
+};
+
+use crate::contents::{Contents, Files};
+use crate::error::{PolicyCode, PolicyError};
+use crate::expiry::time;
+use crate::floors::RoleVersions;
+use crate::keys::{KeyDir, KeyRole, RoleKey};
+use crate::keyset_file::Keyset;
+use crate::layout::{METADATA, TargetKind, target_path};
+use crate::repository::{Repository, first_root, write_file};
+use crate::settings::Settings;
+
+/// The TUF version that is written.
+pub const SPEC_VERSION: &str = "1.0.0";
+/// Life of a root, seconds.
+pub const ROOT_LIFE: i64 = 365 * 86_400;
+/// Life of the targets, seconds.
+pub const TARGETS_LIFE: i64 = 365 * 86_400;
+/// A root that ends within this time, seconds, is renewed when its keys are at hand.
+pub const ROOT_RENEWED_BEFORE: i64 = 60 * 86_400;
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishedVersion {
+    /// The domain.
+    pub domain: String,
+    /// The versions of all roles.
+    pub versions: RoleVersions,
+    /// How many targets.
+    pub targets: usize,
+    /// References that were signed now.
+    pub references_signed: Vec<String>,
+    /// When the first role expires, RFC 3339: publish again before.
+    pub expires: String,
+    /// What the author should know.
+    pub notes: Vec<String>,
+}
+
+/// Signs the staged files over the published ones and makes them the next version. `now` is Unix seconds.
+///
+/// # Errors
+/// [`PolicyError`], and then nothing has changed: `policy-publish-busy`, key errors, and everything that
+/// [`load`](crate::load::load) would refuse.
+pub fn publish(repo: &Path, keys_dir: &Path, now: i64) -> Result<PublishedVersion, PolicyError> {
+    let repository = Repository::open(repo)?;
+    let publication = Publication::prepare(&repository, &KeyDir::new(keys_dir), now)?;
+    for write in &publication.writes {
+        write.run()?;
+    }
+    Ok(publication.report)
+}
+
+/// A file of the new version.
+#[derive(Debug)]
+pub(crate) struct FileWrite {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl FileWrite {
+    pub fn run(&self) -> Result<(), PolicyError> {
+        write_file(&self.path, &self.bytes)
+    }
+}
+
+/// A version that is signed and checked, and not yet written.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    /// In this order; the last one makes the version valid.
+    pub writes: Vec<FileWrite>,
+    pub report: PublishedVersion,
+}
+
+impl Publication {
+    pub fn prepare(repository: &Repository, keys: &KeyDir, now: i64) -> Result<Self, PolicyError> {
+        let repo = repository.path();
+        let published = repository.published()?;
+        let last = published.as_ref().map(|p| p.opened.versions).unwrap_or_default();
+        let root = match &published {
+            Some(p) => p.opened.repository.root().clone(),
+            None => first_root(repo)?,
+        };
+        let mut files = published.map(|p| p.files).unwrap_or_default();
+        let previous = previous(&files);
+        files.append(&mut repository.staged()?);
+        let references_signed = sign_references(&mut files, keys, now)?;
+        let contents = Contents::read(&files, now)?;
+        let mut notes = continues(previous.as_ref(), &contents)?;
+        let (root, new_root) = renewed(root, keys, now)?;
+        let mut writes = Vec::new();
+        let metadata = repo.join(METADATA);
+        if let Some(bytes) = new_root {
+            writes.push(FileWrite { path: metadata.join(root.signed.filename(true)), bytes });
+            notes.push(format!("the root is renewed: version {}", root.signed.version));
+        }
+        let timers = &contents.settings.timers;
+        let seconds = |ms: u64| i64::try_from(ms / 1000).unwrap_or(i64::MAX).max(1);
+        let targets = Targets {
+            targets: target_list(&files)?,
+            delegations: None,
+            ..Targets::new(SPEC_VERSION.into(), next(last.targets)?, expires_at(now, TARGETS_LIFE)?)
+        };
+        let versions = RoleVersions {
+            root: root.signed.version.get(),
+            targets: targets.version.get(),
+            snapshot: next(last.snapshot)?.get(),
+            timestamp: next(last.timestamp)?.get(),
+        };
+        for (kind, bytes) in &files {
+            let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));
+            if !is_there(&path, bytes) {
+                writes.push(FileWrite { path, bytes: bytes.clone() });
+            }
+        }
+        let mut role = |role: KeyRole, file: String, bytes: Result<Vec<u8>, PolicyError>| {
+            let bytes = bytes.map_err(|e| with_role(e, role))?;
+            let meta = metafile(&bytes);
+            writes.push(FileWrite { path: metadata.join(file), bytes });
+            Ok::<_, PolicyError>(meta)
+        };
+        let file = targets.filename(true);
+        let version = targets.version;
+        let meta = role(KeyRole::Targets, file, signed_by(&root, targets, keys, KeyRole::Targets))?;
+        let mut snapshot =
+            Snapshot::new(SPEC_VERSION.into(), next(last.snapshot)?, expires_at(now, seconds(timers.snapshot_life_ms))?);
+        snapshot.meta.insert("targets.json".into(), Metafile { version, ..meta });
+        let (file, version) = (snapshot.filename(true), snapshot.version);
+        let meta = role(KeyRole::Snapshot, file, signed_by(&root, snapshot, keys, KeyRole::Snapshot))?;
+        let expires = expires_at(now, seconds(timers.timestamp_life_ms))?;
+        let mut timestamp = Timestamp::new(SPEC_VERSION.into(), next(last.timestamp)?, expires);
+        timestamp.meta.insert("snapshot.json".into(), Metafile { version, ..meta });
+        let file = timestamp.filename(true);
+        role(KeyRole::Timestamp, file, signed_by(&root, timestamp, keys, KeyRole::Timestamp))?;
+        let expires = root.signed.expires.min(expires);
+        Ok(Publication {
+            writes,
+            report: PublishedVersion {
+                domain: contents.settings.domain,
+                versions,
+                targets: files.len(),
+                references_signed,
+                expires: expires.to_string(),
+                notes,
+            },
+        })
+    }
+}
+
+/// Signs every staged CoRIM that is unsigned, with the first reference key, and names it after its key file.
+fn sign_references(files: &mut Files, keys: &KeyDir, now: i64) -> Result<Vec<String>, PolicyError> {
+    let mut signed = Vec::new();
+    let mut signer = None;
+    for (kind, bytes) in files.iter_mut() {
+        let TargetKind::Reference(name) = kind else { continue };
+        // Only the verifier says what unsigned is; what is signed, by whomever, is judged with everything else.
+        if !matches!(
+            UntrustedCorim::new(bytes).verify(&[], now),
+            Err(touchstone_verifier::corim::CorimError::Unsigned)
+        ) {
+            continue;
+        }
+        let key = match &signer {
+            Some(key) => key,
+            None => signer.insert(first(keys.keys(KeyRole::Reference)?)?),
+        };
+        *bytes = sign_corim(bytes, &key.key, &key.name, None)
+            .map_err(|e| PolicyError::new(PolicyCode::ReferenceRefused, kind.name(), "reference values to sign", e))?;
+        signed.push(name.clone());
+    }
+    Ok(signed)
+}
+
+fn first(keys: Vec<RoleKey>) -> Result<RoleKey, PolicyError> {
+    let missing = || PolicyError::new(PolicyCode::KeyMissing, "reference-1.pem", "a key", "none");
+    keys.into_iter().next().ok_or_else(missing)
+}
+
+/// What the published version says about what must not go back.
+struct Previous {
+    domain: String,
+    generation: u64,
+    keyset: u64,
+}
+
+/// Nothing before the first publish, or where the published settings cannot be read by this program any more.
+fn previous(files: &Files) -> Option<Previous> {
+    let settings = Settings::parse(files.get(&TargetKind::Settings)?).ok()?;
+    let keyset = files.get(&TargetKind::Keyset).and_then(|bytes| Keyset::parse(bytes).ok());
+    let keyset = keyset.map_or(0, |k| k.version);
+    Some(Previous { domain: settings.domain, generation: settings.generation, keyset })
+}
+
+/// A new version keeps its domain, and neither its generation nor its keyset goes back.
+fn continues(previous: Option<&Previous>, contents: &Contents) -> Result<Vec<String>, PolicyError> {
+    let mut notes = Vec::new();
+    if contents.keyset.keys.is_empty() {
+        notes.push("no keyset yet: a broker's signatures count only after broker init and another publish".into());
+    }
+    let Some(previous) = previous else { return Ok(notes) };
+    let (settings, keyset) = (&contents.settings, contents.keyset.version);
+    if settings.domain != previous.domain {
+        let expected = format!("domain {}", previous.domain);
+        return Err(PolicyError::new(PolicyCode::SettingsName, "settings.toml: domain", expected, &settings.domain));
+    }
+    if settings.generation < previous.generation {
+        let expected = format!("{} or later", previous.generation);
+        let claim = "settings.toml: generation";
+        return Err(PolicyError::new(PolicyCode::SettingsGeneration, claim, expected, settings.generation));
+    }
+    if keyset < previous.keyset {
+        let expected = format!("version {} or later", previous.keyset);
+        return Err(PolicyError::new(PolicyCode::KeysetOlder, "keyset.json", expected, keyset));
+    }
+    Ok(notes)
+}
+
+/// The root, made anew with the same keys where it ends soon and enough root keys are at hand.
+fn renewed(root: Signed<Root>, keys: &KeyDir, now: i64) -> Result<(Signed<Root>, Option<Vec<u8>>), PolicyError> {
+    let end = root.signed.expires.as_second();
+    if end.saturating_sub(now) > ROOT_RENEWED_BEFORE {
+        return Ok((root, None));
+    }
+    let mut next_root = root.signed.clone();
+    next_root.version = next(next_root.version.get())?;
+    next_root.expires = expires_at(now, ROOT_LIFE)?;
+    match signed_by(&root, next_root, keys, KeyRole::Root) {
+        Ok(bytes) => {
+            let parsed = crate::tuf::parse_root(&bytes);
+            let parsed = parsed.map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "root", "a root", e))?;
+            Ok((parsed, Some(bytes)))
+        }
+        Err(_) if end > now => Ok((root, None)),
+        Err(_) => {
+            let found = format!("an end at {}, and no root keys to renew it", time(end));
+            Err(PolicyError::new(PolicyCode::RootExpired, "root", format!("an end after {}", time(now)), found))
+        }
+    }
+}
+
+fn target_list(files: &Files) -> Result<HashMap<TargetName, Target>, PolicyError> {
+    let target = |(kind, bytes): (&TargetKind, &Vec<u8>)| {
+        let name = TargetName::new(kind.name());
+        let name = name.map_err(|e| PolicyError::new(PolicyCode::TargetUnknown, kind.name(), "a target's name", e))?;
+        let target = Target {
+            length: bytes.len() as u64,
+            hashes: hashes(bytes),
+            custom: HashMap::new(),
+            _extra: HashMap::new(),
+        };
+        Ok((name, target))
+    };
+    files.iter().map(target).collect()
+}
+
+fn hashes(bytes: &[u8]) -> Hashes {
+    Hashes { sha256: Sha256::digest(bytes).to_vec().into(), _extra: HashMap::new() }
+}
+
+fn metafile(bytes: &[u8]) -> Metafile {
+    Metafile {
+        length: Some(bytes.len() as u64),
+        hashes: Some(hashes(bytes)),
+        version: NonZeroU64::MIN,
+        _extra: HashMap::new(),
+    }
+}
+
+/// Targets are named by their digest: one that is there whole need not be written again.
+fn is_there(path: &Path, bytes: &[u8]) -> bool {
+    crate::files::read_bounded(path, bytes.len() as u64).is_ok_and(|found| found == bytes)
+}
+
+/// The role's file, signed by those keys of the folder that the root lists for it; as many as the root asks for.
+fn signed_by<R: Role + Clone>(root: &Signed<Root>, role: R, keys: &KeyDir, by: KeyRole) -> Result<Vec<u8>, PolicyError> {
+    let listed: Vec<RoleKey> = keys.keys(by)?.into_iter().filter(|key| is_listed(root, R::TYPE, key)).collect();
+    let threshold = root.signed.roles.get(&R::TYPE).map_or(u64::MAX, |r| r.threshold.get());
+    if (listed.len() as u64) < threshold {
+        let expected = format!("{threshold} keys of the root for this role");
+        return Err(PolicyError::new(PolicyCode::KeyNotInRoot, by, expected, listed.len()));
+    }
+    sign_role(role, &listed)
+}
+
+fn is_listed(root: &Signed<Root>, role: RoleType, key: &RoleKey) -> bool {
+    let key = key.tuf_key();
+    root.signed.keys(role).any(|k| *k == key)
+}
+
+fn with_role(error: PolicyError, role: KeyRole) -> PolicyError {
+    match error.code() {
+        PolicyCode::Io => PolicyError::new(PolicyCode::Io, role, "keys to sign with", error),
+        _ => error,
+    }
+}
+
+/// The bytes of a role's file, signed with every key given (canonical JSON, TUF 1.0.34, 4.2).
+pub(crate) fn sign_role<R: Role>(role: R, keys: &[RoleKey]) -> Result<Vec<u8>, PolicyError> {
+    let failed = |e: &dyn std::fmt::Display| PolicyError::new(PolicyCode::KeyFileInvalid, R::TYPE, "a signature", e);
+    let message = role.canonical_form().map_err(|e| failed(&e))?;
+    let mut signatures = Vec::with_capacity(keys.len());
+    for key in keys {
+        signatures.push(Signature {
+            keyid: key.tuf_key().key_id().map_err(|e| failed(&e))?,
+            sig: key.key.sign(&message).map_err(|e| failed(&e))?.into(),
+        });
+    }
+    let mut bytes = serde_json::to_vec_pretty(&Signed { signed: role, signatures }).map_err(|e| failed(&e))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// `life` seconds after `now`.
+pub(crate) fn expires_at(now: i64, life: i64) -> Result<jiff::Timestamp, PolicyError> {
+    let end = jiff::Timestamp::from_second(now.saturating_add(life));
+    end.map_err(|e| PolicyError::new(PolicyCode::ClockWentBack, "the time given", "a time before the year 9999", e))
+}
+
+fn next(version: u64) -> Result<NonZeroU64, PolicyError> {
+    let next = version.checked_add(1).and_then(NonZeroU64::new);
+    next.ok_or_else(|| PolicyError::new(PolicyCode::Rollback, "version", "a version after it", version))
+}
