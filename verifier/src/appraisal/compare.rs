@@ -178,14 +178,11 @@ fn differing_part(text: &str, other: &str) -> String {
 
 /// What kind of difference it is. Texts choose among codes that all refuse; they never decide.
 fn code_of_event(pcr: u8, want: Option<&ReferenceEvent>, have: Option<&Event<'_>>) -> AppraisalCode {
-    let command_line = match (want, have) {
-        (_, Some(have)) => have.is_kernel_command_line(),
-        (Some(want), None) => {
-            matches!(want.event_type, EventType::IPL | EventType::EVENT_TAG)
-                && want.description.starts_with(COMMAND_LINE_WORDS)
-        }
-        (None, None) => false,
-    };
+    let wanted_line = want.is_none_or(|want| {
+        matches!(want.event_type, EventType::IPL | EventType::EVENT_TAG)
+            && want.description.starts_with(COMMAND_LINE_WORDS)
+    });
+    let command_line = wanted_line && have.is_none_or(Event::is_kernel_command_line);
     match pcr {
         8 | 9 if command_line => AppraisalCode::KernelCommandLineMismatch,
         _ => code_of_register(pcr),

@@ -16,8 +16,6 @@ mod inputs;
 mod log;
 mod quote;
 mod session_key;
-#[cfg(test)]
-mod tests;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,292 @@
+//! Recorded boots, packed with their genuine quotes, against references made of other boots.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use common::{BOOT, Boot, NOW, Offline, codes, references, selection};
+use touchstone_evidence::collection::Label;
+use touchstone_verifier::appraisal::{AkBinding, ClaimValue, Tier};
+use touchstone_verifier::inventory::{Inventory, Node};
+use touchstone_verifier::policy::EventLogRule;
+use touchstone_verifier::reason::Reason;
+use touchstone_verifier::reference::ReferenceSet;
+
+const QUOTES: [(&str, &str); 4] =
+    [("quote-rsa", "rsa"), ("quote-ecc", "ecc"), ("quote-all-rsa", "rsa"), ("quote-all-ecc", "ecc")];
+
+#[test]
+fn a_good_boot_is_affirmed_by_each_of_its_quotes() {
+    let good = Boot::load("good");
+    for (quote, key) in QUOTES {
+        let appraisal = Offline::new(&good, quote, key, &good).appraise();
+        assert_eq!(appraisal.reasons, [], "{quote}");
+        assert_eq!(appraisal.status, Tier::Affirming);
+        assert_eq!(appraisal.node.as_deref(), Some("node-1"));
+        assert_eq!(appraisal.ak_binding, AkBinding::Inventory);
+        assert_eq!(appraisal.reference.as_deref(), Some("golden"));
+        assert_eq!(appraisal.claims["secure_boot"], ClaimValue::Bool(true));
+        assert_eq!(appraisal.claims["binding"], ClaimValue::Text("none".into()));
+        assert_eq!(appraisal.claims["event_log"], ClaimValue::Text("replayed".into()));
+        let ClaimValue::Text(line) = &appraisal.claims["kernel_command_line"] else { panic!("a text") };
+        assert!(line.starts_with("/vmlinuz console=ttyS0"), "{line}");
+        assert!(!appraisal.authentic && appraisal.enrol.is_none(), "packed evidence is never authentic");
+        assert_eq!(appraisal.vector.aspects().map(|(_, _, value)| value)[..5], [Some(2), None, Some(3), None, Some(2)]);
+    }
+}
+
+#[test]
+fn a_changed_command_line_is_refused_and_named() {
+    let (good, changed) = (Boot::load("good"), Boot::load("cmdline-changed"));
+    for (quote, key) in QUOTES {
+        let appraisal = Offline::new(&changed, quote, key, &good).appraise();
+        assert_eq!(appraisal.status, Tier::Contraindicated);
+        assert_eq!(
+            codes(&appraisal),
+            ["grub-command-mismatch", "kernel-command-line-mismatch", "boot-file-mismatch"],
+            "{quote}"
+        );
+        let [grub, line, file]: [Reason; 3] = appraisal.reasons.try_into().unwrap();
+        assert_eq!(line.claim, "PCR 8 (sha256)");
+        assert!(line.expected.starts_with("kernel command line \"/vmlinuz") && line.expected.ends_with("loglevel=4\""));
+        assert!(line.found.contains("kernel command line") && line.found.contains("module.sig_enforce=0 init=/bin/sh"));
+        assert!(grub.found.contains("grub: linux /vmlinuz"));
+        assert_eq!(file.claim, "PCR 9 (sha256)");
+        assert!(file.expected.starts_with("file (hd0,gpt1)/EFI/debian/grub.cfg, digest 0672cb2a8d5b0b20"));
+        assert!(file.found.contains("digest 69de3f3659a40d45"));
+        assert_eq!(appraisal.vector.executables, Some(96));
+        assert_eq!((appraisal.vector.instance_identity, appraisal.vector.hardware), (Some(2), Some(2)));
+    }
+}
+
+#[test]
+fn another_boot_path_is_refused_and_accepted_against_itself() {
+    let (good, uki) = (Boot::load("good"), Boot::load("uki"));
+    let refused = Offline::new(&uki, "quote-rsa", "rsa", &good).appraise();
+    for code in
+        ["boot-application-mismatch", "secure-boot-mismatch", "boot-file-mismatch", "uki-section-mismatch", "mok-mismatch"]
+    {
+        assert!(codes(&refused).contains(&code), "{code} not in {:?}", codes(&refused));
+    }
+    let accepted = Offline::new(&uki, "quote-ecc", "ecc", &uki).appraise();
+    assert_eq!(accepted.reasons, []);
+    // Against both, it is judged by the one it matches.
+    let mut both = Offline::new(&uki, "quote-rsa", "rsa", &good);
+    both.references = references(&[good.reference("golden"), uki.reference("unified")]);
+    assert_eq!(both.appraise().reference.as_deref(), Some("unified"));
+}
+
+#[test]
+fn an_unknown_program_moves_no_boot_register() {
+    let (good, other) = (Boot::load("good"), Boot::load("ima-unknown-exec"));
+    assert_eq!(Offline::new(&other, "quote-rsa", "rsa", &good).appraise().reasons, []);
+}
+
+/// One row an attack: what is changed, and the codes that must be among the reasons.
+#[test]
+fn attacks_on_packed_evidence() {
+    let (good, other) = (Boot::load("good"), Boot::load("cmdline-changed"));
+    let base = || Offline::new(&good, "quote-rsa", "rsa", &good);
+    let flipped = |label: Label, position: usize| {
+        let mut bytes = base().collection.get(label).unwrap().to_vec();
+        bytes[position] ^= 1;
+        base().with(label, bytes)
+    };
+    let scenario = |change: &dyn Fn(&mut Offline)| {
+        let mut scenario = base();
+        change(&mut scenario);
+        scenario
+    };
+    let log_without_data = || {
+        // The EV_EFI_ACTION text of the last event is changed: its digest no longer fits.
+        let mut log = good.log.clone();
+        *log.last_mut().unwrap() ^= 1;
+        base().with(Label::FirmwareEventLog, log)
+    };
+    let smuggled = || {
+        // The type of the first separator is changed to a harmless one; data and digest stay.
+        let mut log = good.log.clone();
+        let data = [4, 0, 0, 0, 0, 0, 0, 0];
+        let at = log.windows(8).position(|window| window == data).unwrap();
+        log[at - 64] = 1;
+        base().with(Label::FirmwareEventLog, log)
+    };
+    let pem = |listed: bool| {
+        let mut node = good.node("node-1");
+        if listed {
+            let text = good.file("ak-rsa.pem");
+            let pem = x509_parser::pem::Pem::iter_from_buffer(&text).next().unwrap().unwrap();
+            node.ak_keys = vec![touchstone_verifier::tpm::HashAlg::Sha256.digest([&pem.contents[..]]).as_ref().try_into().unwrap()];
+        }
+        let mut scenario = base().without(Label::TpmAkPublic).with(Label::TpmAkPem, good.file("ak-rsa.pem"));
+        scenario.inventory = Inventory::new(vec![node]);
+        scenario
+    };
+    assert_eq!(pem(true).appraise().reasons, [], "an attestation key as PEM that is listed");
+    let rows: Vec<(&str, Offline, &[&str])> = vec![
+        ("wrong nonce", scenario(&|s| s.nonce[0] ^= 1), &["nonce-mismatch"]),
+        ("empty nonce", scenario(&|s| s.nonce.clear()), &["nonce-mismatch"]),
+        ("longer nonce", scenario(&|s| s.nonce.push(0)), &["nonce-mismatch"]),
+        ("quote altered", flipped(Label::TpmQuote, 100), &["tpm-signature-invalid"]),
+        ("signature altered", flipped(Label::TpmQuoteSignature, 100), &["tpm-signature-invalid"]),
+        ("quote of another TPM", base().with(Label::TpmQuote, other.file("quote-rsa/quote.msg")), &["tpm-signature-invalid"]),
+        ("attestation key of another TPM", base().with(Label::TpmAkPublic, other.file("ak-rsa.pub")), &["tpm-signature-invalid", "ak-not-bound"]),
+        ("endorsement key of another TPM", base().with(Label::TpmEkCertificate, other.file("ek-rsa-cert.der")), &["node-unknown", "ak-not-bound"]),
+        (
+            "evidence mixed from two machines of the domain",
+            scenario(&|s| {
+                s.inventory = Inventory::new(vec![good.node("node-1"), other.node("node-2")]);
+                s.collection = common::replace(&s.collection, Label::TpmEkCertificate, Some(other.file("ek-rsa-cert.der")));
+            }),
+            &["ak-not-bound"],
+        ),
+        ("no quote", base().without(Label::TpmQuote), &["record-missing"]),
+        ("no signature", base().without(Label::TpmQuoteSignature), &["record-missing"]),
+        ("no attestation key", base().without(Label::TpmAkPublic), &["record-missing", "ak-not-bound"]),
+        ("attestation key as PEM", pem(false), &["ak-attributes-unknown", "ak-not-bound"]),
+        ("unreadable attestation key", base().with(Label::TpmAkPublic, vec![0; 8]), &["ak-unreadable"]),
+        ("fewer registers than required", scenario(&|s| s.policy.required_registers = selection(&[0, 12])), &["pcr-selection-missing"]),
+        ("another bank required", scenario(&|s| {
+            s.policy.required_registers = touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha384, BOOT)]).unwrap();
+        }), &["pcr-selection-missing"]),
+        ("SHA-1 bank required", scenario(&|s| {
+            s.policy.required_registers = touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha1, BOOT)]).unwrap();
+        }), &["pcr-selection-missing", "weak-algorithm"]),
+        ("resettable register required", scenario(&|s| s.policy.required_registers = selection(&[0, 16])), &["pcr-register-resettable"]),
+        ("no register required", scenario(&|s| s.policy.required_registers = selection(&[])), &["pcr-selection-missing"]),
+        ("other register values", base().with(Label::TpmPcrValues, common::encode_values(&other.quoted_values("quote-rsa"))), &["pcr-digest-mismatch"]),
+        ("a register value missing", base().with(Label::TpmPcrValues, common::encode_values(&good.values(&BOOT[1..]))), &["pcr-value-missing"]),
+        ("no register values", base().without(Label::TpmPcrValues), &["record-missing"]),
+        ("no event log", base().without(Label::FirmwareEventLog), &["event-log-missing"]),
+        ("log of another boot", base().with(Label::FirmwareEventLog, other.log.clone()), &["log-does-not-replay"]),
+        ("truncated log", base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 1].to_vec()), &["log-unreadable"]),
+        ("log without its last event", base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 112].to_vec()), &["log-does-not-replay"]),
+        ("SHA-1 log", base().with(Label::FirmwareEventLog, sha1_log()), &["log-sha1-only"]),
+        ("endless log", base().with(Label::FirmwareEventLog, vec![0; touchstone_verifier::eventlog::MAX_LOG + 1]), &["log-unreadable"]),
+        ("log that lies about its data", log_without_data(), &["event-digest-mismatch"]),
+        ("separator under another type", smuggled(), &["separator-smuggled"]),
+        ("no reference", scenario(&|s| s.references = ReferenceSet::default()), &["reference-missing"]),
+        ("unknown root", scenario(&|s| s.anchors = Default::default()), &["certificate-issuer-unknown"]),
+        ("before the certificate is valid", scenario(&|s| s.now = 1_000_000_000), &["certificate-not-yet-valid"]),
+        ("not in the inventory", scenario(&|s| s.inventory = Inventory::default()), &["node-unknown", "ak-not-bound"]),
+        ("known by endorsement key only", scenario(&|s| {
+            s.inventory = Inventory::new(vec![Node { ak_names: vec![], ..good.node("node-1") }]);
+        }), &["ak-not-bound"]),
+        ("claimed by two nodes", scenario(&|s| {
+            s.inventory = Inventory::new(vec![good.node("node-1"), good.node("node-2")]);
+        }), &["node-ambiguous"]),
+        ("a platform certificate as endorsement certificate", base().with(Label::TpmEkCertificate, good.file("platform-cert.der")), &["certificate-usage-wrong"]),
+        ("attestation key as endorsement key", base().with(Label::TpmEkPublic, good.file("ak-rsa.pub")), &["ek-template-unknown"]),
+        ("endorsement key other than the certificate's", base().with(Label::TpmEkPublic, good.file("ek-ecc.pub")), &["ek-certificate-key-mismatch"]),
+    ];
+    for (attack, scenario, expected) in rows {
+        let appraisal = scenario.appraise();
+        assert_ne!(appraisal.status, Tier::Affirming, "{attack}");
+        assert!(!appraisal.authentic, "{attack}");
+        let found = codes(&appraisal);
+        for code in expected {
+            assert!(found.contains(code), "{attack}: expected {code} in {:#?}", appraisal.reasons);
+        }
+    }
+}
+
+/// The first record of a log in the old form: EV_S_CRTM_VERSION with a SHA-1 digest.
+fn sha1_log() -> Vec<u8> {
+    let mut log = vec![0, 0, 0, 0, 8, 0, 0, 0];
+    log.extend([7; 20]);
+    log.extend([2, 0, 0, 0, 0, 0]);
+    log
+}
+
+#[test]
+fn bound_and_packed_evidence_never_mix() {
+    let good = Boot::load("good");
+    let mut scenario = Offline::new(&good, "quote-rsa", "rsa", &good);
+    let mut bound = touchstone_evidence::collection::Collection::bound();
+    for (label, record) in scenario.collection.records() {
+        bound.insert(label, record.to_vec()).unwrap();
+    }
+    scenario.collection = bound;
+    assert_eq!(codes(&scenario.appraise()), ["evidence-type-wrong"]);
+}
+
+#[test]
+fn leniencies_are_signed_lines_and_are_named() {
+    let good = Boot::load("good");
+    let mut scenario = Offline::new(&good, "quote-rsa", "rsa", &good).without(Label::FirmwareEventLog);
+    scenario.policy.event_log = EventLogRule::RegistersSuffice;
+    let appraisal = scenario.appraise();
+    assert_eq!((appraisal.reasons.len(), appraisal.leniencies.as_slice()), (0, &["event-log: registers-suffice".to_owned()][..]));
+    assert!(!appraisal.claims.contains_key("secure_boot"), "nothing proves it");
+    // A log that is there must replay all the same.
+    let lying = scenario.with(Label::FirmwareEventLog, Boot::load("uki").log);
+    assert!(codes(&lying.appraise()).contains(&"log-does-not-replay"));
+}
+
+#[test]
+fn without_a_log_the_register_is_named() {
+    let (good, changed) = (Boot::load("good"), Boot::load("cmdline-changed"));
+    let mut scenario = Offline::new(&changed, "quote-rsa", "rsa", &good).without(Label::FirmwareEventLog);
+    scenario.policy.event_log = EventLogRule::RegistersSuffice;
+    let appraisal = scenario.appraise();
+    assert_eq!(codes(&appraisal), ["grub-command-mismatch", "boot-file-mismatch"]);
+    assert!(appraisal.reasons[0].expected.contains("(reference golden)"));
+}
+
+#[test]
+fn a_reference_ends_and_its_end_is_the_end_of_the_result() {
+    let good = Boot::load("good");
+    let mut ending = good.reference("golden");
+    ending.not_after = Some(NOW + 10);
+    let mut scenario = Offline::new(&good, "quote-rsa", "rsa", &good);
+    scenario.references = references(&[ending]);
+    let appraisal = scenario.appraise();
+    assert_eq!((appraisal.status, appraisal.expires), (Tier::Affirming, NOW + 10));
+    scenario.now = NOW + 11;
+    assert_eq!(codes(&scenario.appraise()), ["reference-out-of-force"]);
+    let mut partial = good.reference("golden");
+    partial.registers.remove(&4);
+    scenario.references = references(&[partial]);
+    assert_eq!(codes(&scenario.appraise()), ["reference-incomplete"]);
+}
+
+/// Flipping any byte of any record never affirms, unless nothing covers the byte: events' texts and types, where the
+/// type leaves open what was hashed, are commentary, and the log's SHA-1 digests are not quoted.
+#[test]
+fn no_flipped_byte_affirms_unless_nothing_covers_it() {
+    let good = Boot::load("good");
+    let base = Offline::new(&good, "quote-ecc", "ecc", &good);
+    let records: Vec<(Label, Vec<u8>)> =
+        base.collection.records().map(|(label, bytes)| (label, bytes.to_vec())).collect();
+    let log = touchstone_verifier::eventlog::EventLog::parse(&good.log).unwrap();
+    let mut judged = 0;
+    for (label, bytes) in records {
+        let step = (bytes.len() / 400).max(1);
+        for position in (0..bytes.len()).step_by(step) {
+            let mut altered = bytes.clone();
+            altered[position] ^= 0x01;
+            let covered = label != Label::FirmwareEventLog || !only_commentary_differs(&log, &altered);
+            let mut scenario = Offline::new(&good, "quote-ecc", "ecc", &good);
+            scenario.collection = common::replace(&scenario.collection, label, Some(altered));
+            let affirming = scenario.appraise().status == Tier::Affirming;
+            assert_eq!(affirming, !covered, "{label:?} byte {position}");
+            judged += 1;
+        }
+    }
+    assert!(judged > 1000, "{judged}");
+}
+
+/// Whether a log says the same as far as the quoted bank and the data it covers go.
+fn only_commentary_differs(log: &touchstone_verifier::eventlog::EventLog<'_>, altered: &[u8]) -> bool {
+    use touchstone_verifier::eventlog::{DataCheck, EventLog, SeparatorDigests};
+    use touchstone_verifier::tpm::HashAlg::Sha256;
+    let Ok(altered) = EventLog::parse(altered) else { return false };
+    let separators = SeparatorDigests::new(Sha256);
+    altered.startup_locality() == log.startup_locality()
+        && altered.events().len() == log.events().len()
+        && altered.events().iter().zip(log.events()).all(|(new, old)| {
+            (new.pcr, new.digest(Sha256), new.is_extended()) == (old.pcr, old.digest(Sha256), old.is_extended())
+                && new.check_data(Sha256) != DataCheck::Mismatch
+                && !separators.is_smuggled(new, Sha256)
+        })
+}
