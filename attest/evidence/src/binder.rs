@@ -113,6 +113,18 @@ mod tests {
             "05".repeat(32)
         );
         assert_eq!(hex::encode(input().encode()), expected);
+        // Computed with another tool over the same bytes.
+        assert_eq!(
+            hex::encode(input().tpm_qualifying_data()),
+            "6cb6704bae77c5e3f07c06cd7b6afd06e339a87e3e7ea8af4a80f2abf2f8d194"
+        );
+        assert_eq!(
+            hex::encode(input().report_data()),
+            concat!(
+                "4530c6a22b467e5cf09bbb71808bd9ca8ef56588539b02551f03b362d2cdc44c",
+                "01598e109eb3e754c901c345826a9ebb76cb4742eca3500859caf72e9dd512c6"
+            )
+        );
     }
 
     #[test]

@@ -42,6 +42,16 @@ impl Profile {
             Self::Unbound => UNBOUND_PROFILE,
         }
     }
+
+    fn read(value: &Value) -> Result<Self, EnvelopeError> {
+        match value.as_text() {
+            Some(BOUND_PROFILE) => Ok(Self::Bound),
+            Some(UNBOUND_PROFILE) => Ok(Self::Unbound),
+            other => Err(EnvelopeError::Profile {
+                found: shorten(other.unwrap_or("no text")),
+            }),
+        }
+    }
 }
 
 touchstone_cose::reason_codes! {
@@ -143,7 +153,7 @@ impl Collection {
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let limits = Limits {
             max_bytes: MAX_BYTES,
-            max_depth: 3,
+            max_depth: 2,
             max_items: 4 * MAX_RECORDS + 8,
         };
         let Value::Map(entries) = cbor::decode(bytes, limits)? else {
@@ -155,28 +165,27 @@ impl Collection {
             });
         }
         let mut profile = None;
-        let mut records = BTreeMap::new();
+        let mut records = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let Value::Text(key) = key else {
                 return Err(EnvelopeError::Unknown { label: key.kind() });
             };
             if key == TYPE_KEY {
-                profile = Some(match value.as_text() {
-                    Some(BOUND_PROFILE) => Profile::Bound,
-                    Some(UNBOUND_PROFILE) => Profile::Unbound,
-                    other => {
-                        return Err(EnvelopeError::Profile {
-                            found: shorten(other.unwrap_or("no text")),
-                        });
-                    }
-                });
+                profile = Some(Profile::read(&value)?);
             } else {
                 let label = Label::parse(&key).ok_or_else(|| EnvelopeError::Unknown { label: shorten(&key) })?;
-                records.insert(label, record(label, value)?);
+                records.push((label, record(label, value)?));
             }
         }
         let profile = profile.ok_or(EnvelopeError::Profile { found: "none".into() })?;
-        Ok(Self { profile, records })
+        let mut collection = Self {
+            profile,
+            records: BTreeMap::new(),
+        };
+        for (label, bytes) in records {
+            collection.insert(label, bytes)?;
+        }
+        Ok(collection)
     }
 
     /// The envelope's bytes, deterministic.
@@ -194,11 +203,32 @@ impl Collection {
         cbor::encode(&Value::Map(entries))
     }
 
-    /// Adds a record.
+    /// Adds a record. An empty one announces a record that will be there: it has its place in the manifest, and no
+    /// reader takes it.
     ///
     /// # Errors
-    /// [`EnvelopeError::Duplicate`] where there is one of that label already.
+    /// [`EnvelopeError::Duplicate`] where there is one of that label already; [`EnvelopeError::Record`] for an
+    /// attestation key as PEM in bound evidence, or beside one with attributes: then no one could say which counts.
     pub fn insert(&mut self, label: Label, bytes: Vec<u8>) -> Result<(), EnvelopeError> {
+        let refuse = |expected, found: &str| EnvelopeError::Record {
+            label: label.as_str().into(),
+            expected,
+            found: found.into(),
+        };
+        if label == Label::TpmAkPem && self.profile == Profile::Bound {
+            return Err(refuse(
+                "a key with its attributes, for the evidence is bound",
+                "a key as PEM",
+            ));
+        }
+        let other = match label {
+            Label::TpmAkPem => Label::TpmAkPublic,
+            Label::TpmAkPublic => Label::TpmAkPem,
+            _ => label,
+        };
+        if other != label && self.records.contains_key(&other) {
+            return Err(refuse("one form of the attestation key", "both"));
+        }
         match self.records.insert(label, bytes) {
             None => Ok(()),
             Some(_) => Err(DuplicateRecord {
@@ -266,8 +296,8 @@ fn record(label: Label, value: Value) -> Result<Vec<u8>, EnvelopeError> {
         return Err(refuse("indicator 4 (evidence)", indicator.kind()));
     }
     match bytes {
-        Value::Bytes(bytes) => Ok(bytes),
-        other => Err(refuse("a byte string", other.kind())),
+        Value::Bytes(bytes) if !bytes.is_empty() => Ok(bytes),
+        other => Err(refuse("a byte string that is not empty", other.kind())),
     }
 }
 
@@ -326,6 +356,15 @@ mod tests {
         let good = |label: Label| Value::array([text(label.media_type()), Value::bytes([1]), Value::Unsigned(4)]);
         let with = |entries: Vec<(Value, Value)>| cbor::encode(&Value::Map(entries));
         let profile = || (text(TYPE_KEY), text(BOUND_PROFILE));
+        let with_map = || Value::Map(vec![profile()]);
+        let pem = with(vec![
+            (text(TYPE_KEY), text(UNBOUND_PROFILE)),
+            (text("tpm/ak-pem"), good(Label::TpmAkPem)),
+        ]);
+        assert!(
+            Collection::decode(&pem).is_ok(),
+            "a key as PEM in unbound evidence is fine"
+        );
         let rows: Vec<(&str, Vec<u8>, EnvelopeCode)> = vec![
             ("empty", vec![], EnvelopeCode::Unreadable),
             ("an array", cbor::encode(&Value::array([])), EnvelopeCode::Profile),
@@ -368,6 +407,71 @@ mod tests {
                     ),
                 ]),
                 EnvelopeCode::Record,
+            ),
+            (
+                "an empty record",
+                with(vec![
+                    profile(),
+                    (
+                        text("tpm/quote"),
+                        Value::array([text(Label::TpmQuote.media_type()), Value::bytes([]), Value::Unsigned(4)]),
+                    ),
+                ]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "a record without indicator",
+                with(vec![
+                    profile(),
+                    (
+                        text("tpm/quote"),
+                        Value::array([text(Label::TpmQuote.media_type()), Value::bytes([1])]),
+                    ),
+                ]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "a key as PEM in bound evidence",
+                with(vec![profile(), (text("tpm/ak-pem"), good(Label::TpmAkPem))]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "two forms of the attestation key",
+                with(vec![
+                    (text(TYPE_KEY), text(UNBOUND_PROFILE)),
+                    (text("tpm/ak-pem"), good(Label::TpmAkPem)),
+                    (text("tpm/ak-public"), good(Label::TpmAkPublic)),
+                ]),
+                EnvelopeCode::Record,
+            ),
+            (
+                "33 records",
+                with(
+                    (0..33)
+                        .map(|n| (Value::text(format!("r/{n}")), Value::Null))
+                        .chain([profile()])
+                        .collect(),
+                ),
+                EnvelopeCode::TooMany,
+            ),
+            (
+                "a record twice",
+                with(vec![
+                    profile(),
+                    (text("tpm/quote"), good(Label::TpmQuote)),
+                    (text("tpm/quote"), good(Label::TpmQuote)),
+                ]),
+                EnvelopeCode::Unreadable,
+            ),
+            (
+                "a byte behind",
+                [with(vec![profile()]), vec![0]].concat(),
+                EnvelopeCode::Unreadable,
+            ),
+            (
+                "a collection in a record",
+                with(vec![profile(), (text("tpm/quote"), Value::array([with_map()]))]),
+                EnvelopeCode::Unreadable,
             ),
             (
                 "text for bytes",

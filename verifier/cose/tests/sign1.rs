@@ -491,6 +491,92 @@ fn the_signing_function_refuses_labels_it_sets_itself() {
     assert_eq!(sign1::sign(&key, &protected, b"", b""), Err(SignError::Label(99)));
 }
 
+#[test]
+fn legacy_algorithms_are_refused_before_any_key_is_looked_up() {
+    let key = ed25519(1);
+    let legacy = header(&key, |h| h[0].1 = Value::int(-8));
+    let parsed = Unverified::parse(
+        &forge(&key, &legacy, Value::Map(vec![]), Value::bytes([])),
+        Limits::TOKEN,
+    );
+    let found = "integer -8".to_owned();
+    assert_eq!(parsed.map(|_| ()), Err(CoseError::Algorithm { found }));
+}
+
+#[test]
+fn third_parties_may_not_mark_headers_critical_nor_say_things_twice() {
+    let key = ed25519(1);
+    let protected = |more: &[(i64, Value)]| cbor::encode(&Value::map([&[(1, Value::int(-8))], more].concat()));
+    let crit = || Value::array([Value::int(99)]);
+    let parse = |protected: &[u8], unprotected: Value, payload: Value| {
+        let parsed = ThirdParty::parse(&forge(&key, protected, unprotected, payload), Limits::TOKEN);
+        parsed.map(|_| ()).map_err(|e| e.code())
+    };
+    let (none, payload) = (|| Value::Map(vec![]), || Value::bytes([]));
+    assert_eq!(parse(&protected(&[]), none(), payload()), Ok(()));
+    let rows = [
+        (
+            "crit protected",
+            protected(&[(2, crit())]),
+            none(),
+            payload(),
+            Code::CoseHeaderRefused,
+        ),
+        (
+            "crit unprotected",
+            protected(&[]),
+            Value::map([(2, crit())]),
+            payload(),
+            Code::CoseHeaderRefused,
+        ),
+        (
+            "alg in both buckets",
+            protected(&[]),
+            Value::map([(1, Value::int(-7))]),
+            payload(),
+            Code::CoseHeaderRefused,
+        ),
+        (
+            "17 unprotected headers",
+            protected(&[]),
+            Value::map((100..117).map(|l| (l, Value::Null))),
+            payload(),
+            Code::CoseHeaderRefused,
+        ),
+        (
+            "a label twice",
+            vec![0xa2, 1, 0x27, 1, 0x27],
+            none(),
+            payload(),
+            Code::CborDuplicateKey,
+        ),
+        (
+            "alg nobody knows",
+            cbor::encode(&Value::map([(1, Value::int(-39))])),
+            none(),
+            payload(),
+            Code::CoseAlgorithmMismatch,
+        ),
+        (
+            "no alg",
+            cbor::encode(&Value::map([(3, Value::text("t"))])),
+            none(),
+            payload(),
+            Code::CoseAlgorithmMismatch,
+        ),
+        (
+            "payload detached",
+            protected(&[]),
+            none(),
+            Value::Null,
+            Code::CoseMalformed,
+        ),
+    ];
+    for (name, protected, unprotected, payload, code) in rows {
+        assert_eq!(parse(&protected, unprotected, payload), Err(code), "{name}");
+    }
+}
+
 /// A device that says one algorithm and makes signatures of another, or of a legacy one.
 struct Broken(Algorithm, usize);
 
