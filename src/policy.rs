@@ -183,3 +183,20 @@ pub fn run(args: Args) -> CommandResult {
     }
     Ok(Outcome::Done)
 }
+
+fn show(repo: &std::path::Path, root: Option<&std::path::Path>, at: Option<&str>, json: bool) -> CommandResult {
+    let now = clock::at(at)?;
+    let root = root.map(output::read).transpose()?;
+    match touchstone_policies::show(repo, root, now) {
+        Ok(shown) if json => output::json(&shown.to_json()),
+        Ok(shown) => println!("{shown}"),
+        Err(error) if error.is_io() => return Err(error.into()),
+        Err(error) => {
+            for (code, claim, expected, found) in error.reasons() {
+                println!("{code}: {claim}: expected {expected}, found {found}");
+            }
+            return Ok(Outcome::Refused);
+        }
+    }
+    Ok(Outcome::Done)
+}

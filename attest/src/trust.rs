@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey};
-use touchstone_policies::keyset::Job;
+use touchstone_policies::keyset_file::Job;
 use touchstone_policies::{LoadOptions, PolicyError, PolicySet};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
@@ -68,14 +68,14 @@ impl DomainTrust {
             return Err(TrustError::Domain { expected: domain.to_owned(), found: policy.domain });
         }
         let ring = |job| {
-            KeyRing::new(policy.keyset.entries(job).map(|entry| TrustedKey {
+            KeyRing::new(policy.keyset.keys.iter().filter(|entry| entry.job == job).map(|entry| TrustedKey {
                 key: entry.key.clone(),
                 not_before: entry.not_before,
                 not_after: entry.not_after,
             }))
         };
         let (authorization_keys, trust_state_keys) = (ring(Job::Authorization)?, ring(Job::TrustState)?);
-        let pins: Vec<_> = policy.keyset.keys(Job::Tls, now).cloned().collect();
+        let pins: Vec<_> = policy.keyset.keys(Job::Tls, now).map(|entry| entry.key.clone()).collect();
         let tls = pinned_config(&pins)?;
         Ok(Self { policy, authorization_keys, trust_state_keys, tls })
     }

@@ -1,0 +1,52 @@
+//! `touchstone reference`: reference values.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use touchstone_policies::author::{self, ReferenceRequest};
+
+use crate::output::{self, CommandResult, Outcome};
+use crate::clock;
+
+/// Make reference values that a publish will sign.
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stage reference values taken from the evidence of a golden machine
+    #[command(after_help = "Example:\n  touchstone reference add ./repo --evidence golden.evidence --name debian-12-2026-11\n\n\
+        The evidence must hold: its quote verifies and its log replays to the quoted registers.")]
+    Add {
+        /// The repository
+        repo: PathBuf,
+        /// Evidence of the golden machine
+        #[arg(long)]
+        evidence: PathBuf,
+        /// Name of the reference values (default: from their digest)
+        #[arg(long)]
+        name: Option<String>,
+        /// Not valid before (RFC 3339); by default they judge any time
+        #[arg(long)]
+        valid_from: Option<String>,
+        /// Not valid from then on (RFC 3339)
+        #[arg(long)]
+        valid_until: Option<String>,
+    },
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    let Command::Add { repo, evidence, name, valid_from, valid_until } = args.command;
+    let request = ReferenceRequest {
+        evidence: output::read(&evidence)?,
+        name,
+        valid_from: valid_from.as_deref().map(clock::parse).transpose()?,
+        valid_until: valid_until.as_deref().map(clock::parse).transpose()?,
+    };
+    println!("{}", author::reference_add(&repo, &request)?);
+    Ok(Outcome::Done)
+}

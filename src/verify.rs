@@ -1,0 +1,169 @@
+//! `touchstone verify`: an offline verdict over packed evidence.
+//!
+//! Exit codes are a contract: 0 affirming; 1 anything else that could be judged, a stale or forged policy repository
+//! included; 2 unreadable input or usage.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use touchstone_evidence::collection::{Collection, Profile};
+use touchstone_policies::{LoadOptions, PolicyError, PolicySet, load_blocking};
+use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, Inputs, Tier, appraise};
+use touchstone_verifier::ear::Ear;
+
+use crate::output::{self, CommandResult, Failure, Outcome};
+use crate::clock;
+
+/// Judge packed evidence offline: 0 affirming, 1 refused with reasons, 2 unreadable input or usage.
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    touchstone verify node.evidence --policy ./repo --nonce 5d940119b026…\n  \
+    touchstone verify node.evidence --policy ./repo --root ./root.json --nonce 5d94… --at 2026-11-21T12:00:00Z --json")]
+pub struct Args {
+    /// The envelope (touchstone evidence pack | collect)
+    evidence: PathBuf,
+    /// The policy repository
+    #[arg(long)]
+    policy: PathBuf,
+    /// The nonce the evidence must answer (hexadecimal)
+    #[arg(long)]
+    nonce: String,
+    /// The root.json that is trusted (default: the one in the repository, said to be unpinned)
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Judge at this time instead of now (RFC 3339)
+    #[arg(long)]
+    at: Option<String>,
+    /// One JSON object: verdict, reasons, ear
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> CommandResult {
+    let nonce = hex::decode(args.nonce.trim())
+        .map_err(|error| Failure::new(format!("--nonce: {error}")).hint("the nonce in hexadecimal"))?;
+    if nonce.is_empty() || nonce.len() > 64 {
+        return Err(Failure::new(format!("--nonce: expected 1 to 64 bytes, found {}", nonce.len())));
+    }
+    let now = clock::at(args.at.as_deref())?;
+    let collection = Collection::decode(&output::read(&args.evidence)?).map_err(|error| {
+        Failure::new(format!("{}: {error}", args.evidence.display())).hint("make it with touchstone evidence pack")
+    })?;
+    if !args.policy.is_dir() {
+        return Err(Failure::new(format!("{}: no such directory", args.policy.display())).hint("touchstone policy init"));
+    }
+    let root = args.root.as_deref().map(output::read).transpose()?;
+    let policy = match load_blocking(&args.policy, LoadOptions { root, ..LoadOptions::default() }, now) {
+        Ok(policy) => policy,
+        Err(error) if error.is_io() => return Err(error.into()),
+        Err(error) => return policy_refused(&error, args.json),
+    };
+    let appraisal = appraise(&Inputs {
+        collection: &collection,
+        freshness: Freshness::Unbound { nonce: &nonce },
+        policy: &policy.settings.appraisal,
+        references: &policy.references,
+        anchors: &policy.anchors,
+        inventory: &policy.inventory,
+        enrolled: None,
+        now,
+    });
+    if args.json {
+        output::json(&document(&appraisal, &policy, &collection, &nonce, now));
+    } else {
+        tell(&appraisal, &policy);
+    }
+    Ok(if appraisal.status == Tier::Affirming { Outcome::Done } else { Outcome::Refused })
+}
+
+/// The repository itself is not to be believed: that is a verdict about it, and none about the machine.
+fn policy_refused(error: &PolicyError, as_json: bool) -> CommandResult {
+    let reasons = error.reasons();
+    if as_json {
+        let reasons: Vec<Value> = reasons
+            .iter()
+            .map(|(code, claim, expected, found)| json!({ "code": code, "claim": claim, "expected": expected, "found": found }))
+            .collect();
+        output::json(&json!({ "verdict": "none", "reasons": reasons, "ear": Value::Null }));
+    } else {
+        println!("none: the policy repository is not to be believed");
+        for (code, claim, expected, found) in reasons {
+            print_reason(code, &claim, &expected, &found);
+        }
+    }
+    Ok(Outcome::Refused)
+}
+
+fn document(appraisal: &Appraisal, policy: &PolicySet, collection: &Collection, nonce: &[u8], now: i64) -> Value {
+    let reasons: Vec<Value> = appraisal
+        .reasons
+        .iter()
+        .map(|reason| {
+            json!({
+                "code": reason.code.as_str(), "claim": reason.claim,
+                "expected": reason.expected, "found": reason.found,
+            })
+        })
+        .collect();
+    let ear = Ear::of(appraisal, &policy.settings.appraisal.policy_id, nonce, now);
+    json!({
+        "verdict": appraisal.status.as_str(),
+        "reasons": reasons,
+        "ear": ear.to_json(),
+        "binding": if collection.profile() == Profile::Unbound { "none" } else { "bound" },
+        "ak_binding": ak_binding(appraisal),
+        "node": appraisal.node,
+        "reference": appraisal.reference,
+        "leniencies": appraisal.leniencies,
+        "at": clock::words(now),
+        "policy": {
+            "domain": policy.domain,
+            "version": policy.version,
+            "digest": hex::encode(policy.digest),
+            "expires": clock::words(policy.expires),
+        },
+        "policy_root": root_words(policy),
+        "policy_root_digest": hex::encode(policy.root_digest),
+    })
+}
+
+fn ak_binding(appraisal: &Appraisal) -> &'static str {
+    match appraisal.ak_binding {
+        AkBinding::None => "none",
+        bound => bound.as_str(),
+    }
+}
+
+fn root_words(policy: &PolicySet) -> &'static str {
+    if policy.root_pinned { "pinned" } else { "unpinned" }
+}
+
+fn tell(appraisal: &Appraisal, policy: &PolicySet) {
+    let node = appraisal.node.as_deref().unwrap_or("an unknown machine");
+    println!("{}: {node}", appraisal.status.as_str());
+    println!(
+        "  policy {} version {}, root {} {}",
+        policy.domain,
+        policy.version,
+        root_words(policy),
+        hex::encode(policy.root_digest)
+    );
+    println!("  binding: none, ak-binding: {}", ak_binding(appraisal));
+    if let Some(reference) = &appraisal.reference {
+        println!("  reference values: {reference}");
+    }
+    for leniency in &appraisal.leniencies {
+        println!("  leniency used: {leniency}");
+    }
+    for reason in &appraisal.reasons {
+        print_reason(reason.code.as_str(), &reason.claim, &reason.expected, &reason.found);
+    }
+}
+
+fn print_reason(code: &str, claim: &str, expected: &str, found: &str) {
+    println!("  {code}: {claim}");
+    println!("      expected  {expected}");
+    println!("      found     {found}");
+}
