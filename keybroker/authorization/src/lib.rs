@@ -30,7 +30,9 @@ pub use replay::ReplayMemory;
 pub use request::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel};
 pub use scope::{Action, Scope, ScopeError};
 pub use signed::{SignedError, SignedKind};
-pub use token::{Authorization, KeyKind, StatusIndex, UntrustedAuthorization, VerifiedAuthorization};
+pub use token::{
+    Authorization, KeyKind, StatusIndex, UntrustedAuthorization, VerifiedAuthorization, authorization_digest,
+};
 pub use trust_frame::{Body, TrustFrame};
 pub use trust_head::{ListHead, TrustHead};
 pub use trust_view::{TrustStateError, TrustView};

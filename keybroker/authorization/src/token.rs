@@ -32,6 +32,12 @@ const STATEMENT: i64 = 3;
 const STATUS: i64 = 4;
 const KEY_KIND: i64 = 5;
 
+/// SHA-256 of an authorization as it is presented: `ath` of its proofs, and the name to keep its
+/// [`VerifiedAuthorization`] under.
+pub fn authorization_digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// What keeps the confirmation key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -222,7 +228,7 @@ impl UntrustedAuthorization {
         let signed = UntrustedSigned::parse(SignedKind::Authorization, bytes)?;
         Ok(Self {
             signed,
-            digest: Sha256::digest(bytes).into(),
+            digest: authorization_digest(bytes),
         })
     }
 
@@ -260,7 +266,7 @@ impl VerifiedAuthorization {
         &self.contents
     }
 
-    /// SHA-256 of the bytes that were presented: `ath` of proofs, and the name to cache it under.
+    /// [`authorization_digest`] of the bytes that were presented.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
