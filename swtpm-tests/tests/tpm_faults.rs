@@ -207,3 +207,62 @@ fn every_session_is_salted() {
         "{seen:?}"
     );
 }
+
+#[test]
+fn the_session_key_hangs_in_the_null_hierarchy() {
+    const TPM_CC_CREATE_PRIMARY: [u8; 4] = [0, 0, 0x01, 0x31];
+    const TPM_RH_NULL: [u8; 4] = [0x40, 0, 0, 0x07];
+    let hierarchies = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&hierarchies);
+    let note = move |asked: &[u8], _: &mut Vec<u8>| {
+        if asked[6..10] == TPM_CC_CREATE_PRIMARY {
+            notes
+                .lock()
+                .expect("a lock")
+                .push([asked[10], asked[11], asked[12], asked[13]]);
+        }
+    };
+    let swtpm = good();
+    let tap = Tap::before(swtpm.port(), Box::new(note)).expect("a tap");
+    let mut tpm = Tpm::open(&tap.tcti()).expect("an open TPM");
+    let ek = tpm.endorsement_key(EkKind::Rsa2048).expect("a persistent EK");
+    tpm.create_session_key(&ek, &boot_selection()).expect("a session key");
+    assert_eq!(*hierarchies.lock().expect("a lock"), [TPM_RH_NULL]);
+}
+
+#[test]
+fn a_certificate_that_is_not_the_keys_own_is_not_used() {
+    const EMPTY: &[u8] = &[0xFF; 64];
+    let other = Boot::UKI.ek_certificate(KeyForm::Ecc);
+    let padded = [&other[..], EMPTY].concat();
+    for (written, read) in [
+        (padded.as_slice(), Ok(Some(other.clone()))),
+        (EMPTY, Err("it does not begin with a DER sequence")),
+        (&other[..other.len() - 1], Err("it is cut short")),
+    ] {
+        let swtpm = good();
+        let folder = tempfile::tempdir().expect("a folder");
+        let contents = folder.path().join("contents");
+        std::fs::write(&contents, written).expect("written");
+        // The index of the P-256 certificate, which the recorded TPM does not have.
+        let tool = |name: &str, arguments: &[&str]| {
+            let mut tool = Command::new(name);
+            run(
+                tool.args(["-T", &swtpm.tcti(), "0x01C0000A", "-C", "o"])
+                    .args(arguments),
+                None,
+            );
+        };
+        let size = written.len().to_string();
+        tool("tpm2_nvdefine", &["-s", &size, "-a", "ownerread|ownerwrite|authread"]);
+        tool("tpm2_nvwrite", &["-i", contents.to_str().expect("a path")]);
+        let mut tpm = open(&swtpm);
+        let malformed = |problem| TpmError::CertificateMalformed {
+            index: 0x01C0_000A,
+            problem,
+        };
+        assert_eq!(tpm.ek_certificate(EkKind::EccP256), read.map_err(malformed));
+        assert_eq!(tpm.endorsement_key(EkKind::EccP256).expect("an EK").certificate(), None);
+        nothing_is_left_in(&mut tpm);
+    }
+}

@@ -116,7 +116,7 @@ impl Tpm {
     /// [`TpmError::NoEndorsementKey`] when it can make none.
     pub fn best_endorsement_key(&mut self) -> Result<EndorsementKey, TpmError> {
         for kind in EkKind::ALL {
-            if self.ek_certificate(kind)?.is_some() {
+            if self.readable_certificate(kind)?.is_some() {
                 let key = self.endorsement_key(kind)?;
                 if key.certificate.is_some() {
                     return Ok(key);
@@ -164,7 +164,7 @@ impl Tpm {
             None => self.make_endorsement_key(kind, template)?,
         };
         let public_area = public.marshall().map_err(failed("TPMT_PUBLIC"))?;
-        let certificate = self.ek_certificate(kind)?.filter(|certificate| {
+        let certificate = self.readable_certificate(kind)?.filter(|certificate| {
             let ours = certifies(certificate, &public);
             if !ours {
                 tracing::warn!(
@@ -181,6 +181,18 @@ impl Tpm {
             name,
             certificate,
         })
+    }
+
+    /// The certificate, where the TPM holds one that is one. Rubbish in its place is said and passed over: the key may
+    /// be known to the domain by itself.
+    fn readable_certificate(&mut self, kind: EkKind) -> Result<Option<Vec<u8>>, TpmError> {
+        match self.ek_certificate(kind) {
+            Err(error @ TpmError::CertificateMalformed { .. }) => {
+                tracing::warn!(%error, "going on without an EK certificate");
+                Ok(None)
+            }
+            read => read,
+        }
     }
 
     fn make_endorsement_key(
