@@ -376,3 +376,6 @@ fn role_keys(known: &mut TufKeys, keys: &KeyDir, role: KeyRole) -> Result<RoleKe
     }
     Ok(RoleKeys { keyids, threshold: NonZeroU64::MIN, _extra: HashMap::new() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ pub mod settings;
 pub mod show;
 pub mod signers_file;
 pub mod timers;
+#[cfg(test)]
+mod testing;
 mod tuf;
 
 pub use author::{
