@@ -552,9 +552,11 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn sample() -> Ear {
-        let mut vector = TrustVector::default();
-        vector.instance_identity = Some(2);
-        vector.executables = Some(96);
+        let vector = TrustVector {
+            instance_identity: Some(2),
+            executables: Some(96),
+            ..TrustVector::default()
+        };
         let submod = Submod {
             status: Tier::Contraindicated,
             vector,

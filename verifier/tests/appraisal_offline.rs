@@ -12,8 +12,12 @@ use touchstone_verifier::policy::EventLogRule;
 use touchstone_verifier::reason::Reason;
 use touchstone_verifier::reference::ReferenceSet;
 
-const QUOTES: [(&str, &str); 4] =
-    [("quote-rsa", "rsa"), ("quote-ecc", "ecc"), ("quote-all-rsa", "rsa"), ("quote-all-ecc", "ecc")];
+const QUOTES: [(&str, &str); 4] = [
+    ("quote-rsa", "rsa"),
+    ("quote-ecc", "ecc"),
+    ("quote-all-rsa", "rsa"),
+    ("quote-all-ecc", "ecc"),
+];
 
 #[test]
 fn a_good_boot_is_affirmed_by_each_of_its_quotes() {
@@ -28,10 +32,18 @@ fn a_good_boot_is_affirmed_by_each_of_its_quotes() {
         assert_eq!(appraisal.claims["secure_boot"], ClaimValue::Bool(true));
         assert_eq!(appraisal.claims["binding"], ClaimValue::Text("none".into()));
         assert_eq!(appraisal.claims["event_log"], ClaimValue::Text("replayed".into()));
-        let ClaimValue::Text(line) = &appraisal.claims["kernel_command_line"] else { panic!("a text") };
+        let ClaimValue::Text(line) = &appraisal.claims["kernel_command_line"] else {
+            panic!("a text")
+        };
         assert!(line.starts_with("/vmlinuz console=ttyS0"), "{line}");
-        assert!(!appraisal.authentic && appraisal.enrol.is_none(), "packed evidence is never authentic");
-        assert_eq!(appraisal.vector.aspects().map(|(_, _, value)| value)[..5], [Some(2), None, Some(3), None, Some(2)]);
+        assert!(
+            !appraisal.authentic && appraisal.enrol.is_none(),
+            "packed evidence is never authentic"
+        );
+        assert_eq!(
+            appraisal.vector.aspects().map(|(_, _, value)| value)[..5],
+            [Some(2), None, Some(3), None, Some(2)]
+        );
     }
 }
 
@@ -43,7 +55,11 @@ fn a_changed_command_line_is_refused_and_named() {
         assert_eq!(appraisal.status, Tier::Contraindicated);
         assert_eq!(
             codes(&appraisal),
-            ["grub-command-mismatch", "kernel-command-line-mismatch", "boot-file-mismatch"],
+            [
+                "grub-command-mismatch",
+                "kernel-command-line-mismatch",
+                "boot-file-mismatch"
+            ],
             "{quote}"
         );
         let [grub, line, file]: [Reason; 3] = appraisal.reasons.try_into().unwrap();
@@ -52,10 +68,16 @@ fn a_changed_command_line_is_refused_and_named() {
         assert!(line.found.contains("kernel command line") && line.found.contains("module.sig_enforce=0 init=/bin/sh"));
         assert!(grub.found.contains("grub: linux /vmlinuz"));
         assert_eq!(file.claim, "PCR 9 (sha256)");
-        assert!(file.expected.starts_with("file (hd0,gpt1)/EFI/debian/grub.cfg, digest 0672cb2a8d5b0b20"));
+        assert!(
+            file.expected
+                .starts_with("file (hd0,gpt1)/EFI/debian/grub.cfg, digest 0672cb2a8d5b0b20")
+        );
         assert!(file.found.contains("digest 69de3f3659a40d45"));
         assert_eq!(appraisal.vector.executables, Some(96));
-        assert_eq!((appraisal.vector.instance_identity, appraisal.vector.hardware), (Some(2), Some(2)));
+        assert_eq!(
+            (appraisal.vector.instance_identity, appraisal.vector.hardware),
+            (Some(2), Some(2))
+        );
     }
 }
 
@@ -63,9 +85,13 @@ fn a_changed_command_line_is_refused_and_named() {
 fn another_boot_path_is_refused_and_accepted_against_itself() {
     let (good, uki) = (Boot::load("good"), Boot::load("uki"));
     let refused = Offline::new(&uki, "quote-rsa", "rsa", &good).appraise();
-    for code in
-        ["boot-application-mismatch", "secure-boot-mismatch", "boot-file-mismatch", "uki-section-mismatch", "mok-mismatch"]
-    {
+    for code in [
+        "boot-application-mismatch",
+        "secure-boot-mismatch",
+        "boot-file-mismatch",
+        "uki-section-mismatch",
+        "mok-mismatch",
+    ] {
         assert!(codes(&refused).contains(&code), "{code} not in {:?}", codes(&refused));
     }
     let accepted = Offline::new(&uki, "quote-ecc", "ecc", &uki).appraise();
@@ -116,68 +142,235 @@ fn attacks_on_packed_evidence() {
         if listed {
             let text = good.file("ak-rsa.pem");
             let pem = x509_parser::pem::Pem::iter_from_buffer(&text).next().unwrap().unwrap();
-            node.ak_keys = vec![touchstone_verifier::tpm::HashAlg::Sha256.digest([&pem.contents[..]]).as_ref().try_into().unwrap()];
+            node.ak_keys = vec![
+                touchstone_verifier::tpm::HashAlg::Sha256
+                    .digest([&pem.contents[..]])
+                    .as_ref()
+                    .try_into()
+                    .unwrap(),
+            ];
         }
-        let mut scenario = base().without(Label::TpmAkPublic).with(Label::TpmAkPem, good.file("ak-rsa.pem"));
+        let mut scenario = base()
+            .without(Label::TpmAkPublic)
+            .with(Label::TpmAkPem, good.file("ak-rsa.pem"));
         scenario.inventory = Inventory::new(vec![node]);
         scenario
     };
-    assert_eq!(pem(true).appraise().reasons, [], "an attestation key as PEM that is listed");
+    assert_eq!(
+        pem(true).appraise().reasons,
+        [],
+        "an attestation key as PEM that is listed"
+    );
     let rows: Vec<(&str, Offline, &[&str])> = vec![
         ("wrong nonce", scenario(&|s| s.nonce[0] ^= 1), &["nonce-mismatch"]),
         ("empty nonce", scenario(&|s| s.nonce.clear()), &["nonce-mismatch"]),
         ("longer nonce", scenario(&|s| s.nonce.push(0)), &["nonce-mismatch"]),
-        ("quote altered", flipped(Label::TpmQuote, 100), &["tpm-signature-invalid"]),
-        ("signature altered", flipped(Label::TpmQuoteSignature, 100), &["tpm-signature-invalid"]),
-        ("quote of another TPM", base().with(Label::TpmQuote, other.file("quote-rsa/quote.msg")), &["tpm-signature-invalid"]),
-        ("attestation key of another TPM", base().with(Label::TpmAkPublic, other.file("ak-rsa.pub")), &["tpm-signature-invalid", "ak-not-bound"]),
-        ("endorsement key of another TPM", base().with(Label::TpmEkCertificate, other.file("ek-rsa-cert.der")), &["node-unknown", "ak-not-bound"]),
+        (
+            "quote altered",
+            flipped(Label::TpmQuote, 100),
+            &["tpm-signature-invalid"],
+        ),
+        (
+            "signature altered",
+            flipped(Label::TpmQuoteSignature, 100),
+            &["tpm-signature-invalid"],
+        ),
+        ("SHA-1 signature", sha1_signature(&base()), &["weak-algorithm"]),
+        (
+            "signature of an unknown kind",
+            flipped(Label::TpmQuoteSignature, 0),
+            &["tpm-signature-scheme"],
+        ),
+        (
+            "quote of another TPM",
+            base().with(Label::TpmQuote, other.file("quote-rsa/quote.msg")),
+            &["tpm-signature-invalid"],
+        ),
+        (
+            "attestation key of another TPM",
+            base().with(Label::TpmAkPublic, other.file("ak-rsa.pub")),
+            &["tpm-signature-invalid", "ak-not-bound"],
+        ),
+        (
+            "endorsement key of another TPM",
+            base().with(Label::TpmEkCertificate, other.file("ek-rsa-cert.der")),
+            &["node-unknown", "ak-not-bound"],
+        ),
         (
             "evidence mixed from two machines of the domain",
             scenario(&|s| {
                 s.inventory = Inventory::new(vec![good.node("node-1"), other.node("node-2")]);
-                s.collection = common::replace(&s.collection, Label::TpmEkCertificate, Some(other.file("ek-rsa-cert.der")));
+                s.collection = common::replace(
+                    &s.collection,
+                    Label::TpmEkCertificate,
+                    Some(other.file("ek-rsa-cert.der")),
+                );
             }),
             &["ak-not-bound"],
         ),
         ("no quote", base().without(Label::TpmQuote), &["record-missing"]),
-        ("no signature", base().without(Label::TpmQuoteSignature), &["record-missing"]),
-        ("no attestation key", base().without(Label::TpmAkPublic), &["record-missing", "ak-not-bound"]),
-        ("attestation key as PEM", pem(false), &["ak-attributes-unknown", "ak-not-bound"]),
-        ("unreadable attestation key", base().with(Label::TpmAkPublic, vec![0; 8]), &["ak-unreadable"]),
-        ("fewer registers than required", scenario(&|s| s.policy.required_registers = selection(&[0, 12])), &["pcr-selection-missing"]),
-        ("another bank required", scenario(&|s| {
-            s.policy.required_registers = touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha384, BOOT)]).unwrap();
-        }), &["pcr-selection-missing"]),
-        ("SHA-1 bank required", scenario(&|s| {
-            s.policy.required_registers = touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha1, BOOT)]).unwrap();
-        }), &["pcr-selection-missing", "weak-algorithm"]),
-        ("resettable register required", scenario(&|s| s.policy.required_registers = selection(&[0, 16])), &["pcr-register-resettable"]),
-        ("no register required", scenario(&|s| s.policy.required_registers = selection(&[])), &["pcr-selection-missing"]),
-        ("other register values", base().with(Label::TpmPcrValues, common::encode_values(&other.quoted_values("quote-rsa"))), &["pcr-digest-mismatch"]),
-        ("a register value missing", base().with(Label::TpmPcrValues, common::encode_values(&good.values(&BOOT[1..]))), &["pcr-value-missing"]),
-        ("no register values", base().without(Label::TpmPcrValues), &["record-missing"]),
-        ("no event log", base().without(Label::FirmwareEventLog), &["event-log-missing"]),
-        ("log of another boot", base().with(Label::FirmwareEventLog, other.log.clone()), &["log-does-not-replay"]),
-        ("truncated log", base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 1].to_vec()), &["log-unreadable"]),
-        ("log without its last event", base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 112].to_vec()), &["log-does-not-replay"]),
-        ("SHA-1 log", base().with(Label::FirmwareEventLog, sha1_log()), &["log-sha1-only"]),
-        ("endless log", base().with(Label::FirmwareEventLog, vec![0; touchstone_verifier::eventlog::MAX_LOG + 1]), &["log-unreadable"]),
-        ("log that lies about its data", log_without_data(), &["event-digest-mismatch"]),
+        (
+            "no signature",
+            base().without(Label::TpmQuoteSignature),
+            &["record-missing"],
+        ),
+        (
+            "no attestation key",
+            base().without(Label::TpmAkPublic),
+            &["record-missing", "ak-not-bound"],
+        ),
+        (
+            "attestation key as PEM",
+            pem(false),
+            &["ak-attributes-unknown", "ak-not-bound"],
+        ),
+        (
+            "unreadable attestation key",
+            base().with(Label::TpmAkPublic, vec![0; 8]),
+            &["ak-unreadable"],
+        ),
+        (
+            "fewer registers than required",
+            scenario(&|s| s.policy.required_registers = selection(&[0, 12])),
+            &["pcr-selection-missing"],
+        ),
+        (
+            "another bank required",
+            scenario(&|s| {
+                s.policy.required_registers =
+                    touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha384, BOOT)])
+                        .unwrap();
+            }),
+            &["pcr-selection-missing"],
+        ),
+        (
+            "SHA-1 bank required",
+            scenario(&|s| {
+                s.policy.required_registers =
+                    touchstone_verifier::tpm::PcrSelection::new([(touchstone_verifier::tpm::HashAlg::Sha1, BOOT)])
+                        .unwrap();
+            }),
+            &["pcr-selection-missing", "weak-algorithm"],
+        ),
+        (
+            "resettable register required",
+            scenario(&|s| s.policy.required_registers = selection(&[0, 16])),
+            &["pcr-register-resettable"],
+        ),
+        (
+            "no register required",
+            scenario(&|s| s.policy.required_registers = selection(&[])),
+            &["pcr-selection-missing"],
+        ),
+        (
+            "other register values",
+            base().with(
+                Label::TpmPcrValues,
+                common::encode_values(&other.quoted_values("quote-rsa")),
+            ),
+            &["pcr-digest-mismatch"],
+        ),
+        (
+            "a register value missing",
+            base().with(Label::TpmPcrValues, common::encode_values(&good.values(&BOOT[1..]))),
+            &["pcr-value-missing"],
+        ),
+        (
+            "no register values",
+            base().without(Label::TpmPcrValues),
+            &["record-missing"],
+        ),
+        (
+            "no event log",
+            base().without(Label::FirmwareEventLog),
+            &["event-log-missing"],
+        ),
+        (
+            "log of another boot",
+            base().with(Label::FirmwareEventLog, other.log.clone()),
+            &["log-does-not-replay"],
+        ),
+        (
+            "truncated log",
+            base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 1].to_vec()),
+            &["log-unreadable"],
+        ),
+        (
+            "log without its last event",
+            base().with(Label::FirmwareEventLog, good.log[..good.log.len() - 112].to_vec()),
+            &["log-does-not-replay"],
+        ),
+        (
+            "SHA-1 log",
+            base().with(Label::FirmwareEventLog, sha1_log()),
+            &["log-sha1-only"],
+        ),
+        (
+            "endless log",
+            base().with(
+                Label::FirmwareEventLog,
+                vec![0; touchstone_verifier::eventlog::MAX_LOG + 1],
+            ),
+            &["log-unreadable"],
+        ),
+        (
+            "log that lies about its data",
+            log_without_data(),
+            &["event-digest-mismatch"],
+        ),
         ("separator under another type", smuggled(), &["separator-smuggled"]),
-        ("no reference", scenario(&|s| s.references = ReferenceSet::default()), &["reference-missing"]),
-        ("unknown root", scenario(&|s| s.anchors = Default::default()), &["certificate-issuer-unknown"]),
-        ("before the certificate is valid", scenario(&|s| s.now = 1_000_000_000), &["certificate-not-yet-valid"]),
-        ("not in the inventory", scenario(&|s| s.inventory = Inventory::default()), &["node-unknown", "ak-not-bound"]),
-        ("known by endorsement key only", scenario(&|s| {
-            s.inventory = Inventory::new(vec![Node { ak_names: vec![], ..good.node("node-1") }]);
-        }), &["ak-not-bound"]),
-        ("claimed by two nodes", scenario(&|s| {
-            s.inventory = Inventory::new(vec![good.node("node-1"), good.node("node-2")]);
-        }), &["node-ambiguous"]),
-        ("a platform certificate as endorsement certificate", base().with(Label::TpmEkCertificate, good.file("platform-cert.der")), &["certificate-usage-wrong"]),
-        ("attestation key as endorsement key", base().with(Label::TpmEkPublic, good.file("ak-rsa.pub")), &["ek-template-unknown"]),
-        ("endorsement key other than the certificate's", base().with(Label::TpmEkPublic, good.file("ek-ecc.pub")), &["ek-certificate-key-mismatch"]),
+        (
+            "no reference",
+            scenario(&|s| s.references = ReferenceSet::default()),
+            &["reference-missing"],
+        ),
+        (
+            "unknown root",
+            scenario(&|s| s.anchors = Default::default()),
+            &["certificate-issuer-unknown"],
+        ),
+        (
+            "before the certificate is valid",
+            scenario(&|s| s.now = 1_000_000_000),
+            &["certificate-not-yet-valid"],
+        ),
+        (
+            "not in the inventory",
+            scenario(&|s| s.inventory = Inventory::default()),
+            &["node-unknown", "ak-not-bound"],
+        ),
+        (
+            "known by endorsement key only",
+            scenario(&|s| {
+                s.inventory = Inventory::new(vec![Node {
+                    ak_names: vec![],
+                    ..good.node("node-1")
+                }]);
+            }),
+            &["ak-not-bound"],
+        ),
+        (
+            "claimed by two nodes",
+            scenario(&|s| {
+                s.inventory = Inventory::new(vec![good.node("node-1"), good.node("node-2")]);
+            }),
+            &["node-ambiguous"],
+        ),
+        (
+            "a platform certificate as endorsement certificate",
+            base().with(Label::TpmEkCertificate, good.file("platform-cert.der")),
+            &["certificate-usage-wrong"],
+        ),
+        (
+            "attestation key as endorsement key",
+            base().with(Label::TpmEkPublic, good.file("ak-rsa.pub")),
+            &["ek-template-unknown"],
+        ),
+        (
+            "endorsement key other than the certificate's",
+            base().with(Label::TpmEkPublic, good.file("ek-ecc.pub")),
+            &["ek-certificate-key-mismatch"],
+        ),
     ];
     for (attack, scenario, expected) in rows {
         let appraisal = scenario.appraise();
@@ -185,9 +378,20 @@ fn attacks_on_packed_evidence() {
         assert!(!appraisal.authentic, "{attack}");
         let found = codes(&appraisal);
         for code in expected {
-            assert!(found.contains(code), "{attack}: expected {code} in {:#?}", appraisal.reasons);
+            assert!(
+                found.contains(code),
+                "{attack}: expected {code} in {:#?}",
+                appraisal.reasons
+            );
         }
     }
+}
+
+/// The genuine signature, said to be over SHA-1.
+fn sha1_signature(base: &Offline) -> Offline {
+    let mut signature = base.collection.get(Label::TpmQuoteSignature).unwrap().to_vec();
+    signature[2..4].copy_from_slice(&[0x00, 0x04]);
+    Offline::new(&Boot::load("good"), "quote-rsa", "rsa", &Boot::load("good")).with(Label::TpmQuoteSignature, signature)
 }
 
 /// The first record of a log in the old form: EV_S_CRTM_VERSION with a SHA-1 digest.
@@ -216,7 +420,10 @@ fn leniencies_are_signed_lines_and_are_named() {
     let mut scenario = Offline::new(&good, "quote-rsa", "rsa", &good).without(Label::FirmwareEventLog);
     scenario.policy.event_log = EventLogRule::RegistersSuffice;
     let appraisal = scenario.appraise();
-    assert_eq!((appraisal.reasons.len(), appraisal.leniencies.as_slice()), (0, &["event-log: registers-suffice".to_owned()][..]));
+    assert_eq!(
+        (appraisal.reasons.len(), appraisal.leniencies.as_slice()),
+        (0, &["event-log: registers-suffice".to_owned()][..])
+    );
     assert!(!appraisal.claims.contains_key("secure_boot"), "nothing proves it");
     // A log that is there must replay all the same.
     let lying = scenario.with(Label::FirmwareEventLog, Boot::load("uki").log);
@@ -256,8 +463,11 @@ fn a_reference_ends_and_its_end_is_the_end_of_the_result() {
 fn no_flipped_byte_affirms_unless_nothing_covers_it() {
     let good = Boot::load("good");
     let base = Offline::new(&good, "quote-ecc", "ecc", &good);
-    let records: Vec<(Label, Vec<u8>)> =
-        base.collection.records().map(|(label, bytes)| (label, bytes.to_vec())).collect();
+    let records: Vec<(Label, Vec<u8>)> = base
+        .collection
+        .records()
+        .map(|(label, bytes)| (label, bytes.to_vec()))
+        .collect();
     let log = touchstone_verifier::eventlog::EventLog::parse(&good.log).unwrap();
     let mut judged = 0;
     for (label, bytes) in records {
@@ -280,7 +490,9 @@ fn no_flipped_byte_affirms_unless_nothing_covers_it() {
 fn only_commentary_differs(log: &touchstone_verifier::eventlog::EventLog<'_>, altered: &[u8]) -> bool {
     use touchstone_verifier::eventlog::{DataCheck, EventLog, SeparatorDigests};
     use touchstone_verifier::tpm::HashAlg::Sha256;
-    let Ok(altered) = EventLog::parse(altered) else { return false };
+    let Ok(altered) = EventLog::parse(altered) else {
+        return false;
+    };
     let separators = SeparatorDigests::new(Sha256);
     altered.startup_locality() == log.startup_locality()
         && altered.events().len() == log.events().len()

@@ -68,37 +68,127 @@ fn attacks_in_a_first_session() {
     let ak_with = |attributes: u32| {
         session(&|s| {
             s.ak_public = s.ak.public(attributes, &[]);
-            s.activated = Some(Activated { ek: good.ek_id("rsa"), ak_name: name_of(&s.ak_public) });
+            s.activated = Some(Activated {
+                ek: good.ek_id("rsa"),
+                ak_name: name_of(&s.ak_public),
+            });
         })
     };
     let key_with = |attributes: u32| {
         session(&|s| {
-            let policy = touchstone_verifier::tpm::Public::parse(&s.session_public).unwrap().auth_policy;
+            let policy = touchstone_verifier::tpm::Public::parse(&s.session_public)
+                .unwrap()
+                .auth_policy;
             s.session_public = s.session_key.public(attributes, &policy);
         })
     };
     const REFUSED: bool = false;
     const WITHDRAWN: bool = true;
     let rows: Vec<(&str, Session, &[&str], bool)> = vec![
-        ("another nonce", session(&|s| s.node_binder.nonce = [9; 32]), &["binder-mismatch"], REFUSED),
-        ("another session", session(&|s| s.node_binder.session_id = [9; 16]), &["binder-mismatch"], REFUSED),
-        ("relayed over another channel", session(&|s| s.node_binder.tls_exporter = [9; 32]), &["binder-mismatch"], REFUSED),
-        ("made for another domain", session(&|s| s.node_binder.domain = "other.example"), &["binder-mismatch"], REFUSED),
-        ("made in another role", session(&|s| s.node_binder.role = Role::Broker), &["binder-mismatch"], REFUSED),
-        ("with a receive key nobody announced", session(&|s| s.node_binder.receive_key = Some([9; 32])), &["binder-mismatch"], REFUSED),
-        ("signed by another key", session(&|s| s.signed_by = Some(SoftKey::new())), &["tpm-signature-invalid"], REFUSED),
-        ("not made by a TPM", session(&|s| s.magic = 0), &["tpm-attest-magic"], REFUSED),
-        ("a TIME attestation", session(&|s| s.kind = TIME), &["tpm-attest-type"], REFUSED),
-        ("a certification instead of a quote", session(&|s| s.kind = common::node::CERTIFY), &["tpm-attest-type"], REFUSED),
-        ("unrestricted attestation key", ak_with(AK_ATTRIBUTES & !0x1_0000), &["ak-not-restricted"], REFUSED),
-        ("attestation key not fixed to its TPM", ak_with(AK_ATTRIBUTES & !0x2), &["ak-not-fixed"], REFUSED),
-        ("attestation key not fixed to its parent", ak_with(AK_ATTRIBUTES & !0x10), &["ak-not-fixed"], REFUSED),
-        ("imported attestation key", ak_with(AK_ATTRIBUTES & !0x20), &["ak-origin-external"], REFUSED),
-        ("attestation key that decrypts", ak_with(AK_ATTRIBUTES | 0x2_0000), &["ak-decrypts"], REFUSED),
-        ("attestation key never activated", session(&|s| s.activated = None), &["ak-not-bound"], REFUSED),
+        (
+            "another nonce",
+            session(&|s| s.node_binder.nonce = [9; 32]),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "another session",
+            session(&|s| s.node_binder.session_id = [9; 16]),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "relayed over another channel",
+            session(&|s| s.node_binder.tls_exporter = [9; 32]),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "made for another domain",
+            session(&|s| s.node_binder.domain = "other.example"),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "made in another role",
+            session(&|s| s.node_binder.role = Role::Broker),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "with a receive key nobody announced",
+            session(&|s| s.node_binder.receive_key = Some([9; 32])),
+            &["binder-mismatch"],
+            REFUSED,
+        ),
+        (
+            "signed by another key",
+            session(&|s| s.signed_by = Some(SoftKey::new())),
+            &["tpm-signature-invalid"],
+            REFUSED,
+        ),
+        (
+            "not made by a TPM",
+            session(&|s| s.magic = 0),
+            &["tpm-attest-magic"],
+            REFUSED,
+        ),
+        (
+            "a TIME attestation",
+            session(&|s| s.kind = TIME),
+            &["tpm-attest-type"],
+            REFUSED,
+        ),
+        (
+            "a certification instead of a quote",
+            session(&|s| s.kind = common::node::CERTIFY),
+            &["tpm-attest-type"],
+            REFUSED,
+        ),
+        (
+            "unrestricted attestation key",
+            ak_with(AK_ATTRIBUTES & !0x1_0000),
+            &["ak-not-restricted"],
+            REFUSED,
+        ),
+        (
+            "attestation key not fixed to its TPM",
+            ak_with(AK_ATTRIBUTES & !0x2),
+            &["ak-not-fixed"],
+            REFUSED,
+        ),
+        (
+            "attestation key not fixed to its parent",
+            ak_with(AK_ATTRIBUTES & !0x10),
+            &["ak-not-fixed"],
+            REFUSED,
+        ),
+        (
+            "imported attestation key",
+            ak_with(AK_ATTRIBUTES & !0x20),
+            &["ak-origin-external"],
+            REFUSED,
+        ),
+        (
+            "attestation key that decrypts",
+            ak_with(AK_ATTRIBUTES | 0x2_0000),
+            &["ak-decrypts"],
+            REFUSED,
+        ),
+        (
+            "attestation key never activated",
+            session(&|s| s.activated = None),
+            &["ak-not-bound"],
+            REFUSED,
+        ),
         (
             "another attestation key activated",
-            session(&|s| s.activated = Some(Activated { ek: good.ek_id("rsa"), ak_name: vec![0, 11] })),
+            session(&|s| {
+                s.activated = Some(Activated {
+                    ek: good.ek_id("rsa"),
+                    ak_name: vec![0, 11],
+                })
+            }),
             &["ak-not-bound"],
             REFUSED,
         ),
@@ -108,7 +198,12 @@ fn attacks_in_a_first_session() {
             &["ak-not-bound"],
             REFUSED,
         ),
-        ("fewer registers than asked", session(&|s| s.quoted = selection(&BOOT[..11])), &["pcr-selection-mismatch"], WITHDRAWN),
+        (
+            "fewer registers than asked",
+            session(&|s| s.quoted = selection(&BOOT[..11])),
+            &["pcr-selection-mismatch"],
+            WITHDRAWN,
+        ),
         (
             "more registers than asked",
             session(&|s| {
@@ -134,17 +229,42 @@ fn attacks_in_a_first_session() {
             WITHDRAWN,
         ),
         ("no log", session(&|s| s.log = None), &["event-log-missing"], WITHDRAWN),
-        ("log of another boot", session(&|s| s.log = Some(changed.log.clone())), &["log-does-not-replay"], WITHDRAWN),
-        ("another kernel command line", Session::first(&changed, &good), &["kernel-command-line-mismatch"], WITHDRAWN),
-        ("unknown root", session(&|s| s.anchors = Default::default()), &["certificate-issuer-unknown"], WITHDRAWN),
-        ("not in the inventory", session(&|s| s.inventory = Inventory::default()), &["node-unknown"], WITHDRAWN),
+        (
+            "log of another boot",
+            session(&|s| s.log = Some(changed.log.clone())),
+            &["log-does-not-replay"],
+            WITHDRAWN,
+        ),
+        (
+            "another kernel command line",
+            Session::first(&changed, &good),
+            &["kernel-command-line-mismatch"],
+            WITHDRAWN,
+        ),
+        (
+            "unknown root",
+            session(&|s| s.anchors = Default::default()),
+            &["certificate-issuer-unknown"],
+            WITHDRAWN,
+        ),
+        (
+            "not in the inventory",
+            session(&|s| s.inventory = Inventory::default()),
+            &["node-unknown"],
+            WITHDRAWN,
+        ),
         (
             "endorsement key of two nodes",
             session(&|s| s.inventory = Inventory::new(vec![good.node("node-1"), good.node("node-2")])),
             &["node-ambiguous"],
             WITHDRAWN,
         ),
-        ("session key not certified", session(&|s| s.certify_again = false), &["session-key-missing"], WITHDRAWN),
+        (
+            "session key not certified",
+            session(&|s| s.certify_again = false),
+            &["session-key-missing"],
+            WITHDRAWN,
+        ),
         (
             "certification of another key",
             session(&|s| s.certified_name = Some(name_of(&s.ak_public))),
@@ -154,7 +274,9 @@ fn attacks_in_a_first_session() {
         (
             "another key certified than that of the session",
             session(&|s| {
-                let policy = touchstone_verifier::tpm::Public::parse(&s.session_public).unwrap().auth_policy;
+                let policy = touchstone_verifier::tpm::Public::parse(&s.session_public)
+                    .unwrap()
+                    .auth_policy;
                 s.session_public = SoftKey::new().public(SESSION_KEY_ATTRIBUTES, &policy);
             }),
             &["session-key-mismatch"],
@@ -172,11 +294,36 @@ fn attacks_in_a_first_session() {
             &["tpm-signature-invalid"],
             WITHDRAWN,
         ),
-        ("certification from before a reset", session(&|s| s.certify_reset = Some(2)), &["session-key-stale"], WITHDRAWN),
-        ("session key not fixed to its TPM", key_with(SESSION_KEY_ATTRIBUTES & !0x2), &["session-key-attributes"], WITHDRAWN),
-        ("session key usable without its policy", key_with(SESSION_KEY_ATTRIBUTES | 0x40), &["session-key-attributes"], WITHDRAWN),
-        ("restricted session key", key_with(SESSION_KEY_ATTRIBUTES | 0x1_0000), &["session-key-attributes"], WITHDRAWN),
-        ("session key with two uses", key_with(SESSION_KEY_ATTRIBUTES | 0x2_0000), &["session-key-attributes"], WITHDRAWN),
+        (
+            "certification from before a reset",
+            session(&|s| s.certify_reset = Some(2)),
+            &["session-key-stale"],
+            WITHDRAWN,
+        ),
+        (
+            "session key not fixed to its TPM",
+            key_with(SESSION_KEY_ATTRIBUTES & !0x2),
+            &["session-key-attributes"],
+            WITHDRAWN,
+        ),
+        (
+            "session key usable without its policy",
+            key_with(SESSION_KEY_ATTRIBUTES | 0x40),
+            &["session-key-attributes"],
+            WITHDRAWN,
+        ),
+        (
+            "restricted session key",
+            key_with(SESSION_KEY_ATTRIBUTES | 0x1_0000),
+            &["session-key-attributes"],
+            WITHDRAWN,
+        ),
+        (
+            "session key with two uses",
+            key_with(SESSION_KEY_ATTRIBUTES | 0x2_0000),
+            &["session-key-attributes"],
+            WITHDRAWN,
+        ),
         (
             "session key of another boot state",
             session(&|s| s.session_public = s.session_key.public(SESSION_KEY_ATTRIBUTES, &[7; 32])),
@@ -196,10 +343,17 @@ fn attacks_in_a_first_session() {
         assert!(appraisal.enrol.is_none(), "{attack}: enrolled");
         assert_eq!(appraisal.authentic, authentic, "{attack}: {:#?}", appraisal.reasons);
         for code in expected {
-            assert!(codes(&appraisal).contains(code), "{attack}: expected {code} in {:#?}", appraisal.reasons);
+            assert!(
+                codes(&appraisal).contains(code),
+                "{attack}: expected {code} in {:#?}",
+                appraisal.reasons
+            );
         }
         if appraisal.session_key.is_some() {
-            assert!(!expected.iter().any(|code| code.starts_with("session-key")), "{attack}: session key accepted");
+            assert!(
+                !expected.iter().any(|code| code.starts_with("session-key")),
+                "{attack}: session key accepted"
+            );
         }
     }
 }
@@ -233,22 +387,45 @@ fn attacks_on_an_enrolled_node() {
             later(&|s| {
                 let other = Boot::load("uki");
                 s.ek_certificate = Some(other.file("ek-rsa-cert.der"));
-                s.activated = Some(Activated { ek: other.ek_id("rsa"), ak_name: name_of(&s.ak_public) });
+                s.activated = Some(Activated {
+                    ek: other.ek_id("rsa"),
+                    ak_name: name_of(&s.ak_public),
+                });
                 s.inventory = Inventory::new(vec![good.node("node-1"), other.node("node-2")]);
             }),
             &["ek-not-enrolled"],
             false,
         ),
-        ("an old quote", later(&|s| s.node_binder.nonce = [2; 32]), &["binder-mismatch"], false),
-        ("a fresh session key, not certified", later(&|s| s.session_key = SoftKey::new()), &["session-key-missing"], true),
+        (
+            "an old quote",
+            later(&|s| s.node_binder.nonce = [2; 32]),
+            &["binder-mismatch"],
+            false,
+        ),
+        (
+            "a fresh session key, not certified",
+            later(&|s| s.session_key = SoftKey::new()),
+            &["session-key-missing"],
+            true,
+        ),
         (
             "a session key from before a reset",
             later(&|s| s.clock.reset_count += 1),
             &["session-key-stale"],
             true,
         ),
-        ("the reset counter goes back", later(&|s| s.clock.reset_count -= 1), &["clock-went-back"], true),
-        ("the clock goes back", later(&|s| s.clock.clock = 10), &["clock-went-back"], true),
+        (
+            "the reset counter goes back",
+            later(&|s| s.clock.reset_count -= 1),
+            &["clock-went-back"],
+            true,
+        ),
+        (
+            "the clock goes back",
+            later(&|s| s.clock.clock = 10),
+            &["clock-went-back"],
+            true,
+        ),
         (
             "the restart counter goes back",
             {
@@ -261,7 +438,12 @@ fn attacks_on_an_enrolled_node() {
             &["clock-went-back"],
             true,
         ),
-        ("taken out of the inventory", later(&|s| s.inventory = Inventory::default()), &["node-unknown"], true),
+        (
+            "taken out of the inventory",
+            later(&|s| s.inventory = Inventory::default()),
+            &["node-unknown"],
+            true,
+        ),
         (
             "renamed in the inventory",
             later(&|s| s.inventory = Inventory::new(vec![good.node("node-2")])),
@@ -277,7 +459,11 @@ fn attacks_on_an_enrolled_node() {
                 session.log = Some(changed.log);
                 session
             },
-            &["kernel-command-line-mismatch", "boot-file-mismatch", "session-key-policy"],
+            &[
+                "kernel-command-line-mismatch",
+                "boot-file-mismatch",
+                "session-key-policy",
+            ],
             true,
         ),
     ];
@@ -286,7 +472,11 @@ fn attacks_on_an_enrolled_node() {
         assert_ne!(appraisal.status, Tier::Affirming, "{attack}");
         assert_eq!(appraisal.authentic, authentic, "{attack}: {:#?}", appraisal.reasons);
         for code in expected {
-            assert!(codes(&appraisal).contains(code), "{attack}: expected {code} in {:#?}", appraisal.reasons);
+            assert!(
+                codes(&appraisal).contains(code),
+                "{attack}: expected {code} in {:#?}",
+                appraisal.reasons
+            );
         }
     }
 }
@@ -306,7 +496,9 @@ fn a_rebooted_node_certifies_a_new_session_key_and_goes_on() {
     let mut session = first().next();
     session.clock.reset_count += 1;
     session.clock.clock = 5;
-    let policy = touchstone_verifier::tpm::Public::parse(&session.session_public).unwrap().auth_policy;
+    let policy = touchstone_verifier::tpm::Public::parse(&session.session_public)
+        .unwrap()
+        .auth_policy;
     session.session_key = SoftKey::new();
     session.session_public = session.session_key.public(SESSION_KEY_ATTRIBUTES, &policy);
     session.certify_again = true;
@@ -320,7 +512,10 @@ fn a_new_attestation_key_of_the_same_tpm_may_be_activated() {
     let mut session = first().next();
     session.ak = SoftKey::new();
     session.ak_public = session.ak.public(AK_ATTRIBUTES, &[]);
-    session.activated = Some(Activated { ek: good().ek_id("rsa"), ak_name: name_of(&session.ak_public) });
+    session.activated = Some(Activated {
+        ek: good().ek_id("rsa"),
+        ak_name: name_of(&session.ak_public),
+    });
     session.certify_again = true;
     let appraisal = session.appraise();
     assert_eq!(appraisal.reasons, []);
@@ -340,9 +535,18 @@ fn a_record_added_taken_away_or_changed_breaks_the_binder() {
     let taken = common::replace(&sent, Label::TpmEkCertificate, None);
     let logless = common::replace(&sent, Label::FirmwareEventLog, None);
     let changed = common::replace(&sent, Label::TpmEkCertificate, Some(good().file("ek-ecc-cert.der")));
-    for (what, collection) in [("added", added), ("taken", taken), ("no log", logless), ("changed", changed)] {
+    for (what, collection) in [
+        ("added", added),
+        ("taken", taken),
+        ("no log", logless),
+        ("changed", changed),
+    ] {
         let appraisal = session.appraise_collection(&collection);
-        assert!(codes(&appraisal).contains(&"binder-mismatch"), "{what}: {:#?}", appraisal.reasons);
+        assert!(
+            codes(&appraisal).contains(&"binder-mismatch"),
+            "{what}: {:#?}",
+            appraisal.reasons
+        );
         assert!(!appraisal.authentic, "{what}");
     }
 }
@@ -369,7 +573,11 @@ fn forgeries_are_never_authentic() {
         let mut quote = sent.get(Label::TpmQuote).unwrap().to_vec();
         let at = attempt as usize % quote.len();
         quote[at] ^= 1 + (attempt / 145) as u8;
-        let signature = if attempt % 2 == 0 { stranger.sign(&quote) } else { sent.get(Label::TpmQuoteSignature).unwrap().to_vec() };
+        let signature = if attempt % 2 == 0 {
+            stranger.sign(&quote)
+        } else {
+            sent.get(Label::TpmQuoteSignature).unwrap().to_vec()
+        };
         let forged = common::replace(&sent, Label::TpmQuote, Some(quote));
         let forged = common::replace(&forged, Label::TpmQuoteSignature, Some(signature));
         let appraisal = session.appraise_collection(&forged);

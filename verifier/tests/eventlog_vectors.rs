@@ -1,9 +1,11 @@
 //! Genuine firmware logs of other projects, beside the checkout: what replays, what is refused.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use touchstone_verifier::eventlog::{DataCheck, EventLog, LogError, SeparatorDigests};
+use touchstone_verifier::eventlog::{DataCheck, EventLog, LogError, PrefixError, SeparatorDigests};
 use touchstone_verifier::tpm::HashAlg;
 
 /// Logs in the SHA-1 form, which this version refuses.
@@ -99,6 +101,40 @@ fn genuine_logs_cut_anywhere_never_panic() {
         if let Ok(log) = EventLog::parse(&bytes[..len]) {
             assert!(log.padding() < 9, "{len}");
         }
+    }
+}
+
+/// Quoted registers of machines in the field, with the logs that came along; one pair is known not to fit.
+#[test]
+fn genuine_evidence_fits_its_log_or_is_told_apart() {
+    let Some(folder) = touchstone_vectors::genuine("tpm-evidence") else {
+        return;
+    };
+    for (name, differing) in [
+        ("linux-multibank", vec![]),
+        ("linux-x1-good", vec![]),
+        ("linux-x1-pcr0-mismatch-a", vec![0]),
+        ("windows-server-r340", vec![]),
+    ] {
+        let evidence: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+        let bytes = std::fs::read(folder.join(format!("{name}.eventlog.bin"))).unwrap();
+        let log = EventLog::parse(&bytes).unwrap();
+        let replay = log.replay(HashAlg::Sha256).unwrap();
+        let quoted: Vec<(u32, Vec<u8>)> = evidence["pcrs"]["sha256"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(pcr, value)| (pcr.parse().unwrap(), hex::decode(value.as_str().unwrap()).unwrap()))
+            .filter(|(pcr, _)| replay.is_extended(*pcr))
+            .collect();
+        let quoted: Vec<(u32, &[u8])> = quoted.iter().map(|(pcr, value)| (*pcr, value.as_slice())).collect();
+        let found = match log.match_prefix(HashAlg::Sha256, &quoted) {
+            Ok(_) => vec![],
+            Err(PrefixError::Diverged { registers }) => registers.into_iter().map(|(pcr, _)| pcr).collect(),
+            Err(other) => panic!("{name}: {other}"),
+        };
+        assert_eq!(found, differing, "{name}");
     }
 }
 

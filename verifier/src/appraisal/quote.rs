@@ -8,7 +8,9 @@ use touchstone_evidence::pcr_values::{self, PcrValues};
 use super::ak::PresentedAk;
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
-use crate::reason::AppraisalCode;
+use crate::reason::{AppraisalCode, Code};
+use crate::tpm::attestation::AttestationError;
+use crate::tpm::signature::SignatureError;
 use crate::tpm::{ClockInfo, HashAlg, PcrSelection, VerifiedQuote};
 
 const CLAIM: &str = "quote";
@@ -37,7 +39,13 @@ pub(super) fn verify<'a>(
     let quote = match ak.key.verify_quote(message?, signature?) {
         Ok(quote) => quote,
         Err(error) => {
-            findings.refuse_with(error.code(), CLAIM, error.details());
+            let weak = matches!(&error, AttestationError::Signature(SignatureError::Scheme { found, .. }) if found.hash().is_weak());
+            let code = if weak {
+                AppraisalCode::WeakAlgorithm.into()
+            } else {
+                Code::from(error.code())
+            };
+            findings.refuse_with(code, CLAIM, error.details());
             return None;
         }
     };

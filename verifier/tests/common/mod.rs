@@ -1,7 +1,14 @@
 //! Recorded boots, and nodes made of one: the genuine firmware log and endorsement certificate of a recorded boot with
 //! attestation and session keys in software, so that evidence for any session can be made.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test support")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test support"
+)]
 
 pub mod node;
 
@@ -13,7 +20,9 @@ use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
 use touchstone_verifier::appraisal::{Appraisal, Freshness, Inputs, appraise};
-use touchstone_verifier::corim::{ReferenceEvent, TpmReference, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim};
+use touchstone_verifier::corim::{
+    ReferenceEvent, TpmReference, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
+};
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
 use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
@@ -61,7 +70,12 @@ impl Boot {
     }
 
     pub fn values(&self, registers: &[u8]) -> PcrValues {
-        let value = |pcr: &u8| ((HashAlg::Sha256.tpm_id(), *pcr), self.registers[&(HashAlg::Sha256, *pcr)].clone());
+        let value = |pcr: &u8| {
+            (
+                (HashAlg::Sha256.tpm_id(), *pcr),
+                self.registers[&(HashAlg::Sha256, *pcr)].clone(),
+            )
+        };
         registers.iter().map(value).collect()
     }
 
@@ -82,7 +96,9 @@ impl Boot {
     /// in memory, then lists of up to eight digests.
     pub fn quoted_values(&self, quote: &str) -> PcrValues {
         let bytes = self.file(&format!("{quote}/quote.pcrs"));
-        let selected: Vec<u8> = (0..24u8).filter(|pcr| bytes[7 + usize::from(pcr / 8)] & (1 << (pcr % 8)) != 0).collect();
+        let selected: Vec<u8> = (0..24u8)
+            .filter(|pcr| bytes[7 + usize::from(pcr / 8)] & (1 << (pcr % 8)) != 0)
+            .collect();
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         let lists = word(132);
         let mut at = 136;
@@ -97,22 +113,33 @@ impl Boot {
             at += 4 + 8 * 66;
         }
         assert_eq!(digests.len(), selected.len(), "the layout of the file of tpm2-tools");
-        selected.into_iter().zip(digests).map(|(pcr, value)| ((HashAlg::Sha256.tpm_id(), pcr), value)).collect()
+        selected
+            .into_iter()
+            .zip(digests)
+            .map(|(pcr, value)| ((HashAlg::Sha256.tpm_id(), pcr), value))
+            .collect()
     }
 
     /// This boot's registers and events as a reference.
     pub fn reference(&self, name: &str) -> TpmReference {
         let log = EventLog::parse(&self.log).unwrap();
-        let events = log.events().iter().filter(|event| event.is_extended()).map(|event| ReferenceEvent {
-            pcr: event.pcr as u8,
-            event_type: event.event_type,
-            digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
-            description: event.describe(),
-        });
+        let events = log
+            .events()
+            .iter()
+            .filter(|event| event.is_extended())
+            .map(|event| ReferenceEvent {
+                pcr: event.pcr as u8,
+                event_type: event.event_type,
+                digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
+                description: event.describe(),
+            });
         TpmReference {
             name: name.into(),
             bank: HashAlg::Sha256,
-            registers: BOOT.iter().map(|pcr| (*pcr, self.registers[&(HashAlg::Sha256, *pcr)].clone())).collect(),
+            registers: BOOT
+                .iter()
+                .map(|pcr| (*pcr, self.registers[&(HashAlg::Sha256, *pcr)].clone()))
+                .collect(),
             events: events.collect(),
             not_before: None,
             not_after: None,
@@ -120,7 +147,12 @@ impl Boot {
     }
 
     pub fn ek_id(&self, key: &str) -> EkId {
-        EkId(Certificate::from_der(&self.file(&format!("ek-{key}-cert.der"))).unwrap().key().spki_sha256())
+        EkId(
+            Certificate::from_der(&self.file(&format!("ek-{key}-cert.der")))
+                .unwrap()
+                .key()
+                .spki_sha256(),
+        )
     }
 
     /// An inventory entry that ties the recorded attestation keys to the recorded endorsement keys.
@@ -148,7 +180,11 @@ pub fn encode_values(values: &PcrValues) -> Vec<u8> {
 pub fn anchors() -> TrustAnchors {
     let der = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|name| {
         let text = std::fs::read(boots().join("ca").join(name)).unwrap();
-        x509_parser::pem::Pem::iter_from_buffer(&text).next().unwrap().unwrap().contents
+        x509_parser::pem::Pem::iter_from_buffer(&text)
+            .next()
+            .unwrap()
+            .unwrap()
+            .contents
     });
     TrustAnchors::new(der.map(|der| (Purpose::Ek, der))).unwrap()
 }
@@ -171,7 +207,11 @@ pub fn selection(registers: &[u8]) -> PcrSelection {
 pub fn verified(reference: &TpmReference) -> VerifiedCorim {
     let key = SigningKey::from_seed([3; 32]);
     let signed = sign_corim(&reference.to_corim_unsigned().unwrap(), &key, "author", None).unwrap();
-    let signer = TrustedSigner { name: "author".into(), key: key.verifying_key(), not_after: None };
+    let signer = TrustedSigner {
+        name: "author".into(),
+        key: key.verifying_key(),
+        not_after: None,
+    };
     UntrustedCorim::new(&signed).verify(&[signer], NOW).unwrap()
 }
 

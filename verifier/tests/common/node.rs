@@ -160,7 +160,10 @@ impl Session {
             anchors: anchors(),
             inventory: Inventory::new(vec![boot.node("node-1")]),
             enrolled: None,
-            activated: Some(Activated { ek: boot.ek_id("rsa"), ak_name: name_of(&ak_public) }),
+            activated: Some(Activated {
+                ek: boot.ek_id("rsa"),
+                ak_name: name_of(&ak_public),
+            }),
             asked: selection(&BOOT),
             binder,
             now: NOW,
@@ -180,7 +183,12 @@ impl Session {
             sent_values: None,
             magic: MAGIC,
             kind: QUOTE,
-            clock: ClockInfo { clock: 1_000, reset_count: 3, restart_count: 0, safe: true },
+            clock: ClockInfo {
+                clock: 1_000,
+                reset_count: 3,
+                restart_count: 0,
+                safe: true,
+            },
             ek_certificate: Some(boot.file("ek-rsa-cert.der")),
             log: Some(boot.log.clone()),
             policy,
@@ -206,9 +214,16 @@ impl Session {
         let mut collection = Collection::bound();
         let mut put = |label, bytes: Vec<u8>| collection.insert(label, bytes).unwrap();
         put(Label::TpmAkPublic, self.ak_public.clone());
-        self.ek_certificate.iter().for_each(|der| put(Label::TpmEkCertificate, der.clone()));
-        self.log.iter().for_each(|log| put(Label::FirmwareEventLog, log.clone()));
-        put(Label::TpmPcrValues, encode_values(self.sent_values.as_ref().unwrap_or(&self.values)));
+        self.ek_certificate
+            .iter()
+            .for_each(|der| put(Label::TpmEkCertificate, der.clone()));
+        self.log
+            .iter()
+            .for_each(|log| put(Label::FirmwareEventLog, log.clone()));
+        put(
+            Label::TpmPcrValues,
+            encode_values(self.sent_values.as_ref().unwrap_or(&self.values)),
+        );
         if self.certify_again {
             put(Label::TpmSessionKey, self.session_public.clone());
         }
@@ -226,15 +241,24 @@ impl Session {
         }
         .encode();
         let mut put = |label, bytes: Vec<u8>| collection.insert(label, bytes).unwrap();
-        put(Label::TpmQuoteSignature, self.signed_by.as_ref().unwrap_or(&self.ak).sign(&quote));
+        put(
+            Label::TpmQuoteSignature,
+            self.signed_by.as_ref().unwrap_or(&self.ak).sign(&quote),
+        );
         put(Label::TpmQuote, quote);
         if self.certify_again {
-            let name = self.certified_name.clone().unwrap_or_else(|| name_of(&self.session_public));
+            let name = self
+                .certified_name
+                .clone()
+                .unwrap_or_else(|| name_of(&self.session_public));
             let certify = Attest {
                 magic: MAGIC,
                 kind: CERTIFY,
                 extra_data: self.certify_extra.clone().unwrap_or(qualifying),
-                clock: ClockInfo { reset_count: self.certify_reset.unwrap_or(self.clock.reset_count), ..self.clock },
+                clock: ClockInfo {
+                    reset_count: self.certify_reset.unwrap_or(self.clock.reset_count),
+                    ..self.clock
+                },
                 attested: [sized(&name), sized(&name)].concat(),
             }
             .encode();
@@ -247,11 +271,26 @@ impl Session {
 
     /// What the node's TPM is given as qualifying data.
     fn qualifying(&self, collection: &Collection) -> Vec<u8> {
-        let BinderContext { role, domain, session_id, nonce, receive_key, tls_exporter } = self.node_binder;
+        let BinderContext {
+            role,
+            domain,
+            session_id,
+            nonce,
+            receive_key,
+            tls_exporter,
+        } = self.node_binder;
         let ckt = self.session_key.verifying_key().thumbprint();
         let manifest_digest = collection.manifest_digest().unwrap();
-        let input =
-            BinderInput { role, domain, session_id, nonce, ckt, receive_key, tls_exporter, manifest_digest };
+        let input = BinderInput {
+            role,
+            domain,
+            session_id,
+            nonce,
+            ckt,
+            receive_key,
+            tls_exporter,
+            manifest_digest,
+        };
         input.tpm_qualifying_data().to_vec()
     }
 
@@ -281,4 +320,3 @@ impl Session {
 pub fn name_of(public: &[u8]) -> Vec<u8> {
     Public::parse(public).unwrap().name().into_bytes()
 }
-
