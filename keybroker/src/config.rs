@@ -79,7 +79,7 @@ impl Default for Limits {
             head_ms: 60_000,
             body_ms: 10_000,
             hello_bytes: 16 * 1024,
-            evidence_bytes: 2 * 1024 * 1024,
+            evidence_bytes: 1024 * 1024 - 4096,
             sessions: 65_536,
             sessions_per_connection: 4,
             session_ms: 30_000,
@@ -183,7 +183,8 @@ impl Config {
             ("limits.head_ms", l.head_ms, 600_000),
             ("limits.body_ms", l.body_ms, 60_000),
             ("limits.hello_bytes", l.hello_bytes as u64, 1024 * 1024),
-            ("limits.evidence_bytes", l.evidence_bytes as u64, 16 * 1024 * 1024),
+            // A record of evidence is one value of the store.
+            ("limits.evidence_bytes", l.evidence_bytes as u64, touchstone_store::MAX_VALUE_LEN as u64),
             ("limits.sessions", l.sessions as u64, 1_000_000),
             ("limits.sessions_per_connection", l.sessions_per_connection as u64, 64),
             ("limits.session_ms", l.session_ms, 60_000),

@@ -12,6 +12,8 @@ use crate::trust::{Facts, Withdrawal};
 pub struct Entry {
     /// The statement.
     pub statement: Signed,
+    /// The node it is about: its latest statement is found by name.
+    pub subject: Option<String>,
     /// Digest of the policy it was decided under; after an activation of another one it is refused.
     pub policy: Option<[u8; 32]>,
     /// What must hold at the commit: the revisions it was decided on, the nonce it consumes.

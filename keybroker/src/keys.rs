@@ -4,6 +4,7 @@
 //! clients know the key from the signed keyset and look at nothing else in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -82,11 +83,11 @@ pub struct BrokerKeys {
     /// Signs attestation results.
     pub ear: SigningKey,
     /// Signs the heads of the trust state, and time.
-    pub trust_state: SigningKey,
+    pub trust_state: Arc<SigningKey>,
     /// Signs the ledger's statements.
     pub statement: SigningKey,
     /// Signs the ledger's roots.
-    pub checkpoint: SigningKey,
+    pub checkpoint: Arc<SigningKey>,
     tls: TlsKey,
 }
 
@@ -141,9 +142,9 @@ impl BrokerKeys {
         Ok(Self {
             authorization: signing(&folder, KeyJob::Authorization)?,
             ear: signing(&folder, KeyJob::Ear)?,
-            trust_state: signing(&folder, KeyJob::TrustState)?,
+            trust_state: Arc::new(signing(&folder, KeyJob::TrustState)?),
             statement: signing(&folder, KeyJob::Statement)?,
-            checkpoint: signing(&folder, KeyJob::Checkpoint)?,
+            checkpoint: Arc::new(signing(&folder, KeyJob::Checkpoint)?),
             tls: TlsKey::load(&folder)?,
         })
     }

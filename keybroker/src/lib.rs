@@ -1,20 +1,34 @@
 //! The key broker: sessions, appraisal, decisions, the ledger's sequencer, the trust state and its stream.
 
+pub mod admin;
+pub mod app;
+pub mod attest;
 pub mod body;
 pub mod clock;
 pub mod config;
+pub mod decision;
 pub mod entry;
 pub mod key_files;
+pub mod hello;
 pub mod inputs;
 pub mod keys;
 pub mod log;
 pub mod node;
+pub mod nodes;
+pub mod policy;
 pub mod problem;
 pub mod queue;
+pub mod record;
 pub mod refusals;
+pub mod restore;
+pub mod routes;
 pub mod rows;
 pub mod sequencer;
 pub mod server;
+pub mod service;
 pub mod session;
+pub mod statements;
+pub mod ticker;
 pub mod tls;
 pub mod trust;
+mod withdraw;

@@ -30,6 +30,7 @@ touchstone_cose::reason_codes! {
         BrokerBusy = "broker-busy": "Too many decisions are waiting for the disk. Try again.",
         BrokerStopping = "broker-stopping": "The broker is stopping or has lost its store. Try again later.",
         PolicyExpired = "policy-expired-at-broker": "The broker's policy has expired and no newer one is published. The operator must publish.",
+        PolicyRefused = "policy-refused": "The policy repository was not taken over; the policy in force goes on. The detail says what is wrong with it.",
         PolicyChanged = "policy-changed-meanwhile": "Policy or state changed again and again while this was decided. Try again.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
@@ -95,6 +96,7 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
+            C::PolicyRefused => StatusCode::CONFLICT,
             C::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -112,6 +114,8 @@ impl IntoResponse for Refusal {
             "reasons": self.reasons,
         });
         let mut response = (status, body.to_string()).into_response();
+        // Found again where refusals are counted.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

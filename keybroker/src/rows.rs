@@ -21,6 +21,8 @@ pub const NONCE: Namespace = Namespace::new("nonce");
 pub const INPUTS: Namespace = Namespace::new("inputs");
 /// `part/<digest>`: a part of evidence that records of inputs name by its digest.
 pub const PART: Namespace = Namespace::new("part");
+/// `latest/<name>`: the index of the latest statement about a node.
+pub const LATEST: Namespace = Namespace::new("latest");
 /// `status/<list, page>`: a page of a status list that is not all valid.
 pub const STATUS: Namespace = Namespace::new("status");
 /// `meta/<what>`: single values.

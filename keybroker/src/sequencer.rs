@@ -291,6 +291,10 @@ impl Running {
         for (key, record) in &forming.nodes {
             batch.put(key.clone(), record.encode());
         }
+        let first = self.s.log.head().size;
+        for (subject, index) in latest(forming, first) {
+            batch.put(rows::LATEST.key(subject.as_bytes()).map_err(stopped)?, index.to_be_bytes());
+        }
         let stored_parts = self.new_parts(forming)?;
         for (digest, bytes) in &stored_parts {
             batch.put(rows::PART.key(*digest).map_err(stopped)?, *bytes);
@@ -310,7 +314,6 @@ impl Running {
         }
         let entries = forming.taken.iter().map(|w| w.entry.statement.bytes.as_slice());
         let staged = self.s.log.stage(entries, &mut batch).map_err(stopped)?;
-        let first = self.s.log.head().size;
         // Guards were looked at before and nobody else writes, so a conflict means that the store is not what it was.
         self.s.store.commit(batch).map_err(stopped)?;
         let head = staged.head();
@@ -417,6 +420,11 @@ impl Forming {
             && self.writes + writes(entry) <= MAX_BATCH_ENTRY_WRITES;
         self.taken.is_empty() || (self.taken.len() < MAX_BATCH_ENTRIES && fits)
     }
+}
+
+/// The last statement about each subject of a commit whose first statement is `first`.
+fn latest(forming: &Forming, first: u64) -> HashMap<&str, u64> {
+    (first..).zip(&forming.taken).filter_map(|(index, w)| Some((w.entry.subject.as_deref()?, index))).collect()
 }
 
 fn takes_away(entry: &Entry) -> bool {
@@ -540,7 +548,7 @@ mod tests {
 
     fn entry(text: &str, effect: Effect) -> Entry {
         let statement = Signed { bytes: text.as_bytes().to_vec(), digest: [0; 32] };
-        Entry { statement, policy: Some(POLICY), guards: vec![], writes: vec![], parts: vec![], effect }
+        Entry { statement, subject: None, policy: Some(POLICY), guards: vec![], writes: vec![], parts: vec![], effect }
     }
 
     fn nonce(name: &str) -> Key {

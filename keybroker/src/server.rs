@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// Keying material of the connection.
     pub exporter: Exporter,
+    /// Whether a node has proved itself over it: such a connection is not slowed down for what its neighbours do.
+    pub proven: Arc<AtomicBool>,
 }
 
 /// Accepts connections and serves `router` on them until `stop` is true; then lets requests under way finish.
@@ -130,7 +132,7 @@ async fn connection(
     };
     let head = Duration::from_millis(shared.limits.head_ms);
     let channel = Channel::new(stream);
-    let info = ConnectionInfo { id, peer, exporter: channel.exporter() };
+    let info = ConnectionInfo { id, peer, exporter: channel.exporter(), proven: Arc::default() };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let router = shared.router.clone();

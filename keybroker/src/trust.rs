@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use touchstone_authorization::lists::{MAX_ENTRIES, PAGE_ENTRIES};
@@ -74,7 +76,24 @@ pub struct Facts {
 pub struct Trust {
     signer: SigningKeyRef,
     state: Mutex<State>,
-    frames: broadcast::Sender<Bytes>,
+    frames: broadcast::Sender<Frame>,
+}
+
+/// A frame, encoded once for everybody it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The frame.
+    pub bytes: Bytes,
+    /// The same as a server-sent event: `event: frame`, and base64url as its data.
+    pub event: Bytes,
+}
+
+impl Frame {
+    fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let event = Bytes::from(format!("event: frame\ndata: {}\n\n", URL_SAFE_NO_PAD.encode(&bytes)));
+        Self { bytes, event }
+    }
 }
 
 /// The trust-state key, shared with whoever else signs with it (time).
@@ -293,9 +312,9 @@ impl Trust {
 
     /// The whole current state and every frame after it, without a gap between them.
     #[must_use]
-    pub fn subscribe(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
+    pub fn subscribe(&self) -> (Frame, broadcast::Receiver<Frame>) {
         let mut state = self.lock();
-        (state.full(), self.frames.subscribe())
+        (Frame::new(state.full()), self.frames.subscribe())
     }
 
     /// The current epoch.
@@ -304,10 +323,22 @@ impl Trust {
         self.lock().epoch
     }
 
+    /// The domain's generation.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.lock().facts.generation
+    }
+
     /// The current lists; a copy costs one pointer a page.
     #[must_use]
     pub fn lists(&self) -> StatusLists {
         self.lock().lists.clone()
+    }
+
+    /// Whether heads end here: nothing is granted and none goes out any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 
     /// How many streams are open.
@@ -360,7 +391,7 @@ impl Trust {
 
     fn send(&self, frame: Vec<u8>) {
         // No receiver is no error: nobody follows at the moment.
-        let _ = self.frames.send(Bytes::from(frame));
+        let _ = self.frames.send(Frame::new(frame));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -479,7 +510,7 @@ pub(crate) mod tests {
     /// An enforcer that follows the stream from the full frame on.
     struct Follower {
         view: TrustView,
-        frames: broadcast::Receiver<Bytes>,
+        frames: broadcast::Receiver<Frame>,
         keys: KeyRing,
     }
 
@@ -488,14 +519,14 @@ pub(crate) mod tests {
             let key = SigningKey::from_seed([7; 32]).verifying_key();
             let keys = KeyRing::new([TrustedKey { key, not_before: 0, not_after: i64::MAX }]).unwrap();
             let (full, frames) = trust.subscribe();
-            Self { view: TrustView::accept(None, &full, &keys, "demo", 1_000).unwrap(), frames, keys }
+            Self { view: TrustView::accept(None, &full.bytes, &keys, "demo", 1_000).unwrap(), frames, keys }
         }
 
         /// Takes every frame that waits; how many there were.
         fn follow(&mut self) -> usize {
             let mut count = 0;
             while let Ok(frame) = self.frames.try_recv() {
-                self.view = TrustView::accept(Some(&self.view), &frame, &self.keys, "demo", 1_000).unwrap();
+                self.view = TrustView::accept(Some(&self.view), &frame.bytes, &self.keys, "demo", 1_000).unwrap();
                 count += 1;
             }
             count

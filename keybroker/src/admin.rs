@@ -1,0 +1,183 @@
+//! The operator's interface: a Unix socket in the data folder that only its owner may open.
+//!
+//! `GET /status`, `POST /revoke`, `POST /reload`, `GET /record/{index}`, `GET /record/latest/{node}`. None of these is
+//! on the network (CVE-2026-1709: admin routes behind an optional check).
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path as Parameter, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tower::ServiceExt as _;
+use touchstone_ledger::statement::Reason;
+
+use crate::app::App;
+use crate::decision::DenialCode;
+use crate::problem::{Refusal, RefusalCode};
+use crate::record::{DecisionRecord, RecordError};
+use crate::withdraw::withdraw;
+
+/// The socket, in the data folder.
+pub const SOCKET: &str = "admin.sock";
+
+/// Largest body of a command, in bytes.
+pub const MAX_COMMAND_BYTES: usize = 4 * 1024;
+
+/// A request to load policy now; the answer is the policy version in force, or why it was not loaded.
+pub type Reload = oneshot::Sender<Result<u64, String>>;
+
+/// What the commands work on.
+#[derive(Clone)]
+pub struct Admin {
+    /// What every handler shares.
+    pub app: Arc<App>,
+    /// Asks for policy to be loaded now.
+    pub reload: mpsc::Sender<Reload>,
+}
+
+/// Opens the socket; what a process before left there is removed, since the store's lock says that it is gone.
+///
+/// # Errors
+/// The file system refuses.
+pub fn bind(data_dir: &Path) -> std::io::Result<(UnixListener, PathBuf)> {
+    let path = data_dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // Until here the folder, of mode 0700, keeps others off.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok((listener, path))
+}
+
+/// Serves commands until `stop` is true.
+pub async fn serve(listener: UnixListener, admin: Admin, mut stop: watch::Receiver<bool>) {
+    let router = router(admin);
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let router = router.clone();
+                async move { router.oneshot(request.map(axum::body::Body::new)).await }
+            });
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new());
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+        });
+    }
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/revoke", post(revoke))
+        .route("/reload", post(reload))
+        .route("/record/{index}", get(record))
+        .route("/record/latest/{node}", get(latest))
+        .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such command") })
+        .with_state(admin)
+}
+
+async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
+    let (policy, head) = (app.policy(), app.head());
+    let sessions = app.sessions.lock().map_or(0, |sessions| sessions.len());
+    json_response(&json!({
+        "domain": policy.domain,
+        "policy": {
+            "version": policy.version,
+            "digest": hex::encode(policy.digest),
+            "expires": policy.expires,
+            "keyset_version": policy.keyset.version,
+            "nodes": policy.inventory.nodes().len(),
+        },
+        "ledger": { "origin": app.origin, "size": head.size, "root": hex::encode(head.root) },
+        "trust_state": {
+            "generation": app.trust.generation(),
+            "epoch": app.trust.epoch(),
+            "pending_withdrawals": app.trust.pending(),
+            "subscribers": app.trust.subscribers(),
+            "stopped": app.trust.is_stopped(),
+        },
+        "sessions": sessions,
+        "attesting_nodes": app.attested.lock().map_or(0, |attested| attested.len()),
+        "time_ms": app.clock.now_ms(),
+        "clock_drift_ms": app.clock.drift_ms(),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    node: String,
+    reason: String,
+}
+
+async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES)
+        .await
+        .map_err(|_| Refusal::new(RefusalCode::BodyTooLarge, format!("the limit is {MAX_COMMAND_BYTES} bytes")))?;
+    let command: Revoke = serde_json::from_slice(&body)
+        .map_err(|e| Refusal::new(RefusalCode::MessageMalformed, format!("expected {{\"node\", \"reason\"}}: {e}")))?;
+    let reason = Reason {
+        code: DenialCode::OperatorCommand.as_str().into(),
+        claim: "rights".into(),
+        expected: "as granted".into(),
+        found: command.reason,
+    };
+    // Runs to its end also when the operator's connection goes away: what went out must be recorded.
+    let revoking = tokio::spawn(async move { withdraw(&app, &command.node, reason).await });
+    let recorded = revoking.await.map_err(crate::hello::internal)??;
+    Ok(json_response(&json!({ "recorded": recorded.index })))
+}
+
+async fn reload(State(Admin { reload, .. }): State<Admin>) -> Result<Response, Refusal> {
+    let (asked, answer) = oneshot::channel();
+    let stopping = || Refusal::new(RefusalCode::BrokerStopping, "policy is not loaded any more");
+    reload.send(asked).await.map_err(|_| stopping())?;
+    match answer.await.map_err(|_| stopping())? {
+        Ok(version) => Ok(json_response(&json!({ "policy_version": version }))),
+        Err(detail) => Err(Refusal::new(RefusalCode::PolicyRefused, detail)),
+    }
+}
+
+async fn record(State(Admin { app, .. }): State<Admin>, Parameter(index): Parameter<String>) -> Result<Response, Refusal> {
+    let index = index.parse().map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "an entry has a number"))?;
+    let key = app.keys.statement.verifying_key();
+    found(tokio::task::spawn_blocking(move || DecisionRecord::read(&*app.store, index, &key)).await)
+}
+
+async fn latest(State(Admin { app, .. }): State<Admin>, Parameter(node): Parameter<String>) -> Result<Response, Refusal> {
+    let key = app.keys.statement.verifying_key();
+    found(tokio::task::spawn_blocking(move || DecisionRecord::latest(&*app.store, &node, &key)).await)
+}
+
+fn found(
+    read: Result<Result<DecisionRecord, RecordError>, tokio::task::JoinError>,
+) -> Result<Response, Refusal> {
+    match read.map_err(crate::hello::internal)? {
+        Ok(record) => Ok(([(header::CONTENT_TYPE, crate::body::CBOR)], record.encode()).into_response()),
+        Err(error @ RecordError::NotFound(_)) => Err(Refusal::new(RefusalCode::NotFound, error.to_string())),
+        Err(error) => Err(crate::hello::internal(error)),
+    }
+}
+
+fn json_response(value: &serde_json::Value) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}

@@ -1,0 +1,106 @@
+//! What every request handler shares.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_policies::PolicySet;
+use touchstone_store::Store;
+
+use crate::clock::{Clock, seconds};
+use crate::config::Limits;
+use crate::decision::SEMANTICS_ID;
+use crate::hello::Pending;
+use crate::keys::BrokerKeys;
+use crate::log::LogHead;
+use crate::problem::{Refusal, RefusalCode};
+use crate::refusals::Refusals;
+use crate::sequencer::SequencerHandle;
+use crate::session::Sessions;
+use crate::statements::Circumstances;
+use crate::trust::Trust;
+
+/// What every request handler shares; one of it in a process.
+pub struct App {
+    /// Bounds.
+    pub limits: Limits,
+    /// The broker's time.
+    pub clock: Clock,
+    /// The broker's keys.
+    pub keys: BrokerKeys,
+    /// The ledger's name.
+    pub origin: String,
+    /// The store: handlers read, the sequencer writes.
+    pub store: Arc<dyn Store>,
+    /// The policy in force.
+    pub policy: RwLock<Arc<PolicySet>>,
+    /// Challenges that wait for their answer.
+    pub sessions: Mutex<Sessions<Pending>>,
+    /// Refusals before authentication.
+    pub refusals: Mutex<Refusals>,
+    /// Where statements are handed in.
+    pub sequencer: SequencerHandle,
+    /// The trust state.
+    pub trust: Arc<Trust>,
+    /// The ledger's head.
+    pub head: Arc<RwLock<LogHead>>,
+    /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.
+    pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
+    /// True once the broker is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl App {
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The policy in force, if it has not expired.
+    ///
+    /// # Errors
+    /// [`RefusalCode::PolicyExpired`]
+    pub fn live_policy(&self, now_ms: u64) -> Result<Arc<PolicySet>, Refusal> {
+        let policy = self.policy();
+        if seconds(now_ms) >= policy.expires {
+            let detail = format!("policy version {} expired at {} (Unix seconds)", policy.version, policy.expires);
+            return Err(Refusal::new(RefusalCode::PolicyExpired, detail));
+        }
+        Ok(policy)
+    }
+
+    /// What statements made now say of their circumstances.
+    #[must_use]
+    pub fn circumstances(&self, now_ms: u64) -> Circumstances {
+        let policy = self.policy();
+        Circumstances {
+            domain: policy.domain.clone(),
+            policy_version: policy.version,
+            policy_digest: policy.digest,
+            semantics: SEMANTICS_ID.to_owned(),
+            now: seconds(now_ms),
+        }
+    }
+
+    /// The ledger's head.
+    #[must_use]
+    pub fn head(&self) -> LogHead {
+        *self.head.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal; touches nothing else.
+    pub fn count(&self, refusal: &Refusal, source: IpAddr) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.count(refusal.code, source, self.clock.now_ms());
+    }
+
+    /// Whether requests from this source are to wait.
+    #[must_use]
+    pub fn is_limited(&self, source: IpAddr) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.is_limited(source, self.clock.now_ms())
+    }
+}

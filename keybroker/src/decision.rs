@@ -1,0 +1,388 @@
+//! The decision: recorded inputs and a policy in; a refusal, or a statement with everything that follows from it, out.
+//!
+//! Pure and deterministic: no clock, no I/O, no randomness; what is random or read from a clock is an input. Live and
+//! replay run this one function, so the same inputs give the same payload bytes on every replica and every year after
+//! (`docs/protocol.md`, section 10). Signatures are made elsewhere.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+use touchstone_authorization::{Authorization, KeyKind, Scope};
+use touchstone_cose::cbor::{self, Value};
+use touchstone_evidence::binder::Role;
+use touchstone_evidence::label::Label;
+use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement, StatementError};
+use touchstone_policies::{DecisionReason, Request};
+use touchstone_policies::Job;
+use touchstone_policies::PolicySet;
+use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, Inputs, appraise};
+use touchstone_verifier::ear::{Ear, EarReason};
+use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
+
+use crate::inputs::DecisionInputs;
+use crate::node;
+use crate::statements::Circumstances;
+
+/// Which rules decide; recorded in every statement.
+pub use touchstone_verifier::SEMANTICS_ID;
+
+touchstone_cose::reason_codes! {
+    /// Why the broker denied an authenticated node, beside what the appraisal and the policies say.
+    pub enum DenialCode {
+        SemanticsUnknown = "semantics-unknown": "The decision was made by rules this release does not know. Replay it with the release that knows them.",
+        PolicyOther = "policy-other": "The policy given is not the one the decision was made under. Give the policy with that digest.",
+        RegionChanged = "enrolment-region-changed": "The inventory lists the node in another region than it enrolled in. One name has one region: give the machine another name.",
+        SigningKeyUnlisted = "signing-key-unlisted": "The key that would sign the authorization is not in the signed keyset now. Add it, or remove this broker.",
+        ValidityOver = "validity-over": "Something the decision rests on has just expired. Renew what the reason names.",
+        NothingGranted = "nothing-granted": "The policies permit none of the scopes that the settings offer. Look at the reasons beside this one.",
+        DeadlinePassed = "attestation-overdue": "The node has not attested within the deadline of the policy, so its rights were withdrawn. It gets new ones by attesting.",
+        IdentityReplaced = "identity-replaced": "Another machine, listed in the inventory under the same name, has enrolled. The rights of the one before it were withdrawn.",
+        OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
+    }
+}
+
+/// What comes of evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Not authentic: the requester is refused, and no state of any node is touched (`docs/protocol.md`, section 4).
+    Refused(Vec<EarReason>),
+    /// Decided about an authenticated node: recorded, allow and deny alike.
+    Decided(Box<Decided>),
+}
+
+/// A decision about an authenticated node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decided {
+    /// The node.
+    pub node: String,
+    /// Its region, by the signed inventory.
+    pub region: String,
+    /// The statement.
+    pub statement: Statement,
+    /// SHA-256 of the statement's payload.
+    pub digest: [u8; 32],
+    /// The attestation result.
+    pub ear: Ear,
+    /// Every reason against; empty where it is allowed.
+    pub reasons: Vec<EarReason>,
+    /// What is granted; nothing where it is denied.
+    pub grant: Option<Grant>,
+}
+
+/// What an allowed node is granted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// The authorization, to be signed.
+    pub authorization: Authorization,
+    /// What is to be stored of the node.
+    pub enrolled: EnrolledNode,
+}
+
+/// Why no decision can be made at all. The caller refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecisionError {
+    /// The inputs name other rules than this release has.
+    #[error("the rules are {found}, this release has {expected}")]
+    Semantics {
+        /// The rules of this release.
+        expected: &'static str,
+        /// The rules in the inputs.
+        found: String,
+    },
+    /// The policy given is another one than the inputs name.
+    #[error("the policy is {}, the inputs name {}", hex::encode(found), hex::encode(expected))]
+    Policy {
+        /// The digest in the inputs.
+        expected: [u8; 32],
+        /// The digest of the policy given.
+        found: [u8; 32],
+    },
+    /// The statement is not one that can be recorded.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+}
+
+impl DecisionError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Semantics { .. } => DenialCode::SemanticsUnknown.as_str(),
+            Self::Policy { .. } => DenialCode::PolicyOther.as_str(),
+            Self::Statement(error) => error.code(),
+        }
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// [`DecisionError`]
+pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, DecisionError> {
+    if inputs.semantics != SEMANTICS_ID {
+        return Err(DecisionError::Semantics { expected: SEMANTICS_ID, found: inputs.semantics.clone() });
+    }
+    if inputs.policy_digest != policy.digest {
+        return Err(DecisionError::Policy { expected: inputs.policy_digest, found: policy.digest });
+    }
+    let appraisal = appraise_with(inputs, policy);
+    let mut ear = Ear::of(&appraisal, &policy.settings.appraisal.policy_id, &inputs.nonce, inputs.now);
+    let named = appraisal.node.as_deref().map(|name| policy.inventory.by_name(name));
+    let (true, Some(Lookup::Node(node))) = (appraisal.authentic, named) else {
+        return Ok(Decision::Refused(appraisal.reasons.iter().map(EarReason::from).collect()));
+    };
+    let judged = judge(inputs, policy, &appraisal, node);
+    ear.expires = Some(ear.expires.map_or(judged.expires, |expires| expires.min(judged.expires)));
+    let statement = statement(inputs, policy, &appraisal, node, &judged, &ear);
+    let digest = statement.digest()?;
+    let grant = match (appraisal.enrol, judged.reasons.is_empty()) {
+        (Some(enrolled), true) => Some(Grant { authorization: authorization(inputs, policy, node, &judged, digest), enrolled }),
+        _ => None,
+    };
+    Ok(Decision::Decided(Box::new(Decided {
+        node: node.name.clone(),
+        region: node.region.clone(),
+        statement,
+        digest,
+        ear,
+        reasons: judged.reasons,
+        grant,
+    })))
+}
+
+fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet) -> Appraisal {
+    appraise(&Inputs {
+        collection: &inputs.evidence,
+        freshness: Freshness::Bound {
+            binder: BinderContext {
+                role: Role::Node,
+                domain: &inputs.domain,
+                session_id: inputs.session_id,
+                nonce: inputs.nonce,
+                receive_key: inputs.receive_key,
+                tls_exporter: inputs.tls_exporter,
+            },
+            asked: &inputs.asked,
+            session_key: &inputs.session_key,
+            activated: inputs.activated.as_ref(),
+        },
+        policy: &policy.settings.appraisal,
+        references: &policy.references,
+        anchors: &policy.anchors,
+        inventory: &policy.inventory,
+        enrolled: inputs.enrolled.as_ref(),
+        now: inputs.now,
+    })
+}
+
+/// The verdict over everything.
+struct Judged {
+    scopes: Vec<Scope>,
+    /// Unix second from which on nothing of it counts.
+    expires: i64,
+    reasons: Vec<EarReason>,
+    /// Scopes that the settings offer and the policies withhold.
+    withheld: Vec<EarReason>,
+}
+
+fn judge(inputs: &DecisionInputs, policy: &PolicySet, appraisal: &Appraisal, node: &Node) -> Judged {
+    let mut reasons: Vec<EarReason> = appraisal.reasons.iter().map(EarReason::from).collect();
+    if let Some(enrolled) = inputs.region.as_deref().filter(|region| *region != node.region) {
+        reasons.push(reason(DenialCode::RegionChanged, "region", enrolled, &node.region));
+    }
+    let (scopes, withheld) = scopes(inputs, policy, appraisal, node);
+    if scopes.is_empty() {
+        reasons.extend(withheld.iter().cloned());
+        reasons.push(reason(DenialCode::NothingGranted, "scopes", "at least one", "none"));
+    }
+    let life = i64::try_from(policy.settings.timers.authorization_life_ms / 1_000).unwrap_or(0);
+    let signer = policy.keyset.find(Job::Authorization, &inputs.signer, inputs.now);
+    if signer.is_none() {
+        let found = hex::encode(inputs.signer);
+        reasons.push(reason(DenialCode::SigningKeyUnlisted, "signing key", "a key of the keyset", &found));
+    }
+    // `expires` of an appraisal and `not_after` of a key are their last second; ours is the first one after.
+    let ends = [
+        ("authorization life", inputs.now.saturating_add(life)),
+        ("policy", policy.expires),
+        ("evidence and endorsements", appraisal.expires.saturating_add(1)),
+        ("signing key", signer.map_or(i64::MAX, |key| key.not_after.saturating_add(1))),
+    ];
+    let (what, expires) = ends.into_iter().min_by_key(|(_, end)| *end).unwrap_or(("nothing", inputs.now));
+    if expires <= inputs.now {
+        let expected = format!("an end after {}", inputs.now);
+        reasons.push(reason(DenialCode::ValidityOver, what, &expected, &expires.to_string()));
+    }
+    // An affirming appraisal without anything to store cannot be renewed: it is not one that is understood here.
+    if reasons.is_empty() && appraisal.enrol.is_none() {
+        reasons.push(reason(DenialCode::NothingGranted, "enrolment", "an identity to store", "none"));
+    }
+    reasons.dedup();
+    Judged { scopes, expires, reasons, withheld }
+}
+
+/// The scopes of the settings that both policies permit, and why not the others.
+fn scopes(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    appraisal: &Appraisal,
+    node: &Node,
+) -> (Vec<Scope>, Vec<EarReason>) {
+    let (mut granted, mut withheld) = (Vec::new(), Vec::new());
+    for scope in &policy.settings.scopes {
+        let decision = policy.cedar.decide(
+            &node.region,
+            &Request {
+                node: &node.name,
+                region: &node.region,
+                zone: node.zone.as_deref(),
+                roles: &node.roles,
+                action: &scope.action,
+                resource: &scope.resource,
+                status: appraisal.status.as_str(),
+                ak_binding: appraisal.ak_binding.as_str(),
+                claims: &appraisal.claims,
+                now: inputs.now,
+                policy_version: policy.version,
+            },
+        );
+        let text = scope.to_string();
+        match (decision.allow, Scope::parse(&text)) {
+            (true, Ok(scope)) => granted.push(scope),
+            _ => withheld.extend(decision.reasons.iter().map(|denied| withheld_reason(&text, denied))),
+        }
+    }
+    granted.truncate(touchstone_authorization::scope::MAX_SCOPES);
+    (granted, withheld)
+}
+
+fn withheld_reason(scope: &str, denied: &DecisionReason) -> EarReason {
+    EarReason {
+        code: denied.code.as_str().to_owned(),
+        claim: format!("{scope}: {}", denied.claim),
+        expected: denied.expected.clone(),
+        found: denied.found.clone(),
+    }
+}
+
+fn reason(code: DenialCode, claim: &str, expected: &str, found: &str) -> EarReason {
+    EarReason { code: code.as_str().into(), claim: claim.into(), expected: expected.into(), found: found.into() }
+}
+
+/// The statement. Body: 0 verdict, 1 what ties the attestation key, 2 reference or null, 3 region, 4 scopes, 5 cti, 6
+/// status entry, 7 end, Unix seconds (4 to 7 null where denied), 8 SHA-256 of the result's payload, 9 leniencies, 10
+/// scopes withheld, as reasons.
+fn statement(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    appraisal: &Appraisal,
+    node: &Node,
+    judged: &Judged,
+    ear: &Ear,
+) -> Statement {
+    let allowed = judged.reasons.is_empty();
+    let or_null = |value: Value| if allowed { value } else { Value::Null };
+    let scopes: Vec<String> = judged.scopes.iter().map(ToString::to_string).collect();
+    let withheld = Reason::bounded(judged.withheld.iter().map(ledger_reason).collect());
+    let withheld =
+        withheld.into_iter().map(|r| Value::array([r.code, r.claim, r.expected, r.found].map(Value::text)));
+    let body = Value::map([
+        (0, Value::text(appraisal.status.as_str())),
+        (1, Value::text(appraisal.ak_binding.as_str())),
+        (2, appraisal.reference.as_deref().map_or(Value::Null, Value::text)),
+        (3, Value::text(node.region.as_str())),
+        (4, or_null(Value::text(scopes.join(" ")))),
+        (5, or_null(Value::bytes(inputs.cti))),
+        (6, or_null(node::status_value(&inputs.status))),
+        (7, or_null(Value::int(judged.expires))),
+        (8, Value::bytes(sha256(&ear.encode()))),
+        (9, Value::array(appraisal.leniencies.iter().take(16).map(|text| Value::text(text.as_str())))),
+        (10, Value::array(if allowed { withheld.take(16).collect() } else { Vec::new() })),
+    ]);
+    let kind = if inputs.enrolled.is_some() { Kind::Attestation } else { Kind::Enrolment };
+    let circumstances = Circumstances {
+        domain: inputs.domain.clone(),
+        policy_version: policy.version,
+        policy_digest: policy.digest,
+        semantics: inputs.semantics.clone(),
+        now: inputs.now,
+    };
+    Statement {
+        subject: Some(node.name.clone()),
+        reasons: Reason::bounded(judged.reasons.iter().map(ledger_reason).collect()),
+        inputs: digests(inputs, policy),
+        revisions: inputs.revisions.iter().cloned().collect(),
+        nonce: Some(inputs.nonce.to_vec()),
+        ..circumstances.statement(kind, if allowed { Outcome::Allow } else { Outcome::Deny }, body)
+    }
+}
+
+fn ledger_reason(reason: &EarReason) -> Reason {
+    let EarReason { code, claim, expected, found } = reason.clone();
+    Reason { code, claim, expected, found }
+}
+
+/// SHA-256 of everything the decision rests on, by label.
+fn digests(inputs: &DecisionInputs, policy: &PolicySet) -> BTreeMap<String, [u8; 32]> {
+    let mut digests: BTreeMap<String, [u8; 32]> = inputs
+        .evidence
+        .records()
+        .map(|(label, bytes)| (label.as_str().to_owned(), sha256(bytes)))
+        .collect();
+    digests.insert("evidence".into(), sha256(&inputs.evidence.encode()));
+    digests.insert("inputs".into(), inputs.digest());
+    digests.insert("references".into(), policy.references.digest());
+    digests.insert("session".into(), session_digest(inputs));
+    if let Some(enrolled) = &inputs.enrolled {
+        digests.insert("enrolled".into(), sha256(&cbor::encode(&node::enrolled_value(enrolled))));
+        if inputs.evidence.get(Label::TpmEkCertificate).is_none()
+            && let Some(certificate) = &enrolled.ek_certificate
+        {
+            digests.insert(Label::TpmEkCertificate.as_str().to_owned(), sha256(certificate));
+        }
+    }
+    digests
+}
+
+/// Digest of the session's context: what ties the evidence to one challenge, key and connection.
+fn session_digest(inputs: &DecisionInputs) -> [u8; 32] {
+    sha256(&cbor::encode(&Value::array([
+        Value::bytes(inputs.session_id),
+        Value::bytes(inputs.nonce),
+        Value::bytes(inputs.tls_exporter),
+        Value::bytes(inputs.session_key.thumbprint()),
+        inputs.receive_key.map_or(Value::Null, Value::bytes),
+    ])))
+}
+
+fn authorization(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    node: &Node,
+    judged: &Judged,
+    statement: [u8; 32],
+) -> Authorization {
+    let seconds = |value: i64| u64::try_from(value).unwrap_or(0);
+    Authorization {
+        issuer: inputs.domain.clone(),
+        subject: node.name.clone(),
+        audience: inputs.domain.clone(),
+        expires: seconds(judged.expires),
+        not_before: seconds(inputs.now),
+        issued_at: seconds(inputs.now),
+        cti: inputs.cti,
+        confirmation: inputs.session_key.clone(),
+        scopes: judged.scopes.clone(),
+        policy_version: policy.version,
+        epoch: inputs.epoch,
+        parent: None,
+        statement,
+        status: inputs.status,
+        key_kind: KeyKind::Tpm,
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

@@ -1,0 +1,203 @@
+//! Hello to challenge: who claims to be there, what is asked of it, and what is noted until the answer comes.
+//!
+//! Nothing here touches state that outlives the session, and nothing is granted: a challenge is given to whoever knows a
+//! public key of an inventoried machine.
+
+use touchstone_cose::cbor::{self, Limits};
+use touchstone_cose::key::VerifyingKey;
+use touchstone_evidence::message::{Challenge, Hello, Identity, PROTOCOL};
+use touchstone_policies::PolicySet;
+use touchstone_store::Store;
+use touchstone_verifier::appraisal::Activated;
+use touchstone_verifier::inventory::{EkId, Lookup};
+use touchstone_verifier::tpm::credential::{
+    CREDENTIAL_ENTROPY_LEN, CREDENTIAL_SECRET_LEN, Credential, make_credential,
+};
+use touchstone_verifier::tpm::{PcrSelection, Public};
+use zeroize::Zeroizing;
+
+use crate::nodes::{self, NodesError, Stored};
+use crate::problem::{Refusal, RefusalCode};
+use crate::session::{NONCE_LEN, SESSION_ID_LEN, SessionId, random};
+
+/// The one kind of evidence appraised so far.
+pub const KIND_TPM: &str = "tpm";
+
+/// What is noted at a hello until its evidence comes.
+#[derive(Debug)]
+pub struct Pending {
+    /// The challenge's nonce.
+    pub nonce: [u8; NONCE_LEN],
+    /// The node that was named, by the inventory.
+    pub node: String,
+    /// Its endorsement key.
+    pub ek: EkId,
+    /// TPM Name of its attestation key.
+    pub ak_name: Vec<u8>,
+    /// The session signing key.
+    pub session_key: VerifyingKey,
+    /// Thumbprint of the receive key.
+    pub receive_key: Option<[u8; 32]>,
+    /// The registers asked for.
+    pub asked: PcrSelection,
+    /// The credential that was sent, where the two keys are not tied yet.
+    pub credential: Option<SentCredential>,
+}
+
+/// A credential that only one TPM can open, and for one key only.
+#[derive(Debug)]
+pub struct SentCredential {
+    /// The secret in it.
+    pub secret: Zeroizing<[u8; CREDENTIAL_SECRET_LEN]>,
+    /// The pair of keys it was made for.
+    pub pair: Activated,
+}
+
+/// Reads a hello and makes its challenge.
+///
+/// # Errors
+/// A [`Refusal`] of the requester.
+pub fn challenge(
+    store: &dyn Store,
+    policy: &PolicySet,
+    hello: &Hello,
+    now_ms: u64,
+) -> Result<(SessionId, Pending, Challenge), Refusal> {
+    if hello.protocol != PROTOCOL {
+        let found: String = hello.protocol.chars().take(64).collect();
+        let detail = format!("expected {PROTOCOL}, found {}", found.escape_debug());
+        return Err(Refusal::new(RefusalCode::ProtocolUnknown, detail));
+    }
+    if !hello.kinds.iter().any(|kind| kind == KIND_TPM) {
+        return Err(Refusal::new(RefusalCode::KindUnsupported, "this broker appraises: tpm"));
+    }
+    let session_key = key(&hello.session_key, "session key")?;
+    let receive_key = hello.receive_key.as_deref().map(|bytes| key(bytes, "receive key")).transpose()?;
+    let claimed = match &hello.identity {
+        Identity::Full { ek_public, ak_public, .. } => full(store, policy, ek_public, ak_public)?,
+        Identity::Known { ak_name } => known(store, policy, ak_name)?,
+    };
+    let appraisal = &policy.settings.appraisal;
+    let (session_id, nonce) = (random::<SESSION_ID_LEN>().map_err(internal)?, random().map_err(internal)?);
+    let challenge = Challenge {
+        session_id,
+        nonce,
+        selection: appraisal.required_registers.to_wire(),
+        credential: claimed.sealed.map(|sealed| (contents(sealed.credential_blob), contents(sealed.encrypted_secret))),
+        log_bytes_known: 0,
+        session_key_registers: appraisal.session_key_registers.to_wire(),
+        broker_time_ms: now_ms,
+        session_key_known: claimed.certified == Some(session_key.thumbprint()),
+    };
+    let pending = Pending {
+        nonce,
+        node: claimed.node,
+        ek: claimed.ek,
+        ak_name: claimed.ak_name,
+        receive_key: receive_key.map(|key| key.thumbprint()),
+        session_key,
+        asked: appraisal.required_registers.clone(),
+        credential: claimed.sent,
+    };
+    Ok((session_id, pending, challenge))
+}
+
+struct Claimed {
+    node: String,
+    ek: EkId,
+    ak_name: Vec<u8>,
+    /// Thumbprint of the session key that was certified last.
+    certified: Option<[u8; 32]>,
+    sent: Option<SentCredential>,
+    sealed: Option<Credential>,
+}
+
+fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8]) -> Result<Claimed, Refusal> {
+    let malformed = |what: &str, (expected, found): (String, String)| {
+        Refusal::new(RefusalCode::IdentityMalformed, format!("{what}: expected {expected}, found {found}"))
+    };
+    let ek_public =
+        Public::from_tpm2b_or_tpmt(ek_public).map_err(|e| malformed("endorsement key", e.details()))?;
+    let ek = ek_public.check_ek().map_err(|e| malformed("endorsement key", e.details()))?;
+    let ak_public =
+        Public::from_tpm2b_or_tpmt(ak_public).map_err(|e| malformed("attestation key", e.details()))?;
+    let ak = ak_public.check_ak().map_err(|faults| {
+        let first = faults.first().map(|fault| fault.details()).unwrap_or_default();
+        malformed("attestation key", first)
+    })?;
+    let ek_id = EkId(ek.id());
+    let node = match policy.inventory.by_ek(&ek_id) {
+        Lookup::Node(node) => node.name.clone(),
+        Lookup::Unknown => return Err(unknown(format!("endorsement key {ek_id} is not in the inventory"))),
+        Lookup::Ambiguous => {
+            return Err(unknown(format!("more than one inventory entry claims endorsement key {ek_id}")));
+        }
+    };
+    let ak_name = ak.name().as_bytes().to_vec();
+    let stored = Stored::read(store, &node, &ek_id, &ak_name).map_err(unreadable)?;
+    if stored.ek.is_of_another(&node) || stored.ak.is_of_another(&node) {
+        let detail = format!("the keys presented for {node} were tied to another name before");
+        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+    }
+    let enrolled = stored.record.map(|(record, _)| record.enrolled);
+    let certified = enrolled.as_ref().and_then(|e| e.session_key.as_ref()).map(|key| key.thumbprint);
+    if enrolled.is_some_and(|enrolled| enrolled.ek == ek_id && enrolled.ak_name == ak_name) {
+        return Ok(Claimed { node, ek: ek_id, ak_name, certified, sent: None, sealed: None });
+    }
+    let secret = Zeroizing::new(random::<CREDENTIAL_SECRET_LEN>().map_err(internal)?);
+    let entropy = Zeroizing::new(random::<CREDENTIAL_ENTROPY_LEN>().map_err(internal)?);
+    let sealed = make_credential(&ek, &ak, secret.as_slice(), &entropy)
+        .map_err(|e| malformed("endorsement key", e.details()))?;
+    let pair = Activated { ek: ek_id, ak_name: ak_name.clone() };
+    let sent = Some(SentCredential { secret, pair });
+    Ok(Claimed { node, ek: ek_id, ak_name, certified: None, sent, sealed: Some(sealed) })
+}
+
+fn known(store: &dyn Store, policy: &PolicySet, ak_name: &[u8]) -> Result<Claimed, Refusal> {
+    let not_enrolled = || unknown("no node with this attestation key has enrolled here".to_owned());
+    let (name, _) = nodes::ak_tie(store, ak_name).map_err(unreadable)?.held.ok_or_else(not_enrolled)?;
+    let (record, _) = nodes::by_name(store, &name).map_err(unreadable)?.ok_or_else(not_enrolled)?;
+    if record.enrolled.ak_name != ak_name || !matches!(policy.inventory.by_name(&name), Lookup::Node(_)) {
+        return Err(not_enrolled());
+    }
+    Ok(Claimed {
+        node: name,
+        ek: record.enrolled.ek,
+        ak_name: ak_name.to_vec(),
+        certified: record.enrolled.session_key.map(|key| key.thumbprint),
+        sent: None,
+        sealed: None,
+    })
+}
+
+/// A COSE_Key on P-256, as the session keys of a TPM are.
+fn key(bytes: &[u8], what: &str) -> Result<VerifyingKey, Refusal> {
+    let malformed = |found: String| Refusal::new(RefusalCode::IdentityMalformed, format!("{what}: {found}"));
+    let value = cbor::decode(bytes, Limits::TOKEN).map_err(|e| malformed(e.to_string()))?;
+    match VerifyingKey::from_cose_key(&value) {
+        Ok(key @ VerifyingKey::P256 { .. }) => Ok(key),
+        Ok(_) => Err(malformed("expected a P-256 key, found another kind".into())),
+        Err(e) => Err(malformed(e.to_string())),
+    }
+}
+
+/// The contents of a TPM2B, as the wire carries them.
+fn contents(mut tpm2b: Vec<u8>) -> Vec<u8> {
+    tpm2b.drain(..tpm2b.len().min(2));
+    tpm2b
+}
+
+fn unknown(detail: String) -> Refusal {
+    Refusal::new(RefusalCode::IdentityUnknown, detail)
+}
+
+/// A row that cannot be read refuses who asked for it; what is in it is for the log, not for them.
+pub(crate) fn unreadable(error: NodesError) -> Refusal {
+    tracing::error!(%error, "a node's state cannot be read");
+    Refusal::new(RefusalCode::Internal, "the state of this node cannot be read")
+}
+
+pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "a request failed");
+    Refusal::new(RefusalCode::Internal, "the broker's log says more")
+}

@@ -1,0 +1,255 @@
+//! Reads what the store knows of nodes, with the revisions a decision will name, and writes what a grant changes.
+
+use touchstone_store::{Guard, Key, KeyError, Revision, Store, StoreError, Versioned, Write};
+use touchstone_verifier::inventory::EkId;
+
+use crate::node::{NodeRecord, RecordError};
+use crate::rows;
+
+/// Label of the node's record among the revisions of a statement.
+pub const NODE_REVISION: &str = "node";
+/// Label of the endorsement key's tie.
+pub const EK_REVISION: &str = "ek";
+/// Label of the attestation key's tie.
+pub const AK_REVISION: &str = "ak";
+
+/// Why a node's state cannot be read. That node is denied, and no other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodesError {
+    /// The store, or one row of it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A name that cannot be a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A tie that is not a name.
+    #[error("the tie {key} holds no name")]
+    Tie {
+        /// Whose.
+        key: Key,
+    },
+}
+
+/// A key that is tied to a node's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tie {
+    key: Key,
+    /// The name and since which revision, if it is tied.
+    pub held: Option<(String, Revision)>,
+}
+
+/// Everything stored that a decision about one node rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    node: Key,
+    /// The record, if the node has enrolled.
+    pub record: Option<(NodeRecord, Revision)>,
+    /// The endorsement key's tie.
+    pub ek: Tie,
+    /// The attestation key's tie.
+    pub ak: Tie,
+}
+
+/// Reads a record by the node's name.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn by_name(store: &dyn Store, name: &str) -> Result<Option<(NodeRecord, Revision)>, NodesError> {
+    match store.get(&rows::NODE.key(name.as_bytes())?)? {
+        None => Ok(None),
+        Some(Versioned { value, revision }) => Ok(Some((NodeRecord::decode(&value)?, revision))),
+    }
+}
+
+/// Reads the tie of an endorsement key.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn ek_tie(store: &dyn Store, ek: &EkId) -> Result<Tie, NodesError> {
+    tie(store, rows::EK.key(&ek.0)?)
+}
+
+/// Reads the tie of an attestation key, by its TPM Name.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn ak_tie(store: &dyn Store, ak_name: &[u8]) -> Result<Tie, NodesError> {
+    tie(store, rows::AK.key(ak_name)?)
+}
+
+fn tie(store: &dyn Store, key: Key) -> Result<Tie, NodesError> {
+    let held = match store.get(&key)? {
+        None => None,
+        Some(Versioned { value, revision }) => {
+            let name = String::from_utf8(value).map_err(|_| NodesError::Tie { key: key.clone() })?;
+            Some((name, revision))
+        }
+    };
+    Ok(Tie { key, held })
+}
+
+impl Tie {
+    fn guard(&self) -> Guard {
+        guard(&self.key, self.held.as_ref().map(|(_, revision)| *revision))
+    }
+
+    /// Whether it is tied to another name.
+    #[must_use]
+    pub fn is_of_another(&self, name: &str) -> bool {
+        self.held.as_ref().is_some_and(|(held, _)| held != name)
+    }
+}
+
+impl Stored {
+    /// Reads everything stored about the node `name` with these keys.
+    ///
+    /// # Errors
+    /// [`NodesError`]
+    pub fn read(store: &dyn Store, name: &str, ek: &EkId, ak_name: &[u8]) -> Result<Self, NodesError> {
+        Ok(Self {
+            node: rows::NODE.key(name.as_bytes())?,
+            record: by_name(store, name)?,
+            ek: ek_tie(store, ek)?,
+            ak: ak_tie(store, ak_name)?,
+        })
+    }
+
+    /// The revisions a decision on this rests on; 0 is absence.
+    #[must_use]
+    pub fn revisions(&self) -> Vec<(String, u64)> {
+        let tie = |tie: &Tie| tie.held.as_ref().map_or(0, |(_, revision)| revision.get());
+        let node = self.record.as_ref().map_or(0, |(_, revision)| revision.get());
+        [(AK_REVISION, tie(&self.ak)), (EK_REVISION, tie(&self.ek)), (NODE_REVISION, node)]
+            .map(|(label, revision)| (label.to_owned(), revision))
+            .into()
+    }
+
+    /// What must still hold when a grant on this is committed.
+    #[must_use]
+    pub fn guards(&self) -> Vec<Guard> {
+        let node = guard(&self.node, self.record.as_ref().map(|(_, revision)| *revision));
+        vec![node, self.ek.guard(), self.ak.guard()]
+    }
+
+    /// What a grant on this writes: the record, ties that are new, and no tie of an attestation key that is gone.
+    ///
+    /// # Errors
+    /// [`NodesError::Key`]
+    pub fn writes(&self, name: &str, record: &NodeRecord) -> Result<Vec<Write>, NodesError> {
+        let mut writes = vec![Write::Put(self.node.clone(), record.encode())];
+        for tie in [&self.ek, &self.ak] {
+            if tie.held.is_none() {
+                writes.push(Write::Put(tie.key.clone(), name.as_bytes().to_vec()));
+            }
+        }
+        if let Some((old, _)) = &self.record {
+            let old_ak = rows::AK.key(&old.enrolled.ak_name)?;
+            if old_ak != self.ak.key {
+                writes.push(Write::Delete(old_ak));
+            }
+        }
+        Ok(writes)
+    }
+}
+
+fn guard(key: &Key, revision: Option<Revision>) -> Guard {
+    match revision {
+        None => Guard::Absent(key.clone()),
+        Some(revision) => Guard::Unchanged(key.clone(), revision),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use touchstone_store::{Batch, CommitError, RedbStore};
+
+    use super::*;
+    use crate::node::tests::record;
+
+    fn store() -> (tempfile::TempDir, Arc<RedbStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&folder.path().join("store")).unwrap();
+        (folder, Arc::new(store))
+    }
+
+    fn commit(store: &RedbStore, stored: &Stored, name: &str, record: &NodeRecord) -> Result<Revision, CommitError> {
+        let mut batch = Batch::new();
+        for guard in stored.guards() {
+            batch.guard(guard);
+        }
+        for write in stored.writes(name, record).unwrap() {
+            match write {
+                Write::Put(key, value) => batch.put(key, value),
+                Write::Delete(key) => batch.delete(key),
+            };
+        }
+        store.commit(batch)
+    }
+
+    #[test]
+    fn a_hundred_enrolments_of_one_name_leave_one_identity() {
+        let (_folder, store) = store();
+        let tries: Vec<_> = (0..100u8)
+            .map(|n| {
+                let store = store.clone();
+                std::thread::spawn(move || {
+                    let mut record = record("rack-7");
+                    record.enrolled.ek = EkId([n; 32]);
+                    record.enrolled.ak_name = vec![n; 34];
+                    let stored = Stored::read(&*store, "rack-7", &EkId([n; 32]), &[n; 34]).unwrap();
+                    stored.record.is_none() && commit(&store, &stored, "rack-7", &record).is_ok()
+                })
+            })
+            .collect();
+        let enrolled = tries.into_iter().map(|t| t.join().unwrap()).filter(|won| *won).count();
+        assert_eq!(enrolled, 1);
+        let ties = store.range(&rows::EK.prefix(), None, 200).unwrap();
+        assert_eq!(ties.len(), 1, "and one endorsement key is tied to it");
+    }
+
+    #[test]
+    fn one_key_is_tied_to_one_name() {
+        let (_folder, store) = store();
+        let (ek, ak) = (EkId([1; 32]), [2; 34]);
+        let for_b = Stored::read(&*store, "b", &ek, &ak).unwrap();
+        let for_a = Stored::read(&*store, "a", &ek, &ak).unwrap();
+        commit(&store, &for_a, "a", &record("a")).unwrap();
+        assert!(matches!(commit(&store, &for_b, "b", &record("b")), Err(CommitError::Conflict { .. })));
+        assert!(Stored::read(&*store, "b", &ek, &ak).unwrap().ek.is_of_another("b"));
+        assert_eq!(ak_tie(&*store, &ak).unwrap().held.unwrap().0, "a");
+    }
+
+    #[test]
+    fn another_attestation_key_takes_the_place_of_the_old_one() {
+        let (_folder, store) = store();
+        let ek = EkId([1; 32]);
+        let old = Stored::read(&*store, "a", &ek, &[2; 34]).unwrap();
+        commit(&store, &old, "a", &record("a")).unwrap();
+        let mut changed = record("a");
+        changed.enrolled.ak_name = vec![9; 34];
+        let new = Stored::read(&*store, "a", &ek, &[9; 34]).unwrap();
+        assert_eq!(new.revisions().iter().map(|(_, r)| *r > 0).collect::<Vec<_>>(), [false, true, true]);
+        commit(&store, &new, "a", &changed).unwrap();
+        assert_eq!(ak_tie(&*store, &[2; 34]).unwrap().held, None);
+        assert_eq!(ak_tie(&*store, &[9; 34]).unwrap().held.unwrap().0, "a");
+        assert!(commit(&store, &old, "a", &record("a")).is_err(), "what was read before does not count any more");
+    }
+
+    #[test]
+    fn a_malformed_row_denies_that_node_only() {
+        let (_folder, store) = store();
+        let good = Stored::read(&*store, "good", &EkId([1; 32]), &[2; 34]).unwrap();
+        commit(&store, &good, "good", &record("good")).unwrap();
+        let mut batch = Batch::new();
+        batch.put(rows::NODE.key(b"bad").unwrap(), *b"old format");
+        store.commit(batch).unwrap();
+        assert!(matches!(by_name(&*store, "bad"), Err(NodesError::Record(_))));
+        assert!(by_name(&*store, "good").unwrap().is_some());
+    }
+}

@@ -1,0 +1,229 @@
+//! Policy, as the broker takes it over: from a pinned root, never older than before, with the broker's own keys in it.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_policies::{Job, Keyset, KeysetEntry, LoadOptions, PolicyError, PolicySet, RoleVersions, load};
+use touchstone_store::{Guard, Key, KeyError, Store, StoreError, Write};
+
+use crate::config::PolicyRoot;
+use crate::keys::{BrokerKeys, KeyJob};
+use crate::rows;
+use crate::trust::Facts;
+
+/// The key, in [`rows::META`], of the versions and the time at which policy was accepted last.
+const FLOORS: &[u8] = b"policy-floors";
+
+/// Largest root file, in bytes.
+const MAX_ROOT_BYTES: u64 = 1024 * 1024;
+
+/// Root versions looked through for one that was pinned by digest.
+const MAX_ROOTS: u32 = 256;
+
+/// Why a policy is not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicySourceError {
+    /// The repository, or something in it.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The pinned root cannot be read.
+    #[error("cannot read the pinned root {}: {detail}", path.display())]
+    Root {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own words.
+        detail: String,
+    },
+    /// The repository is another domain's.
+    #[error("the policy is of domain {found:?}, the configuration says {expected:?}")]
+    Domain {
+        /// In the configuration.
+        expected: String,
+        /// In the policy.
+        found: String,
+    },
+    /// A key of this broker does not count.
+    #[error("the {job} key {kid} of this broker is not in the signed keyset for that job now: stage keyset.json and publish", job = job.as_str())]
+    KeyUnlisted {
+        /// What it is for.
+        job: KeyJob,
+        /// Its id, in hex.
+        kid: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A key of the store.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// What is stored of earlier policies cannot be read.
+    #[error("the stored versions of earlier policies cannot be read")]
+    Floors,
+}
+
+/// Where policy comes from.
+#[derive(Debug, Clone)]
+pub struct PolicySource {
+    repo: PathBuf,
+    root: Vec<u8>,
+    domain: String,
+}
+
+/// What was accepted last; nothing older is accepted again, on any replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floors {
+    key: Key,
+    guard: Guard,
+    /// Versions and time, if a policy was accepted before.
+    pub held: Option<(RoleVersions, i64)>,
+}
+
+impl Floors {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`PolicySourceError::Floors`] if they are there and cannot be read: then nothing is accepted.
+    pub fn read(store: &dyn Store) -> Result<Self, PolicySourceError> {
+        let key = rows::META.key(FLOORS)?;
+        let Some(row) = store.get(&key)? else {
+            return Ok(Self { guard: Guard::Absent(key.clone()), key, held: None });
+        };
+        let value = cbor::decode(&row.value, Limits::TOKEN).map_err(|_| PolicySourceError::Floors)?;
+        let numbers: Option<Vec<u64>> = value.as_array().map(|items| items.iter().filter_map(Value::as_u64).collect());
+        let Some([root, targets, snapshot, timestamp, time]) = numbers.as_deref() else {
+            return Err(PolicySourceError::Floors);
+        };
+        let versions =
+            RoleVersions { root: *root, targets: *targets, snapshot: *snapshot, timestamp: *timestamp };
+        let time = i64::try_from(*time).map_err(|_| PolicySourceError::Floors)?;
+        Ok(Self { guard: Guard::Unchanged(key.clone(), row.revision), key, held: Some((versions, time)) })
+    }
+
+    /// Guard and write of accepting `policy` at `now`.
+    #[must_use]
+    pub fn raise(&self, policy: &PolicySet, now: i64) -> (Guard, Write) {
+        let versions = self.held.map_or(policy.versions, |(held, _)| held.raised_to(policy.versions));
+        let time = self.held.map_or(now, |(_, time)| time.max(now));
+        let numbers = [
+            versions.root,
+            versions.targets,
+            versions.snapshot,
+            versions.timestamp,
+            u64::try_from(time).unwrap_or(0),
+        ];
+        let value = cbor::encode(&Value::array(numbers.map(Value::Unsigned)));
+        (self.guard.clone(), Write::Put(self.key.clone(), value))
+    }
+}
+
+impl PolicySource {
+    /// The source with this pinned root.
+    ///
+    /// # Errors
+    /// [`PolicySourceError::Root`] if the root cannot be read or, pinned by digest, is not in the repository.
+    pub fn new(repo: &Path, root: &PolicyRoot, domain: &str) -> Result<Self, PolicySourceError> {
+        let root = match root {
+            PolicyRoot::File(path) => read_root(path)?,
+            PolicyRoot::Sha256(digest) => find_root(repo, digest)?,
+        };
+        Ok(Self { repo: repo.to_owned(), root, domain: domain.to_owned() })
+    }
+
+    /// Loads what is published now.
+    ///
+    /// # Errors
+    /// [`PolicySourceError`]; what is in force stays in force.
+    pub async fn load(&self, floors: &Floors, now: i64) -> Result<PolicySet, PolicySourceError> {
+        let options = LoadOptions {
+            root: Some(self.root.clone()),
+            floors: floors.held.map(|(versions, _)| versions),
+            last_time: floors.held.map(|(_, time)| time),
+        };
+        let policy = load(&self.repo, options, now).await?;
+        if policy.domain != self.domain {
+            return Err(PolicySourceError::Domain { expected: self.domain.clone(), found: policy.domain });
+        }
+        Ok(policy)
+    }
+
+    /// The file that changes with every publication.
+    #[must_use]
+    pub fn timestamp(&self) -> PathBuf {
+        self.repo.join("metadata").join("timestamp.json")
+    }
+}
+
+/// The job of a key in the signed keyset.
+#[must_use]
+pub const fn job(job: KeyJob) -> Job {
+    match job {
+        KeyJob::Authorization => Job::Authorization,
+        KeyJob::Ear => Job::Ear,
+        KeyJob::TrustState => Job::TrustState,
+        KeyJob::Statement => Job::Statement,
+        KeyJob::Checkpoint => Job::Checkpoint,
+        KeyJob::Tls => Job::Tls,
+    }
+}
+
+/// Checks that every key of this broker counts at `now` (Unix seconds), each for its job.
+///
+/// # Errors
+/// [`PolicySourceError::KeyUnlisted`] with the first that does not.
+pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(), PolicySourceError> {
+    for (key_job, key) in keys.public() {
+        let listed = policy.keyset.find(job(key_job), &key.kid(), now);
+        if listed.is_none_or(|entry| entry.key != key) {
+            return Err(PolicySourceError::KeyUnlisted { job: key_job, kid: hex::encode(key.kid()) });
+        }
+    }
+    Ok(())
+}
+
+/// The keyset of these keys, for `touchstone policy keyset add`.
+#[must_use]
+pub fn public_keyset(keys: &BrokerKeys, version: u64, replica: &str, not_before: i64, not_after: i64) -> Keyset {
+    let entry = |(key_job, key)| KeysetEntry { key, job: job(key_job), not_before, not_after, replica: replica.into() };
+    Keyset { version, keys: keys.public().into_iter().map(entry).collect() }
+}
+
+/// What trust-state heads say under `policy`.
+#[must_use]
+pub fn facts(policy: &PolicySet) -> Facts {
+    Facts {
+        domain: policy.domain.clone(),
+        // A generation beyond 32 bits would be millions of restores a day for a year.
+        generation: u32::try_from(policy.settings.generation).unwrap_or(u32::MAX),
+        term: 1,
+        policy_version: policy.version,
+        policy_digest: policy.digest,
+        keyset_version: policy.keyset.version,
+        window_ms: policy.settings.timers.freshness_window_ms,
+    }
+}
+
+fn read_root(path: &Path) -> Result<Vec<u8>, PolicySourceError> {
+    let failed = |detail: String| PolicySourceError::Root { path: path.into(), detail };
+    let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    if length > MAX_ROOT_BYTES {
+        return Err(failed(format!("{length} bytes, at most {MAX_ROOT_BYTES}")));
+    }
+    std::fs::read(path).map_err(|e| failed(e.to_string()))
+}
+
+fn find_root(repo: &Path, digest: &str) -> Result<Vec<u8>, PolicySourceError> {
+    for version in 1..=MAX_ROOTS {
+        let path = repo.join("metadata").join(format!("{version}.root.json"));
+        if !path.exists() {
+            break;
+        }
+        let bytes = read_root(&path)?;
+        if hex::encode(Sha256::digest(&bytes)) == digest.to_ascii_lowercase() {
+            return Ok(bytes);
+        }
+    }
+    let detail = format!("no root with SHA-256 {digest} is in it");
+    Err(PolicySourceError::Root { path: repo.into(), detail })
+}

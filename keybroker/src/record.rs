@@ -1,0 +1,192 @@
+//! A decision as it was recorded, everything of it in one file, and the same decision made again.
+
+use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
+use touchstone_cose::key::VerifyingKey;
+use touchstone_ledger::statement::{StatementError, VerifiedStatement};
+use touchstone_policies::PolicySet;
+use touchstone_store::Store;
+
+use crate::decision::{Decided, Decision, DecisionError, decide};
+use crate::inputs::{DecisionInputs, InputsError};
+use crate::log::{self, LogError};
+use crate::rows;
+
+/// Largest record file, in bytes.
+pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
+
+const LIMITS: Limits = Limits { max_bytes: MAX_RECORD_BYTES, max_depth: 3, max_items: 256 };
+const CONTEXT: &str = "decision record";
+
+/// A recorded decision: where it stands in the ledger, what was said, and what it rested on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionRecord {
+    /// Index of the statement.
+    pub index: u64,
+    /// The signed statement.
+    pub statement: Vec<u8>,
+    /// The record of inputs ([`DecisionInputs`]).
+    pub inputs: Vec<u8>,
+    /// The parts of evidence that it names by digest.
+    pub parts: Vec<Vec<u8>>,
+}
+
+/// Why there is no record, or it does not give the decision that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The ledger.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// There is no such statement, or it is none about evidence.
+    #[error("no decision about evidence is recorded {0}")]
+    NotFound(String),
+    /// Not the CBOR of a record.
+    #[error("the record: {0}")]
+    Cbor(#[from] CborError),
+    /// Not the shape of a record.
+    #[error("the record: {0}")]
+    Shape(#[from] ShapeError),
+    /// The inputs.
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
+    /// The statement.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The decision cannot be made again.
+    #[error(transparent)]
+    Decision(#[from] DecisionError),
+    /// The inputs are not those the statement names.
+    #[error("the statement names inputs {}, these are {}", hex::encode(expected), hex::encode(found))]
+    OtherInputs {
+        /// The digest in the statement.
+        expected: [u8; 32],
+        /// The digest of the inputs given.
+        found: [u8; 32],
+    },
+    /// The same inputs gave another decision.
+    #[error("the decision recorded is {}, made again it is {found}", hex::encode(expected))]
+    Differs {
+        /// Digest of the payload that was recorded.
+        expected: [u8; 32],
+        /// Digest of the payload made now, or that nothing was decided.
+        found: String,
+    },
+}
+
+/// A decision that was made again and came out the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replayed {
+    /// Index of the statement.
+    pub index: u64,
+    /// Bytes of the payload that are the same.
+    pub payload_bytes: usize,
+    /// The decision.
+    pub decided: Decided,
+}
+
+impl DecisionRecord {
+    /// Collects the decision whose statement is entry `index`.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn read(store: &dyn Store, index: u64, statement_key: &VerifyingKey) -> Result<Self, RecordError> {
+        let statement =
+            log::entry(store, index)?.ok_or_else(|| RecordError::NotFound(format!("as entry {index}")))?;
+        let verified = VerifiedStatement::parse(&statement, statement_key)?;
+        let digest = verified.statement().inputs.get("inputs").copied();
+        let digest = digest.ok_or_else(|| RecordError::NotFound(format!("as entry {index}")))?;
+        let get = |key| store.get(&key).map_err(LogError::from).map(|row| row.map(|row| row.value));
+        let inputs = get(rows::INPUTS.key(&digest).map_err(LogError::from)?)?
+            .ok_or_else(|| RecordError::NotFound(format!("under {}", hex::encode(digest))))?;
+        let parts = std::cell::RefCell::new(Vec::new());
+        DecisionInputs::decode(&inputs, |digest| {
+            let part = get(rows::PART.key(digest).ok()?).ok()??;
+            parts.borrow_mut().push(part.clone());
+            Some(part)
+        })?;
+        Ok(Self { index, statement, inputs, parts: parts.into_inner() })
+    }
+
+    /// Collects the latest decision about the node `name`.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn latest(store: &dyn Store, name: &str, statement_key: &VerifyingKey) -> Result<Self, RecordError> {
+        let none = || RecordError::NotFound(format!("about {name:?}"));
+        let key = rows::LATEST.key(name.as_bytes()).map_err(|_| none())?;
+        let row = store.get(&key).map_err(LogError::from)?.ok_or_else(none)?;
+        let index = row.value.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| none())?;
+        Self::read(store, index, statement_key)
+    }
+
+    /// The record as one file: a CBOR map.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(&Value::map([
+            (0, Value::Unsigned(self.index)),
+            (1, Value::bytes(self.statement.as_slice())),
+            (2, Value::bytes(self.inputs.as_slice())),
+            (3, Value::array(self.parts.iter().map(|part| Value::bytes(part.as_slice())))),
+        ]))
+    }
+
+    /// Reads such a file.
+    ///
+    /// # Errors
+    /// [`RecordError::Cbor`] or [`RecordError::Shape`]
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = MapReader::new(cbor::decode(bytes, LIMITS)?, CONTEXT)?;
+        let part = |value: Value| match value {
+            Value::Bytes(bytes) => Ok(bytes),
+            other => Err(ShapeError::member(CONTEXT, "key 3", "byte strings", other.kind())),
+        };
+        let record = Self {
+            index: reader.u64(0)?,
+            statement: reader.bytes(1)?,
+            inputs: reader.bytes(2)?,
+            parts: reader.array(3)?.into_iter().map(part).collect::<Result<_, _>>()?,
+        };
+        reader.finish()?;
+        Ok(record)
+    }
+
+    /// The recorded inputs.
+    ///
+    /// # Errors
+    /// [`RecordError::Inputs`]
+    pub fn inputs(&self) -> Result<DecisionInputs, RecordError> {
+        let parts: std::collections::HashMap<[u8; 32], &Vec<u8>> =
+            self.parts.iter().map(|part| (sha256(part), part)).collect();
+        Ok(DecisionInputs::decode(&self.inputs, |digest| parts.get(digest).map(|part| (*part).clone()))?)
+    }
+
+    /// Makes the decision again under `policy` and compares it with what was recorded, byte for byte.
+    ///
+    /// # Errors
+    /// [`RecordError::Differs`] if it comes out otherwise; what is wrong with the record before that.
+    pub fn replay(&self, policy: &PolicySet, statement_key: &VerifyingKey) -> Result<Replayed, RecordError> {
+        let recorded = VerifiedStatement::parse(&self.statement, statement_key)?;
+        let none = || RecordError::NotFound(format!("as entry {}", self.index));
+        let expected = recorded.statement().inputs.get("inputs").copied().ok_or_else(none)?;
+        let found = sha256(&self.inputs);
+        if expected != found {
+            return Err(RecordError::OtherInputs { expected, found });
+        }
+        let expected = *recorded.digest();
+        match decide(&self.inputs()?, policy)? {
+            Decision::Decided(decided) if decided.digest == expected => {
+                let payload_bytes = decided.statement.payload_bytes()?.len();
+                Ok(Replayed { index: self.index, payload_bytes, decided: *decided })
+            }
+            Decision::Decided(decided) => {
+                Err(RecordError::Differs { expected, found: hex::encode(decided.digest) })
+            }
+            Decision::Refused(_) => Err(RecordError::Differs { expected, found: "a refusal".into() }),
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(bytes).into()
+}

@@ -1,0 +1,54 @@
+//! `POST /v1/hello` and `POST /v1/evidence`.
+
+use std::sync::{Arc, PoisonError};
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use touchstone_evidence::message::{Hello, Submission};
+
+use super::{answer, blocking};
+use crate::app::App;
+use crate::attest;
+use crate::body::{BodyLimits, CBOR, read_cbor};
+use crate::hello::challenge;
+use crate::problem::{Refusal, RefusalCode};
+use crate::server::ConnectionInfo;
+
+/// Hello to challenge, 200.
+pub(super) async fn hello(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body = read_cbor(request, BodyLimits { bytes: app.limits.hello_bytes, ms: app.limits.body_ms }).await?;
+    let hello = Hello::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
+    let now_ms = app.clock.now_ms();
+    let policy = app.live_policy(now_ms)?;
+    if app.trust.is_stopped() {
+        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
+    }
+    let store = Arc::clone(&app.store);
+    let (id, pending, challenge) = blocking(move || challenge(&*store, &policy, &hello, now_ms)).await?;
+    let mut sessions = app.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    sessions.open(id, connection.id, pending, now_ms);
+    drop(sessions);
+    Ok(answer(StatusCode::OK, CBOR, challenge.encode()))
+}
+
+/// Evidence to answer: 200 allowed, 403 denied and recorded.
+pub(super) async fn evidence(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let limits = BodyLimits { bytes: app.limits.evidence_bytes, ms: app.limits.body_ms };
+    let body = read_cbor(request, limits).await?;
+    let received_at_ms = app.clock.now_ms();
+    let submission =
+        Submission::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
+    let decided = attest::evidence(app, connection, submission, received_at_ms).await?;
+    let status = if decided.allowed { StatusCode::OK } else { StatusCode::FORBIDDEN };
+    Ok(answer(status, CBOR, decided.encode()))
+}

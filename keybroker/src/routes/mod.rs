@@ -1,0 +1,85 @@
+//! The HTTP interface, one file a group of routes. What each takes and gives: `docs/protocol.md`, "routes".
+//!
+//! Every handler gives an answer or a [`Refusal`]; refusals are counted in one place, here, and a source that is refused
+//! too often is slowed down before its bodies are read.
+
+mod attestation;
+mod health;
+mod ledger;
+mod trust_state;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::hello::internal;
+use crate::problem::{Refusal, RefusalCode};
+use crate::server::ConnectionInfo;
+
+/// The HTTPS interface.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/hello", post(attestation::hello))
+        .route("/v1/evidence", post(attestation::evidence))
+        .route("/v1/time", post(trust_state::time))
+        .route("/v1/trust-state", get(trust_state::whole))
+        .route("/v1/trust-state/stream", get(trust_state::stream))
+        .route("/v1/status/{list}", get(trust_state::status_list))
+        .route("/v1/ledger/checkpoint", get(ledger::checkpoint))
+        .route("/v1/ledger/entries", get(ledger::entries))
+        .route("/v1/ledger/proof", get(ledger::proof))
+        .route("/v1/health", get(health::health))
+        .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
+        .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
+        .layer(from_fn_with_state(Arc::clone(&app), guard))
+        .with_state(app)
+}
+
+/// Slows down sources that are refused too often, and counts refusals.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(connection) = request.extensions().get::<ConnectionInfo>().cloned() else {
+        return Refusal::new(RefusalCode::Internal, "the connection is not known").into_response();
+    };
+    let source = connection.peer.ip();
+    let proven = connection.proven.load(Ordering::Relaxed);
+    if !proven && app.is_limited(source) {
+        let refusal = Refusal::new(RefusalCode::SourceLimited, "too many refused requests from your network");
+        app.count(&refusal, source);
+        return refusal.into_response();
+    }
+    let mut response = next.run(request).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        app.count(&refusal, source);
+    }
+    response
+}
+
+/// An answer of this type, never to be stored by anything in between.
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<axum::body::Body>) -> Response {
+    let mut response = (status, body.into()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Runs what reads the store or computes for long where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)?
+}
+
+/// A parameter of the query that is a number.
+fn number(query: &std::collections::HashMap<String, String>, name: &str) -> Result<u64, Refusal> {
+    query.get(name).and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Refusal::new(RefusalCode::ParameterMalformed, format!("{name} must be there and be a number"))
+    })
+}

@@ -1,0 +1,320 @@
+//! A whole broker: started from a configuration, stopped in order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use touchstone_ledger::statement::Statement;
+use touchstone_policies::PolicySet;
+use touchstone_store::{OpenError, RedbStore, Store};
+
+use crate::admin;
+use crate::app::App;
+use crate::clock::{Clock, seconds};
+use crate::config::Config;
+use crate::decision::SEMANTICS_ID;
+use crate::entry::{Effect, Entry, EntryError};
+use crate::keys::{BrokerKeys, KeysError};
+use crate::log::{LogEdge, LogError};
+use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset};
+use crate::refusals::Refusals;
+use crate::restore::{RestoreError, mark_clean, restore};
+use crate::sequencer::{self, Sequencer};
+use crate::server;
+use crate::session::{SessionLimits, Sessions};
+use crate::statements::Circumstances;
+use crate::ticker;
+use crate::tls;
+use crate::trust::{Trust, TrustError};
+
+/// The store, in the data folder.
+pub const STORE: &str = "store.redb";
+
+/// The address the broker listens on, in the data folder.
+pub const ADDRESS: &str = "address";
+
+/// The public keys, in the data folder, for `touchstone policy keyset add`.
+pub const KEYSET: &str = "keyset.json";
+
+/// Why a broker does not start, or ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Its ledger.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// What the store holds of earlier runs.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Policy.
+    #[error(transparent)]
+    Policy(#[from] PolicySourceError),
+    /// The trust state.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The first statements.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// A statement that cannot be made.
+    #[error("a statement cannot be made: {0}")]
+    Statement(String),
+    /// TLS.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// The system.
+    #[error("cannot {operation}: {detail}")]
+    System {
+        /// What was tried, as "listen on 127.0.0.1:7440".
+        operation: String,
+        /// The system's own words.
+        detail: String,
+    },
+}
+
+fn system<E: std::fmt::Display>(operation: impl Into<String>) -> impl FnOnce(E) -> ServiceError {
+    move |e| ServiceError::System { operation: operation.into(), detail: e.to_string() }
+}
+
+/// Makes the broker's keys and writes their public halves to `DATA/keyset.json`, valid from `now` (Unix seconds) for
+/// `life` seconds. Gives the path of that file.
+///
+/// # Errors
+/// [`ServiceError::Keys`] or [`ServiceError::System`]
+pub fn init(data_dir: &Path, replica: &str, now: i64, life: i64) -> Result<PathBuf, ServiceError> {
+    let keys = BrokerKeys::init(data_dir)?;
+    let keyset = public_keyset(&keys, 1, replica, now, now.saturating_add(life));
+    let path = data_dir.join(KEYSET);
+    std::fs::write(&path, keyset.to_json()).map_err(system(format!("write {}", path.display())))?;
+    Ok(path)
+}
+
+/// A broker, before it is started.
+#[derive(Debug)]
+pub struct Broker;
+
+/// A broker that runs. Dropped without [`RunningBroker::shutdown`] it counts as killed.
+pub struct RunningBroker {
+    address: SocketAddr,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    ended: oneshot::Receiver<Result<(), EntryError>>,
+}
+
+impl Broker {
+    /// Starts a broker: loads keys, store and policy, takes up the state, listens.
+    ///
+    /// # Errors
+    /// [`ServiceError`], with what to do about it where that is known.
+    pub async fn start(config: Config) -> Result<RunningBroker, ServiceError> {
+        let clock = Clock::start();
+        let keys = BrokerKeys::load(&config.data_dir)?;
+        let store_path = config.data_dir.join(STORE);
+        let (store, log) = blocking(move || {
+            let store = RedbStore::open(&store_path)?;
+            let log = LogEdge::open(&store)?;
+            Ok((store, log))
+        })
+        .await?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let source = PolicySource::new(&config.policy, &config.policy_root, &config.domain)?;
+        let floors = Floors::read(&*store)?;
+        let now = seconds(clock.now_ms());
+        let policy = Arc::new(source.load(&floors, now).await?);
+        check_keys(&keys, &policy, now)?;
+
+        let restored = restore(&*store, facts(&policy), log.head(), u64::try_from(now).unwrap_or(0))?;
+        if !restored.clean {
+            tracing::warn!(
+                suspended = restored.live.len(),
+                "the last run did not end in order: authorizations count again once their nodes attest"
+            );
+        }
+        let trust = Arc::new(Trust::start(restored.start, Arc::clone(&keys.trust_state), clock.now_ms())?);
+        let begun_ms = clock.now_ms();
+        let attested = restored.live.into_iter().map(|(name, status)| (name, (begun_ms, status))).collect();
+        let origin = format!("{}/ledger", policy.domain);
+        let first_start = log.head().size == 0;
+        let head = Arc::new(RwLock::new(log.head()));
+        let (sequencer, thread) = sequencer::start(
+            Sequencer {
+                store: Arc::clone(&store),
+                log,
+                trust: Arc::clone(&trust),
+                checkpoint: Arc::clone(&keys.checkpoint),
+                origin: origin.clone(),
+                policy: policy.digest,
+                head: Arc::clone(&head),
+                clock,
+            },
+            config.limits.queue,
+        )
+        .map_err(system("start the sequencer"))?;
+        let (stop, stopped) = watch::channel(false);
+        let app = Arc::new(App {
+            limits: config.limits,
+            clock,
+            origin,
+            store,
+            policy: RwLock::new(Arc::clone(&policy)),
+            sessions: Mutex::new(Sessions::new(SessionLimits {
+                total: config.limits.sessions,
+                per_connection: config.limits.sessions_per_connection,
+                life_ms: config.limits.session_ms,
+            })),
+            refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
+            sequencer,
+            trust,
+            head,
+            attested: Mutex::new(attested),
+            stop: stopped.clone(),
+            keys,
+        });
+        first_statements(&app, &policy, &floors, first_start).await?;
+
+        let listener =
+            TcpListener::bind(config.listen).await.map_err(system(format!("listen on {}", config.listen)))?;
+        let address = listener.local_addr().map_err(system("tell the address"))?;
+        let address_file = config.data_dir.join(ADDRESS);
+        std::fs::write(&address_file, format!("{address}\n"))
+            .map_err(system(format!("write {}", address_file.display())))?;
+        let (certificate, key) = app.keys.tls();
+        let tls = tls::server_config(certificate, key).map_err(|e| ServiceError::Tls(e.to_string()))?;
+        let (admin_listener, _) = admin::bind(&config.data_dir).map_err(system("open the admin socket"))?;
+        let (reload, reloads) = mpsc::channel(8);
+        let tasks = vec![
+            tokio::spawn(server::serve(
+                listener,
+                TlsAcceptor::from(Arc::new(tls)),
+                crate::routes::router(Arc::clone(&app)),
+                config.limits,
+                stopped.clone(),
+            )),
+            tokio::spawn(admin::serve(
+                admin_listener,
+                admin::Admin { app: Arc::clone(&app), reload },
+                stopped.clone(),
+            )),
+            tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(ticker::follow_policy(Arc::clone(&app), source, reloads, stopped)),
+        ];
+        let (tell, ended) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let end = thread.join().unwrap_or_else(|_| Err(EntryError::Stopped { detail: "it panicked".into() }));
+            let _ = tell.send(end);
+        });
+        tracing::info!(target: "touchstone::event", event = "listening", %address, at_ms = app.clock.now_ms());
+        Ok(RunningBroker { address, app, stop, tasks, ended })
+    }
+}
+
+/// Genesis where there is no ledger yet; the policy in force where it is another one than before.
+async fn first_statements(
+    app: &App,
+    policy: &Arc<PolicySet>,
+    floors: &Floors,
+    first_start: bool,
+) -> Result<(), ServiceError> {
+    let now_ms = app.clock.now_ms();
+    let circumstances = Circumstances {
+        domain: policy.domain.clone(),
+        policy_version: policy.version,
+        policy_digest: policy.digest,
+        semantics: SEMANTICS_ID.to_owned(),
+        now: seconds(now_ms),
+    };
+    if first_start {
+        let kid = app.keys.checkpoint.verifying_key().kid();
+        let genesis = circumstances.genesis(&app.origin, policy.settings.generation, kid);
+        app.sequencer.record(entry(app, &genesis)?).await?;
+    }
+    if floors.held.is_none_or(|(versions, _)| versions != policy.versions) {
+        let (guard, write) = floors.raise(policy, seconds(now_ms));
+        let mut activation = entry(app, &circumstances.activation(policy))?;
+        activation.guards.push(guard);
+        activation.writes.push(write);
+        app.sequencer.record(activation).await?;
+    }
+    Ok(())
+}
+
+/// A statement that grants and withdraws nothing.
+pub(crate) fn entry(app: &App, statement: &Statement) -> Result<Entry, ServiceError> {
+    Ok(Entry {
+        statement: statement.sign(&app.keys.statement).map_err(|e| ServiceError::Statement(e.to_string()))?,
+        subject: None,
+        policy: None,
+        guards: Vec::new(),
+        writes: Vec::new(),
+        parts: Vec::new(),
+        effect: Effect::None,
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
+) -> Result<T, ServiceError> {
+    tokio::task::spawn_blocking(work).await.map_err(system("read the store"))?
+}
+
+/// How long the sequencer may take to commit what waits, at shutdown.
+const LAST_COMMIT: Duration = Duration::from_secs(20);
+
+impl RunningBroker {
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its handlers share, for tests and for tools in the same process.
+    #[must_use]
+    pub const fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Resolves if the broker ends by itself: its store has failed, and nothing is granted any more.
+    pub async fn failed(&mut self) -> ServiceError {
+        match (&mut self.ended).await {
+            Ok(Err(error)) => error.into(),
+            _ => EntryError::Stopped { detail: "the sequencer has ended".into() }.into(),
+        }
+    }
+
+    /// Stops in order: no new requests, what is under way is answered, what was refused is summed up, everything is
+    /// durable, and the store is marked as left in order.
+    ///
+    /// # Errors
+    /// [`ServiceError`] if not everything could be done; the next start then counts this run as killed.
+    pub async fn shutdown(self) -> Result<(), ServiceError> {
+        let Self { app, stop, tasks, ended, .. } = self;
+        let _ = stop.send(true);
+        for task in tasks {
+            // A task that panicked has nothing left to do.
+            let _ = task.await;
+        }
+        ticker::sum_up(&app, app.clock.now_ms()).await;
+        app.sequencer.close();
+        match tokio::time::timeout(LAST_COMMIT, ended).await {
+            Ok(Ok(end)) => end?,
+            _ => return Err(EntryError::Stopped { detail: "the last commit did not end".into() }.into()),
+        }
+        if app.trust.pending() > 0 || app.trust.is_stopped() {
+            return Err(EntryError::Stopped { detail: "a withdrawal is not recorded".into() }.into());
+        }
+        let store = Arc::clone(&app.store);
+        blocking(move || Ok(mark_clean(&*store)?)).await
+    }
+}
+

@@ -1,0 +1,146 @@
+//! The statements the broker makes beside decisions: the beginning of the log, policies coming into force, what an
+//! operator commands, what was refused before anybody was known.
+
+use std::collections::BTreeMap;
+
+use touchstone_cose::cbor::Value;
+use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
+
+use crate::refusals::Summary;
+
+/// What every statement says of the circumstances it was made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The domain.
+    pub domain: String,
+    /// Version of the policy in force.
+    pub policy_version: u64,
+    /// Its digest: that of the signed list of every target, the regions' policies among them.
+    pub policy_digest: [u8; 32],
+    /// Which rules decide.
+    pub semantics: String,
+    /// The clock value, Unix seconds.
+    pub now: i64,
+}
+
+impl Circumstances {
+    /// A statement about nobody in particular, to be filled in.
+    #[must_use]
+    pub fn statement(&self, kind: Kind, outcome: Outcome, body: Value) -> Statement {
+        Statement {
+            kind,
+            domain: self.domain.clone(),
+            subject: None,
+            time: self.now,
+            policy_version: self.policy_version,
+            global_policy: self.policy_digest,
+            region_policy: None,
+            semantics: self.semantics.clone(),
+            outcome,
+            reasons: Vec::new(),
+            inputs: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            body,
+            nonce: None,
+        }
+    }
+
+    /// The first leaf of a log. Body: 0 origin, 1 the domain's generation, 2 key id of the log.
+    #[must_use]
+    pub fn genesis(&self, origin: &str, generation: u64, checkpoint: [u8; 8]) -> Statement {
+        let body =
+            Value::map([(0, Value::text(origin)), (1, Value::Unsigned(generation)), (2, Value::bytes(checkpoint))]);
+        self.statement(Kind::Genesis, Outcome::Recorded, body)
+    }
+
+    /// A policy came into force. Body: 0 version, 1 digest, 2 root digest, 3 keyset version, 4 versions of root,
+    /// snapshot and timestamp, 5 when it expires, Unix seconds.
+    #[must_use]
+    pub fn activation(&self, policy: &touchstone_policies::PolicySet) -> Statement {
+        let versions = policy.versions;
+        let body = Value::map([
+            (0, Value::Unsigned(policy.version)),
+            (1, Value::bytes(policy.digest)),
+            (2, Value::bytes(policy.root_digest)),
+            (3, Value::Unsigned(policy.keyset.version)),
+            (4, Value::array([versions.root, versions.snapshot, versions.timestamp].map(Value::Unsigned))),
+            (5, Value::int(policy.expires)),
+        ]);
+        self.statement(Kind::PolicyActivation, Outcome::Recorded, body)
+    }
+
+    /// Rights were withdrawn by a command, or because a deadline passed. Body: 0 the epoch it went out under.
+    #[must_use]
+    pub fn revocation(&self, node: &str, reason: Reason, epoch: u64) -> Statement {
+        let body = Value::map([(0, Value::Unsigned(epoch))]);
+        Statement {
+            subject: Some(node.to_owned()),
+            reasons: Reason::bounded(vec![reason]),
+            ..self.statement(Kind::Revocation, Outcome::Recorded, body)
+        }
+    }
+
+    /// What was refused before authentication. Body: 0 from and 1 until, Unix milliseconds, 2 rows of [code, source
+    /// prefix, count].
+    #[must_use]
+    pub fn refusals(&self, summary: &Summary) -> Statement {
+        let rows = summary.counts.iter().map(|row| {
+            Value::array([
+                Value::text(row.code.as_str()),
+                Value::text(row.prefix.to_string()),
+                Value::Unsigned(row.count),
+            ])
+        });
+        let body = Value::map([
+            (0, Value::Unsigned(summary.from_ms)),
+            (1, Value::Unsigned(summary.until_ms)),
+            (2, Value::array(rows)),
+        ]);
+        self.statement(Kind::RefusalSummary, Outcome::Recorded, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::problem::RefusalCode;
+    use crate::refusals::{MAX_SUMMARY_ROWS, Refusals};
+
+    fn circumstances() -> Circumstances {
+        Circumstances {
+            domain: "demo".into(),
+            policy_version: 1,
+            policy_digest: [1; 32],
+            semantics: "touchstone-semantics/1".into(),
+            now: 1_700_000_000,
+        }
+    }
+
+    #[test]
+    fn the_longest_summary_is_a_statement() {
+        let mut refusals = Refusals::new(1, 0);
+        for n in 0..4_000u32 {
+            for code in RefusalCode::ALL {
+                refusals.count(*code, IpAddr::from([0x2001 + (n >> 8) as u16, n as u16, 0xffff, 0, 0, 0, 0, 1]), 1);
+            }
+        }
+        let summary = refusals.summarise(60_000).unwrap();
+        assert!(summary.counts.len() > MAX_SUMMARY_ROWS);
+        circumstances().refusals(&summary).payload_bytes().unwrap();
+    }
+
+    #[test]
+    fn commands_are_recorded_in_words_that_are_safe_to_show() {
+        let reason = Reason {
+            code: "operator-command".into(),
+            claim: "command".into(),
+            expected: "rights as granted".into(),
+            found: "stolen\u{1b}[2J".repeat(200),
+        };
+        let statement = circumstances().revocation("node-1", reason, 7);
+        statement.payload_bytes().unwrap();
+        assert!(!statement.reasons[0].found.contains('\u{1b}'));
+    }
+}

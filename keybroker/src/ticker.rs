@@ -1,0 +1,165 @@
+//! What the broker does by the clock: heartbeats, nodes that are overdue, summaries of refusals, new policy.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use touchstone_ledger::statement::Reason;
+
+use crate::admin::Reload;
+use crate::app::App;
+use crate::clock::seconds;
+use crate::decision::DenialCode;
+use crate::entry::{Activation, Effect, EntryError};
+use crate::policy::{Floors, PolicySource, facts};
+use crate::service::entry;
+use crate::statements::Circumstances;
+use crate::withdraw::withdraw;
+
+/// How often it is looked whether another policy was published.
+pub const POLICY_PERIOD: Duration = Duration::from_secs(5);
+
+/// Heartbeats, overdue nodes and summaries, until `stop` is true.
+pub async fn beat(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut period_ms = app.policy().settings.timers.heartbeat_ms.max(1);
+    let mut ticks = ticking(period_ms);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => {}
+        }
+        let now_ms = app.clock.now_ms();
+        if let Err(error) = app.trust.heartbeat(now_ms) {
+            tracing::error!(%error, "no heartbeat could be made");
+        }
+        overdue(&app, now_ms);
+        let due = app.refusals.lock().unwrap_or_else(PoisonError::into_inner).is_due(now_ms);
+        if due {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { sum_up(&app, now_ms).await });
+        }
+        let wanted_ms = app.policy().settings.timers.heartbeat_ms.max(1);
+        if wanted_ms != period_ms {
+            period_ms = wanted_ms;
+            ticks = ticking(period_ms);
+        }
+    }
+}
+
+fn ticking(period_ms: u64) -> tokio::time::Interval {
+    let mut ticks = interval(Duration::from_millis(period_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Withdraws what nodes hold that have not attested within the deadline.
+fn overdue(app: &Arc<App>, now_ms: u64) {
+    let deadline_ms = app.policy().settings.timers.attestation_deadline_ms;
+    let late: Vec<(String, u64)> = {
+        let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = |at: &u64| now_ms.saturating_sub(*at) > deadline_ms;
+        attested.iter().filter(|(_, (at, _))| late(at)).map(|(name, (at, _))| (name.clone(), *at)).collect()
+    };
+    for (name, at) in late {
+        app.attested.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let app = Arc::clone(app);
+        tokio::spawn(async move {
+            let reason = Reason {
+                code: DenialCode::DeadlinePassed.as_str().into(),
+                claim: "last attestation".into(),
+                expected: format!("within {deadline_ms} ms"),
+                found: format!("{} ms ago", now_ms.saturating_sub(at)),
+            };
+            if let Err(refusal) = withdraw(&app, &name, reason).await {
+                tracing::error!(node = name, detail = refusal.detail, "an overdue node could not be withdrawn");
+            }
+        });
+    }
+}
+
+/// Records what was refused since the last summary.
+pub async fn sum_up(app: &App, now_ms: u64) {
+    let summary = app.refusals.lock().unwrap_or_else(PoisonError::into_inner).summarise(now_ms);
+    let Some(summary) = summary else { return };
+    let recorded = match entry(app, &app.circumstances(now_ms).refusals(&summary)) {
+        Ok(entry) => app.sequencer.record(entry).await.map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(detail) = recorded {
+        tracing::error!(detail, "a summary of refusals could not be recorded");
+    }
+}
+
+/// Takes over what is published, when it changes or when asked, until `stop` is true.
+pub async fn follow_policy(
+    app: Arc<App>,
+    source: PolicySource,
+    mut reloads: mpsc::Receiver<Reload>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let path = source.timestamp();
+    let mut seen = read(path.clone()).await;
+    let mut ticks = interval_at(Instant::now() + POLICY_PERIOD, POLICY_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            asked = reloads.recv() => match asked {
+                Some(asked) => Some(asked),
+                None => return,
+            },
+            _ = ticks.tick() => None,
+        };
+        let published = read(path.clone()).await;
+        let changed = published.is_some() && published != seen;
+        if asked.is_none() && !changed {
+            continue;
+        }
+        let outcome = take_over(&app, &source).await;
+        match &outcome {
+            Ok(version) => tracing::info!(version, "policy is in force"),
+            Err(detail) => tracing::error!(detail, "policy was not taken over; the one in force goes on"),
+        }
+        // What was refused is looked at again only when something else is published.
+        seen = published;
+        if let Some(asked) = asked {
+            let _ = asked.send(outcome);
+        }
+    }
+}
+
+/// Loads what is published and, if it is not what is in force, puts it in force between two decisions.
+async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String> {
+    let now_ms = app.clock.now_ms();
+    let floors = Floors::read(&*app.store).map_err(|e| e.to_string())?;
+    let policy = source.load(&floors, seconds(now_ms)).await.map_err(|e| e.to_string())?;
+    if policy.versions == app.policy().versions {
+        return Ok(policy.version);
+    }
+    let policy = Arc::new(policy);
+    let circumstances = Circumstances {
+        policy_version: policy.version,
+        policy_digest: policy.digest,
+        ..app.circumstances(now_ms)
+    };
+    let mut activation = entry(app, &circumstances.activation(&policy)).map_err(|e| e.to_string())?;
+    let (guard, write) = floors.raise(&policy, seconds(now_ms));
+    activation.guards.push(guard);
+    activation.writes.push(write);
+    let (installed, place) = (Arc::clone(&policy), Arc::clone(app));
+    activation.effect = Effect::Activate(Activation {
+        facts: facts(&policy),
+        install: Box::new(move || {
+            *place.policy.write().unwrap_or_else(PoisonError::into_inner) = installed;
+        }),
+    });
+    app.sequencer.record(activation).await.map_err(|e: EntryError| e.to_string())?;
+    Ok(policy.version)
+}
+
+/// The small file that changes with every publication; nothing if it cannot be read.
+async fn read(path: PathBuf) -> Option<Vec<u8>> {
+    tokio::fs::read(path).await.ok()
+}
