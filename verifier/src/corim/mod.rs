@@ -7,6 +7,7 @@
 //! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, and one measurement
 //! `event/<bank>/<register>/<sequence>` an event, with its digest and, as name, type and description for people.
 
+mod error;
 mod profile;
 #[cfg(test)]
 mod tests;
@@ -17,12 +18,13 @@ use ::corim::types::corim::ProfileChoice;
 use ::corim::validate::decode_and_validate_full_at_with_limits;
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_cose::cwt::{self, CwtError, claim};
-use touchstone_cose::key::{SignError, Signer, VerifyingKey};
+use touchstone_cose::key::{KeyError, Signer, VerifyingKey};
 use touchstone_cose::sign1::{self, CoseError, Protected, ThirdParty, label};
 
+pub use error::CorimError;
 pub use profile::{ReferenceEvent, TpmReference};
 
-use crate::reason::{AppraisalCode, Reason, sanitise};
+use crate::reason::sanitise;
 use crate::reference::Reference;
 use crate::tpm::HashAlg;
 
@@ -59,117 +61,6 @@ const MAX_DEPTH: usize = 24;
 const MAX_VALUES: usize = 1 << 20;
 /// How many entries one array or map of the payload may have.
 const MAX_COLLECTION_ITEMS: usize = 1 << 16;
-
-/// Why a reference value file was refused, or could not be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CorimError {
-    /// Longer than [`MAX_CORIM`].
-    #[error("the CoRIM has {found} bytes, more than the limit of {limit}")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-        /// Its length.
-        found: usize,
-    },
-    /// A CoRIM without a signature around it.
-    #[error("the CoRIM is not signed")]
-    Unsigned,
-    /// The COSE envelope is not one.
-    #[error("the signed CoRIM's envelope: {0}")]
-    Envelope(CoseError),
-    /// Nobody listed has the key that the signature names, or the issuer is another than the key's owner.
-    #[error("the CoRIM is signed by {found}, who is not listed as a reference signer")]
-    SignerUnknown {
-        /// Key id or issuer.
-        found: String,
-    },
-    /// The signer's key is past its end.
-    #[error("reference signer {signer} was valid until {not_after}, it is {now}")]
-    SignerExpired {
-        /// Name of the signer.
-        signer: String,
-        /// Unix seconds.
-        not_after: i64,
-        /// Unix seconds.
-        now: i64,
-    },
-    /// The header's algorithm is not the key's.
-    #[error("the CoRIM's algorithm does not belong to the signer's key: {0}")]
-    Algorithm(CoseError),
-    /// The signature does not verify.
-    #[error("the CoRIM's signature does not verify under the key of {signer}")]
-    SignatureInvalid {
-        /// Name of the signer.
-        signer: String,
-    },
-    /// Signature or contents have expired.
-    #[error("the CoRIM has expired")]
-    Expired,
-    /// Signature or contents are not valid yet.
-    #[error("the CoRIM is not valid yet")]
-    NotYetValid,
-    /// Another profile, or none.
-    #[error("the CoRIM's profile is {found}, only {PROFILE} is known")]
-    ProfileUnknown {
-        /// What was there.
-        found: String,
-    },
-    /// The payload is not what the profile says.
-    #[error("the CoRIM's contents: expected {expected}, found {found}")]
-    Malformed {
-        /// What the profile says.
-        expected: &'static str,
-        /// What was there, safe to show.
-        found: String,
-    },
-    /// A reference over SHA-1 registers.
-    #[error("references over the {bank} bank are not made")]
-    WeakBank {
-        /// The bank.
-        bank: HashAlg,
-    },
-    /// The signing key failed.
-    #[error("{0}")]
-    Sign(#[from] SignError),
-}
-
-impl CorimError {
-    /// The stable code.
-    pub const fn code(&self) -> AppraisalCode {
-        match self {
-            CorimError::TooLarge { .. } | CorimError::Envelope(_) | CorimError::Malformed { .. } => {
-                AppraisalCode::ReferenceUnreadable
-            }
-            CorimError::Unsigned => AppraisalCode::ReferenceUnsigned,
-            CorimError::SignerUnknown { .. } => AppraisalCode::ReferenceSignerUnknown,
-            CorimError::SignerExpired { .. } => AppraisalCode::ReferenceSignerExpired,
-            CorimError::Algorithm(_) => AppraisalCode::ReferenceAlgorithmWrong,
-            CorimError::SignatureInvalid { .. } | CorimError::Sign(_) => AppraisalCode::ReferenceSignatureInvalid,
-            CorimError::Expired => AppraisalCode::ReferenceExpired,
-            CorimError::NotYetValid => AppraisalCode::ReferenceNotYetValid,
-            CorimError::ProfileUnknown { .. } => AppraisalCode::ReferenceProfileUnknown,
-            CorimError::WeakBank { .. } => AppraisalCode::WeakAlgorithm,
-        }
-    }
-
-    /// As a reason; `claim` names the file.
-    pub fn reason(&self, claim: &str) -> Reason {
-        Reason::new(
-            self.code(),
-            claim,
-            "a CoRIM signed by a listed reference signer, in force",
-            self.to_string(),
-        )
-    }
-
-    fn malformed(expected: &'static str, found: impl std::fmt::Display) -> Self {
-        CorimError::Malformed {
-            expected,
-            found: sanitise(&found.to_string(), MAX_NAME),
-        }
-    }
-}
 
 /// Someone whose signature on reference values counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,8 +114,9 @@ impl<'a> UntrustedCorim<'a> {
         let verified = envelope
             .verify_third_party(&signer.key, CONTENT_TYPE, &[])
             .map_err(|error| match error {
-                CoseError::Key(touchstone_cose::key::KeyError::AlgorithmMismatch { .. })
-                | CoseError::AlgorithmMismatch { .. } => CorimError::Algorithm(error),
+                CoseError::Key(KeyError::AlgorithmMismatch { .. }) | CoseError::AlgorithmMismatch { .. } => {
+                    CorimError::Algorithm(error)
+                }
                 CoseError::Key(_) => CorimError::SignatureInvalid {
                     signer: signer.name.clone(),
                 },

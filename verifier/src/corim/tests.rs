@@ -2,6 +2,7 @@ use touchstone_cose::key::SigningKey;
 
 use super::*;
 use crate::eventlog::EventType;
+use crate::reason::AppraisalCode;
 use crate::reference::{Found, ReferenceSet};
 
 const NOW: i64 = 1_800_000_000;
