@@ -7,8 +7,8 @@
 )]
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, date_time_ymd,
 };
 use touchstone_verifier::x509::chain::{MAX_CHAIN_DEPTH, MAX_SIGNATURE_CHECKS};
 use touchstone_verifier::x509::ek_certificate::EkCertificateError;
@@ -448,6 +448,45 @@ fn chains_without_key_ids_are_found() {
         c.intermediate.key_identifier_method = KeyIdMethod::PreSpecified(vec![1, 2, 3]);
     });
     assert!(check(chain, NOW, Expiry::Deny).is_ok());
+}
+
+/// Makers write one name in several string types (RFC 5280 7.1): the chain is found, and other names are others.
+#[test]
+fn names_are_compared_by_what_they_say() {
+    let root_key = key();
+    let named = |value: DnValue| {
+        let mut params = ca("", None);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, value);
+        params
+    };
+    let printable = |text: &str| DnValue::PrintableString(text.try_into().unwrap());
+    let root = named(printable("TPM Root  CA")).self_signed(&root_key).unwrap();
+    let store = CertificateStore::new([(parsed(root.der()), true)]);
+    for (issuer, expected) in [
+        (printable("TPM Root  CA"), None),
+        (DnValue::Utf8String("TPM Root CA".into()), None),
+        (DnValue::Utf8String(" tpm root ca".into()), None),
+        (
+            DnValue::Utf8String("TPM RootCA".into()),
+            Some("certificate-issuer-unknown"),
+        ),
+        (
+            DnValue::Utf8String("TPM Root CA 2".into()),
+            Some("certificate-issuer-unknown"),
+        ),
+        (
+            DnValue::BmpString("TPM Root CA".try_into().unwrap()),
+            Some("certificate-issuer-unknown"),
+        ),
+    ] {
+        let issuer_key = KeyPair::from_pem(&root_key.serialize_pem()).unwrap();
+        let leaf = ek()
+            .signed_by(&key(), &Issuer::new(named(issuer.clone()), issuer_key))
+            .unwrap();
+        let result = verify_ek_certificate(leaf.der(), &[], &store, NOW, Expiry::Deny);
+        assert_eq!(result.err().map(|e| e.code().as_str()), expected, "{issuer:?}");
+    }
 }
 
 /// Names from a certificate are shown in logs and reasons: control characters do not get that far, nor do 100 KB.

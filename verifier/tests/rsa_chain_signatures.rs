@@ -10,6 +10,8 @@
 
 use std::path::Path;
 
+use touchstone_verifier::tpm::HashAlg;
+use touchstone_verifier::x509::key::{SaltLength, SignatureAlgorithm, VerifyError};
 use touchstone_verifier::x509::{Certificate, CertificateStore, Expiry, verify_ek_certificate};
 
 /// 2027-01-01T00:00:00Z.
@@ -41,5 +43,27 @@ fn only_strong_signatures_count() {
     ] {
         let result = verify_ek_certificate(&fixture(name), &[], &store, NOW, Expiry::Deny);
         assert_eq!(result.err().map(|e| e.code().as_str()), expected, "{name}");
+    }
+}
+
+/// SHA-1 is refused by the key itself, before any signature is looked at, whoever asks.
+#[test]
+fn no_key_verifies_sha1() {
+    let root = Certificate::from_der(&fixture("root")).unwrap();
+    let ek = Certificate::from_der(&fixture("pkcs1-sha1")).unwrap();
+    for (key, algorithm) in [
+        (root.key(), SignatureAlgorithm::RsaPkcs1(HashAlg::Sha1)),
+        (
+            root.key(),
+            SignatureAlgorithm::RsaPss(HashAlg::Sha1, SaltLength::DigestOrMax),
+        ),
+        (ek.key(), SignatureAlgorithm::Ecdsa(HashAlg::Sha1)),
+        (ek.key(), SignatureAlgorithm::RsaPkcs1(HashAlg::Sha256)),
+    ] {
+        assert_eq!(
+            key.verify(algorithm, b"", &[0; 256]),
+            Err(VerifyError::Unsupported),
+            "{algorithm:?}"
+        );
     }
 }
