@@ -63,7 +63,7 @@ pub fn run(command: &mut Command, output_to: Option<&Path>) {
 }
 
 /// A credential made by tpm2-tools: magic and version, then TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET.
-/// Returns the contents of both.
+/// Returns both, each with its length.
 ///
 /// # Panics
 /// When it is no credential file.
@@ -72,8 +72,7 @@ pub fn tpm2_credential(file: &[u8]) -> (Vec<u8>, Vec<u8>) {
     assert_eq!(file[..8], [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1]);
     let size = |at: usize| usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
     let blob_end = 10 + size(8);
-    (
-        file[10..blob_end].to_vec(),
-        file[blob_end + 2..blob_end + 2 + size(blob_end)].to_vec(),
-    )
+    let secret_end = blob_end + 2 + size(blob_end);
+    assert_eq!(secret_end, file.len());
+    (file[8..blob_end].to_vec(), file[blob_end..].to_vec())
 }

@@ -330,11 +330,26 @@ fn the_recorded_credential_opens_for_its_own_keys_only() {
         "another attestation key"
     );
     let mut altered = blob.clone();
-    altered[40] ^= 1;
+    altered[42] ^= 1;
     assert_eq!(activate(&ek, &ak, &altered, &secret), refused, "altered blob");
     assert_eq!(activate(&ek, &ak, &[], &secret), refused, "no blob");
-    assert_eq!(activate(&ek, &ak, &blob, &[0; 7]), refused, "no secret");
+    assert_eq!(activate(&ek, &ak, &blob, &[0, 2, 9, 9]), refused, "no secret");
     assert_eq!(activate(&ek, &ak, &vec![0; 70_000], &secret), refused, "endless blob");
+    assert_eq!(
+        activate(&ek, &ak, &[&blob[..], &[0]].concat(), &secret),
+        refused,
+        "a byte too many"
+    );
+    assert_eq!(
+        activate(&ek, &ak, &blob[..blob.len() - 1], &secret),
+        refused,
+        "cut short"
+    );
+    assert_eq!(
+        activate(&ek, &ak, &[&[0xFF, 0xFF], &[0; 0xFFFF][..]].concat(), &secret),
+        refused,
+        "as long as can be"
+    );
     let other_ek = tpm.endorsement_key(EkKind::EccP384).expect("an EK");
     assert_eq!(
         tpm.activate_credential(&other_ek, &ak, &blob, &secret).map(drop),

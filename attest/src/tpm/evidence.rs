@@ -91,7 +91,8 @@ impl Tpm {
 
     /// Opens a credential that was made for this endorsement key and this attestation key (TPM2_ActivateCredential).
     ///
-    /// `credential_blob` is the contents of a TPM2B_ID_OBJECT, `encrypted_secret` that of a TPM2B_ENCRYPTED_SECRET.
+    /// `credential_blob` is a TPM2B_ID_OBJECT and `encrypted_secret` a TPM2B_ENCRYPTED_SECRET, each with its length, as
+    /// they travel.
     ///
     /// # Errors
     /// [`TpmError::CredentialRejected`] when it was made for other keys.
@@ -102,8 +103,9 @@ impl Tpm {
         credential_blob: &[u8],
         encrypted_secret: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        let blob = IdObject::try_from(credential_blob).map_err(|_| TpmError::CredentialRejected)?;
-        let secret = EncryptedSecret::try_from(encrypted_secret).map_err(|_| TpmError::CredentialRejected)?;
+        let refused = |_| TpmError::CredentialRejected;
+        let blob = IdObject::try_from(tpm2b(credential_blob)?).map_err(refused)?;
+        let secret = EncryptedSecret::try_from(tpm2b(encrypted_secret)?).map_err(refused)?;
         self.operation(|tpm| {
             tpm.with_key(ak.place(), |tpm, activated| {
                 tpm.with_authorized_ek(ek, |tpm, key, session| {
@@ -136,6 +138,14 @@ impl Tpm {
     pub fn clock_info(&mut self, ak: &Ak) -> Result<ClockInfo, TpmError> {
         const SHA256: u16 = 0x000B;
         self.quote(ak, &[(SHA256, vec![0])], &[]).map(|quote| quote.clock)
+    }
+}
+
+/// The contents of a TPM2B structure: a 16-bit big-endian length and exactly that many bytes.
+fn tpm2b(bytes: &[u8]) -> Result<&[u8], TpmError> {
+    match bytes.split_first_chunk::<2>() {
+        Some((size, contents)) if usize::from(u16::from_be_bytes(*size)) == contents.len() => Ok(contents),
+        _ => Err(TpmError::CredentialRejected),
     }
 }
 
