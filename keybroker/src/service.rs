@@ -103,13 +103,20 @@ pub fn init(data_dir: &Path, replica: &str, now: i64, life: i64) -> Result<PathB
 #[derive(Debug)]
 pub struct Broker;
 
-/// A broker that runs. Dropped without [`RunningBroker::shutdown`] it counts as killed.
+/// A broker that runs. Dropped without [`RunningBroker::shutdown`] it ends, and counts as killed.
 pub struct RunningBroker {
     address: SocketAddr,
     app: Arc<App>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     ended: oneshot::Receiver<Result<(), EntryError>>,
+}
+
+impl Drop for RunningBroker {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        self.app.sequencer.close();
+    }
 }
 
 impl Broker {
@@ -297,16 +304,16 @@ impl RunningBroker {
     ///
     /// # Errors
     /// [`ServiceError`] if not everything could be done; the next start then counts this run as killed.
-    pub async fn shutdown(self) -> Result<(), ServiceError> {
-        let Self { app, stop, tasks, ended, .. } = self;
-        let _ = stop.send(true);
-        for task in tasks {
+    pub async fn shutdown(mut self) -> Result<(), ServiceError> {
+        let app = Arc::clone(&self.app);
+        let _ = self.stop.send(true);
+        for task in self.tasks.drain(..) {
             // A task that panicked has nothing left to do.
             let _ = task.await;
         }
         ticker::sum_up(&app, app.clock.now_ms()).await;
         app.sequencer.close();
-        match tokio::time::timeout(LAST_COMMIT, ended).await {
+        match tokio::time::timeout(LAST_COMMIT, &mut self.ended).await {
             Ok(Ok(end)) => end?,
             _ => return Err(EntryError::Stopped { detail: "the last commit did not end".into() }.into()),
         }

@@ -1,0 +1,194 @@
+//! A broker over its real HTTPS interface, with a policy repository made on the spot and machines in software.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test support; each test binary uses its part"
+)]
+
+pub mod client;
+pub mod tpm;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use touchstone_authorization::{KeyRing, TrustView, TrustedKey, UntrustedAuthorization, VerifiedAuthorization};
+use touchstone_cose::key::VerifyingKey;
+use touchstone_evidence::collection::Collection;
+use touchstone_evidence::label::Label;
+use touchstone_evidence::message::Answer;
+use touchstone_evidence::pcr_values::{self, PcrValues};
+use touchstone_keybroker::clock::{Clock, seconds};
+use touchstone_keybroker::config::Config;
+use touchstone_keybroker::service::{self, Broker, RunningBroker, ServiceError};
+use touchstone_ledger::receipt::verify_receipt;
+use touchstone_ledger::statement::{Statement, VerifiedStatement};
+use touchstone_policies::{self as policies, Job, NodeIdentity, NodePlace};
+
+use client::{Client, Problem};
+use tpm::SoftNode;
+
+pub const DOMAIN: &str = "test.example";
+pub const REGION: &str = "north";
+/// Registers of the recorded quote the reference is made of.
+const REFERENCE_REGISTERS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14];
+
+pub fn boots() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../swtpm-tests/boots")
+}
+
+pub fn now() -> i64 {
+    seconds(Clock::start().now_ms())
+}
+
+/// A domain: policy repository, keys, data folder.
+pub struct Domain {
+    pub folder: tempfile::TempDir,
+    config_more: String,
+}
+
+impl Domain {
+    /// A published domain with these nodes, a reference of the boot `good`, and settings changed line by line.
+    pub fn new(nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Self {
+        let domain = Self { folder: tempfile::tempdir().unwrap(), config_more: String::new() };
+        let repo = domain.path("policy");
+        policies::init(&repo, DOMAIN, &domain.path("keys"), now()).unwrap();
+        let path = repo.join("staged/settings.toml");
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for (key, value) in settings {
+            let line = text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+            text = text.replace(&line, &format!("{key} = {value}"));
+        }
+        std::fs::write(&path, text).unwrap();
+        for (name, node) in nodes {
+            domain.add_node(name, node);
+        }
+        policies::reference_add(&repo, &reference().encode(), Some("golden"), None, None).unwrap();
+        let keyset = service::init(&domain.path("data"), "a", now() - 60, 3_600 * 24).unwrap();
+        policies::keyset_add(&repo, &std::fs::read(keyset).unwrap()).unwrap();
+        domain.publish();
+        std::fs::copy(repo.join("metadata/1.root.json"), domain.path("root.json")).unwrap();
+        domain
+    }
+
+    /// The same with limits in the configuration.
+    pub fn with_limits(mut self, limits: &str) -> Self {
+        self.config_more = format!("[limits]\n{limits}\n");
+        self
+    }
+
+    pub fn add_node(&self, name: &str, node: &SoftNode) {
+        let place = NodePlace { name, region: REGION, zone: None, roles: &["worker".to_owned()] };
+        policies::node_add(&self.path("policy"), &NodeIdentity::Ek(node.ek_public()), place).unwrap();
+    }
+
+    pub fn publish(&self) {
+        policies::publish(&self.path("policy"), &self.path("keys"), now()).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn config(&self) -> Config {
+        let text = |name| toml::Value::String(self.path(name).to_str().unwrap().into()).to_string();
+        Config::parse(&format!(
+            "data_dir = {}\nlisten = \"127.0.0.1:0\"\npolicy = {}\npolicy_root = {{ file = {} }}\ndomain = \"{DOMAIN}\"\n{}",
+            text("data"),
+            text("policy"),
+            text("root.json"),
+            self.config_more,
+        ))
+        .unwrap()
+    }
+
+    /// Starts the broker; waits for one that was killed to let go of its store.
+    pub async fn start(&self) -> RunningBroker {
+        loop {
+            match Broker::start(self.config()).await {
+                Ok(broker) => return broker,
+                Err(ServiceError::Store(touchstone_store::OpenError::InUse { .. })) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// The recorded boot `good` as packed evidence.
+fn reference() -> Collection {
+    let file = |name: &str| std::fs::read(boots().join("good").join(name)).unwrap();
+    let values: PcrValues = tpm::recorded_values("good")
+        .into_iter()
+        .filter(|((_, register), _)| REFERENCE_REGISTERS.contains(register))
+        .collect();
+    let mut collection = Collection::unbound();
+    let mut put = |label, bytes| collection.insert(label, bytes).unwrap();
+    put(Label::TpmQuote, file("quote-rsa/quote.msg"));
+    put(Label::TpmQuoteSignature, file("quote-rsa/quote.sig"));
+    put(Label::TpmAkPublic, file("ak-rsa.pub"));
+    put(Label::TpmPcrValues, pcr_values::encode(&values));
+    put(Label::FirmwareEventLog, file("eventlog.bin"));
+    collection
+}
+
+/// One whole attestation over `client`.
+pub async fn attest(client: &mut Client, node: &mut SoftNode, known: bool) -> Result<Answer, Problem> {
+    let challenge = client.hello(&node.hello(known)).await?;
+    let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    client.submit(&submission).await
+}
+
+/// A key of the broker.
+pub fn key(broker: &RunningBroker, job: Job) -> VerifyingKey {
+    let policy = broker.app().policy();
+    policy.keyset.keys(job, now()).next().unwrap().key.clone()
+}
+
+pub fn ring(broker: &RunningBroker, job: Job) -> KeyRing {
+    KeyRing::new([TrustedKey { key: key(broker, job), not_before: 0, not_after: i64::MAX }]).unwrap()
+}
+
+/// The trust state of a whole frame.
+pub fn view(broker: &RunningBroker, frame: &[u8]) -> TrustView {
+    let now_ms = Clock::start().now_ms();
+    TrustView::accept(None, frame, &ring(broker, Job::TrustState), DOMAIN, now_ms).unwrap()
+}
+
+/// The authorization in an answer, verified.
+pub fn authorization(broker: &RunningBroker, answer: &Answer) -> VerifiedAuthorization {
+    let bytes = answer.authorization.as_deref().expect("an authorization");
+    let now_ms = Clock::start().now_ms();
+    UntrustedAuthorization::parse(bytes).unwrap().verify(&ring(broker, Job::Authorization), now_ms).unwrap()
+}
+
+/// The statement in an answer, verified, with a receipt that proves that it is in the ledger.
+pub fn statement(broker: &RunningBroker, answer: &Answer) -> Statement {
+    let origin = format!("{DOMAIN}/ledger");
+    verify_receipt(&answer.receipt, &answer.statement, &key(broker, Job::Checkpoint), &origin).unwrap();
+    let verified = VerifiedStatement::parse(&answer.statement, &key(broker, Job::Statement)).unwrap();
+    verified.into_statement()
+}
+
+/// Every statement in the ledger.
+pub async fn ledger(broker: &RunningBroker) -> Vec<Statement> {
+    let mut client = Client::connect(broker.address()).await;
+    let mut statements = Vec::new();
+    loop {
+        let path = format!("/v1/ledger/entries?start={}&count=100", statements.len());
+        let body = client.get(&path).await;
+        let value = touchstone_cose::cbor::decode(&body, touchstone_cose::cbor::Limits::MESSAGE).unwrap();
+        let entries = value.as_array().unwrap();
+        if entries.is_empty() {
+            return statements;
+        }
+        let statement_key = key(broker, Job::Statement);
+        statements.extend(entries.iter().map(|entry| {
+            VerifiedStatement::parse(entry.as_bytes().unwrap(), &statement_key).unwrap().into_statement()
+        }));
+    }
+}

@@ -1,0 +1,294 @@
+//! Whole attestations over HTTPS: enrolment, renewal, refusal, withdrawal, the way back, restarts, replay of decisions.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use common::client::Client;
+use common::tpm::{SoftKey, SoftNode};
+use common::{DOMAIN, Domain, attest, authorization, ledger, now, statement, view};
+use touchstone_authorization::{Status, StatusIndex, TrustView};
+use touchstone_keybroker::record::{DecisionRecord, RecordError};
+use touchstone_ledger::statement::{Kind, Outcome};
+use touchstone_policies::Job;
+
+fn status(view: &TrustView, place: StatusIndex) -> Status {
+    view.lists().get(place.list).unwrap().status(place.index).unwrap()
+}
+
+#[tokio::test]
+async fn a_node_enrols_renews_and_keeps_its_status_entry() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    assert_eq!(first.reasons, []);
+    let enrolment = statement(&broker, &first);
+    assert_eq!((enrolment.kind, enrolment.outcome), (Kind::Enrolment, Outcome::Allow));
+    assert_eq!(enrolment.subject.as_deref(), Some("node-1"));
+    let granted = authorization(&broker, &first);
+    let contents = granted.contents();
+    assert_eq!(contents.subject, "node-1");
+    assert_eq!(contents.confirmation, node.session.verifying_key());
+    assert_eq!(contents.statement, enrolment.digest().unwrap());
+    assert_eq!(contents.scopes.len(), 3);
+    assert!(contents.expires <= contents.issued_at + 120);
+    assert!(first.authorization.as_ref().unwrap().len() <= 400, "protocol.md 6");
+    assert_eq!(status(&view(&broker, &first.trust_state), contents.status), Status::Valid);
+
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    let renewal = authorization(&broker, &again);
+    assert_eq!(renewal.contents().status, contents.status);
+    assert_ne!(renewal.contents().cti, contents.cti);
+    assert_eq!(statement(&broker, &again).kind, Kind::Attestation);
+    let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
+    assert_eq!(kinds, [Kind::Genesis, Kind::PolicyActivation, Kind::Enrolment, Kind::Attestation]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_authentic_failure_withdraws_at_once_and_good_evidence_brings_new_rights() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let old = authorization(&broker, &first).contents().status;
+    let kept = node.values.clone();
+
+    node.extend(4);
+    let denied = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(!denied.allowed && denied.authorization.is_none());
+    assert!(denied.reasons.iter().any(|r| r.code == "log-does-not-replay"), "{:?}", denied.reasons);
+    let recorded = statement(&broker, &denied);
+    assert_eq!((recorded.kind, recorded.outcome), (Kind::Attestation, Outcome::Deny));
+    let (before, after) = (view(&broker, &first.trust_state), view(&broker, &denied.trust_state));
+    assert_eq!(status(&after, old), Status::Invalid);
+    assert!(after.head().epoch > before.head().epoch);
+
+    node.values = kept;
+    let back = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(back.allowed);
+    let new = authorization(&broker, &back).contents().status;
+    assert_ne!(new, old, "the old entry stays marked for ever");
+    let now = view(&broker, &back.trust_state);
+    assert_eq!((status(&now, old), status(&now, new)), (Status::Invalid, Status::Valid));
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn forgeries_in_a_nodes_name_leave_its_rights_alone() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]).with_limits("refusals_per_second = 1000000");
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let entry = authorization(&broker, &first).contents().status;
+    let epoch = broker.app().trust.epoch();
+    let entries = ledger(&broker).await.len();
+
+    let mut forger = SoftNode::new("good");
+    for _ in 0..40 {
+        // The victim's public keys in the hello, everything signed by another key.
+        let challenge = client.hello(&node.hello(true)).await.unwrap();
+        std::mem::swap(&mut forger.session, &mut node.session);
+        let mut forged = forger.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+        std::mem::swap(&mut forger.session, &mut node.session);
+        forged.activation = None;
+        let refused = client.submit(&forged).await.unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (401, "evidence-refused"));
+        assert!(refused.reasons.iter().any(|code| code == "ak-not-enrolled" || code == "ek-not-enrolled"));
+    }
+    assert_eq!(broker.app().trust.epoch(), epoch, "no epoch was raised");
+    assert_eq!(ledger(&broker).await.len(), entries, "and nothing was decided");
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert_eq!(authorization(&broker, &again).contents().status, entry);
+    let stopping = domain.path("data");
+    broker.shutdown().await.unwrap();
+    let broker = domain.start().await;
+    let summary = ledger(&broker).await.into_iter().find(|s| s.kind == Kind::RefusalSummary).unwrap();
+    let rows = summary.body.get(2).unwrap().as_array().unwrap()[0].as_array().unwrap().to_vec();
+    assert_eq!(rows[0].as_text(), Some("evidence-refused"));
+    assert_eq!((rows[1].as_text(), rows[2].as_u64()), (Some("127.0.0.0/24"), Some(40)));
+    assert!(stopping.exists());
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn attacks_on_a_session() {
+    let mut node = SoftNode::new("good");
+    let mut stranger = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let mut other = Client::connect(broker.address()).await;
+
+    // A machine nobody listed.
+    let refused = attest(&mut client, &mut stranger, false).await.unwrap_err();
+    assert_eq!(refused.code, "identity-unknown");
+    // A known name without enrolment.
+    assert_eq!(attest(&mut client, &mut node, true).await.unwrap_err().code, "identity-unknown");
+    // The credential answered wrongly, and not at all.
+    for wrong in [Some([7; 32]), None] {
+        let challenge = client.hello(&node.hello(false)).await.unwrap();
+        let mut submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+        submission.activation = wrong;
+        let refused = client.submit(&submission).await.unwrap_err();
+        assert_eq!(refused.reasons, ["activation-wrong"]);
+        let spent = client.submit(&submission).await.unwrap_err();
+        assert_eq!((spent.status, spent.code.as_str()), (409, "session-unknown"), "one try");
+    }
+    // An attestation key that is in another TPM than the endorsement key: the credential does not open.
+    let challenge = client.hello(&node.hello(false)).await.unwrap();
+    let kept = std::mem::replace(&mut node.ak, SoftKey::new());
+    let swapped = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    assert_eq!(client.submit(&swapped).await.unwrap_err().code, "evidence-refused");
+    node.ak = kept;
+
+    let enrolled = attest(&mut client, &mut node, false).await.unwrap();
+    assert!(enrolled.allowed);
+    // The same answer again, in the same session and in another one.
+    let challenge = client.hello(&node.hello(true)).await.unwrap();
+    let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    client.submit(&submission).await.unwrap();
+    assert_eq!(client.submit(&submission).await.unwrap_err().code, "session-unknown");
+    let mut replayed = submission;
+    replayed.session_id = client.hello(&node.hello(true)).await.unwrap().session_id;
+    let refused = client.submit(&replayed).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.reasons), ("evidence-refused", vec!["binder-mismatch".to_owned()]));
+    // A session taken to another connection; it is not used up by that.
+    let challenge = client.hello(&node.hello(true)).await.unwrap();
+    let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    assert_eq!(other.submit(&submission).await.unwrap_err().code, "session-unknown");
+    // A relay: evidence made for the channel to somebody in between.
+    let mut relayed = node.answer(DOMAIN, &challenge, other.export(&challenge.nonce));
+    relayed.session_id = challenge.session_id;
+    assert_eq!(client.submit(&relayed).await.unwrap_err().reasons, ["binder-mismatch"]);
+    // Another machine with the same measurements, in the node's name.
+    let challenge = client.hello(&node.hello(false)).await.unwrap();
+    let stolen = stranger.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    assert_eq!(client.submit(&stolen).await.unwrap_err().code, "evidence-refused");
+    assert_eq!(broker.app().trust.pending(), 0);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_recorded_decision_is_made_again_byte_for_byte_and_a_falsified_one_is_noticed() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    attest(&mut client, &mut node, false).await.unwrap();
+    node.extend(4);
+    let denied = attest(&mut client, &mut node, true).await.unwrap();
+    let key = common::key(&broker, Job::Statement);
+    let (policy, store) = (broker.app().policy(), broker.app().store.clone());
+
+    let allow = DecisionRecord::read(&*store, 2, &key).unwrap();
+    let deny = DecisionRecord::latest(&*store, "node-1", &key).unwrap();
+    assert_eq!(deny.statement, denied.statement);
+    for record in [&allow, &deny] {
+        let read = DecisionRecord::decode(&record.encode()).unwrap();
+        let replayed = read.replay(&policy, &key).unwrap();
+        assert_eq!(replayed.index, record.index);
+        assert!(replayed.payload_bytes > 500);
+    }
+    assert!(DecisionRecord::read(&*store, 0, &key).is_err(), "the genesis is no decision");
+
+    // Any byte of a part: it is missing under its digest. Any byte of the inputs: not those that were signed.
+    let mut altered = allow.clone();
+    altered.parts.iter_mut().for_each(|part| part[10] ^= 1);
+    assert!(matches!(altered.replay(&policy, &key), Err(RecordError::Inputs(_))));
+    for at in (0..allow.inputs.len()).step_by(37) {
+        let mut altered = allow.clone();
+        altered.inputs[at] ^= 1;
+        assert!(matches!(altered.replay(&policy, &key), Err(RecordError::OtherInputs { .. })), "byte {at}");
+    }
+    // Inputs that decide otherwise never give the payload that was recorded.
+    let mut inputs = allow.inputs().unwrap();
+    inputs.now += 1;
+    let policy_of = touchstone_keybroker::decision::decide(&inputs, &policy).unwrap();
+    let touchstone_keybroker::decision::Decision::Decided(decided) = policy_of else { panic!("not authentic") };
+    assert_ne!(decided.statement.payload_bytes().unwrap(), allow.replay(&policy, &key).unwrap().decided.statement.payload_bytes().unwrap());
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_broker_grants_nothing_old_until_fresh_evidence_comes() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &first).contents().status;
+    let epoch = broker.app().trust.epoch();
+    drop(client);
+    drop(broker);
+
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let shown = view(&broker, &client.get("/v1/trust-state").await);
+    assert!(shown.head().epoch > epoch);
+    assert_eq!(status(&shown, place), Status::Suspended);
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert_eq!(authorization(&broker, &again).contents().status, place);
+    assert_eq!(status(&view(&broker, &again.trust_state), place), Status::Valid);
+    assert_eq!(ledger(&broker).await.len(), 4, "nothing was lost and nothing is there twice");
+    drop(client);
+    broker.shutdown().await.unwrap();
+
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let shown = view(&broker, &client.get("/v1/trust-state").await);
+    assert_eq!(status(&shown, place), Status::Valid, "after a stop in order everything goes on");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_attest_in_time_loses_its_rights() {
+    let mut node = SoftNode::new("good");
+    let settings = [
+        ("heartbeat_ms", "50"),
+        ("attestation_interval_ms", "200"),
+        ("attestation_retry_ms", "100"),
+        ("attestation_deadline_ms", "400"),
+    ];
+    let domain = Domain::new(&[("node-1", &node)], &settings);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &first).contents().status;
+    let mut watching = broker.app().trust.subscribe().1;
+    while broker.app().trust.lists().get(place.list).unwrap().status(place.index) == Some(Status::Valid) {
+        watching.recv().await.unwrap();
+    }
+    while broker.app().trust.pending() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let last = ledger(&broker).await.pop().unwrap();
+    assert_eq!((last.kind, last.reasons[0].code.as_str()), (Kind::Revocation, "attestation-overdue"));
+    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed, "and gets new ones by attesting");
+    assert!(now() > 0);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_anothers_place_takes_its_rights_away() {
+    let mut old = SoftNode::new("good");
+    let mut new = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &old), ("node-1", &new)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut old, false).await.unwrap();
+    let place = authorization(&broker, &first).contents().status;
+    let second = attest(&mut client, &mut new, false).await.unwrap();
+    assert!(second.allowed);
+    let shown = view(&broker, &second.trust_state);
+    assert_eq!(status(&shown, place), Status::Invalid);
+    let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
+    assert_eq!(kinds[2..], [Kind::Enrolment, Kind::Revocation, Kind::Enrolment]);
+    assert_eq!(attest(&mut client, &mut old, true).await.unwrap_err().code, "identity-unknown");
+    broker.shutdown().await.unwrap();
+}
