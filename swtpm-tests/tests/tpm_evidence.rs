@@ -151,12 +151,7 @@ fn the_recorded_quotes_verify_too() {
             let verified = key
                 .verify_quote(&quote.attest, &quote.signature)
                 .expect("a genuine quote");
-            assert_eq!(
-                verified.attest().extra_data,
-                quote.nonce,
-                "{} {form:?}",
-                boot.name()
-            );
+            assert_eq!(verified.attest().extra_data, quote.nonce, "{} {form:?}", boot.name());
             let recorded = boot.pcrs();
             let value = |bank: HashAlg, pcr| recorded.get(&(bank.tpm_id(), pcr)).map(Vec::as_slice);
             verified.check_values(value).expect("the recorded values");
