@@ -159,7 +159,6 @@ mod with_tpm {
             }
             AgentEvent::Unreachable { because, retry_ms } => println!("unreachable: {because}; again in {retry_ms} ms"),
             AgentEvent::Standing { standing } => println!("state: {}", standing.word()),
-            _ => {}
         }
     }
 }

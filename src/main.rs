@@ -3,6 +3,7 @@
 //! One file a subcommand; each is thin and calls the room that does the work. Exit codes: 0 done or affirming,
 //! 1 refused with reasons, 2 unreadable input or usage.
 
+mod admin;
 mod agent;
 mod broker;
 mod clock;

@@ -94,3 +94,23 @@ pub fn tracing_to_stderr() {
     // A second call in one process keeps the first.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
+
+/// Sends the program's events (target `touchstone::event`) to standard output, one JSON object a line, and its log to
+/// standard error.
+pub fn events_to_stdout() {
+    use tracing_subscriber::Layer as _;
+    use tracing_subscriber::filter::filter_fn;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    let events = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_level(false)
+        .with_filter(filter_fn(|metadata| metadata.target() == "touchstone::event"));
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_filter(filter_fn(|metadata| *metadata.level() <= tracing::Level::WARN));
+    let _ = tracing_subscriber::registry().with(events).with(log).try_init();
+}

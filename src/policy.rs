@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use touchstone_policies::author::{self, NodeIdentity, NodeRequest};
-use touchstone_verifier::anchors::Purpose;
+use touchstone_policies::{NodeIdentity, NodePlace, Purpose, author, publish, show};
 
 use crate::clock;
 use crate::output::{self, CommandResult, Outcome};
@@ -59,9 +58,6 @@ enum Command {
     Show {
         /// The repository
         repo: PathBuf,
-        /// The root.json that is trusted (default: the one in the repository, said to be unpinned)
-        #[arg(long)]
-        root: Option<PathBuf>,
         /// Judge at this time instead of now (RFC 3339)
         #[arg(long)]
         at: Option<String>,
@@ -151,21 +147,29 @@ enum KeysetCommand {
 pub fn run(args: Args) -> CommandResult {
     match args.command {
         Command::Init { repo, domain, keys } => {
-            let report = author::init(&repo, &domain, &keys, clock::now())?;
-            println!("{report}");
+            let made = author::init(&repo, &domain, &keys, clock::now())?;
+            println!("{}: domain {}, root {}", repo.display(), made.domain, made.root_digest);
+            for key in &made.keys_made {
+                println!("  key   {key}");
+            }
+            for target in &made.staged {
+                println!("  staged {target}");
+            }
+            println!("edit what is in {}, then: touchstone policy publish", repo.join("staged").display());
         }
         Command::Trust(TrustCommand::Add { repo, ca, purpose }) => {
-            let files = ca.iter().map(|path| output::read(path)).collect::<Result<Vec<_>, _>>()?;
             let purpose = match purpose {
                 PurposeArg::Ek => Purpose::Ek,
                 PurposeArg::Snp => Purpose::Snp,
                 PurposeArg::Tdx => Purpose::Tdx,
             };
-            println!("{}", author::trust_add(&repo, purpose, &files)?);
+            for (subject, target) in author::trust_add(&repo, purpose, &ca)?.anchors {
+                println!("staged {target}: {subject}");
+            }
         }
         Command::Node(NodeCommand::Add { repo, name, identity, region, zone, roles }) => {
             let identity = match identity {
-                IdentityArgs { ek_cert: Some(path), .. } => NodeIdentity::EkCertificate(output::read(&path)?),
+                IdentityArgs { ek_cert: Some(path), .. } => NodeIdentity::EkCert(output::read(&path)?),
                 IdentityArgs { ek: Some(path), .. } => NodeIdentity::Ek(output::read(&path)?),
                 IdentityArgs { ak: Some(path), .. } => NodeIdentity::Ak(output::read(&path)?),
                 IdentityArgs { from: Some(path), .. } => NodeIdentity::Evidence(output::read(&path)?),
@@ -173,30 +177,72 @@ pub fn run(args: Args) -> CommandResult {
                     return Err(output::Failure::new("no identity given").hint("--ek-cert, --ek, --ak or --from"));
                 }
             };
-            println!("{}", author::node_add(&repo, &NodeRequest { name, identity, region, zone, roles })?);
+            let place = NodePlace { name: &name, region: &region, zone: zone.as_deref(), roles: &roles };
+            let added = author::node_add(&repo, &identity, place)?;
+            println!("{} {name} in {region}", if added.merged { "merged into" } else { "staged" });
+            for note in &added.notes {
+                println!("  note: {note}");
+            }
         }
         Command::Keyset(KeysetCommand::Add { repo, keyset }) => {
-            println!("{}", author::keyset_add(&repo, &output::read(&keyset)?)?);
+            let added = author::keyset_add(&repo, &output::read(&keyset)?)?;
+            println!("staged keyset version {}: {} keys", added.version, added.keys);
         }
-        Command::Publish { repo, keys } => println!("{}", author::publish(&repo, &keys, clock::now())?),
-        Command::Show { repo, root, at, json } => return show(&repo, root, at.as_deref(), json),
+        Command::Publish { repo, keys } => {
+            let published = publish(&repo, &keys, clock::now())?;
+            println!(
+                "published {} version {}: {} targets, valid until {}",
+                published.domain, published.versions.targets, published.targets, published.expires
+            );
+            for reference in &published.references_signed {
+                println!("  signed {reference}");
+            }
+            for note in &published.notes {
+                println!("  note: {note}");
+            }
+        }
+        Command::Show { repo, at, json } => return show_repository(&repo, at.as_deref(), json),
     }
     Ok(Outcome::Done)
 }
 
-fn show(repo: &std::path::Path, root: Option<&std::path::Path>, at: Option<&str>, json: bool) -> CommandResult {
-    let now = clock::at(at)?;
-    let root = root.map(output::read).transpose()?;
-    match touchstone_policies::show(repo, root, now) {
-        Ok(shown) if json => output::json(&shown.to_json()),
-        Ok(shown) => println!("{shown}"),
-        Err(error) if error.is_io() => return Err(error.into()),
-        Err(error) => {
-            for (code, claim, expected, found) in error.reasons() {
-                println!("{code}: {claim}: expected {expected}, found {found}");
+fn show_repository(repo: &std::path::Path, at: Option<&str>, json: bool) -> CommandResult {
+    let shown = show(repo, clock::at(at)?)?;
+    let loads = shown.problems.is_empty();
+    if json {
+        output::json(&serde_json::to_value(&shown)?);
+        return Ok(if loads { Outcome::Done } else { Outcome::Refused });
+    }
+    match &shown.published {
+        None => println!("{}: nothing is published yet", repo.display()),
+        Some(published) => {
+            println!("{} version {} ({})", published.domain, published.version, published.digest);
+            println!("  first root {}", published.root_digest);
+            for (role, version, end) in &published.expires {
+                println!("  {role:<10} version {version:<4} until {end}");
             }
-            return Ok(Outcome::Refused);
+            println!("  grants     {}", published.scopes.join(", "));
+            println!("  regions    {}", published.regions.join(", "));
+            for (name, region, zone) in &published.nodes {
+                println!("  node       {name} in {region}{}", zone.as_ref().map_or(String::new(), |z| format!("/{z}")));
+            }
+            for (name, signer, end) in &published.references {
+                let end = end.as_deref().unwrap_or("without end");
+                println!("  reference  {name}, signed by {signer}, until {end}");
+            }
+            for anchor in &published.anchors {
+                println!("  anchor     {anchor}");
+            }
         }
     }
-    Ok(Outcome::Done)
+    for role in &shown.roles {
+        println!("  role       {}: {} of {} keys", role.role, role.threshold, role.keys.len());
+    }
+    for staged in &shown.staged {
+        println!("  staged     {} ({:?})", staged.target, staged.change);
+    }
+    for problem in &shown.problems {
+        println!("  would not load: {}: {}: expected {}, found {}", problem.code, problem.claim, problem.expected, problem.found);
+    }
+    Ok(if loads { Outcome::Done } else { Outcome::Refused })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use touchstone_policies::author::{self, ReferenceRequest};
+use touchstone_policies::author;
 
 use crate::output::{self, CommandResult, Outcome};
 use crate::clock;
@@ -41,12 +41,17 @@ enum Command {
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     let Command::Add { repo, evidence, name, valid_from, valid_until } = args.command;
-    let request = ReferenceRequest {
-        evidence: output::read(&evidence)?,
-        name,
-        valid_from: valid_from.as_deref().map(clock::parse).transpose()?,
-        valid_until: valid_until.as_deref().map(clock::parse).transpose()?,
-    };
-    println!("{}", author::reference_add(&repo, &request)?);
+    let added = author::reference_add(
+        &repo,
+        &output::read(&evidence)?,
+        name.as_deref(),
+        valid_from.as_deref().map(clock::parse).transpose()?,
+        valid_until.as_deref().map(clock::parse).transpose()?,
+    )?;
+    let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
+    println!("staged {}: registers {}, {} events", added.name, registers.join(" "), added.events);
+    for note in &added.notes {
+        println!("  note: {note}");
+    }
     Ok(Outcome::Done)
 }

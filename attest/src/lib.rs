@@ -10,6 +10,7 @@ pub mod clock;
 pub mod collect;
 pub mod follow;
 pub mod guard;
+pub mod local;
 pub mod logs;
 pub mod pack;
 pub mod schedule;

@@ -60,8 +60,7 @@ pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Resu
 
 fn session_key(public: &[u8]) -> Result<cbor::Value, Failure> {
     let public = touchstone_verifier::tpm::public::Public::parse(public)?;
-    let key = public.verifying_key().ok_or_else(|| Failure::new("the recorded session key is not P-256"))?;
-    Ok(key.to_cose_key(true))
+    Ok(public.to_cose_key()?.to_cose_key(true))
 }
 
 /// The stolen authorization of `stolen` with a proof for a fresh challenge, signed by a key made on the spot.

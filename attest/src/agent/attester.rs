@@ -1,6 +1,5 @@
 //! What an agent holds of its TPM: endorsement key, attestation key, and the session key the authorization is bound to.
 
-use std::path::Path;
 
 use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
 use touchstone_evidence::pcr_values::PcrValues;
