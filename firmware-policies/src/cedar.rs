@@ -406,3 +406,6 @@ fn determining<'a>(ids: impl Iterator<Item = &'a PolicyId>) -> String {
         ids => format!("forbidden by {}", ids.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

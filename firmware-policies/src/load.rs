@@ -141,3 +141,6 @@ pub(crate) async fn read_files(opened: &Opened) -> Result<Files, PolicyError> {
     PolicyError::unless_empty(problems)?;
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,7 +273,7 @@ fn hashes(bytes: &[u8]) -> Hashes {
     Hashes { sha256: Sha256::digest(bytes).to_vec().into(), _extra: HashMap::new() }
 }
 
-fn metafile(bytes: &[u8]) -> Metafile {
+pub(crate) fn metafile(bytes: &[u8]) -> Metafile {
     Metafile {
         length: Some(bytes.len() as u64),
         hashes: Some(hashes(bytes)),
@@ -336,3 +336,6 @@ fn next(version: u64) -> Result<NonZeroU64, PolicyError> {
     let next = version.checked_add(1).and_then(NonZeroU64::new);
     next.ok_or_else(|| PolicyError::new(PolicyCode::Rollback, "version", "a version after it", version))
 }
+
+#[cfg(test)]
+mod tests;

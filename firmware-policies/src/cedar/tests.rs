@@ -1,0 +1,261 @@
+//! A region can only narrow, an error denies, and what is missing denies.
+
+use proptest::prelude::*;
+use touchstone_verifier::appraisal::claim;
+
+use super::*;
+
+fn regions(text: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("north".to_owned(), text.to_owned())])
+}
+
+fn compile(global: &str, region: &str) -> Cedar {
+    Cedar::compile(DEFAULT_SCHEMA, global, &regions(region)).unwrap()
+}
+
+fn default_cedar() -> Cedar {
+    compile(DEFAULT_POLICY, &default_region_policy("north"))
+}
+
+struct Case {
+    claims: Claims,
+    roles: Vec<String>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let claims = Claims::from([
+            (claim::SECURE_BOOT.to_owned(), ClaimValue::Bool(true)),
+            (claim::TPM_FIRMWARE.to_owned(), ClaimValue::Int(7)),
+            (claim::KERNEL_COMMAND_LINE.to_owned(), ClaimValue::Text("quiet".into())),
+        ]);
+        Self { claims, roles: vec!["web".into()] }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            node: "web-1",
+            region: "north",
+            zone: None,
+            roles: &self.roles,
+            action: "execute",
+            resource: "workloads",
+            status: "affirming",
+            ak_binding: "activated",
+            claims: &self.claims,
+            now: 1_760_000_000,
+            policy_version: 1,
+        }
+    }
+}
+
+fn codes(decision: &CedarDecision) -> Vec<DecisionCode> {
+    assert_eq!(decision.allow, decision.reasons.is_empty());
+    decision.reasons.iter().map(|r| r.code).collect()
+}
+
+#[test]
+fn the_default_policy_permits_affirmed_nodes_and_nobody_else() {
+    let (cedar, case) = (default_cedar(), Case::new());
+    use DecisionCode::*;
+    for action in ["bootstrap", "execute", "release", "delegate"] {
+        assert_eq!(codes(&cedar.decide("north", &Request { action, ..case.request() })), [], "{action}");
+    }
+    for status in ["warning", "contraindicated", "none", "", "Affirming", "affirming "] {
+        assert_eq!(codes(&cedar.decide("north", &Request { status, ..case.request() })), [GlobalDenied], "{status}");
+    }
+    let rows: [(Request<'_>, &str, &[DecisionCode]); 5] = [
+        (Request { action: "administer", ..case.request() }, "north", &[GlobalDenied]),
+        (Request { action: "fly", ..case.request() }, "north", &[RequestInvalid]),
+        (Request { policy_version: u64::MAX, ..case.request() }, "north", &[RequestInvalid]),
+        (case.request(), "south", &[RegionMissing]),
+        (Request { status: "none", ..case.request() }, "south", &[GlobalDenied, RegionMissing]),
+    ];
+    for (request, region, expected) in rows {
+        assert_eq!(codes(&cedar.decide(region, &request)), expected, "{request:?}");
+    }
+}
+
+#[test]
+fn forbid_wins_and_is_named() {
+    let global = format!("{DEFAULT_POLICY}\n@id(\"closed\") forbid (principal, action, resource);");
+    let decision = compile(&global, &default_region_policy("north")).decide("north", &Case::new().request());
+    assert_eq!(codes(&decision), [DecisionCode::GlobalDenied]);
+    assert_eq!(decision.reasons[0].found, "forbidden by closed");
+    let region = "permit (principal, action, resource); forbid (principal, action, resource);";
+    let decision = compile(DEFAULT_POLICY, region).decide("north", &Case::new().request());
+    assert_eq!(codes(&decision), [DecisionCode::RegionDenied]);
+}
+
+#[test]
+fn the_examples_in_the_default_files_hold_against_the_schema() {
+    for (file, expected) in [(DEFAULT_POLICY.to_owned(), 3), (default_region_policy("north"), 1)] {
+        let examples: String = file.lines().filter_map(|l| l.strip_prefix("//     ")).map(|l| format!("{l}\n")).collect();
+        assert_eq!(examples.matches("forbid (").count(), expected);
+        compile(&format!("{file}\n{examples}"), &file);
+    }
+}
+
+#[test]
+fn the_schema_declares_every_claim_with_its_type() {
+    let cedar = default_cedar();
+    let strings = [
+        claim::BINDING,
+        claim::AK_BINDING,
+        claim::AK_PARENT,
+        claim::EK_CERTIFICATE,
+        claim::TPM_MANUFACTURER,
+        claim::TPM_MODEL,
+        claim::EVENT_LOG,
+        claim::KERNEL_COMMAND_LINE,
+        claim::REFERENCE,
+        claim::KEXEC,
+    ];
+    let longs = [claim::TPM_FIRMWARE, claim::RESET_COUNT, claim::RESTART_COUNT, claim::EVENTS_IGNORED];
+    let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
+    let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
+    let bools = [claim::CLOCK_SAFE, claim::SECURE_BOOT].map(|c| (c, ClaimType::Bool));
+    let expected = expected.chain(bools).chain([(claim::LENIENCIES, ClaimType::Set)]);
+    let expected: BTreeMap<String, ClaimType> = expected.map(|(c, t)| (c.to_owned(), t)).collect();
+    assert_eq!(cedar.declared, expected);
+}
+
+#[test]
+fn claims_of_another_type_or_unknown_are_absent() {
+    let global = r#"
+        permit (principal, action, resource);
+        forbid (principal, action, resource) unless { context.claims has secure_boot && context.claims.secure_boot };
+    "#;
+    let cedar = compile(global, "permit (principal, action, resource);");
+    let mut case = Case::new();
+    assert_eq!(codes(&cedar.decide("north", &case.request())), []);
+    case.claims.insert("unheard_of".into(), ClaimValue::Bool(true));
+    assert_eq!(codes(&cedar.decide("north", &case.request())), []);
+    for value in [ClaimValue::Text("true".into()), ClaimValue::Int(1), ClaimValue::Bool(false)] {
+        case.claims.insert(claim::SECURE_BOOT.into(), value);
+        assert_eq!(codes(&cedar.decide("north", &case.request())), [DecisionCode::GlobalDenied]);
+    }
+    case.claims.remove(claim::SECURE_BOOT);
+    assert_eq!(codes(&cedar.decide("north", &case.request())), [DecisionCode::GlobalDenied]);
+}
+
+#[test]
+fn an_evaluation_error_denies_even_beside_a_permit() {
+    // Valid, and errs for one value only: the addition overflows. Cedar alone would skip the forbid and allow.
+    let erring = r#"
+        permit (principal, action, resource);
+        forbid (principal, action, resource) when { context.now + 1 == 0 };
+    "#;
+    let plain = "permit (principal, action, resource);";
+    let case = Case::new();
+    let overflow = Request { now: i64::MAX, ..case.request() };
+    for (global, region) in [(erring, plain), (plain, erring), (erring, erring)] {
+        let cedar = compile(global, region);
+        assert_eq!(codes(&cedar.decide("north", &case.request())), []);
+        let decision = cedar.decide("north", &overflow);
+        assert!(!decision.allow && codes(&decision).contains(&DecisionCode::EvaluationError));
+    }
+}
+
+#[test]
+fn policies_that_could_err_or_mislead_do_not_load() {
+    use PolicyCode::*;
+    let many = "permit (principal, action, resource);\n".repeat(MAX_POLICIES + 1);
+    let rows: &[(&str, &str, PolicyCode)] = &[
+        ("an unknown attribute", "permit (principal, action, resource) when { principal.rack == \"a\" };", CedarInvalid),
+        ("an optional attribute, not asked for", "permit (principal, action, resource) when { principal.zone == \"a\" };", CedarInvalid),
+        ("an optional claim, not asked for", "permit (principal, action, resource) when { context.claims.secure_boot };", CedarInvalid),
+        ("another type", "permit (principal, action, resource) when { context.now == \"a\" };", CedarInvalid),
+        ("an unknown action", "permit (principal, action == Action::\"fly\", resource);", CedarInvalid),
+        ("a template", "permit (principal == ?principal, action, resource);", CedarInvalid),
+        ("an id twice", "@id(\"a\") permit (principal, action, resource); @id(\"a\") forbid (principal, action, resource);", CedarInvalid),
+        ("too many", &many, CedarInvalid),
+        ("nothing", "// nothing\n", CedarEmpty),
+        ("no Cedar", "allow all", CedarInvalid),
+    ];
+    for (what, text, expected) in rows {
+        let good = default_region_policy("north");
+        let global = Cedar::compile(DEFAULT_SCHEMA, text, &regions(&good)).unwrap_err();
+        assert_eq!((global.code(), global.problems()[0].claim.as_str()), (*expected, "policy.cedar"), "{what}");
+        let region = Cedar::compile(DEFAULT_SCHEMA, DEFAULT_POLICY, &regions(text)).unwrap_err();
+        assert_eq!((region.code(), region.problems()[0].claim.as_str()), (*expected, "regions/north/policy.cedar"), "{what}");
+    }
+    for (what, schema) in [
+        ("no schema", "entity"),
+        ("nothing in it", ""),
+        ("an action less", &DEFAULT_SCHEMA.replace("release, ", "")),
+        ("another attribute of nodes", &DEFAULT_SCHEMA.replace("roles: Set<String>,", "roles: Set<String>, rack: String,")),
+        ("another situation", &DEFAULT_SCHEMA.replace("now: Long,", "now: String,")),
+    ] {
+        let error = Cedar::compile(schema, "permit (principal, action, resource);", &BTreeMap::new()).unwrap_err();
+        assert_eq!(error.code(), SchemaInvalid, "{what}");
+    }
+}
+
+#[test]
+fn node_attributes_come_from_the_request_alone() {
+    let global = r#"
+        permit (principal == Node::"web-1", action == Action::"execute", resource == Resource::"workloads")
+        when { principal.name == "web-1" && principal.region == "north" && principal.roles.contains("web")
+               && principal has zone && principal.zone == "a" && resource.name == "workloads"
+               && context.ak_binding == "activated" && context.policy_version == 1 };
+    "#;
+    let cedar = compile(global, "permit (principal, action, resource);");
+    let case = Case::new();
+    let good = Request { zone: Some("a"), ..case.request() };
+    assert_eq!(codes(&cedar.decide("north", &good)), []);
+    let none: [String; 0] = [];
+    for other in [
+        Request { zone: None, ..good },
+        Request { zone: Some("b"), ..good },
+        Request { node: "web-2", ..good },
+        Request { region: "south", ..good },
+        Request { roles: &none, ..good },
+        Request { resource: "keys", ..good },
+        Request { ak_binding: "inventory", ..good },
+        Request { policy_version: 2, ..good },
+    ] {
+        assert_eq!(codes(&cedar.decide("north", &other)), [DecisionCode::GlobalDenied], "{other:?}");
+    }
+}
+
+/// A small policy: permit or forbid, some scope, some condition.
+fn policy() -> impl Strategy<Value = String> {
+    let effect = prop_oneof![Just("permit"), Just("forbid")];
+    let action = prop_oneof![Just("action"), Just("action == Action::\"execute\""), Just("action == Action::\"release\"")];
+    let condition = prop_oneof![
+        Just(""),
+        Just("when { context.status == \"affirming\" }"),
+        Just("unless { context.status == \"affirming\" }"),
+        Just("when { context.claims has secure_boot && context.claims.secure_boot }"),
+        Just("when { principal.roles.contains(\"web\") }"),
+        Just("when { principal.region == \"north\" }"),
+        Just("when { context.now + 1 > 0 }"),
+    ];
+    (effect, action, condition).prop_map(|(e, a, c)| format!("{e} (principal, {a}, resource) {c};\n"))
+}
+
+fn policy_file() -> impl Strategy<Value = String> {
+    prop::collection::vec(policy(), 1..4).prop_map(|policies| policies.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_region_widens_what_the_domain_permits(
+        global in policy_file(),
+        region in policy_file(),
+        action in prop_oneof![Just("execute"), Just("release")],
+        status in prop_oneof![Just("affirming"), Just("warning")],
+        now in prop_oneof![Just(0i64), Just(i64::MAX)],
+    ) {
+        let case = Case::new();
+        let request = Request { action, status, now, ..case.request() };
+        let open = "permit (principal, action, resource);";
+        let both = compile(&global, &region).decide("north", &request).allow;
+        let domain_alone = compile(&global, open).decide("north", &request).allow;
+        let region_alone = compile(open, &region).decide("north", &request).allow;
+        prop_assert_eq!(both, domain_alone && region_alone);
+    }
+}

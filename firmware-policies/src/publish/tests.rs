@@ -1,0 +1,165 @@
+//! A publish stopped anywhere leaves the old version or the new one; a failed publish leaves everything as it was.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::author::{init, reference_add};
+use crate::files::read_bounded;
+use crate::identity::NodeIdentity;
+use crate::repository::UNFINISHED;
+use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
+
+/// Every file below a folder with its contents.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                files.insert(path.clone(), std::fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
+    let test = TestRepo::published();
+    let policy = test.load(NOW).unwrap();
+    assert_eq!(policy.versions, RoleVersions { root: 1, targets: 1, snapshot: 1, timestamp: 1 });
+    let second = test.publish(NOW + DAY).unwrap();
+    assert_eq!(second.versions, RoleVersions { root: 1, targets: 2, snapshot: 2, timestamp: 2 });
+    let policy = test.load(NOW + DAY).unwrap();
+    assert_eq!((policy.version, policy.expires), (2, NOW + 2 * DAY));
+    // Nothing staged: the published contents go on.
+    std::fs::remove_dir_all(test.repo.join("staged")).unwrap();
+    let third = test.publish(NOW + DAY).unwrap();
+    assert_eq!((third.versions.targets, third.references_signed), (3, Vec::<String>::new()));
+    let policy = test.load(NOW + DAY).unwrap();
+    assert_eq!((policy.references.references().len(), policy.inventory.nodes().len()), (1, 1));
+}
+
+#[test]
+fn stopped_before_any_step_the_repository_is_the_old_version_or_the_new() {
+    let test = TestRepo::published();
+    reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();
+    test.add_node("web-2", "south", NodeIdentity::Evidence(boot_evidence("uki"))).unwrap();
+    let repository = Repository::open(&test.repo).unwrap();
+    let steps = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW).unwrap().writes.len();
+    assert!(steps > 5);
+    for stop in 0..=steps {
+        // Made anew each time, as after a restart: signatures are the same, version numbers too.
+        let publication = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW).unwrap();
+        for write in publication.writes.iter().take(stop) {
+            write.run().unwrap();
+        }
+        if let Some(next) = publication.writes.get(stop) {
+            let folder = next.path.parent().unwrap();
+            std::fs::create_dir_all(folder).unwrap();
+            let name = next.path.file_name().unwrap().to_string_lossy().into_owned();
+            let half = next.bytes.len() / 2;
+            std::fs::write(folder.join(format!("{UNFINISHED}{name}")), &next.bytes[..half]).unwrap();
+        }
+        let policy = test.load(NOW).unwrap();
+        let found = (policy.version, policy.references.references().len(), policy.inventory.nodes().len());
+        assert!(found == (1, 1, 1) || found == (2, 2, 2), "{found:?} at step {stop}");
+        if policy.version == 2 {
+            assert_eq!(policy.cedar.regions().collect::<Vec<_>>(), ["north", "south"]);
+            return;
+        }
+    }
+    panic!("the new version never came");
+}
+
+#[test]
+fn a_publish_that_fails_changes_nothing() {
+    let test = TestRepo::published();
+    let before = snapshot(&test.repo);
+    let fails = |file: &str, contents: &str, code: PolicyCode| {
+        let path = test.staged(file);
+        let old = std::fs::read(&path).ok();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, contents).unwrap();
+        assert_eq!(test.publish(NOW).unwrap_err().code(), code, "{file}");
+        match old {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        assert_eq!(snapshot(&test.repo), before, "{file}");
+    };
+    use PolicyCode::*;
+    fails("settings.toml", "allow_all = true", SettingsUnreadable);
+    fails("settings.toml", &Settings::default_file("another"), SettingsName);
+    fails("policy.cedar", "permit (principal, action, resource) when { principal.rack == 1 };", CedarInvalid);
+    fails("policy.cedar", "", CedarEmpty);
+    fails("regions/north/policy.cedar", "permit (", CedarInvalid);
+    fails("schema.cedarschema", "entity Node;", SchemaInvalid);
+    fails("signers.json", "{\"signers\":[]}", SignersUnreadable);
+    fails("nodes/x.json", "{}", NodeUnreadable);
+    fails("references/x.corim", "garbage", ReferenceRefused);
+    fails("keyset.json", "{}", KeysetUnreadable);
+    fails("policy.cedar~", "", TargetUnknown);
+    fails("notes.txt", "", TargetUnknown);
+
+    let empty = test.dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert_eq!(publish(&test.repo, &empty, NOW).unwrap_err().code(), KeyMissing);
+    assert_eq!(publish(&test.repo, &test.dir.path().join("absent"), NOW).unwrap_err().code(), Io);
+    let other = test.dir.path().join("other keys");
+    init(&test.dir.path().join("other"), "other", &other, NOW).unwrap();
+    assert_eq!(publish(&test.repo, &other, NOW).unwrap_err().code(), ReferenceRefused, "signed by an unlisted key");
+    for file in ["reference-1.pem", "targets-1.pem"] {
+        std::fs::copy(test.keys.join(file), other.join(file)).unwrap();
+    }
+    assert_eq!(publish(&test.repo, &other, NOW).unwrap_err().code(), KeyNotInRoot);
+    assert_eq!(snapshot(&test.repo), before);
+}
+
+#[test]
+fn two_publishers_at_once_are_one_and_a_refusal() {
+    let test = TestRepo::published();
+    let held = Repository::open(&test.repo).unwrap();
+    assert_eq!(test.publish(NOW).unwrap_err().code(), PolicyCode::PublishBusy);
+    let node = test.add_node("web-1", "north", NodeIdentity::Evidence(boot_evidence("good")));
+    assert_eq!(node.unwrap_err().code(), PolicyCode::PublishBusy);
+    assert!(test.load(NOW).is_ok(), "readers need no lock");
+    drop(held);
+    // A race: each either publishes or is told that it is busy, and the versions have no gap.
+    let published = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| test.publish(NOW))).collect();
+        let results = threads.into_iter().map(|t| t.join().unwrap());
+        let busy_or_done = |r: &Result<_, PolicyError>| match r {
+            Ok(_) => true,
+            Err(e) => {
+                assert_eq!(e.code(), PolicyCode::PublishBusy);
+                false
+            }
+        };
+        results.filter(busy_or_done).count() as u64
+    });
+    assert!(published >= 1);
+    assert_eq!(test.load(NOW).unwrap().version, 1 + published);
+}
+
+#[test]
+fn the_root_is_renewed_before_it_ends() {
+    let test = TestRepo::published();
+    let root = read_bounded(&test.metadata("1.root.json"), 1 << 20).unwrap();
+    let late = NOW + ROOT_LIFE - ROOT_RENEWED_BEFORE;
+    assert_eq!(test.publish(late - 1).unwrap().versions.root, 1);
+    let renewed = test.publish(late).unwrap();
+    assert_eq!((renewed.versions.root, renewed.notes.len()), (2, 2));
+    // Who pinned the first root follows.
+    let options = crate::LoadOptions { root: Some(root), ..Default::default() };
+    let policy = crate::load_blocking(&test.repo, options, late).unwrap();
+    assert_eq!((policy.versions.root, policy.root_pinned), (2, true));
+    // Without root keys it goes on until the end, and not after.
+    let end = late + ROOT_LIFE;
+    std::fs::remove_file(test.keys.join("root-1.pem")).unwrap();
+    assert_eq!(test.publish(end - 1).unwrap().versions.root, 2);
+    assert_eq!(test.publish(end).unwrap_err().code(), PolicyCode::RootExpired);
+}
