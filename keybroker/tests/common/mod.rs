@@ -27,6 +27,7 @@ use touchstone_keybroker::service::{self, Broker, RunningBroker, ServiceError};
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::{Statement, VerifiedStatement};
 use touchstone_policies::{self as policies, Job, NodeIdentity, NodePlace};
+use touchstone_verifier::tpm::Public;
 
 use client::{Client, Problem};
 use tpm::SoftNode;
@@ -63,8 +64,12 @@ impl Domain {
             text = text.replace(&line, &format!("{key} = {value}"));
         }
         std::fs::write(&path, text).unwrap();
-        for (name, node) in nodes {
-            domain.add_node(name, node);
+        for (n, (name, node)) in nodes.iter().enumerate() {
+            if nodes[..n].iter().any(|(earlier, _)| earlier == name) {
+                domain.replace_node(name, node);
+            } else {
+                domain.add_node(name, node);
+            }
         }
         policies::reference_add(&repo, &reference().encode(), Some("golden"), None, None).unwrap();
         let keyset = service::init(&domain.path("data"), "a", now() - 60, 3_600 * 24).unwrap();
@@ -83,6 +88,15 @@ impl Domain {
     pub fn add_node(&self, name: &str, node: &SoftNode) {
         let place = NodePlace { name, region: REGION, zone: None, roles: &["worker".to_owned()] };
         policies::node_add(&self.path("policy"), &NodeIdentity::Ek(node.ek_public()), place).unwrap();
+    }
+
+    /// Lists a second machine under a name that has one, as an author does who replaces hardware.
+    pub fn replace_node(&self, name: &str, node: &SoftNode) {
+        let path = self.path("policy/staged/nodes").join(format!("{name}.json"));
+        let mut entry: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let id = Public::parse(&node.ek_public()).unwrap().subject_key().spki_sha256();
+        entry["ek"].as_array_mut().unwrap().push(hex::encode(id).into());
+        std::fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
     }
 
     pub fn publish(&self) {

@@ -1,0 +1,262 @@
+//! What enforcers, auditors and operators see: stream, lists, time, ledger, commands, policy that changes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use common::client::{Client, problem};
+use common::tpm::SoftNode;
+use common::{DOMAIN, Domain, attest, authorization, key, ledger, now, ring, view};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use touchstone_authorization::broker_time::BrokerTime;
+use touchstone_authorization::{Status, TrustView};
+use touchstone_cose::cbor::{self, Limits};
+use touchstone_cose::status_list::StatusListToken;
+use touchstone_keybroker::clock::Clock;
+use touchstone_keybroker::record::DecisionRecord;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_ledger::checkpoint::VerifiedCheckpoint;
+use touchstone_ledger::note::NoteKey;
+use touchstone_ledger::statement::{Kind, leaf_hash};
+use touchstone_ledger::tree::verify_inclusion;
+use touchstone_policies::Job;
+
+/// Frames as they arrive on the stream.
+struct Stream {
+    body: Incoming,
+    buffer: String,
+    _client: Client,
+}
+
+impl Stream {
+    async fn open(broker: &RunningBroker) -> Self {
+        let mut client = Client::connect(broker.address()).await;
+        let response = client.open(Method::GET, "/v1/trust-state/stream?subscriber=guard-1", vec![]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.into_body(), buffer: String::new(), _client: client }
+    }
+
+    /// The next frame; `None` when the broker closes the stream.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                let data = event.strip_prefix("event: frame\ndata: ").unwrap();
+                let frame = URL_SAFE_NO_PAD.decode(data).unwrap();
+                self.buffer = rest.to_owned();
+                return Some(frame);
+            }
+            let data = self.body.frame().await?.ok()?.into_data().unwrap();
+            self.buffer.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+}
+
+/// A command over the admin socket.
+async fn command(domain: &Domain, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
+    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock")).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(driver);
+    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+    let request = Request::builder().method(method).uri(path).header("host", "admin").body(body).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+}
+
+#[tokio::test]
+async fn the_stream_gives_the_whole_first_then_every_change() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut stream = Stream::open(&broker).await;
+    let keys = ring(&broker, Job::TrustState);
+    let accept = |held: Option<&TrustView>, frame: &[u8]| {
+        TrustView::accept(held, frame, &keys, DOMAIN, Clock::start().now_ms()).unwrap()
+    };
+    let mut held = accept(None, &stream.next().await.unwrap());
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &answer).contents().status;
+    node.extend(7);
+    assert!(!attest(&mut client, &mut node, true).await.unwrap().allowed);
+    let epoch = held.head().epoch;
+    while held.lists().get(place.list).unwrap().status(place.index) == Some(Status::Valid) {
+        held = accept(Some(&held), &stream.next().await.unwrap());
+    }
+    assert_eq!(held.head().epoch, epoch + 1, "the very next change");
+    // Heartbeats: the same contents, fresher.
+    let fresh_until = held.head().fresh_until_ms;
+    while held.head().fresh_until_ms <= fresh_until {
+        held = accept(Some(&held), &stream.next().await.unwrap());
+    }
+    assert_eq!(held.head().epoch, epoch + 1);
+    broker.shutdown().await.unwrap();
+    while let Some(frame) = stream.next().await {
+        held = accept(Some(&held), &frame);
+    }
+}
+
+#[tokio::test]
+async fn who_polls_sees_the_same() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &answer).contents().status;
+    let token = |bytes: &[u8]| {
+        let subject = format!("urn:touchstone:status:{DOMAIN}:1:{}", place.list);
+        StatusListToken::verify(bytes, &key(&broker, Job::TrustState), &subject, now(), 1).unwrap()
+    };
+    let path = format!("/v1/status/{}", place.list);
+    assert_eq!(token(&client.get(&path).await).list.get(place.index.into()), Ok(Status::Valid));
+    let revoke = r#"{"node": "node-1", "reason": "stolen"}"#;
+    let (status, body) = command(&domain, Method::POST, "/revoke", revoke).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    let revoked = token(&client.get(&path).await);
+    assert_eq!(revoked.list.get(place.index.into()), Ok(Status::Invalid));
+    assert!(revoked.expires - revoked.issued_at <= 60 && revoked.ttl <= 15);
+
+    let nonce = [7; 32];
+    let (status, body) = client.send(Method::POST, "/v1/time", nonce.to_vec()).await;
+    assert_eq!(status, StatusCode::OK);
+    let now_ms = Clock::start().now_ms();
+    let time_ms = BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &nonce, now_ms).unwrap().time_ms;
+    assert!(time_ms.abs_diff(now_ms) < 60_000);
+    assert!(BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &[8; 32], now_ms).is_err());
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_auditor_can_follow_every_entry_to_the_signed_root() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    for round in 0..4 {
+        assert!(attest(&mut client, &mut node, round > 0).await.unwrap().allowed);
+    }
+    let note = NoteKey::new(&format!("{DOMAIN}/ledger"), &key(&broker, Job::Checkpoint)).unwrap();
+    let checkpoint = VerifiedCheckpoint::open(&client.get("/v1/ledger/checkpoint").await, &note).unwrap();
+    assert_eq!(checkpoint.size(), 6);
+    let body = client.get("/v1/ledger/entries?start=0&count=1000").await;
+    let entries = cbor::decode(&body, Limits::MESSAGE).unwrap();
+    let entries = entries.as_array().unwrap();
+    assert_eq!(entries.len(), 6);
+    for (index, entry) in entries.iter().enumerate() {
+        let body = client.get(&format!("/v1/ledger/proof?index={index}&size=6")).await;
+        let proof = cbor::decode(&body, Limits::TOKEN).unwrap();
+        let path: Vec<[u8; 32]> =
+            proof.as_array().unwrap().iter().map(|hash| hash.as_bytes().unwrap().try_into().unwrap()).collect();
+        let leaf = leaf_hash(entry.as_bytes().unwrap());
+        verify_inclusion(&leaf, index as u64, 6, &path, checkpoint.root()).unwrap();
+    }
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn operators_command_over_a_private_socket() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mode = std::fs::metadata(domain.path("data/admin.sock")).unwrap().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, &mut node, false).await.unwrap();
+
+    let (_, body) = command(&domain, Method::GET, "/status", "").await;
+    let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&status["domain"], &status["ledger"]["size"]), (&DOMAIN.into(), &3.into()));
+    assert_eq!(status["attesting_nodes"], 1);
+    for path in ["/record/2", "/record/latest/node-1"] {
+        let (_, body) = command(&domain, Method::GET, path, "").await;
+        let record = DecisionRecord::decode(&body).unwrap();
+        assert_eq!((record.index, &record.statement), (2, &answer.statement));
+        record.replay(&broker.app().policy(), &key(&broker, Job::Statement)).unwrap();
+    }
+    for (method, path, body, status, code) in [
+        (Method::POST, "/revoke", r#"{"node": "nobody", "reason": "x"}"#, 404, "request-not-found"),
+        (Method::POST, "/revoke", r#"{"node": "node-1"}"#, 400, "request-message-malformed"),
+        (Method::POST, "/revoke", r#"{"node": "node-1", "reason": "x", "all": true}"#, 400, "request-message-malformed"),
+        (Method::GET, "/record/99", "", 404, "request-not-found"),
+        (Method::GET, "/record/x", "", 400, "request-parameter-malformed"),
+        (Method::GET, "/record/latest/nobody", "", 404, "request-not-found"),
+        (Method::GET, "/nothing", "", 404, "request-route-unknown"),
+    ] {
+        let (found, body) = command(&domain, method, path, body).await;
+        assert_eq!(found.as_u16(), status, "{path}");
+        assert_eq!(problem(found, &body).code, code, "{path}");
+    }
+    // None of it is on the network.
+    for (method, path) in [(Method::GET, "/status"), (Method::POST, "/revoke"), (Method::GET, "/record/2")] {
+        assert_eq!(client.send(method, path, vec![]).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+
+    let place = authorization(&broker, &answer).contents().status;
+    let revoke = r#"{"node": "node-1", "reason": "stolen"}"#;
+    command(&domain, Method::POST, "/revoke", revoke).await;
+    let shown = view(&broker, &client.get("/v1/trust-state").await);
+    assert_eq!(shown.lists().get(place.list).unwrap().status(place.index), Some(Status::Invalid));
+    let last = ledger(&broker).await.pop().unwrap();
+    assert_eq!((last.kind, last.reasons[0].found.as_str()), (Kind::Revocation, "stolen"));
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert_ne!(authorization(&broker, &again).contents().status, place);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_published_policy_is_taken_over_between_two_decisions_and_a_bad_one_is_not() {
+    let mut node = SoftNode::new("good");
+    let late = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let before = attest(&mut client, &mut node, false).await.unwrap();
+    let version = authorization(&broker, &before).contents().policy_version;
+    let (status, _) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "nothing new is no failure");
+
+    domain.add_node("node-2", &late);
+    domain.publish();
+    let (status, body) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    let shown = view(&broker, &client.get("/v1/trust-state").await);
+    assert_eq!(shown.head().policy_version, version + 1);
+    let after = attest(&mut client, &mut node, true).await.unwrap();
+    assert_eq!(authorization(&broker, &after).contents().policy_version, version + 1);
+    let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
+    let expected =
+        [Kind::Genesis, Kind::PolicyActivation, Kind::Enrolment, Kind::PolicyActivation, Kind::Attestation];
+    assert_eq!(kinds, expected);
+
+    // Rolled back: the files of before are put back.
+    let metadata = domain.path("policy/metadata");
+    let newest = std::fs::read(metadata.join("timestamp.json")).unwrap();
+    std::fs::write(metadata.join("timestamp.json"), &newest[..newest.len() / 2]).unwrap();
+    let (status, body) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(problem(status, &body).code, "policy-refused");
+    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed, "the policy in force goes on");
+    std::fs::write(metadata.join("timestamp.json"), newest).unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_that_was_accepted_once_is_never_rolled_back_over_a_restart() {
+    let domain = Domain::new(&[], &[]);
+    let timestamp = domain.path("policy/metadata/timestamp.json");
+    let old = std::fs::read(&timestamp).unwrap();
+    let node = SoftNode::new("good");
+    domain.add_node("node-1", &node);
+    domain.publish();
+    domain.start().await.shutdown().await.unwrap();
+    std::fs::write(&timestamp, old).unwrap();
+    let refused = touchstone_keybroker::service::Broker::start(domain.config()).await.err().unwrap();
+    assert!(refused.to_string().contains("timestamp"), "{refused}");
+}
