@@ -1,6 +1,6 @@
 //! The one way this project declares stable reason codes.
 //!
-//! Every refusal carries a code that scripts may match on and people may look up. [`reason_codes!`] declares an enum
+//! Every refusal carries a code that scripts may match on and people may look up. [`crate::reason_codes!`] declares an enum
 //! of them together with the words shown in `docs/reasons.md`, so that a code without an explanation cannot exist.
 
 /// One row of the reason catalogue: the stable code and what it means, in words.

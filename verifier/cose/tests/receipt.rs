@@ -168,6 +168,14 @@ fn hostile_receipts_with_a_good_signature() {
             of(&with(label::CWT_CLAIMS, Value::map([(1, Value::text(ORIGIN))]))),
             Code::ShapeMismatch,
         ),
+        (
+            "an unknown claim",
+            of(&with(
+                label::CWT_CLAIMS,
+                Value::map([(1, Value::text(ORIGIN)), (2, Value::Null), (6, Value::int(1000))]),
+            )),
+            Code::ShapeMismatch,
+        ),
         ("no tree size", of(&without(TREE_SIZE)), Code::ShapeMismatch),
         ("no tree kind", of(&without(label::VDS)), Code::ShapeMismatch),
         (

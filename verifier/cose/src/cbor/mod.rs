@@ -7,12 +7,14 @@
 
 mod decode;
 mod encode;
+mod error;
 mod limits;
 mod reader;
 mod value;
 
-pub use decode::{CborError, decode, decode_lenient_order, gate};
+pub use decode::{decode, decode_lenient_order, gate};
 pub use encode::encode;
+pub use error::CborError;
 pub use limits::Limits;
 pub use reader::{MapReader, ShapeError};
 pub use value::Value;

@@ -10,7 +10,7 @@ mod verify;
 
 pub use sign::{Protected, sign, sign_detached};
 pub(crate) use sign::{assemble, header_and_signature};
-pub use third_party::{ThirdParty, VerifiedThirdParty};
+pub use third_party::{MAX_CHAIN, ThirdParty, VerifiedThirdParty};
 pub use verify::{Unverified, Verified};
 
 use crate::cbor::{self, CborError, Limits, ShapeError, Value};

@@ -6,6 +6,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
 };
+use touchstone_cose::cbor::{self, Value};
 use touchstone_cose::key::{Algorithm, SignError, Signer, SigningKey, VerifyingKey};
 
 /// An ECDSA key made on the spot.
@@ -54,4 +55,19 @@ impl Signer for Ecdsa {
 /// An Ed25519 key.
 pub fn ed25519(seed: u8) -> SigningKey {
     SigningKey::from_seed([seed; 32])
+}
+
+/// A COSE_Sign1 put together from parts, whatever they are, signed by `key` over the usual structure.
+pub fn forge(key: &SigningKey, protected: &[u8], unprotected: Value, payload: Value) -> Vec<u8> {
+    let message = cbor::encode(&Value::array([
+        Value::text("Signature1"),
+        Value::bytes(protected),
+        Value::bytes([]),
+        Value::bytes(payload.as_bytes().unwrap_or_default()),
+    ]));
+    let signature = Value::bytes(key.sign(&message).expect("signs"));
+    cbor::encode(&Value::tag(
+        18,
+        Value::array([Value::bytes(protected), unprotected, payload, signature]),
+    ))
 }
