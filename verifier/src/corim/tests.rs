@@ -229,7 +229,11 @@ fn references_are_found_whole_or_the_nearest_is_named() {
         not_after: Some(NOW + 5),
         ..reference("c", 9)
     };
-    let all = set(&[b.clone(), a.clone(), ending.clone()]);
+    let other_firmware = TpmReference {
+        registers: [(0, vec![2; 32]), (8, vec![10; 32])].into(),
+        ..reference("d", 10)
+    };
+    let all = set(&[b.clone(), a.clone(), other_firmware.clone(), ending.clone()]);
     let (one, seven, eight, nine, other) = ([1; 32], [7; 32], [8; 32], [9; 32], [5; 32]);
     let find = |first: &[u8], second: &[u8], now| match all.find(HashAlg::Sha256, &[(0, first), (8, second)], now) {
         Found::Match(found) => format!("match {}", found.values.name),
@@ -241,6 +245,8 @@ fn references_are_found_whole_or_the_nearest_is_named() {
     assert_eq!(find(&one, &eight, NOW), "match b");
     assert_eq!(find(&one, &nine, NOW), "match c");
     assert_eq!(find(&one, &nine, NOW + 6), "out of force c");
+    // Each value is in some reference, but no reference has both.
+    assert_eq!(find(&[2; 32], &seven, NOW), "nearest a");
     assert_eq!(find(&other, &eight, NOW), "nearest b");
     assert_eq!(find(&other, &other, NOW), "nearest a");
     assert_eq!(all.find(HashAlg::Sha384, &[(0, &one)], NOW), Found::Nothing);
@@ -251,7 +257,7 @@ fn references_are_found_whole_or_the_nearest_is_named() {
     ));
     assert_eq!(
         all.digest(),
-        set(&[ending, a, b.clone()]).digest(),
+        set(&[ending, other_firmware, a, b.clone()]).digest(),
         "order does not matter"
     );
     assert_ne!(all.digest(), set(&[b]).digest());
