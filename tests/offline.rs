@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// A moment at which everything recorded was valid, before any repository here was made.
-const AT: &str = "2026-11-20T12:00:00Z";
+const AT: &str = "2026-11-21T05:00:00Z";
 
 fn boots() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("swtpm-tests/boots")

@@ -5,7 +5,7 @@
 
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::key::VerifyingKey;
-use touchstone_evidence::message::{Challenge, Hello, Identity, PROTOCOL};
+use touchstone_evidence::message::{Challenge, Hello, Identity};
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 use touchstone_verifier::appraisal::Activated;
@@ -63,11 +63,6 @@ pub fn challenge(
     hello: &Hello,
     now_ms: u64,
 ) -> Result<(SessionId, Pending, Challenge), Refusal> {
-    if hello.protocol != PROTOCOL {
-        let found: String = hello.protocol.chars().take(64).collect();
-        let detail = format!("expected {PROTOCOL}, found {}", found.escape_debug());
-        return Err(Refusal::new(RefusalCode::ProtocolUnknown, detail));
-    }
     if !hello.kinds.iter().any(|kind| kind == KIND_TPM) {
         return Err(Refusal::new(RefusalCode::KindUnsupported, "this broker appraises: tpm"));
     }
@@ -83,7 +78,7 @@ pub fn challenge(
         session_id,
         nonce,
         selection: appraisal.required_registers.to_wire(),
-        credential: claimed.sealed.map(|sealed| (contents(sealed.credential_blob), contents(sealed.encrypted_secret))),
+        credential: claimed.sealed.map(|sealed| (sealed.credential_blob, sealed.encrypted_secret)),
         log_bytes_known: 0,
         session_key_registers: appraisal.session_key_registers.to_wire(),
         broker_time_ms: now_ms,
@@ -179,12 +174,6 @@ fn key(bytes: &[u8], what: &str) -> Result<VerifyingKey, Refusal> {
         Ok(_) => Err(malformed("expected a P-256 key, found another kind".into())),
         Err(e) => Err(malformed(e.to_string())),
     }
-}
-
-/// The contents of a TPM2B, as the wire carries them.
-fn contents(mut tpm2b: Vec<u8>) -> Vec<u8> {
-    tpm2b.drain(..tpm2b.len().min(2));
-    tpm2b
 }
 
 fn unknown(detail: String) -> Refusal {

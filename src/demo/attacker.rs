@@ -14,6 +14,7 @@ use touchstone_cose::cbor;
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::message::{Hello, Identity, PROTOCOL, Submission};
+use touchstone_verifier::tpm::Public;
 
 use super::world::{DOMAIN, GUARD, World};
 use crate::output::{self, Failure};
@@ -31,20 +32,16 @@ pub struct Refusal {
 pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Result<Refusal, Failure> {
     let collection = output::read(record)?;
     let seen = Collection::decode(&collection)?;
-    let part = |label: Label| {
-        seen.get(label).map(<[u8]>::to_vec).ok_or_else(|| Failure::new(format!("the record has no {}", label.as_str())))
-    };
+    let ak = seen.get(Label::TpmAkPublic).ok_or_else(|| Failure::new("the record has no attestation key"))?;
+    let ak = Public::parse(ak)?;
     let trust = DomainTrust::load(&world.path("policy"), &world.path("root.json"), DOMAIN, clock::now()).await?;
     let mut client = trust.client(vec![Endpoint::parse(broker)?]);
     let challenge = client
         .hello(&Hello {
             protocol: PROTOCOL.into(),
-            identity: Identity::Full {
-                ek_certificate: Some(part(Label::TpmEkCertificate)?),
-                ek_public: part(Label::TpmEkPublic)?,
-                ak_public: part(Label::TpmAkPublic)?,
-            },
-            session_key: cbor::encode(&session_key(&part(Label::TpmSessionKey)?)?),
+            identity: Identity::Known { ak_name: ak.name().as_bytes().to_vec() },
+            // Any key will do for a thief: he holds the private half of none.
+            session_key: cbor::encode(&ak.to_cose_key()?.to_cose_key(true)),
             receive_key: None,
             kinds: vec!["tpm".into()],
         })
@@ -56,11 +53,6 @@ pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Resu
         Ok(_) => Err(Failure::new("the broker recorded a decision about a node that said nothing")),
         Err(other) => Err(other.into()),
     }
-}
-
-fn session_key(public: &[u8]) -> Result<cbor::Value, Failure> {
-    let public = touchstone_verifier::tpm::public::Public::parse(public)?;
-    Ok(public.to_cose_key()?.to_cose_key(true))
 }
 
 /// The stolen authorization of `stolen` with a proof for a fresh challenge, signed by a key made on the spot.

@@ -38,7 +38,7 @@ impl Narrator {
     /// Further lines under the last step, for people only.
     pub fn detail(&self, line: &str) {
         if !self.json {
-            println!("      {}", self.paint("2", line));
+            println!("           {}", self.paint("2", &shorten_digests(line)));
         }
     }
 
@@ -70,6 +70,25 @@ impl Narrator {
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Digests of 32 bytes and more, in hexadecimal, as their first and last digits: for the eye, which compares no more.
+fn shorten_digests(line: &str) -> String {
+    const LONG: usize = 64;
+    let mut short = String::with_capacity(line.len());
+    for word in line.split_inclusive(|c: char| !c.is_ascii_hexdigit()) {
+        let digits = word.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+        match (digits.get(..8), digits.get(digits.len().saturating_sub(4)..)) {
+            (Some(head), Some(tail)) if digits.len() >= LONG => {
+                short.push_str(head);
+                short.push('…');
+                short.push_str(tail);
+                short.push_str(word.get(digits.len()..).unwrap_or_default());
+            }
+            _ => short.push_str(word),
+        }
+    }
+    short
 }
 
 /// Puts `"step"` first; anything but an object becomes `"facts"`.
