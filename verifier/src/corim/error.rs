@@ -11,7 +11,7 @@ use crate::tpm::HashAlg;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CorimError {
-    /// Longer than [`MAX_CORIM`].
+    /// Longer than [`MAX_CORIM`](super::MAX_CORIM).
     #[error("the CoRIM has {found} bytes, more than the limit of {limit}")]
     TooLarge {
         /// The limit.
