@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tower::ServiceExt as _;
 use touchstone_ledger::statement::Reason;
+use tower::ServiceExt as _;
 
 use crate::app::App;
 use crate::decision::DenialCode;
@@ -132,9 +132,18 @@ struct Revoke {
 async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
     let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES)
         .await
-        .map_err(|_| Refusal::new(RefusalCode::BodyTooLarge, format!("the limit is {MAX_COMMAND_BYTES} bytes")))?;
-    let command: Revoke = serde_json::from_slice(&body)
-        .map_err(|e| Refusal::new(RefusalCode::MessageMalformed, format!("expected {{\"node\", \"reason\"}}: {e}")))?;
+        .map_err(|_| {
+            Refusal::new(
+                RefusalCode::BodyTooLarge,
+                format!("the limit is {MAX_COMMAND_BYTES} bytes"),
+            )
+        })?;
+    let command: Revoke = serde_json::from_slice(&body).map_err(|e| {
+        Refusal::new(
+            RefusalCode::MessageMalformed,
+            format!("expected {{\"node\", \"reason\"}}: {e}"),
+        )
+    })?;
     let reason = Reason {
         code: DenialCode::OperatorCommand.as_str().into(),
         claim: "rights".into(),
@@ -157,20 +166,26 @@ async fn reload(State(Admin { reload, .. }): State<Admin>) -> Result<Response, R
     }
 }
 
-async fn record(State(Admin { app, .. }): State<Admin>, Parameter(index): Parameter<String>) -> Result<Response, Refusal> {
-    let index = index.parse().map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "an entry has a number"))?;
+async fn record(
+    State(Admin { app, .. }): State<Admin>,
+    Parameter(index): Parameter<String>,
+) -> Result<Response, Refusal> {
+    let index = index
+        .parse()
+        .map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "an entry has a number"))?;
     let key = app.keys.statement.verifying_key();
     found(tokio::task::spawn_blocking(move || DecisionRecord::read(&*app.store, index, &key)).await)
 }
 
-async fn latest(State(Admin { app, .. }): State<Admin>, Parameter(node): Parameter<String>) -> Result<Response, Refusal> {
+async fn latest(
+    State(Admin { app, .. }): State<Admin>,
+    Parameter(node): Parameter<String>,
+) -> Result<Response, Refusal> {
     let key = app.keys.statement.verifying_key();
     found(tokio::task::spawn_blocking(move || DecisionRecord::latest(&*app.store, &node, &key)).await)
 }
 
-fn found(
-    read: Result<Result<DecisionRecord, RecordError>, tokio::task::JoinError>,
-) -> Result<Response, Refusal> {
+fn found(read: Result<Result<DecisionRecord, RecordError>, tokio::task::JoinError>) -> Result<Response, Refusal> {
     match read.map_err(crate::hello::internal)? {
         Ok(record) => Ok(([(header::CONTENT_TYPE, crate::body::CBOR)], record.encode()).into_response()),
         Err(error @ RecordError::NotFound(_)) => Err(Refusal::new(RefusalCode::NotFound, error.to_string())),
@@ -179,5 +194,10 @@ fn found(
 }
 
 fn json_response(value: &serde_json::Value) -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+    (
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "application/json")],
+        value.to_string(),
+    )
+        .into_response()
 }

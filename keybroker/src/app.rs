@@ -66,7 +66,10 @@ impl App {
     pub fn live_policy(&self, now_ms: u64) -> Result<Arc<PolicySet>, Refusal> {
         let policy = self.policy();
         if seconds(now_ms) >= policy.expires {
-            let detail = format!("policy version {} expired at {} (Unix seconds)", policy.version, policy.expires);
+            let detail = format!(
+                "policy version {} expired at {} (Unix seconds)",
+                policy.version, policy.expires
+            );
             return Err(Refusal::new(RefusalCode::PolicyExpired, detail));
         }
         Ok(policy)

@@ -19,7 +19,7 @@ use crate::clock::seconds;
 use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID, decide};
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{Pending, internal, unreadable};
-use crate::inputs::DecisionInputs;
+use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::node::{Granted, NodeRecord};
 use crate::nodes::Stored;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
@@ -61,7 +61,12 @@ pub async fn evidence(
         return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
     }
     tracing::info!(target: "touchstone::event", event = "evidence_received", node = %pending.node, at_ms = received_at_ms);
-    let submitted = Submitted { pending, submission, exporter, evidence };
+    let submitted = Submitted {
+        pending,
+        submission,
+        exporter,
+        evidence,
+    };
     let answering = tokio::spawn(answer(app, submitted, received_at_ms));
     let answer = answering.await.map_err(internal)??;
     connection.proven.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -90,9 +95,17 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
     for _ in 0..MAX_TRIES {
         let prepared = {
             let (app, submitted) = (Arc::clone(&app), Arc::clone(&submitted));
-            tokio::task::spawn_blocking(move || prepare(&app, &submitted)).await.map_err(internal)??
+            tokio::task::spawn_blocking(move || prepare(&app, &submitted))
+                .await
+                .map_err(internal)??
         };
-        let Prepared { decided, policy, status, entry, replaces } = prepared;
+        let Prepared {
+            decided,
+            policy,
+            status,
+            entry,
+            replaces,
+        } = prepared;
         if let Some(reason) = replaces {
             // The machine behind the name is another one: what the old one holds goes first.
             withdraw(&app, &decided.node, reason).await?;
@@ -109,7 +122,9 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             Err(EntryError::Busy { .. }) => {
                 return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
             }
-            Err(EntryError::Unstorable { detail }) => return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail)),
+            Err(EntryError::Unstorable { detail }) => {
+                return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
+            }
             Err(error) => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
         };
         let now_ms = app.clock.now_ms();
@@ -129,7 +144,12 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             };
         }
         let authorization = match &decided.grant {
-            Some(grant) => Some(grant.authorization.encode_signed(&app.keys.authorization).map_err(internal)?),
+            Some(grant) => Some(
+                grant
+                    .authorization
+                    .encode_signed(&app.keys.authorization)
+                    .map_err(internal)?,
+            ),
             None => None,
         };
         return Ok(Answer {
@@ -144,13 +164,21 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             received_at_ms,
         });
     }
-    Err(Refusal::new(RefusalCode::PolicyChanged, "state or policy changed again and again meanwhile"))
+    Err(Refusal::new(
+        RefusalCode::PolicyChanged,
+        "state or policy changed again and again meanwhile",
+    ))
 }
 
 fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
     let now_ms = app.clock.now_ms();
     let policy = app.live_policy(now_ms)?;
-    let Submitted { pending, submission, exporter, evidence } = submitted;
+    let Submitted {
+        pending,
+        submission,
+        exporter,
+        evidence,
+    } = submitted;
     let stored = Stored::read(&*app.store, &pending.node, &pending.ek, &pending.ak_name).map_err(unreadable)?;
     if stored.ek.is_of_another(&pending.node) || stored.ak.is_of_another(&pending.node) {
         let detail = format!("the keys presented for {} were tied to another name", pending.node);
@@ -184,7 +212,7 @@ fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
         epoch: app.trust.epoch(),
         signer: app.keys.authorization.kid(),
     };
-    let decided = match decide(&inputs, &policy).map_err(internal)? {
+    let mut decided = match decide(&inputs, &policy).map_err(internal)? {
         Decision::Decided(decided) if decided.node == pending.node => *decided,
         Decision::Decided(_) => return Err(refused(&[])),
         Decision::Refused(reasons) => return Err(refused(&reasons)),
@@ -197,8 +225,14 @@ fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
             expected: record.enrolled.ek.to_string(),
             found: pending.ek.to_string(),
         });
-    let entry = entry(app, &policy, &stored, record, &inputs, &decided)?;
-    Ok(Prepared { decided, policy, status, entry, replaces })
+    let entry = entry(app, &policy, &stored, record, &inputs, &mut decided)?;
+    Ok(Prepared {
+        decided,
+        policy,
+        status,
+        entry,
+        replaces,
+    })
 }
 
 /// The credential that was opened in this session; one wrong answer ends it, and says nothing about the right one.
@@ -206,8 +240,15 @@ fn activated(
     policy: &PolicySet,
     submitted: &Submitted,
 ) -> Result<Option<touchstone_verifier::appraisal::Activated>, Refusal> {
-    let Submitted { pending, submission, exporter, evidence } = submitted;
-    let Some(sent) = &pending.credential else { return Ok(None) };
+    let Submitted {
+        pending,
+        submission,
+        exporter,
+        evidence,
+    } = submitted;
+    let Some(sent) = &pending.credential else {
+        return Ok(None);
+    };
     let binder = BinderInput {
         role: Role::Node,
         domain: &policy.domain,
@@ -221,8 +262,12 @@ fn activated(
     let answer = submission.activation.unwrap_or([0; 32]);
     check_activation(sent.secret.as_slice(), &binder.encode(), &answer).map_err(|error| {
         let (expected, found) = error.details();
-        let line =
-            ReasonLine { code: error.code().as_str().into(), claim: "activation".into(), expected, found };
+        let line = ReasonLine {
+            code: error.code().as_str().into(),
+            claim: "activation".into(),
+            expected,
+            found,
+        };
         Refusal::new(RefusalCode::EvidenceRefused, "the credential was not opened").with_reasons(vec![line])
     })?;
     Ok(Some(sent.pair.clone()))
@@ -231,8 +276,12 @@ fn activated(
 /// Whether a node goes on with the status entry it has. After a withdrawal it gets a new one: the old one stays marked.
 fn keeps_entry(app: &App, record: &NodeRecord) -> bool {
     let lists = app.trust.lists();
-    let status = lists.get(record.status.list).and_then(|list| list.status(record.status.index));
-    record.status.generation == app.trust.generation() && !record.withdrawn && matches!(status, Some(Status::Valid | Status::Suspended))
+    let status = lists
+        .get(record.status.list)
+        .and_then(|list| list.status(record.status.index));
+    record.status.generation == app.trust.generation()
+        && !record.withdrawn
+        && matches!(status, Some(Status::Valid | Status::Suspended))
 }
 
 fn entry(
@@ -241,11 +290,15 @@ fn entry(
     stored: &Stored,
     record: Option<&NodeRecord>,
     inputs: &DecisionInputs,
-    decided: &Decided,
+    decided: &mut Decided,
 ) -> Result<Entry, Refusal> {
     let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
-    let (inputs_record, parts) = inputs.encode();
-    let inputs_digest = inputs.digest();
+    let RecordedInputs {
+        record: inputs_record,
+        digest: inputs_digest,
+        parts,
+        ..
+    } = std::mem::take(&mut decided.recorded);
     let nonce = rows::NONCE.key(&inputs.nonce).map_err(internal)?;
     let mut guards = vec![Guard::Absent(nonce.clone())];
     let mut writes = vec![
@@ -283,24 +336,61 @@ fn entry(
             );
             // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
             guards.clear();
-            (None, Effect::Withdraw { node: decided.node.clone(), withdrawal })
+            (
+                None,
+                Effect::Withdraw {
+                    node: decided.node.clone(),
+                    withdrawal,
+                },
+            )
         }
         (None, _) => (Some(policy.digest), Effect::None),
     };
     let subject = Some(decided.node.clone());
-    Ok(Entry { statement, subject, policy: policy_digest, guards, writes, parts, effect })
+    Ok(Entry {
+        statement,
+        subject,
+        policy: policy_digest,
+        guards,
+        writes,
+        parts,
+        effect,
+    })
 }
 
 fn refused(reasons: &[EarReason]) -> Refusal {
     let lines = reasons.iter().take(64).map(|reason| {
-        let EarReason { code, claim, expected, found } = reason.clone();
-        ReasonLine { code, claim, expected, found }
+        let EarReason {
+            code,
+            claim,
+            expected,
+            found,
+        } = reason.clone();
+        ReasonLine {
+            code,
+            claim,
+            expected,
+            found,
+        }
     });
-    Refusal::new(RefusalCode::EvidenceRefused, "the evidence is not authentic for this session")
-        .with_reasons(lines.collect())
+    Refusal::new(
+        RefusalCode::EvidenceRefused,
+        "the evidence is not authentic for this session",
+    )
+    .with_reasons(lines.collect())
 }
 
 fn wire(reason: EarReason) -> WireReason {
-    let EarReason { code, claim, expected, found } = reason;
-    WireReason { code, claim, expected, found }
+    let EarReason {
+        code,
+        claim,
+        expected,
+        found,
+    } = reason;
+    WireReason {
+        code,
+        claim,
+        expected,
+        found,
+    }
 }

@@ -30,8 +30,16 @@ pub struct BodyLimits {
 pub async fn read_cbor(request: Request, limits: BodyLimits) -> Result<Bytes, Refusal> {
     content_type(request.headers())?;
     announced(request.headers(), limits.bytes)?;
-    timeout(Duration::from_millis(limits.ms), collect(request.into_body(), limits.bytes)).await.unwrap_or_else(|_| {
-        Err(Refusal::new(RefusalCode::BodyTooSlow, format!("the body took longer than {} ms", limits.ms)))
+    timeout(
+        Duration::from_millis(limits.ms),
+        collect(request.into_body(), limits.bytes),
+    )
+    .await
+    .unwrap_or_else(|_| {
+        Err(Refusal::new(
+            RefusalCode::BodyTooSlow,
+            format!("the body took longer than {} ms", limits.ms),
+        ))
     })
 }
 
@@ -39,12 +47,17 @@ fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut all = headers.get_all(header::CONTENT_TYPE).iter();
     match (all.next().map(|value| value.to_str()), all.next()) {
         (Some(Ok(found)), None) if found.eq_ignore_ascii_case(CBOR) => Ok(()),
-        _ => Err(Refusal::new(RefusalCode::ContentType, format!("expected one Content-Type, {CBOR}"))),
+        _ => Err(Refusal::new(
+            RefusalCode::ContentType,
+            format!("expected one Content-Type, {CBOR}"),
+        )),
     }
 }
 
 fn announced(headers: &HeaderMap, limit: usize) -> Result<(), Refusal> {
-    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(()) };
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+        return Ok(());
+    };
     let found = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
     match found {
         Some(found) if found <= limit => Ok(()),
@@ -77,7 +90,10 @@ mod tests {
     const LIMITS: BodyLimits = BodyLimits { bytes: 8, ms: 10_000 };
 
     fn request(content_type: &str, body: impl Into<Body>) -> Request {
-        Request::post("/").header(header::CONTENT_TYPE, content_type).body(body.into()).unwrap()
+        Request::post("/")
+            .header(header::CONTENT_TYPE, content_type)
+            .body(body.into())
+            .unwrap()
     }
 
     async fn code(request: Request, limits: BodyLimits) -> Option<RefusalCode> {
@@ -102,12 +118,28 @@ mod tests {
         for (name, request, expected) in [
             ("too large", request(CBOR, "123456789"), RefusalCode::BodyTooLarge),
             ("announced too large", lying, RefusalCode::BodyTooLarge),
-            ("too large in chunks", request(CBOR, Body::from_stream(chunks)), RefusalCode::BodyTooLarge),
-            ("broken off", request(CBOR, Body::from_stream(broken)), RefusalCode::BodyUnreadable),
+            (
+                "too large in chunks",
+                request(CBOR, Body::from_stream(chunks)),
+                RefusalCode::BodyTooLarge,
+            ),
+            (
+                "broken off",
+                request(CBOR, Body::from_stream(broken)),
+                RefusalCode::BodyUnreadable,
+            ),
             ("no type", untyped, RefusalCode::ContentType),
             ("two types", twice, RefusalCode::ContentType),
-            ("another type", request("application/json", "1"), RefusalCode::ContentType),
-            ("a parameter", request("application/cbor; a=b", "1"), RefusalCode::ContentType),
+            (
+                "another type",
+                request("application/json", "1"),
+                RefusalCode::ContentType,
+            ),
+            (
+                "a parameter",
+                request("application/cbor; a=b", "1"),
+                RefusalCode::ContentType,
+            ),
         ] {
             assert_eq!(code(request, LIMITS).await, Some(expected), "{name}");
         }
@@ -115,7 +147,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_refused() {
-        let never = request(CBOR, Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()));
+        let never = request(
+            CBOR,
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()),
+        );
         assert_eq!(code(never, LIMITS).await, Some(RefusalCode::BodyTooSlow));
     }
 }

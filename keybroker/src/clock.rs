@@ -18,13 +18,17 @@ impl Clock {
     /// Reads both clocks.
     #[must_use]
     pub fn start() -> Self {
-        Self { wall_ms: wall_ms(), boot_ms: since_boot_ms() }
+        Self {
+            wall_ms: wall_ms(),
+            boot_ms: since_boot_ms(),
+        }
     }
 
     /// The broker's time, in Unix milliseconds.
     #[must_use]
     pub fn now_ms(self) -> u64 {
-        self.wall_ms.saturating_add(since_boot_ms().saturating_sub(self.boot_ms))
+        self.wall_ms
+            .saturating_add(since_boot_ms().saturating_sub(self.boot_ms))
     }
 
     /// By how many milliseconds the wall clock has moved away from the broker's time since the process began.
@@ -44,7 +48,8 @@ pub fn seconds(now_ms: u64) -> i64 {
 fn wall_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "the broker's one reading of the wall clock")]
     let now = SystemTime::now();
-    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    now.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Milliseconds since the machine was started, counting the time it slept.

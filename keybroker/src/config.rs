@@ -136,10 +136,17 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let io = |e: std::io::Error| ConfigError::Io { path: path.into(), detail: e.to_string() };
+        let io = |e: std::io::Error| ConfigError::Io {
+            path: path.into(),
+            detail: e.to_string(),
+        };
         let found = std::fs::metadata(path).map_err(io)?.len();
         if found > MAX_CONFIG_BYTES {
-            return Err(ConfigError::TooLong { path: path.into(), limit: MAX_CONFIG_BYTES, found });
+            return Err(ConfigError::TooLong {
+                path: path.into(),
+                limit: MAX_CONFIG_BYTES,
+                found,
+            });
         }
         let mut config = Self::parse(&std::fs::read_to_string(path).map_err(io)?)?;
         if let Some(folder) = path.parent() {
@@ -157,8 +164,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Syntax`] or [`ConfigError::Value`]
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|e| ConfigError::Syntax { detail: e.to_string().trim_end().to_owned() })?;
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            detail: e.to_string().trim_end().to_owned(),
+        })?;
         config.check()?;
         Ok(config)
     }
@@ -168,12 +176,20 @@ impl Config {
             let mut bytes = [0; 32];
             if hex::decode_to_slice(digest, &mut bytes).is_err() {
                 let expected = "64 hex digits";
-                return Err(ConfigError::Value { key: "policy_root.sha256", expected, found: digest.clone() });
+                return Err(ConfigError::Value {
+                    key: "policy_root.sha256",
+                    expected,
+                    found: digest.clone(),
+                });
             }
         }
         if self.domain.is_empty() || self.domain.len() > 64 || self.domain.chars().any(char::is_control) {
             let expected = "a name of 1 to 64 characters";
-            return Err(ConfigError::Value { key: "domain", expected, found: self.domain.escape_debug().to_string() });
+            return Err(ConfigError::Value {
+                key: "domain",
+                expected,
+                found: self.domain.escape_debug().to_string(),
+            });
         }
         let l = &self.limits;
         let numbers: [(&'static str, u64, u64); 13] = [
@@ -184,7 +200,11 @@ impl Config {
             ("limits.body_ms", l.body_ms, 60_000),
             ("limits.hello_bytes", l.hello_bytes as u64, 1024 * 1024),
             // A record of evidence is one value of the store.
-            ("limits.evidence_bytes", l.evidence_bytes as u64, touchstone_store::MAX_VALUE_LEN as u64),
+            (
+                "limits.evidence_bytes",
+                l.evidence_bytes as u64,
+                touchstone_store::MAX_VALUE_LEN as u64,
+            ),
             ("limits.sessions", l.sessions as u64, 1_000_000),
             ("limits.sessions_per_connection", l.sessions_per_connection as u64, 64),
             ("limits.session_ms", l.session_ms, 60_000),
@@ -195,7 +215,11 @@ impl Config {
         for (key, found, most) in numbers {
             if found == 0 || found > most {
                 let expected = "at least 1 and at most the documented maximum";
-                return Err(ConfigError::Value { key, expected, found: found.to_string() });
+                return Err(ConfigError::Value {
+                    key,
+                    expected,
+                    found: found.to_string(),
+                });
             }
         }
         Ok(())
@@ -240,12 +264,24 @@ mod tests {
         for (name, bad) in [
             ("unknown key", GOOD.replace("domain", "insecure = true\ndomain")),
             ("unknown limit", format!("{GOOD}\n[limits]\nsesions = 1")),
-            ("no policy root", GOOD.replace("policy_root = { file = \"root.json\" }", "")),
-            ("two policy roots", GOOD.replace("{ file = \"root.json\" }", "{ file = \"a\", sha256 = \"b\" }")),
-            ("short digest", GOOD.replace("{ file = \"root.json\" }", "{ sha256 = \"ab\" }")),
+            (
+                "no policy root",
+                GOOD.replace("policy_root = { file = \"root.json\" }", ""),
+            ),
+            (
+                "two policy roots",
+                GOOD.replace("{ file = \"root.json\" }", "{ file = \"a\", sha256 = \"b\" }"),
+            ),
+            (
+                "short digest",
+                GOOD.replace("{ file = \"root.json\" }", "{ sha256 = \"ab\" }"),
+            ),
             ("empty domain", GOOD.replace("demo", "")),
             ("no limit at all", format!("{GOOD}\n[limits]\nsessions = 0")),
-            ("limit over the maximum", format!("{GOOD}\n[limits]\nsession_ms = 60001")),
+            (
+                "limit over the maximum",
+                format!("{GOOD}\n[limits]\nsession_ms = 60001"),
+            ),
         ] {
             assert!(Config::parse(&bad).is_err(), "{name}");
         }

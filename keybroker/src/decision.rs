@@ -12,14 +12,14 @@ use touchstone_cose::cbor::{self, Value};
 use touchstone_evidence::binder::Role;
 use touchstone_evidence::label::Label;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement, StatementError};
-use touchstone_policies::{DecisionReason, Request};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
+use touchstone_policies::{DecisionReason, Request};
 use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, Inputs, appraise};
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
 
-use crate::inputs::DecisionInputs;
+use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::node;
 use crate::statements::Circumstances;
 
@@ -35,6 +35,7 @@ touchstone_cose::reason_codes! {
         SigningKeyUnlisted = "signing-key-unlisted": "The key that would sign the authorization is not in the signed keyset now. Add it, or remove this broker.",
         ValidityOver = "validity-over": "Something the decision rests on has just expired. Renew what the reason names.",
         NothingGranted = "nothing-granted": "The policies permit none of the scopes that the settings offer. Look at the reasons beside this one.",
+        PolicyNoLonger = "policy-no-longer-permits": "What the node showed last is not acceptable under the policy that has come into force. It gets new rights by showing something that is.",
         DeadlinePassed = "attestation-overdue": "The node has not attested within the deadline of the policy, so its rights were withdrawn. It gets new ones by attesting.",
         IdentityReplaced = "identity-replaced": "Another machine, listed in the inventory under the same name, has enrolled. The rights of the one before it were withdrawn.",
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
@@ -67,6 +68,8 @@ pub struct Decided {
     pub reasons: Vec<EarReason>,
     /// What is granted; nothing where it is denied.
     pub grant: Option<Grant>,
+    /// The inputs, as they are to be recorded.
+    pub recorded: RecordedInputs,
 }
 
 /// What an allowed node is granted.
@@ -121,23 +124,46 @@ impl DecisionError {
 /// [`DecisionError`]
 pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, DecisionError> {
     if inputs.semantics != SEMANTICS_ID {
-        return Err(DecisionError::Semantics { expected: SEMANTICS_ID, found: inputs.semantics.clone() });
+        return Err(DecisionError::Semantics {
+            expected: SEMANTICS_ID,
+            found: inputs.semantics.clone(),
+        });
     }
     if inputs.policy_digest != policy.digest {
-        return Err(DecisionError::Policy { expected: inputs.policy_digest, found: policy.digest });
+        return Err(DecisionError::Policy {
+            expected: inputs.policy_digest,
+            found: policy.digest,
+        });
     }
     let appraisal = appraise_with(inputs, policy);
-    let mut ear = Ear::of(&appraisal, &policy.settings.appraisal.policy_id, &inputs.nonce, inputs.now);
+    let mut ear = Ear::of(
+        &appraisal,
+        &policy.settings.appraisal.policy_id,
+        &inputs.nonce,
+        inputs.now,
+    );
     let named = appraisal.node.as_deref().map(|name| policy.inventory.by_name(name));
     let (true, Some(Lookup::Node(node))) = (appraisal.authentic, named) else {
-        return Ok(Decision::Refused(appraisal.reasons.iter().map(EarReason::from).collect()));
+        return Ok(Decision::Refused(
+            appraisal.reasons.iter().map(EarReason::from).collect(),
+        ));
     };
     let judged = judge(inputs, policy, &appraisal, node);
-    ear.expires = Some(ear.expires.map_or(judged.expires, |expires| expires.min(judged.expires)));
-    let statement = statement(inputs, policy, &appraisal, node, &judged, &ear);
+    ear.expires = Some(
+        ear.expires
+            .map_or(judged.expires, |expires| expires.min(judged.expires)),
+    );
+    let recorded = inputs.record();
+    let statement = Statement {
+        inputs: digests(inputs, &recorded, policy),
+        ..statement(inputs, policy, &appraisal, node, &judged, &ear)
+    };
     let digest = statement.digest()?;
     let grant = match (appraisal.enrol, judged.reasons.is_empty()) {
-        (Some(enrolled), true) => Some(Grant { authorization: authorization(inputs, policy, node, &judged, digest), enrolled }),
+        (Some(enrolled), true) => Some(Grant {
+            authorization: authorization(inputs, policy, node, &judged, digest),
+            enrolled,
+        }),
         _ => None,
     };
     Ok(Decision::Decided(Box::new(Decided {
@@ -148,6 +174,7 @@ pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, D
         ear,
         reasons: judged.reasons,
         grant,
+        recorded,
     })))
 }
 
@@ -200,26 +227,47 @@ fn judge(inputs: &DecisionInputs, policy: &PolicySet, appraisal: &Appraisal, nod
     let signer = policy.keyset.find(Job::Authorization, &inputs.signer, inputs.now);
     if signer.is_none() {
         let found = hex::encode(inputs.signer);
-        reasons.push(reason(DenialCode::SigningKeyUnlisted, "signing key", "a key of the keyset", &found));
+        reasons.push(reason(
+            DenialCode::SigningKeyUnlisted,
+            "signing key",
+            "a key of the keyset",
+            &found,
+        ));
     }
     // `expires` of an appraisal and `not_after` of a key are their last second; ours is the first one after.
     let ends = [
         ("authorization life", inputs.now.saturating_add(life)),
         ("policy", policy.expires),
         ("evidence and endorsements", appraisal.expires.saturating_add(1)),
-        ("signing key", signer.map_or(i64::MAX, |key| key.not_after.saturating_add(1))),
+        (
+            "signing key",
+            signer.map_or(i64::MAX, |key| key.not_after.saturating_add(1)),
+        ),
     ];
-    let (what, expires) = ends.into_iter().min_by_key(|(_, end)| *end).unwrap_or(("nothing", inputs.now));
+    let (what, expires) = ends
+        .into_iter()
+        .min_by_key(|(_, end)| *end)
+        .unwrap_or(("nothing", inputs.now));
     if expires <= inputs.now {
         let expected = format!("an end after {}", inputs.now);
         reasons.push(reason(DenialCode::ValidityOver, what, &expected, &expires.to_string()));
     }
     // An affirming appraisal without anything to store cannot be renewed: it is not one that is understood here.
     if reasons.is_empty() && appraisal.enrol.is_none() {
-        reasons.push(reason(DenialCode::NothingGranted, "enrolment", "an identity to store", "none"));
+        reasons.push(reason(
+            DenialCode::NothingGranted,
+            "enrolment",
+            "an identity to store",
+            "none",
+        ));
     }
     reasons.dedup();
-    Judged { scopes, expires, reasons, withheld }
+    Judged {
+        scopes,
+        expires,
+        reasons,
+        withheld,
+    }
 }
 
 /// The scopes of the settings that both policies permit, and why not the others.
@@ -267,7 +315,12 @@ fn withheld_reason(scope: &str, denied: &DecisionReason) -> EarReason {
 }
 
 fn reason(code: DenialCode, claim: &str, expected: &str, found: &str) -> EarReason {
-    EarReason { code: code.as_str().into(), claim: claim.into(), expected: expected.into(), found: found.into() }
+    EarReason {
+        code: code.as_str().into(),
+        claim: claim.into(),
+        expected: expected.into(),
+        found: found.into(),
+    }
 }
 
 /// The statement. Body: 0 verdict, 1 what ties the attestation key, 2 reference or null, 3 region, 4 scopes, 5 cti, 6
@@ -285,8 +338,9 @@ fn statement(
     let or_null = |value: Value| if allowed { value } else { Value::Null };
     let scopes: Vec<String> = judged.scopes.iter().map(ToString::to_string).collect();
     let withheld = Reason::bounded(judged.withheld.iter().map(ledger_reason).collect());
-    let withheld =
-        withheld.into_iter().map(|r| Value::array([r.code, r.claim, r.expected, r.found].map(Value::text)));
+    let withheld = withheld
+        .into_iter()
+        .map(|r| Value::array([r.code, r.claim, r.expected, r.found].map(Value::text)));
     let body = Value::map([
         (0, Value::text(appraisal.status.as_str())),
         (1, Value::text(appraisal.ak_binding.as_str())),
@@ -297,10 +351,30 @@ fn statement(
         (6, or_null(node::status_value(&inputs.status))),
         (7, or_null(Value::int(judged.expires))),
         (8, Value::bytes(sha256(&ear.encode()))),
-        (9, Value::array(appraisal.leniencies.iter().take(16).map(|text| Value::text(text.as_str())))),
-        (10, Value::array(if allowed { withheld.take(16).collect() } else { Vec::new() })),
+        (
+            9,
+            Value::array(
+                appraisal
+                    .leniencies
+                    .iter()
+                    .take(16)
+                    .map(|text| Value::text(text.as_str())),
+            ),
+        ),
+        (
+            10,
+            Value::array(if allowed {
+                withheld.take(16).collect()
+            } else {
+                Vec::new()
+            }),
+        ),
     ]);
-    let kind = if inputs.enrolled.is_some() { Kind::Attestation } else { Kind::Enrolment };
+    let kind = if inputs.enrolled.is_some() {
+        Kind::Attestation
+    } else {
+        Kind::Enrolment
+    };
     let circumstances = Circumstances {
         domain: inputs.domain.clone(),
         policy_version: policy.version,
@@ -311,7 +385,6 @@ fn statement(
     Statement {
         subject: Some(node.name.clone()),
         reasons: Reason::bounded(judged.reasons.iter().map(ledger_reason).collect()),
-        inputs: digests(inputs, policy),
         revisions: inputs.revisions.iter().cloned().collect(),
         nonce: Some(inputs.nonce.to_vec()),
         ..circumstances.statement(kind, if allowed { Outcome::Allow } else { Outcome::Deny }, body)
@@ -319,23 +392,36 @@ fn statement(
 }
 
 fn ledger_reason(reason: &EarReason) -> Reason {
-    let EarReason { code, claim, expected, found } = reason.clone();
-    Reason { code, claim, expected, found }
+    let EarReason {
+        code,
+        claim,
+        expected,
+        found,
+    } = reason.clone();
+    Reason {
+        code,
+        claim,
+        expected,
+        found,
+    }
 }
 
 /// SHA-256 of everything the decision rests on, by label.
-fn digests(inputs: &DecisionInputs, policy: &PolicySet) -> BTreeMap<String, [u8; 32]> {
-    let mut digests: BTreeMap<String, [u8; 32]> = inputs
+fn digests(inputs: &DecisionInputs, recorded: &RecordedInputs, policy: &PolicySet) -> BTreeMap<String, [u8; 32]> {
+    let mut digests: BTreeMap<String, [u8; 32]> = recorded
         .evidence
-        .records()
-        .map(|(label, bytes)| (label.as_str().to_owned(), sha256(bytes)))
+        .iter()
+        .map(|(label, digest)| (label.as_str().to_owned(), *digest))
         .collect();
     digests.insert("evidence".into(), sha256(&inputs.evidence.encode()));
-    digests.insert("inputs".into(), inputs.digest());
+    digests.insert("inputs".into(), recorded.digest);
     digests.insert("references".into(), policy.references.digest());
     digests.insert("session".into(), session_digest(inputs));
     if let Some(enrolled) = &inputs.enrolled {
-        digests.insert("enrolled".into(), sha256(&cbor::encode(&node::enrolled_value(enrolled))));
+        digests.insert(
+            "enrolled".into(),
+            sha256(&cbor::encode(&node::enrolled_value(enrolled))),
+        );
         if inputs.evidence.get(Label::TpmEkCertificate).is_none()
             && let Some(certificate) = &enrolled.ek_certificate
         {

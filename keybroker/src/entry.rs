@@ -12,7 +12,7 @@ use crate::trust::{Facts, Withdrawal};
 pub struct Entry {
     /// The statement.
     pub statement: Signed,
-    /// The node it is about: its latest statement is found by name.
+    /// The node, where it is a decision about evidence: the latest one is found by name.
     pub subject: Option<String>,
     /// Digest of the policy it was decided under; after an activation of another one it is refused.
     pub policy: Option<[u8; 32]>,
@@ -57,7 +57,9 @@ pub struct Activation {
 
 impl std::fmt::Debug for Activation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Activation").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Activation")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 

@@ -67,18 +67,29 @@ pub fn challenge(
         return Err(Refusal::new(RefusalCode::KindUnsupported, "this broker appraises: tpm"));
     }
     let session_key = key(&hello.session_key, "session key")?;
-    let receive_key = hello.receive_key.as_deref().map(|bytes| key(bytes, "receive key")).transpose()?;
+    let receive_key = hello
+        .receive_key
+        .as_deref()
+        .map(|bytes| key(bytes, "receive key"))
+        .transpose()?;
     let claimed = match &hello.identity {
-        Identity::Full { ek_public, ak_public, .. } => full(store, policy, ek_public, ak_public)?,
+        Identity::Full {
+            ek_public, ak_public, ..
+        } => full(store, policy, ek_public, ak_public)?,
         Identity::Known { ak_name } => known(store, policy, ak_name)?,
     };
     let appraisal = &policy.settings.appraisal;
-    let (session_id, nonce) = (random::<SESSION_ID_LEN>().map_err(internal)?, random().map_err(internal)?);
+    let (session_id, nonce) = (
+        random::<SESSION_ID_LEN>().map_err(internal)?,
+        random().map_err(internal)?,
+    );
     let challenge = Challenge {
         session_id,
         nonce,
         selection: appraisal.required_registers.to_wire(),
-        credential: claimed.sealed.map(|sealed| (sealed.credential_blob, sealed.encrypted_secret)),
+        credential: claimed
+            .sealed
+            .map(|sealed| (sealed.credential_blob, sealed.encrypted_secret)),
         log_bytes_known: 0,
         session_key_registers: appraisal.session_key_registers.to_wire(),
         broker_time_ms: now_ms,
@@ -109,13 +120,16 @@ struct Claimed {
 
 fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8]) -> Result<Claimed, Refusal> {
     let malformed = |what: &str, (expected, found): (String, String)| {
-        Refusal::new(RefusalCode::IdentityMalformed, format!("{what}: expected {expected}, found {found}"))
+        Refusal::new(
+            RefusalCode::IdentityMalformed,
+            format!("{what}: expected {expected}, found {found}"),
+        )
     };
-    let ek_public =
-        Public::from_tpm2b_or_tpmt(ek_public).map_err(|e| malformed("endorsement key", e.details()))?;
-    let ek = ek_public.check_ek().map_err(|e| malformed("endorsement key", e.details()))?;
-    let ak_public =
-        Public::from_tpm2b_or_tpmt(ak_public).map_err(|e| malformed("attestation key", e.details()))?;
+    let ek_public = Public::from_tpm2b_or_tpmt(ek_public).map_err(|e| malformed("endorsement key", e.details()))?;
+    let ek = ek_public
+        .check_ek()
+        .map_err(|e| malformed("endorsement key", e.details()))?;
+    let ak_public = Public::from_tpm2b_or_tpmt(ak_public).map_err(|e| malformed("attestation key", e.details()))?;
     let ak = ak_public.check_ak().map_err(|faults| {
         let first = faults.first().map(|fault| fault.details()).unwrap_or_default();
         malformed("attestation key", first)
@@ -125,7 +139,9 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         Lookup::Node(node) => node.name.clone(),
         Lookup::Unknown => return Err(unknown(format!("endorsement key {ek_id} is not in the inventory"))),
         Lookup::Ambiguous => {
-            return Err(unknown(format!("more than one inventory entry claims endorsement key {ek_id}")));
+            return Err(unknown(format!(
+                "more than one inventory entry claims endorsement key {ek_id}"
+            )));
         }
     };
     let ak_name = ak.name().as_bytes().to_vec();
@@ -135,23 +151,48 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
     }
     let enrolled = stored.record.map(|(record, _)| record.enrolled);
-    let certified = enrolled.as_ref().and_then(|e| e.session_key.as_ref()).map(|key| key.thumbprint);
+    let certified = enrolled
+        .as_ref()
+        .and_then(|e| e.session_key.as_ref())
+        .map(|key| key.thumbprint);
     if enrolled.is_some_and(|enrolled| enrolled.ek == ek_id && enrolled.ak_name == ak_name) {
-        return Ok(Claimed { node, ek: ek_id, ak_name, certified, sent: None, sealed: None });
+        return Ok(Claimed {
+            node,
+            ek: ek_id,
+            ak_name,
+            certified,
+            sent: None,
+            sealed: None,
+        });
     }
     let secret = Zeroizing::new(random::<CREDENTIAL_SECRET_LEN>().map_err(internal)?);
     let entropy = Zeroizing::new(random::<CREDENTIAL_ENTROPY_LEN>().map_err(internal)?);
     let sealed = make_credential(&ek, &ak, secret.as_slice(), &entropy)
         .map_err(|e| malformed("endorsement key", e.details()))?;
-    let pair = Activated { ek: ek_id, ak_name: ak_name.clone() };
+    let pair = Activated {
+        ek: ek_id,
+        ak_name: ak_name.clone(),
+    };
     let sent = Some(SentCredential { secret, pair });
-    Ok(Claimed { node, ek: ek_id, ak_name, certified: None, sent, sealed: Some(sealed) })
+    Ok(Claimed {
+        node,
+        ek: ek_id,
+        ak_name,
+        certified: None,
+        sent,
+        sealed: Some(sealed),
+    })
 }
 
 fn known(store: &dyn Store, policy: &PolicySet, ak_name: &[u8]) -> Result<Claimed, Refusal> {
     let not_enrolled = || unknown("no node with this attestation key has enrolled here".to_owned());
-    let (name, _) = nodes::ak_tie(store, ak_name).map_err(unreadable)?.held.ok_or_else(not_enrolled)?;
-    let (record, _) = nodes::by_name(store, &name).map_err(unreadable)?.ok_or_else(not_enrolled)?;
+    let (name, _) = nodes::ak_tie(store, ak_name)
+        .map_err(unreadable)?
+        .held
+        .ok_or_else(not_enrolled)?;
+    let (record, _) = nodes::by_name(store, &name)
+        .map_err(unreadable)?
+        .ok_or_else(not_enrolled)?;
     if record.enrolled.ak_name != ak_name || !matches!(policy.inventory.by_name(&name), Lookup::Node(_)) {
         return Err(not_enrolled());
     }

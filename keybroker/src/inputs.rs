@@ -22,7 +22,11 @@ pub const PART_BYTES: usize = 256;
 /// Largest record of inputs, its parts not counted.
 pub const MAX_INPUTS_BYTES: usize = 64 * 1024;
 
-const LIMITS: Limits = Limits { max_bytes: MAX_INPUTS_BYTES, max_depth: 6, max_items: 1_024 };
+const LIMITS: Limits = Limits {
+    max_bytes: MAX_INPUTS_BYTES,
+    max_depth: 6,
+    max_items: 1_024,
+};
 const MAX_NAME: usize = 255;
 const CONTEXT: &str = "decision inputs";
 
@@ -72,6 +76,19 @@ pub struct DecisionInputs {
 /// A part of evidence, by its SHA-256.
 pub type Part = ([u8; 32], Vec<u8>);
 
+/// Inputs as they are recorded. Made once a decision: what is hashed here is hashed nowhere again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordedInputs {
+    /// The record.
+    pub record: Vec<u8>,
+    /// SHA-256 of the record: what a statement names.
+    pub digest: [u8; 32],
+    /// The parts it names by digest.
+    pub parts: Vec<Part>,
+    /// SHA-256 of each record of the evidence.
+    pub evidence: Vec<(Label, [u8; 32])>,
+}
+
 /// Why bytes are not recorded inputs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -111,36 +128,41 @@ impl From<ShapeError> for InputsError {
 }
 
 impl DecisionInputs {
-    /// SHA-256 of the record: what a statement names.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.encode().0).into()
-    }
-
     /// The record and the parts it names by digest.
     #[must_use]
-    pub fn encode(&self) -> (Vec<u8>, Vec<Part>) {
+    pub fn record(&self) -> RecordedInputs {
         let mut parts = Vec::new();
-        let records = self.evidence.records().map(|(label, bytes)| {
-            let kept = if bytes.len() < PART_BYTES {
-                Value::bytes(bytes)
-            } else {
-                let digest: [u8; 32] = Sha256::digest(bytes).into();
-                parts.push((digest, bytes.to_vec()));
-                Value::array([Value::bytes(digest)])
-            };
-            Value::array([Value::text(label.as_str()), kept])
-        });
+        let digests: Vec<(Label, [u8; 32])> = self
+            .evidence
+            .records()
+            .map(|(label, bytes)| (label, Sha256::digest(bytes).into()))
+            .collect();
+        let records = self
+            .evidence
+            .records()
+            .zip(&digests)
+            .map(|((label, bytes), (_, digest))| {
+                let kept = if bytes.len() < PART_BYTES {
+                    Value::bytes(bytes)
+                } else {
+                    parts.push((*digest, bytes.to_vec()));
+                    Value::array([Value::bytes(*digest)])
+                };
+                Value::array([Value::text(label.as_str()), kept])
+            });
         let evidence = Value::array([Value::text(self.evidence.profile().uri()), Value::array(records)]);
-        let asked = self.asked.to_wire().into_iter().map(|(bank, registers)| {
-            Value::array([Value::Unsigned(bank.into()), Value::bytes(registers)])
-        });
+        let asked = self
+            .asked
+            .to_wire()
+            .into_iter()
+            .map(|(bank, registers)| Value::array([Value::Unsigned(bank.into()), Value::bytes(registers)]));
         let activated = self.activated.as_ref().map_or(Value::Null, |activated| {
             Value::array([Value::bytes(activated.ek.0), Value::bytes(activated.ak_name.as_slice())])
         });
-        let revisions = self.revisions.iter().map(|(label, revision)| {
-            Value::array([Value::text(label.as_str()), Value::Unsigned(*revision)])
-        });
+        let revisions = self
+            .revisions
+            .iter()
+            .map(|(label, revision)| Value::array([Value::text(label.as_str()), Value::Unsigned(*revision)]));
         let record = cbor::encode(&Value::map([
             (0, Value::Unsigned(node::FORMAT)),
             (1, Value::text(self.semantics.as_str())),
@@ -163,7 +185,12 @@ impl DecisionInputs {
             (18, Value::Unsigned(self.epoch)),
             (19, Value::bytes(self.signer)),
         ]));
-        (record, parts)
+        RecordedInputs {
+            digest: Sha256::digest(&record).into(),
+            record,
+            parts,
+            evidence: digests,
+        }
     }
 
     /// Reads a record; `part` gives the parts it names, which are checked against their digests.
@@ -230,7 +257,10 @@ fn asked(banks: Vec<Value>) -> Result<PcrSelection, InputsError> {
     for value in &banks {
         let (bank, registers) = pair(value, "key 10", "[bank, registers]")?;
         let wrong = || ShapeError::member(CONTEXT, "key 10", "[bank, registers]", value.kind());
-        let bank = bank.as_u64().and_then(|bank| u16::try_from(bank).ok()).ok_or_else(wrong)?;
+        let bank = bank
+            .as_u64()
+            .and_then(|bank| u16::try_from(bank).ok())
+            .ok_or_else(wrong)?;
         wire.push((bank, registers.as_bytes().ok_or_else(wrong)?.to_vec()));
     }
     Ok(PcrSelection::from_wire(&wire)?)
@@ -239,7 +269,10 @@ fn asked(banks: Vec<Value>) -> Result<PcrSelection, InputsError> {
 fn activated(value: &Value) -> Result<Activated, InputsError> {
     let (ek, ak_name) = pair(value, "key 11", "[EK id, AK Name]")?;
     let wrong = || ShapeError::member(CONTEXT, "key 11", "[EK id, AK Name]", value.kind());
-    Ok(Activated { ek: EkId(fixed(&ek, "key 11")?), ak_name: ak_name.as_bytes().ok_or_else(wrong)?.to_vec() })
+    Ok(Activated {
+        ek: EkId(fixed(&ek, "key 11")?),
+        ak_name: ak_name.as_bytes().ok_or_else(wrong)?.to_vec(),
+    })
 }
 
 fn evidence(value: Value, part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Collection, InputsError> {
@@ -278,7 +311,12 @@ fn revision(value: Value) -> Result<(String, u64), ShapeError> {
     let (label, revision) = pair(&value, "key 15", "[label, revision]")?;
     match (label.as_text(), revision.as_u64()) {
         (Some(label), Some(revision)) => Ok((label.to_owned(), revision)),
-        _ => Err(ShapeError::member(CONTEXT, "key 15", "[label, revision]", "another pair")),
+        _ => Err(ShapeError::member(
+            CONTEXT,
+            "key 15",
+            "[label, revision]",
+            "another pair",
+        )),
     }
 }
 
@@ -306,13 +344,20 @@ pub(crate) mod tests {
             receive_key: None,
             session_key: SigningKey::from_seed([7; 32]).verifying_key(),
             asked: PcrSelection::new([(HashAlg::Sha256, [0, 7])]).unwrap(),
-            activated: Some(Activated { ek: EkId([8; 32]), ak_name: vec![9; 34] }),
+            activated: Some(Activated {
+                ek: EkId([8; 32]),
+                ak_name: vec![9; 34],
+            }),
             evidence,
             enrolled: Some(crate::node::tests::record("a").enrolled),
             region: Some("north".into()),
             revisions: vec![("node".into(), 5)],
             cti: [10; 16],
-            status: StatusIndex { list: 1, generation: 2, index: 3 },
+            status: StatusIndex {
+                list: 1,
+                generation: 2,
+                index: 3,
+            },
             epoch: 11,
             signer: [12; 8],
         }
@@ -324,28 +369,33 @@ pub(crate) mod tests {
         let mut bare = inputs();
         (bare.activated, bare.enrolled, bare.region, bare.receive_key) = (None, None, None, Some([1; 32]));
         for inputs in [full, bare] {
-            let (record, parts) = inputs.encode();
+            let RecordedInputs {
+                record, parts, digest, ..
+            } = inputs.record();
             assert!(record.len() < 3_000, "the log is not in the record");
             let parts: BTreeMap<_, _> = parts.into_iter().collect();
             assert_eq!(parts.len(), 1);
             let read = DecisionInputs::decode(&record, |digest| parts.get(digest).cloned()).unwrap();
             assert_eq!(read, inputs);
-            assert_eq!(read.digest(), inputs.digest());
+            assert_eq!(read.record().digest, digest);
         }
     }
 
     #[test]
     fn altered_or_missing_parts_are_told() {
-        let (record, parts) = inputs().encode();
+        let RecordedInputs { record, parts, .. } = inputs().record();
         let digest = parts[0].0;
-        assert_eq!(DecisionInputs::decode(&record, |_| None), Err(InputsError::PartMissing { digest }));
+        assert_eq!(
+            DecisionInputs::decode(&record, |_| None),
+            Err(InputsError::PartMissing { digest })
+        );
         let altered = DecisionInputs::decode(&record, |_| Some(vec![2; 4_999]));
         assert!(matches!(altered, Err(InputsError::PartAltered { expected, .. }) if expected == digest));
     }
 
     #[test]
     fn every_input_changes_the_digest() {
-        let base = inputs().digest();
+        let base = inputs().record().digest;
         let changes: [fn(&mut DecisionInputs); 12] = [
             |i| i.now += 1,
             |i| i.nonce[0] ^= 1,
@@ -363,7 +413,7 @@ pub(crate) mod tests {
         for (n, change) in changes.into_iter().enumerate() {
             let mut other = inputs();
             change(&mut other);
-            assert_ne!(other.digest(), base, "change {n}");
+            assert_ne!(other.record().digest, base, "change {n}");
         }
     }
 }

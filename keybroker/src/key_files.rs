@@ -64,7 +64,11 @@ pub enum KeyFileError {
 }
 
 fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyFileError {
-    move |e| KeyFileError::Io { operation, path: path.into(), detail: e.to_string() }
+    move |e| KeyFileError::Io {
+        operation,
+        path: path.into(),
+        detail: e.to_string(),
+    }
 }
 
 /// Makes a folder (mode 0700), or checks that the one there is private.
@@ -79,7 +83,11 @@ pub fn private_folder(path: &Path) -> Result<(), KeyFileError> {
     }
     let found = std::fs::metadata(path).map_err(io("look at", path))?.mode() & 0o7777;
     if found & NOT_OWNER != 0 {
-        return Err(KeyFileError::NotPrivate { path: path.into(), expected: 0o700, found });
+        return Err(KeyFileError::NotPrivate {
+            path: path.into(),
+            expected: 0o700,
+            found,
+        });
     }
     Ok(())
 }
@@ -89,14 +97,21 @@ pub fn private_folder(path: &Path) -> Result<(), KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Exists`] or [`KeyFileError::Io`]
 pub fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-        if e.kind() == std::io::ErrorKind::AlreadyExists {
-            KeyFileError::Exists { path: path.into() }
-        } else {
-            io("make", path)(e)
-        }
-    })?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(io("write", path))
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| {
+            if e.kind() == std::io::ErrorKind::AlreadyExists {
+                KeyFileError::Exists { path: path.into() }
+            } else {
+                io("make", path)(e)
+            }
+        })?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(io("write", path))
 }
 
 /// Makes the names in a folder durable.
@@ -104,7 +119,9 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Io`]
 pub fn sync_folder(path: &Path) -> Result<(), KeyFileError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(io("sync", path))
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io("sync", path))
 }
 
 /// Reads a file that only its owner may read. The mode is that of the file that was opened, not of its name.
@@ -116,14 +133,25 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let metadata = file.metadata().map_err(io("look at", path))?;
     let found = metadata.mode() & 0o7777;
     if found & NOT_OWNER != 0 {
-        return Err(KeyFileError::NotPrivate { path: path.into(), expected: 0o600, found });
+        return Err(KeyFileError::NotPrivate {
+            path: path.into(),
+            expected: 0o600,
+            found,
+        });
     }
     if !metadata.is_file() || metadata.len() > MAX_KEY_FILE_BYTES {
         let found = metadata.len();
-        return Err(KeyFileError::TooLong { path: path.into(), limit: MAX_KEY_FILE_BYTES, found });
+        return Err(KeyFileError::TooLong {
+            path: path.into(),
+            limit: MAX_KEY_FILE_BYTES,
+            found,
+        });
     }
     let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE_BYTES as usize));
-    (&mut file).take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(io("read", path))?;
+    (&mut file)
+        .take(MAX_KEY_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(io("read", path))?;
     Ok(text)
 }
 
@@ -145,7 +173,11 @@ mod tests {
         assert_eq!(read_private(&path).unwrap().as_str(), "secret");
         for mode in [0o640, 0o604, 0o660, 0o606, 0o610] {
             chmod(&path, mode);
-            let refused = KeyFileError::NotPrivate { path: path.clone(), expected: 0o600, found: mode };
+            let refused = KeyFileError::NotPrivate {
+                path: path.clone(),
+                expected: 0o600,
+                found: mode,
+            };
             assert_eq!(read_private(&path), Err(refused), "{mode:o}");
         }
     }
@@ -155,7 +187,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
         write_new(&path, b"first").unwrap();
-        assert_eq!(write_new(&path, b"second"), Err(KeyFileError::Exists { path: path.clone() }));
+        assert_eq!(
+            write_new(&path, b"second"),
+            Err(KeyFileError::Exists { path: path.clone() })
+        );
         assert_eq!(read_private(&path).unwrap().as_str(), "first");
     }
 
@@ -167,7 +202,10 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         private_folder(&path).unwrap();
         chmod(&path, 0o711);
-        assert!(matches!(private_folder(&path), Err(KeyFileError::NotPrivate { found: 0o711, .. })));
+        assert!(matches!(
+            private_folder(&path),
+            Err(KeyFileError::NotPrivate { found: 0o711, .. })
+        ));
     }
 
     #[test]

@@ -38,8 +38,14 @@ pub enum KeyJob {
 
 impl KeyJob {
     /// Every job.
-    pub const ALL: [Self; 6] =
-        [Self::Authorization, Self::Ear, Self::TrustState, Self::Statement, Self::Checkpoint, Self::Tls];
+    pub const ALL: [Self; 6] = [
+        Self::Authorization,
+        Self::Ear,
+        Self::TrustState,
+        Self::Statement,
+        Self::Checkpoint,
+        Self::Tls,
+    ];
 
     /// The job's name in the keyset and in file names.
     #[must_use]
@@ -99,7 +105,9 @@ struct TlsKey {
 
 impl std::fmt::Debug for TlsKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsKey").field("kid", &self.public.kid()).finish_non_exhaustive()
+        f.debug_struct("TlsKey")
+            .field("kid", &self.public.kid())
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,14 +173,20 @@ impl BrokerKeys {
     /// Certificate and private key for [`crate::tls::server_config`].
     #[must_use]
     pub fn tls(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        (self.tls.certificate.clone(), PrivateKeyDer::Pkcs8(self.tls.key.clone_key()))
+        (
+            self.tls.certificate.clone(),
+            PrivateKeyDer::Pkcs8(self.tls.key.clone_key()),
+        )
     }
 }
 
 impl TlsKey {
     fn load(folder: &Path) -> Result<Self, KeysError> {
         let (key_path, certificate_path) = (path(folder, KeyJob::Tls), certificate_path(folder));
-        let not_a_key = |path: &Path, expected| KeyFileError::NotAKey { path: path.into(), expected };
+        let not_a_key = |path: &Path, expected| KeyFileError::NotAKey {
+            path: path.into(),
+            expected,
+        };
         let pem = read_private(&key_path)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| not_a_key(&key_path, "a PKCS#8 P-256 key"))?;
@@ -182,7 +196,11 @@ impl TlsKey {
             .map_err(|_| not_a_key(&certificate_path, "a certificate"))?;
         let public = VerifyingKey::from_spki_der(&rcgen::PublicKeyData::subject_public_key_info(&pair))
             .map_err(library(KeyJob::Tls))?;
-        Ok(Self { key, certificate, public })
+        Ok(Self {
+            key,
+            certificate,
+            public,
+        })
     }
 }
 
@@ -202,7 +220,10 @@ fn certificate_path(folder: &Path) -> PathBuf {
 }
 
 fn library<E: std::fmt::Display>(job: KeyJob) -> impl FnOnce(E) -> KeysError {
-    move |e| KeysError::Library { job, detail: e.to_string() }
+    move |e| KeysError::Library {
+        job,
+        detail: e.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +243,10 @@ mod tests {
         assert_eq!(kids.len(), KeyJob::ALL.len());
         let (certificate, key) = read.tls();
         crate::tls::server_config(certificate, key).unwrap();
-        assert!(matches!(BrokerKeys::init(&data), Err(KeysError::File(KeyFileError::Exists { .. }))));
+        assert!(matches!(
+            BrokerKeys::init(&data),
+            Err(KeysError::File(KeyFileError::Exists { .. }))
+        ));
     }
 
     #[test]
@@ -235,12 +259,18 @@ mod tests {
             let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             mode(0o644);
             let refused = BrokerKeys::load(&data).unwrap_err();
-            assert!(matches!(refused, KeysError::File(KeyFileError::NotPrivate { found: 0o644, .. })), "{refused}");
+            assert!(
+                matches!(refused, KeysError::File(KeyFileError::NotPrivate { found: 0o644, .. })),
+                "{refused}"
+            );
             mode(0o600);
             let kept = std::fs::read(&path).unwrap();
             std::fs::write(&path, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
             let refused = BrokerKeys::load(&data).unwrap_err();
-            assert!(!refused.to_string().contains("AAAA"), "an error never shows what a key file holds");
+            assert!(
+                !refused.to_string().contains("AAAA"),
+                "an error never shows what a key file holds"
+            );
             std::fs::write(&path, kept).unwrap();
         }
         BrokerKeys::load(&data).unwrap();

@@ -46,7 +46,11 @@ pub enum LogError {
     #[error("the ledger's head is malformed")]
     Head,
     /// Entries and head disagree: the store was altered or damaged.
-    #[error("the ledger's head says {expected_size} entries with root {}, the entries give {found_size} with {}", hex::encode(expected_root), hex::encode(found_root))]
+    #[error(
+        "the ledger's head says {expected_size} entries with root {}, the entries give {found_size} with {}",
+        hex::encode(expected_root),
+        hex::encode(found_root)
+    )]
     Torn {
         /// Size in the head.
         expected_size: u64,
@@ -76,7 +80,10 @@ impl LogHead {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let value = cbor::decode(bytes, Limits::TOKEN).ok()?;
         let [size, root] = value.as_array()? else { return None };
-        Some(Self { size: size.as_u64()?, root: root.as_bytes()?.try_into().ok()? })
+        Some(Self {
+            size: size.as_u64()?,
+            root: root.as_bytes()?.try_into().ok()?,
+        })
     }
 }
 
@@ -93,7 +100,10 @@ impl LogEdge {
     /// # Errors
     /// [`LogError::Torn`] if they disagree; otherwise what could not be read.
     pub fn open(store: &dyn Store) -> Result<Self, LogError> {
-        let mut edge = Self { frontier: Frontier::new(), cache: Cache::default() };
+        let mut edge = Self {
+            frontier: Frontier::new(),
+            cache: Cache::default(),
+        };
         let prefix = rows::LEAF.prefix();
         let mut after = None;
         loop {
@@ -108,7 +118,8 @@ impl LogEdge {
                     return Err(edge.torn(head(store)?));
                 }
                 let cache = &mut edge.cache;
-                edge.frontier.append(leaf_hash(&row.value), |id, hash| cache.put(id, hash))?;
+                edge.frontier
+                    .append(leaf_hash(&row.value), |id, hash| cache.put(id, hash))?;
             }
         }
         let stored = head(store)?;
@@ -122,7 +133,10 @@ impl LogEdge {
     /// Size and root.
     #[must_use]
     pub fn head(&self) -> LogHead {
-        LogHead { size: self.frontier.size(), root: self.frontier.root() }
+        LogHead {
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+        }
     }
 
     /// Writes `entries`, the hashes they complete and the new head into `batch`. The edge is as before until what is
@@ -135,11 +149,16 @@ impl LogEdge {
         entries: impl IntoIterator<Item = &'a [u8]>,
         batch: &mut Batch,
     ) -> Result<Staged, LogError> {
-        let mut staged = Staged { frontier: self.frontier.clone(), completed: Vec::new() };
+        let mut staged = Staged {
+            frontier: self.frontier.clone(),
+            completed: Vec::new(),
+        };
         for entry in entries {
             batch.put(rows::LEAF.numbered(staged.frontier.size()), entry);
             let completed = &mut staged.completed;
-            staged.frontier.append(leaf_hash(entry), |id, hash| completed.push((id, hash)))?;
+            staged
+                .frontier
+                .append(leaf_hash(entry), |id, hash| completed.push((id, hash)))?;
         }
         for (id, hash) in staged.completed.iter().filter(|(id, _)| id.level > 0) {
             batch.put(rows::hash(*id)?, *hash);
@@ -159,11 +178,17 @@ impl LogEdge {
     /// The hashes of the ledger: the newest from memory, the others from the store.
     #[must_use]
     pub fn source<'a>(&'a self, store: &'a dyn Store) -> impl NodeSource + 'a {
-        Cached { cache: &self.cache, below: Stored(store) }
+        Cached {
+            cache: &self.cache,
+            below: Stored(store),
+        }
     }
 
     fn torn(&self, stored: Option<LogHead>) -> LogError {
-        let expected = stored.unwrap_or(LogHead { size: 0, root: touchstone_ledger::tree::empty_root() });
+        let expected = stored.unwrap_or(LogHead {
+            size: 0,
+            root: touchstone_ledger::tree::empty_root(),
+        });
         let found = self.head();
         LogError::Torn {
             expected_size: expected.size,
@@ -186,7 +211,10 @@ impl Staged {
     /// Size and root once it is committed.
     #[must_use]
     pub fn head(&self) -> LogHead {
-        LogHead { size: self.frontier.size(), root: self.frontier.root() }
+        LogHead {
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+        }
     }
 }
 
@@ -257,7 +285,9 @@ impl Cache {
         if self.levels.len() <= number {
             self.levels.resize_with(number + 1, Level::default);
         }
-        let Some(level) = self.levels.get_mut(number) else { return };
+        let Some(level) = self.levels.get_mut(number) else {
+            return;
+        };
         if level.hashes.is_empty() {
             level.first = id.index;
         }
@@ -329,12 +359,19 @@ mod tests {
     fn proofs_beyond_the_cache_come_from_the_store() {
         let (_folder, store) = store();
         let mut edge = LogEdge::open(&store).unwrap();
-        let many: Vec<Vec<u8>> = (0..3 * CACHED_HASHES as u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        let many: Vec<Vec<u8>> = (0..3 * CACHED_HASHES as u32)
+            .map(|n| n.to_be_bytes().to_vec())
+            .collect();
         let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
         for part in many.chunks(1_000) {
             append(&mut edge, &store, part);
         }
-        assert!(edge.cache.levels.iter().all(|level| level.hashes.len() <= CACHED_HASHES));
+        assert!(
+            edge.cache
+                .levels
+                .iter()
+                .all(|level| level.hashes.len() <= CACHED_HASHES)
+        );
         let LogHead { size, root } = edge.head();
         for index in [0, 1, 1_023, 1_024, size - 1] {
             let path = inclusion_proof(index, size, &edge.source(&store)).unwrap();
@@ -345,13 +382,29 @@ mod tests {
     #[test]
     fn an_altered_store_is_not_used() {
         for (attack, alter) in [
-            ("entry altered", (|batch| { batch.put(rows::LEAF.numbered(1), *b"other"); }) as fn(&mut Batch)),
-            ("entry removed", |batch| { batch.delete(rows::LEAF.numbered(1)); }),
-            ("last entry removed", |batch| { batch.delete(rows::LEAF.numbered(2)); }),
-            ("entry added", |batch| { batch.put(rows::LEAF.numbered(3), *b"more"); }),
-            ("head removed", |batch| { batch.delete(rows::log_head().unwrap()); }),
+            (
+                "entry altered",
+                (|batch| {
+                    batch.put(rows::LEAF.numbered(1), *b"other");
+                }) as fn(&mut Batch),
+            ),
+            ("entry removed", |batch| {
+                batch.delete(rows::LEAF.numbered(1));
+            }),
+            ("last entry removed", |batch| {
+                batch.delete(rows::LEAF.numbered(2));
+            }),
+            ("entry added", |batch| {
+                batch.put(rows::LEAF.numbered(3), *b"more");
+            }),
+            ("head removed", |batch| {
+                batch.delete(rows::log_head().unwrap());
+            }),
             ("head set back", |batch| {
-                let edge = LogEdge { frontier: Frontier::new(), cache: Cache::default() };
+                let edge = LogEdge {
+                    frontier: Frontier::new(),
+                    cache: Cache::default(),
+                };
                 let staged = edge.stage([b"genesis".as_slice()], &mut Batch::new()).unwrap();
                 batch.put(rows::log_head().unwrap(), staged.head().encode());
             }),

@@ -13,7 +13,11 @@ pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
 /// The format of records this release writes.
 pub(crate) const FORMAT: u64 = 1;
-const LIMITS: Limits = Limits { max_bytes: MAX_RECORD_BYTES, max_depth: 4, max_items: 64 };
+const LIMITS: Limits = Limits {
+    max_bytes: MAX_RECORD_BYTES,
+    max_depth: 4,
+    max_items: 64,
+};
 const CONTEXT: &str = "node record";
 const MAX_NAME: usize = 128;
 
@@ -110,7 +114,10 @@ impl NodeRecord {
 pub(crate) fn format(reader: &mut MapReader) -> Result<(), RecordError> {
     match reader.u64(0)? {
         FORMAT => Ok(()),
-        found => Err(RecordError::Format { expected: FORMAT, found }),
+        found => Err(RecordError::Format {
+            expected: FORMAT,
+            found,
+        }),
     }
 }
 
@@ -169,7 +176,9 @@ pub(crate) fn enrolled(value: Value) -> Result<EnrolledNode, RecordError> {
 
 fn certified(items: &[Value]) -> Result<CertifiedKey, ShapeError> {
     let malformed = || ShapeError::member("enrolled node", "key 5", "[32 bytes, bytes, 32 bytes]", "another array");
-    let [thumbprint, name, auth_policy] = items else { return Err(malformed()) };
+    let [thumbprint, name, auth_policy] = items else {
+        return Err(malformed());
+    };
     let fixed = |value: &Value| value.as_bytes().and_then(|b| b.try_into().ok());
     Ok(CertifiedKey {
         thumbprint: fixed(thumbprint).ok_or_else(malformed)?,
@@ -179,8 +188,17 @@ fn certified(items: &[Value]) -> Result<CertifiedKey, ShapeError> {
 }
 
 fn clock(items: &[Value]) -> Result<ClockInfo, ShapeError> {
-    let malformed = || ShapeError::member("enrolled node", "key 6", "[clock, resets, restarts, safe]", "another array");
-    let [clock, resets, restarts, safe] = items else { return Err(malformed()) };
+    let malformed = || {
+        ShapeError::member(
+            "enrolled node",
+            "key 6",
+            "[clock, resets, restarts, safe]",
+            "another array",
+        )
+    };
+    let [clock, resets, restarts, safe] = items else {
+        return Err(malformed());
+    };
     let count = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
     Ok(ClockInfo {
         clock: clock.as_u64().ok_or_else(malformed)?,
@@ -198,10 +216,15 @@ pub(crate) fn status_value(status: &StatusIndex) -> Value {
 /// Reads what [`status_value`] wrote.
 pub(crate) fn status(value: Value) -> Result<StatusIndex, ShapeError> {
     let malformed = || ShapeError::whole("status entry", "[list, generation, index]", &value);
-    let Some([list, generation, index]) = value.as_array() else { return Err(malformed()) };
+    let Some([list, generation, index]) = value.as_array() else {
+        return Err(malformed());
+    };
     Ok(StatusIndex {
         list: list.as_u64().and_then(|n| n.try_into().ok()).ok_or_else(malformed)?,
-        generation: generation.as_u64().and_then(|n| n.try_into().ok()).ok_or_else(malformed)?,
+        generation: generation
+            .as_u64()
+            .and_then(|n| n.try_into().ok())
+            .ok_or_else(malformed)?,
         index: index.as_u64().and_then(|n| n.try_into().ok()).ok_or_else(malformed)?,
     })
 }
@@ -219,12 +242,30 @@ pub(crate) mod tests {
                 ak_name: vec![2; 34],
                 ak_public: vec![3; 90],
                 ek_certificate: Some(vec![4; 900]),
-                session_key: Some(CertifiedKey { thumbprint: [5; 32], name: vec![6; 34], auth_policy: [7; 32] }),
-                clock: ClockInfo { clock: 8, reset_count: 9, restart_count: 10, safe: true },
+                session_key: Some(CertifiedKey {
+                    thumbprint: [5; 32],
+                    name: vec![6; 34],
+                    auth_policy: [7; 32],
+                }),
+                clock: ClockInfo {
+                    clock: 8,
+                    reset_count: 9,
+                    restart_count: 10,
+                    safe: true,
+                },
             },
-            status: StatusIndex { list: 1, generation: 2, index: 3 },
+            status: StatusIndex {
+                list: 1,
+                generation: 2,
+                index: 3,
+            },
             withdrawn: false,
-            granted: Granted { cti: [4; 16], expires: 5, statement: [6; 32], inputs: [7; 32] },
+            granted: Granted {
+                cti: [4; 16],
+                expires: 5,
+                statement: [6; 32],
+                inputs: [7; 32],
+            },
         }
     }
 
@@ -248,6 +289,9 @@ pub(crate) mod tests {
         }
         let mut newer = good.clone();
         newer[2] = 2;
-        assert_eq!(NodeRecord::decode(&newer), Err(RecordError::Format { expected: 1, found: 2 }));
+        assert_eq!(
+            NodeRecord::decode(&newer),
+            Err(RecordError::Format { expected: 1, found: 2 })
+        );
     }
 }

@@ -123,9 +123,13 @@ impl Stored {
     pub fn revisions(&self) -> Vec<(String, u64)> {
         let tie = |tie: &Tie| tie.held.as_ref().map_or(0, |(_, revision)| revision.get());
         let node = self.record.as_ref().map_or(0, |(_, revision)| revision.get());
-        [(AK_REVISION, tie(&self.ak)), (EK_REVISION, tie(&self.ek)), (NODE_REVISION, node)]
-            .map(|(label, revision)| (label.to_owned(), revision))
-            .into()
+        [
+            (AK_REVISION, tie(&self.ak)),
+            (EK_REVISION, tie(&self.ek)),
+            (NODE_REVISION, node),
+        ]
+        .map(|(label, revision)| (label.to_owned(), revision))
+        .into()
     }
 
     /// What must still hold when a grant on this is committed.
@@ -220,7 +224,10 @@ mod tests {
         let for_b = Stored::read(&*store, "b", &ek, &ak).unwrap();
         let for_a = Stored::read(&*store, "a", &ek, &ak).unwrap();
         commit(&store, &for_a, "a", &record("a")).unwrap();
-        assert!(matches!(commit(&store, &for_b, "b", &record("b")), Err(CommitError::Conflict { .. })));
+        assert!(matches!(
+            commit(&store, &for_b, "b", &record("b")),
+            Err(CommitError::Conflict { .. })
+        ));
         assert!(Stored::read(&*store, "b", &ek, &ak).unwrap().ek.is_of_another("b"));
         assert_eq!(ak_tie(&*store, &ak).unwrap().held.unwrap().0, "a");
     }
@@ -234,11 +241,17 @@ mod tests {
         let mut changed = record("a");
         changed.enrolled.ak_name = vec![9; 34];
         let new = Stored::read(&*store, "a", &ek, &[9; 34]).unwrap();
-        assert_eq!(new.revisions().iter().map(|(_, r)| *r > 0).collect::<Vec<_>>(), [false, true, true]);
+        assert_eq!(
+            new.revisions().iter().map(|(_, r)| *r > 0).collect::<Vec<_>>(),
+            [false, true, true]
+        );
         commit(&store, &new, "a", &changed).unwrap();
         assert_eq!(ak_tie(&*store, &[2; 34]).unwrap().held, None);
         assert_eq!(ak_tie(&*store, &[9; 34]).unwrap().held.unwrap().0, "a");
-        assert!(commit(&store, &old, "a", &record("a")).is_err(), "what was read before does not count any more");
+        assert!(
+            commit(&store, &old, "a", &record("a")).is_err(),
+            "what was read before does not count any more"
+        );
     }
 
     #[test]

@@ -88,23 +88,39 @@ impl Floors {
     pub fn read(store: &dyn Store) -> Result<Self, PolicySourceError> {
         let key = rows::META.key(FLOORS)?;
         let Some(row) = store.get(&key)? else {
-            return Ok(Self { guard: Guard::Absent(key.clone()), key, held: None });
+            return Ok(Self {
+                guard: Guard::Absent(key.clone()),
+                key,
+                held: None,
+            });
         };
         let value = cbor::decode(&row.value, Limits::TOKEN).map_err(|_| PolicySourceError::Floors)?;
-        let numbers: Option<Vec<u64>> = value.as_array().map(|items| items.iter().filter_map(Value::as_u64).collect());
+        let numbers: Option<Vec<u64>> = value
+            .as_array()
+            .map(|items| items.iter().filter_map(Value::as_u64).collect());
         let Some([root, targets, snapshot, timestamp, time]) = numbers.as_deref() else {
             return Err(PolicySourceError::Floors);
         };
-        let versions =
-            RoleVersions { root: *root, targets: *targets, snapshot: *snapshot, timestamp: *timestamp };
+        let versions = RoleVersions {
+            root: *root,
+            targets: *targets,
+            snapshot: *snapshot,
+            timestamp: *timestamp,
+        };
         let time = i64::try_from(*time).map_err(|_| PolicySourceError::Floors)?;
-        Ok(Self { guard: Guard::Unchanged(key.clone(), row.revision), key, held: Some((versions, time)) })
+        Ok(Self {
+            guard: Guard::Unchanged(key.clone(), row.revision),
+            key,
+            held: Some((versions, time)),
+        })
     }
 
     /// Guard and write of accepting `policy` at `now`.
     #[must_use]
     pub fn raise(&self, policy: &PolicySet, now: i64) -> (Guard, Write) {
-        let versions = self.held.map_or(policy.versions, |(held, _)| held.raised_to(policy.versions));
+        let versions = self
+            .held
+            .map_or(policy.versions, |(held, _)| held.raised_to(policy.versions));
         let time = self.held.map_or(now, |(_, time)| time.max(now));
         let numbers = [
             versions.root,
@@ -128,7 +144,11 @@ impl PolicySource {
             PolicyRoot::File(path) => read_root(path)?,
             PolicyRoot::Sha256(digest) => find_root(repo, digest)?,
         };
-        Ok(Self { repo: repo.to_owned(), root, domain: domain.to_owned() })
+        Ok(Self {
+            repo: repo.to_owned(),
+            root,
+            domain: domain.to_owned(),
+        })
     }
 
     /// Loads what is published now.
@@ -143,7 +163,10 @@ impl PolicySource {
         };
         let policy = load(&self.repo, options, now).await?;
         if policy.domain != self.domain {
-            return Err(PolicySourceError::Domain { expected: self.domain.clone(), found: policy.domain });
+            return Err(PolicySourceError::Domain {
+                expected: self.domain.clone(),
+                found: policy.domain,
+            });
         }
         Ok(policy)
     }
@@ -176,7 +199,10 @@ pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(),
     for (key_job, key) in keys.public() {
         let listed = policy.keyset.find(job(key_job), &key.kid(), now);
         if listed.is_none_or(|entry| entry.key != key) {
-            return Err(PolicySourceError::KeyUnlisted { job: key_job, kid: hex::encode(key.kid()) });
+            return Err(PolicySourceError::KeyUnlisted {
+                job: key_job,
+                kid: hex::encode(key.kid()),
+            });
         }
     }
     Ok(())
@@ -185,8 +211,17 @@ pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(),
 /// The keyset of these keys, for `touchstone policy keyset add`.
 #[must_use]
 pub fn public_keyset(keys: &BrokerKeys, version: u64, replica: &str, not_before: i64, not_after: i64) -> Keyset {
-    let entry = |(key_job, key)| KeysetEntry { key, job: job(key_job), not_before, not_after, replica: replica.into() };
-    Keyset { version, keys: keys.public().into_iter().map(entry).collect() }
+    let entry = |(key_job, key)| KeysetEntry {
+        key,
+        job: job(key_job),
+        not_before,
+        not_after,
+        replica: replica.into(),
+    };
+    Keyset {
+        version,
+        keys: keys.public().into_iter().map(entry).collect(),
+    }
 }
 
 /// What trust-state heads say under `policy`.
@@ -205,7 +240,10 @@ pub fn facts(policy: &PolicySet) -> Facts {
 }
 
 fn read_root(path: &Path) -> Result<Vec<u8>, PolicySourceError> {
-    let failed = |detail: String| PolicySourceError::Root { path: path.into(), detail };
+    let failed = |detail: String| PolicySourceError::Root {
+        path: path.into(),
+        detail,
+    };
     let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
     if length > MAX_ROOT_BYTES {
         return Err(failed(format!("{length} bytes, at most {MAX_ROOT_BYTES}")));
@@ -225,5 +263,8 @@ fn find_root(repo: &Path, digest: &str) -> Result<Vec<u8>, PolicySourceError> {
         }
     }
     let detail = format!("no root with SHA-256 {digest} is in it");
-    Err(PolicySourceError::Root { path: repo.into(), detail })
+    Err(PolicySourceError::Root {
+        path: repo.into(),
+        detail,
+    })
 }

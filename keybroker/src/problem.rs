@@ -12,7 +12,6 @@ touchstone_cose::reason_codes! {
         BodyUnreadable = "request-body-unreadable": "The request body broke off or cannot be read. Send it again.",
         ContentType = "request-content-type": "The request body must be application/cbor. Set Content-Type.",
         MessageMalformed = "request-message-malformed": "The message is not a strict encoding of what the route takes. Use a client of this protocol version.",
-        ProtocolUnknown = "request-protocol-unknown": "The message names another protocol version. Use a client that speaks this one.",
         KindUnsupported = "request-kind-unsupported": "None of the kinds of evidence offered is one this broker appraises. Offer tpm.",
         RouteUnknown = "request-route-unknown": "There is no such route. See the protocol page of the documentation.",
         MethodUnknown = "request-method-unknown": "The route does not take this method. See the protocol page of the documentation.",
@@ -23,7 +22,7 @@ touchstone_cose::reason_codes! {
         IdentityMalformed = "identity-malformed": "The keys in the hello are not what a node of this kind presents. See the attributes in the protocol page.",
         IdentityUnknown = "identity-unknown": "No node of this identity is enrolled in this domain. Present the full identity, or add the node to policy.",
         EvidenceRefused = "evidence-refused": "The evidence is not authentic for this session, so nothing was decided on it. The reasons say what was found.",
-        EvidenceUnreadable = "evidence-unreadable": "The evidence collection cannot be read, so it shows nobody's state. Send what the agent of this version makes.",
+        EvidenceUnreadable = "evidence-not-accepted": "The evidence is not an envelope that can be read, or not one made for a session. Send what the agent of this version makes.",
         EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
         ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
         SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
@@ -64,7 +63,11 @@ impl Refusal {
     /// A refusal with one sentence of detail.
     #[must_use]
     pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), reasons: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            reasons: Vec::new(),
+        }
     }
 
     /// The same with the reasons of an appraisal.
@@ -82,9 +85,7 @@ impl Refusal {
             C::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             C::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             C::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            C::BodyUnreadable | C::MessageMalformed | C::ProtocolUnknown | C::KindUnsupported => {
-                StatusCode::BAD_REQUEST
-            }
+            C::BodyUnreadable | C::MessageMalformed | C::KindUnsupported => StatusCode::BAD_REQUEST,
             C::ParameterMalformed | C::IdentityMalformed => StatusCode::BAD_REQUEST,
             C::RouteUnknown | C::NotFound => StatusCode::NOT_FOUND,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
@@ -117,7 +118,10 @@ impl IntoResponse for Refusal {
         // Found again where refusals are counted.
         response.extensions_mut().insert(self);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

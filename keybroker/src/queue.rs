@@ -34,8 +34,16 @@ impl<T> Queue<T> {
     /// An empty queue whose normal lane takes `limit`.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        let state = State { urgent: VecDeque::new(), normal: VecDeque::new(), closed: false };
-        Self { limit, state: Mutex::new(state), arrived: Condvar::new() }
+        let state = State {
+            urgent: VecDeque::new(),
+            normal: VecDeque::new(),
+            closed: false,
+        };
+        Self {
+            limit,
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+        }
     }
 
     /// Most that wait in the normal lane.
@@ -81,7 +89,10 @@ impl<T> Queue<T> {
 
     /// The same without waiting.
     pub fn take_now(&self, into: &mut VecDeque<T>, most: usize) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).give(into, most);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .give(into, most);
     }
 
     /// Nothing more is put in; what is in can still be taken.

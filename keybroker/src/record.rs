@@ -14,7 +14,11 @@ use crate::rows;
 /// Largest record file, in bytes.
 pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
-const LIMITS: Limits = Limits { max_bytes: MAX_RECORD_BYTES, max_depth: 3, max_items: 256 };
+const LIMITS: Limits = Limits {
+    max_bytes: MAX_RECORD_BYTES,
+    max_depth: 3,
+    max_items: 256,
+};
 const CONTEXT: &str = "decision record";
 
 /// A recorded decision: where it stands in the ledger, what was said, and what it rested on.
@@ -56,7 +60,11 @@ pub enum RecordError {
     #[error(transparent)]
     Decision(#[from] DecisionError),
     /// The inputs are not those the statement names.
-    #[error("the statement names inputs {}, these are {}", hex::encode(expected), hex::encode(found))]
+    #[error(
+        "the statement names inputs {}, these are {}",
+        hex::encode(expected),
+        hex::encode(found)
+    )]
     OtherInputs {
         /// The digest in the statement.
         expected: [u8; 32],
@@ -90,12 +98,16 @@ impl DecisionRecord {
     /// # Errors
     /// [`RecordError`]
     pub fn read(store: &dyn Store, index: u64, statement_key: &VerifyingKey) -> Result<Self, RecordError> {
-        let statement =
-            log::entry(store, index)?.ok_or_else(|| RecordError::NotFound(format!("as entry {index}")))?;
+        let statement = log::entry(store, index)?.ok_or_else(|| RecordError::NotFound(format!("as entry {index}")))?;
         let verified = VerifiedStatement::parse(&statement, statement_key)?;
         let digest = verified.statement().inputs.get("inputs").copied();
         let digest = digest.ok_or_else(|| RecordError::NotFound(format!("as entry {index}")))?;
-        let get = |key| store.get(&key).map_err(LogError::from).map(|row| row.map(|row| row.value));
+        let get = |key| {
+            store
+                .get(&key)
+                .map_err(LogError::from)
+                .map(|row| row.map(|row| row.value))
+        };
         let inputs = get(rows::INPUTS.key(&digest).map_err(LogError::from)?)?
             .ok_or_else(|| RecordError::NotFound(format!("under {}", hex::encode(digest))))?;
         let parts = std::cell::RefCell::new(Vec::new());
@@ -104,7 +116,12 @@ impl DecisionRecord {
             parts.borrow_mut().push(part.clone());
             Some(part)
         })?;
-        Ok(Self { index, statement, inputs, parts: parts.into_inner() })
+        Ok(Self {
+            index,
+            statement,
+            inputs,
+            parts: parts.into_inner(),
+        })
     }
 
     /// Collects the latest decision about the node `name`.
@@ -115,7 +132,12 @@ impl DecisionRecord {
         let none = || RecordError::NotFound(format!("about {name:?}"));
         let key = rows::LATEST.key(name.as_bytes()).map_err(|_| none())?;
         let row = store.get(&key).map_err(LogError::from)?.ok_or_else(none)?;
-        let index = row.value.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| none())?;
+        let index = row
+            .value
+            .as_slice()
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| none())?;
         Self::read(store, index, statement_key)
     }
 
@@ -126,7 +148,10 @@ impl DecisionRecord {
             (0, Value::Unsigned(self.index)),
             (1, Value::bytes(self.statement.as_slice())),
             (2, Value::bytes(self.inputs.as_slice())),
-            (3, Value::array(self.parts.iter().map(|part| Value::bytes(part.as_slice())))),
+            (
+                3,
+                Value::array(self.parts.iter().map(|part| Value::bytes(part.as_slice()))),
+            ),
         ]))
     }
 
@@ -157,7 +182,9 @@ impl DecisionRecord {
     pub fn inputs(&self) -> Result<DecisionInputs, RecordError> {
         let parts: std::collections::HashMap<[u8; 32], &Vec<u8>> =
             self.parts.iter().map(|part| (sha256(part), part)).collect();
-        Ok(DecisionInputs::decode(&self.inputs, |digest| parts.get(digest).map(|part| (*part).clone()))?)
+        Ok(DecisionInputs::decode(&self.inputs, |digest| {
+            parts.get(digest).map(|part| (*part).clone())
+        })?)
     }
 
     /// Makes the decision again under `policy` and compares it with what was recorded, byte for byte.
@@ -176,12 +203,20 @@ impl DecisionRecord {
         match decide(&self.inputs()?, policy)? {
             Decision::Decided(decided) if decided.digest == expected => {
                 let payload_bytes = decided.statement.payload_bytes()?.len();
-                Ok(Replayed { index: self.index, payload_bytes, decided: *decided })
+                Ok(Replayed {
+                    index: self.index,
+                    payload_bytes,
+                    decided: *decided,
+                })
             }
-            Decision::Decided(decided) => {
-                Err(RecordError::Differs { expected, found: hex::encode(decided.digest) })
-            }
-            Decision::Refused(_) => Err(RecordError::Differs { expected, found: "a refusal".into() }),
+            Decision::Decided(decided) => Err(RecordError::Differs {
+                expected,
+                found: hex::encode(decided.digest),
+            }),
+            Decision::Refused(_) => Err(RecordError::Differs {
+                expected,
+                found: "a refusal".into(),
+            }),
         }
     }
 }

@@ -55,7 +55,11 @@ impl fmt::Display for Prefix {
             Self::V4([a, b, c]) => write!(out, "{}/24", Ipv4Addr::new(a, b, c, 0)),
             Self::V6([a, b, c, d, e, f]) => {
                 let pair = |high, low| u16::from_be_bytes([high, low]);
-                write!(out, "{}/48", Ipv6Addr::new(pair(a, b), pair(c, d), pair(e, f), 0, 0, 0, 0, 0))
+                write!(
+                    out,
+                    "{}/48",
+                    Ipv6Addr::new(pair(a, b), pair(c, d), pair(e, f), 0, 0, 0, 0, 0)
+                )
             }
             Self::Others => out.write_str("others"),
         }
@@ -98,14 +102,24 @@ impl Refusals {
     /// Nothing refused since `now_ms`; more than `per_second` refusals from one prefix in a second slow it down.
     #[must_use]
     pub fn new(per_second: u32, now_ms: u64) -> Self {
-        Self { per_second, since_ms: now_ms, counts: HashMap::new(), second: 0, rates: HashMap::new() }
+        Self {
+            per_second,
+            since_ms: now_ms,
+            counts: HashMap::new(),
+            second: 0,
+            rates: HashMap::new(),
+        }
     }
 
     /// Counts one refusal.
     pub fn count(&mut self, code: RefusalCode, source: IpAddr, now_ms: u64) {
         let prefix = Prefix::of(source);
         let known = self.counts.contains_key(&(code, prefix));
-        let counted = if known || self.counts.len() < MAX_COUNTS { prefix } else { Prefix::Others };
+        let counted = if known || self.counts.len() < MAX_COUNTS {
+            prefix
+        } else {
+            Prefix::Others
+        };
         let count = self.counts.entry((code, counted)).or_default();
         *count = count.saturating_add(1);
         self.turn(now_ms);
@@ -133,16 +147,27 @@ impl Refusals {
         if self.counts.is_empty() {
             return None;
         }
-        let mut rows: Vec<Count> =
-            self.counts.drain().map(|((code, prefix), count)| Count { code, prefix, count }).collect();
+        let mut rows: Vec<Count> = self
+            .counts
+            .drain()
+            .map(|((code, prefix), count)| Count { code, prefix, count })
+            .collect();
         rows.sort_by_key(|row| (std::cmp::Reverse(row.count), row.code, row.prefix));
         let mut rest: BTreeMap<RefusalCode, u64> = BTreeMap::new();
         for row in rows.drain(MAX_SUMMARY_ROWS.min(rows.len())..) {
             let count = rest.entry(row.code).or_default();
             *count = count.saturating_add(row.count);
         }
-        rows.extend(rest.into_iter().map(|(code, count)| Count { code, prefix: Prefix::Others, count }));
-        Some(Summary { from_ms, until_ms: now_ms, counts: rows })
+        rows.extend(rest.into_iter().map(|(code, count)| Count {
+            code,
+            prefix: Prefix::Others,
+            count,
+        }));
+        Some(Summary {
+            from_ms,
+            until_ms: now_ms,
+            counts: rows,
+        })
     }
 
     /// Starts a new second.
@@ -192,9 +217,20 @@ mod tests {
         assert!(!refusals.is_limited(ip(1), 1_000), "the next second is a new one");
         assert!(!refusals.is_due(59_999) && refusals.is_due(60_000));
         let summary = refusals.summarise(60_000).unwrap();
-        assert_eq!(summary.counts, [Count { code: CODE, prefix: Prefix::of(ip(1)), count: 10_000 }]);
+        assert_eq!(
+            summary.counts,
+            [Count {
+                code: CODE,
+                prefix: Prefix::of(ip(1)),
+                count: 10_000
+            }]
+        );
         assert_eq!((summary.from_ms, summary.until_ms), (0, 60_000));
-        assert_eq!(refusals.summarise(120_000), None, "nothing happened, so nothing is recorded");
+        assert_eq!(
+            refusals.summarise(120_000),
+            None,
+            "nothing happened, so nothing is recorded"
+        );
     }
 
     #[test]

@@ -78,11 +78,18 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
     let generation = u64::from(facts.generation);
     let stored_generation = number_in(store, GENERATION)?;
     if let Some(expected) = stored_generation.filter(|stored| *stored > generation) {
-        return Err(RestoreError::Generation { expected, found: generation });
+        return Err(RestoreError::Generation {
+            expected,
+            found: generation,
+        });
     }
     let clean = head.size == 0 || store.get(&rows::META.key(CLEAN_STOP)?)?.is_some();
     let nodes = nodes(store)?;
-    let dealt = nodes.iter().map(|(_, record)| number(&record.status) + 1).max().unwrap_or(0);
+    let dealt = nodes
+        .iter()
+        .map(|(_, record)| number(&record.status) + 1)
+        .max()
+        .unwrap_or(0);
     let mut lists = lists(store, dealt)?;
     let live: HashMap<String, StatusIndex> = nodes
         .into_iter()
@@ -110,7 +117,18 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
     store.commit(batch)?;
     forget_nonces(store)?;
     let ledger = (head.size, head.root);
-    Ok(Restored { start: Start { facts, lists, dealt, epoch, epoch_limit, ledger }, live, clean })
+    Ok(Restored {
+        start: Start {
+            facts,
+            lists,
+            dealt,
+            epoch,
+            epoch_limit,
+            ledger,
+        },
+        live,
+        clean,
+    })
 }
 
 /// Marks that this run ended in order: nothing went out that is not recorded. Only after the sequencer has ended.
@@ -160,7 +178,12 @@ fn lists(store: &dyn Store, dealt: u64) -> Result<StatusLists, RestoreError> {
         Ok(())
     })?;
     let per_list = u32::try_from(dealt / u64::from(STATUS_LISTS)).unwrap_or(MAX_ENTRIES);
-    let last = pages.keys().map(|(_, page)| *page).max().unwrap_or(0).max(per_list / PAGE_ENTRIES);
+    let last = pages
+        .keys()
+        .map(|(_, page)| *page)
+        .max()
+        .unwrap_or(0)
+        .max(per_list / PAGE_ENTRIES);
     let count = (last + 1).min(MAX_ENTRIES / PAGE_ENTRIES);
     let mut lists = Vec::with_capacity(STATUS_LISTS.into());
     for number in 0..STATUS_LISTS {
@@ -176,15 +199,15 @@ fn lists(store: &dyn Store, dealt: u64) -> Result<StatusLists, RestoreError> {
     Ok(StatusLists::new(lists)?)
 }
 
-fn suspend<'a>(
-    lists: &StatusLists,
-    live: impl Iterator<Item = &'a StatusIndex>,
-) -> Result<StatusLists, ListError> {
+fn suspend<'a>(lists: &StatusLists, live: impl Iterator<Item = &'a StatusIndex>) -> Result<StatusLists, ListError> {
     let mut changes: BTreeMap<u16, Vec<(u32, Status)>> = BTreeMap::new();
     for entry in live {
         let list = lists.get(entry.list);
         if list.and_then(|list| list.status(entry.index)) == Some(Status::Valid) {
-            changes.entry(entry.list).or_default().push((entry.index, Status::Suspended));
+            changes
+                .entry(entry.list)
+                .or_default()
+                .push((entry.index, Status::Suspended));
         }
     }
     let changed: Result<Vec<_>, ListError> = lists
@@ -255,7 +278,13 @@ mod tests {
     }
 
     fn status(restored: &Restored, place: StatusIndex) -> Status {
-        restored.start.lists.get(place.list).unwrap().status(place.index).unwrap()
+        restored
+            .start
+            .lists
+            .get(place.list)
+            .unwrap()
+            .status(place.index)
+            .unwrap()
     }
 
     #[test]
@@ -278,7 +307,11 @@ mod tests {
         let over = put_node(&store, "over", 1, NOW, false);
         let revoked = put_node(&store, "revoked", 2, NOW + 60, true);
         let lists = crate::trust::new_lists().unwrap();
-        let page = lists.get(revoked.list).unwrap().with([(revoked.index, Status::Invalid)]).unwrap();
+        let page = lists
+            .get(revoked.list)
+            .unwrap()
+            .with([(revoked.index, Status::Invalid)])
+            .unwrap();
         let mut batch = Batch::new();
         batch.put(rows::status(revoked.list, 0), page.page(0).unwrap());
         store.commit(batch).unwrap();
@@ -296,7 +329,11 @@ mod tests {
         }
         mark_clean(&store).unwrap();
         let later = restore(&store, facts(), USED, NOW).unwrap();
-        assert_eq!(status(&later, live), Status::Suspended, "a clean stop does not lift what a kill suspended");
+        assert_eq!(
+            status(&later, live),
+            Status::Suspended,
+            "a clean stop does not lift what a kill suspended"
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub const NONCE: Namespace = Namespace::new("nonce");
 pub const INPUTS: Namespace = Namespace::new("inputs");
 /// `part/<digest>`: a part of evidence that records of inputs name by its digest.
 pub const PART: Namespace = Namespace::new("part");
-/// `latest/<name>`: the index of the latest statement about a node.
+/// `latest/<name>`: the index of the latest decision about a node's evidence.
 pub const LATEST: Namespace = Namespace::new("latest");
 /// `status/<list, page>`: a page of a status list that is not all valid.
 pub const STATUS: Namespace = Namespace::new("status");
@@ -58,5 +58,8 @@ pub fn status(list: u16, page: u32) -> Key {
 #[must_use]
 pub fn parse_status(key: &Key) -> Option<(u16, u32)> {
     let number = u64::from_be_bytes(*key.as_bytes().last_chunk::<8>()?);
-    Some((u16::try_from(number >> 32).ok()?, u32::try_from(number & 0xffff_ffff).ok()?))
+    Some((
+        u16::try_from(number >> 32).ok()?,
+        u32::try_from(number & 0xffff_ffff).ok()?,
+    ))
 }

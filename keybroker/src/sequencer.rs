@@ -77,10 +77,12 @@ impl SequencerHandle {
     pub async fn record(&self, entry: Entry) -> Result<Recorded, EntryError> {
         let (reply, answer) = oneshot::channel();
         let urgent = takes_away(&entry);
-        self.0.put(Waiting { entry, reply }, urgent).map_err(|refused| match refused {
-            Refused::Full(_) => EntryError::Busy { limit: self.0.limit() },
-            Refused::Closed(_) => ended(),
-        })?;
+        self.0
+            .put(Waiting { entry, reply }, urgent)
+            .map_err(|refused| match refused {
+                Refused::Full(_) => EntryError::Busy { limit: self.0.limit() },
+                Refused::Closed(_) => ended(),
+            })?;
         answer.await.map_err(|_| ended())?
     }
 
@@ -108,7 +110,9 @@ pub fn start(
         nonces: VecDeque::new(),
         known_parts: HashSet::new(),
     };
-    let thread = std::thread::Builder::new().name("sequencer".into()).spawn(move || running.run(&queue))?;
+    let thread = std::thread::Builder::new()
+        .name("sequencer".into())
+        .spawn(move || running.run(&queue))?;
     Ok((handle, thread))
 }
 
@@ -200,7 +204,9 @@ impl Running {
             return Ok(false);
         }
         // Before anybody hears of it: who is answered that the ledger has stopped finds that heads have ended.
-        self.commit(&mut forming).map(|()| true).inspect_err(|_| self.s.trust.stop())
+        self.commit(&mut forming)
+            .map(|()| true)
+            .inspect_err(|_| self.s.trust.stop())
     }
 
     /// Whether an entry can be part of the commit. Guards are looked at here, one entry at a time, so that the one that
@@ -218,7 +224,13 @@ impl Running {
             let detail = format!("a value of {found} bytes, the limit is {MAX_VALUE_LEN}");
             return Ok(Admission::Refuse(EntryError::Unstorable { detail }));
         }
-        let keys = || entry.guards.iter().map(Guard::key).chain(entry.writes.iter().map(Write::key));
+        let keys = || {
+            entry
+                .guards
+                .iter()
+                .map(Guard::key)
+                .chain(entry.writes.iter().map(Write::key))
+        };
         if keys().any(|key| forming.touched.contains(key)) {
             return Ok(Admission::Later);
         }
@@ -269,8 +281,17 @@ impl Running {
         let now_ms = self.s.clock.now_ms();
         // The record may have got a new entry since the withdrawal went out: that one goes out now.
         let lists = self.s.trust.lists();
-        let late: Vec<StatusIndex> = forming.revoked.iter().filter(|e| !is_revoked(&lists, e)).copied().collect();
-        let extra = if late.is_empty() { None } else { Some(self.s.trust.withdraw(&late, now_ms).map_err(stopped)?) };
+        let late: Vec<StatusIndex> = forming
+            .revoked
+            .iter()
+            .filter(|e| !is_revoked(&lists, e))
+            .copied()
+            .collect();
+        let extra = if late.is_empty() {
+            None
+        } else {
+            Some(self.s.trust.withdraw(&late, now_ms).map_err(stopped)?)
+        };
 
         let mut batch = Batch::new();
         let mut nonces = Vec::new();
@@ -293,7 +314,10 @@ impl Running {
         }
         let first = self.s.log.head().size;
         for (subject, index) in latest(forming, first) {
-            batch.put(rows::LATEST.key(subject.as_bytes()).map_err(stopped)?, index.to_be_bytes());
+            batch.put(
+                rows::LATEST.key(subject.as_bytes()).map_err(stopped)?,
+                index.to_be_bytes(),
+            );
         }
         let stored_parts = self.new_parts(forming)?;
         for (digest, bytes) in &stored_parts {
@@ -307,7 +331,11 @@ impl Running {
         if let Some(limit) = epochs {
             batch.put(rows::META.key(EPOCH_LIMIT).map_err(stopped)?, limit.to_be_bytes());
         }
-        while self.nonces.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > NONCE_KEPT_MS) {
+        while self
+            .nonces
+            .front()
+            .is_some_and(|(at, _)| now_ms.saturating_sub(*at) > NONCE_KEPT_MS)
+        {
             if let Some((_, key)) = self.nonces.pop_front() {
                 batch.delete(key);
             }
@@ -356,24 +384,33 @@ impl Running {
     fn receipts(&self, head: LogHead, first: u64, now_ms: u64) -> Result<Vec<Vec<u8>>, EntryError> {
         if head.size < MIN_TREE_SIZE {
             // Only the genesis statement is without one; it is nobody's answer.
-            return Ok(vec![Vec::new(); usize::try_from(head.size.saturating_sub(first)).unwrap_or(0)]);
+            return Ok(vec![
+                Vec::new();
+                usize::try_from(head.size.saturating_sub(first)).unwrap_or(0)
+            ]);
         }
         let source = self.s.log.source(&*self.s.store);
         let (origin, size, root) = (&self.s.origin, head.size, &head.root);
-        issue_batch(&*self.s.checkpoint, origin, size, root, first..size, &source, seconds(now_ms)).map_err(stopped)
+        issue_batch(
+            &*self.s.checkpoint,
+            origin,
+            size,
+            root,
+            first..size,
+            &source,
+            seconds(now_ms),
+        )
+        .map_err(stopped)
     }
 
     /// Everything is durable: takes over activations, shows grants, answers.
-    fn settle(
-        &mut self,
-        forming: &mut Forming,
-        head: LogHead,
-        first: u64,
-        now_ms: u64,
-    ) -> Result<(), EntryError> {
+    fn settle(&mut self, forming: &mut Forming, head: LogHead, first: u64, now_ms: u64) -> Result<(), EntryError> {
         let ledger = (head.size, head.root);
         let receipts = self.receipts(head, first, now_ms)?;
-        self.s.trust.granted(&forming.granted, ledger, now_ms).map_err(stopped)?;
+        self.s
+            .trust
+            .granted(&forming.granted, ledger, now_ms)
+            .map_err(stopped)?;
         let mut answers = Vec::with_capacity(forming.taken.len());
         for ((index, waiting), receipt) in (first..).zip(std::mem::take(&mut forming.taken)).zip(receipts) {
             let grant = matches!(waiting.entry.effect, Effect::Grant { .. });
@@ -381,7 +418,10 @@ impl Running {
                 Effect::Withdraw { withdrawal, .. } => self.s.trust.durable(withdrawal),
                 Effect::Activate(activation) => {
                     self.s.policy = activation.facts.policy_digest;
-                    self.s.trust.activate(activation.facts, ledger, now_ms).map_err(stopped)?;
+                    self.s
+                        .trust
+                        .activate(activation.facts, ledger, now_ms)
+                        .map_err(stopped)?;
                     (activation.install)();
                 }
                 Effect::Grant { .. } | Effect::None => {}
@@ -424,7 +464,10 @@ impl Forming {
 
 /// The last statement about each subject of a commit whose first statement is `first`.
 fn latest(forming: &Forming, first: u64) -> HashMap<&str, u64> {
-    (first..).zip(&forming.taken).filter_map(|(index, w)| Some((w.entry.subject.as_deref()?, index))).collect()
+    (first..)
+        .zip(&forming.taken)
+        .filter_map(|(index, w)| Some((w.entry.subject.as_deref()?, index)))
+        .collect()
 }
 
 fn takes_away(entry: &Entry) -> bool {
@@ -432,7 +475,9 @@ fn takes_away(entry: &Entry) -> bool {
 }
 
 fn ended() -> EntryError {
-    EntryError::Stopped { detail: "the sequencer has ended".into() }
+    EntryError::Stopped {
+        detail: "the sequencer has ended".into(),
+    }
 }
 
 fn size(entry: &Entry) -> usize {
@@ -454,7 +499,9 @@ fn is_revoked(lists: &touchstone_authorization::StatusLists, entry: &StatusIndex
 }
 
 fn stopped(error: impl std::fmt::Display) -> EntryError {
-    EntryError::Stopped { detail: error.to_string() }
+    EntryError::Stopped {
+        detail: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -489,7 +536,9 @@ mod tests {
         fn commit(&self, batch: Batch) -> Result<Revision, CommitError> {
             match self.permits.lock().unwrap().recv() {
                 Ok(true) => self.below.commit(batch),
-                _ => Err(CommitError::Unknown { detail: "the disk is gone".into() }),
+                _ => Err(CommitError::Unknown {
+                    detail: "the disk is gone".into(),
+                }),
             }
         }
         fn revision(&self) -> Result<Revision, StoreError> {
@@ -514,7 +563,10 @@ mod tests {
         let (permits, gate) = std::sync::mpsc::channel();
         let below = RedbStore::open(&folder.path().join("store")).unwrap();
         let log = LogEdge::open(&below).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Gated { below, permits: std::sync::Mutex::new(gate) });
+        let store: Arc<dyn Store> = Arc::new(Gated {
+            below,
+            permits: std::sync::Mutex::new(gate),
+        });
         let trust = Arc::new(trust(EPOCH_BLOCK));
         let key = Arc::new(SigningKey::from_seed([9; 32]));
         let sequencer = Sequencer {
@@ -528,7 +580,15 @@ mod tests {
             clock: Clock::start(),
         };
         let (handle, thread) = start(sequencer, limit).unwrap();
-        Bed { folder, store, trust, handle, thread: Some(thread), permits, key }
+        Bed {
+            folder,
+            store,
+            trust,
+            handle,
+            thread: Some(thread),
+            permits,
+            key,
+        }
     }
 
     fn bed() -> Bed {
@@ -547,8 +607,19 @@ mod tests {
     }
 
     fn entry(text: &str, effect: Effect) -> Entry {
-        let statement = Signed { bytes: text.as_bytes().to_vec(), digest: [0; 32] };
-        Entry { statement, subject: None, policy: Some(POLICY), guards: vec![], writes: vec![], parts: vec![], effect }
+        let statement = Signed {
+            bytes: text.as_bytes().to_vec(),
+            digest: [0; 32],
+        };
+        Entry {
+            statement,
+            subject: None,
+            policy: Some(POLICY),
+            guards: vec![],
+            writes: vec![],
+            parts: vec![],
+            effect,
+        }
     }
 
     fn nonce(name: &str) -> Key {
@@ -583,7 +654,10 @@ mod tests {
         for (n, answer) in others.into_iter().enumerate() {
             let recorded = answer.await.unwrap().unwrap();
             let text = format!("statement {n}");
-            assert_eq!(log::entry(&*bed.store, recorded.index).unwrap().unwrap(), text.as_bytes());
+            assert_eq!(
+                log::entry(&*bed.store, recorded.index).unwrap().unwrap(),
+                text.as_bytes()
+            );
             if !recorded.receipt.is_empty() {
                 verify_receipt(&recorded.receipt, text.as_bytes(), &public, "demo/ledger").unwrap();
             }
@@ -592,7 +666,11 @@ mod tests {
         let (folder, ended) = bed.stop();
         ended.unwrap();
         let again = RedbStore::open(&folder.path().join("store")).unwrap();
-        assert_eq!(LogEdge::open(&again).unwrap().head().size, 41, "and it is there after opening again");
+        assert_eq!(
+            LogEdge::open(&again).unwrap().head().size,
+            41,
+            "and it is there after opening again"
+        );
     }
 
     #[tokio::test]
@@ -622,12 +700,19 @@ mod tests {
         };
         let mut next = facts();
         next.policy_digest = [2; 32];
-        let activate = hand_in(&bed, entry("activation", Effect::Activate(Activation { facts: next, install }))).await;
+        let activate = hand_in(
+            &bed,
+            entry("activation", Effect::Activate(Activation { facts: next, install })),
+        )
+        .await;
         let old = hand_in(&bed, entry("old", Effect::None)).await;
         activate.await.unwrap().unwrap();
         assert!(installed.load(std::sync::atomic::Ordering::SeqCst));
         assert_eq!(old.await.unwrap(), Err(EntryError::PolicyChanged));
-        let new = Entry { policy: Some([2; 32]), ..entry("new", Effect::None) };
+        let new = Entry {
+            policy: Some([2; 32]),
+            ..entry("new", Effect::None)
+        };
         bed.handle.record(new).await.unwrap();
     }
 
@@ -637,7 +722,10 @@ mod tests {
         let part = ([3; 32], b"the log of an image".to_vec());
         let mut answers = Vec::new();
         for n in 0..20 {
-            let named = Entry { parts: vec![part.clone()], ..entry(&format!("{n}"), Effect::None) };
+            let named = Entry {
+                parts: vec![part.clone()],
+                ..entry(&format!("{n}"), Effect::None)
+            };
             answers.push(hand_in(&bed, named).await);
         }
         // The first may go alone; all others go together, though they name the same part.
@@ -648,7 +736,13 @@ mod tests {
         let key = rows::PART.key(&part.0).unwrap();
         let stored = bed.store.get(&key).unwrap().unwrap();
         bed.permit(1);
-        bed.handle.record(Entry { parts: vec![part.clone()], ..entry("again", Effect::None) }).await.unwrap();
+        bed.handle
+            .record(Entry {
+                parts: vec![part.clone()],
+                ..entry("again", Effect::None)
+            })
+            .await
+            .unwrap();
         assert_eq!(bed.store.get(&key).unwrap().unwrap(), stored);
     }
 
@@ -668,7 +762,10 @@ mod tests {
         assert!(!grant.is_finished());
         assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
         bed.permit(2);
-        let withdraw = Effect::Withdraw { node: "bad".into(), withdrawal };
+        let withdraw = Effect::Withdraw {
+            node: "bad".into(),
+            withdrawal,
+        };
         bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
         grant.await.unwrap().unwrap();
         assert_eq!(bed.trust.pending(), 0);
@@ -683,15 +780,24 @@ mod tests {
         let key = rows::NODE.key(b"bad").unwrap();
         let mut node = record("bad");
         node.status = new;
-        let put = Entry { writes: vec![Write::Put(key.clone(), node.encode())], ..entry("enrol", Effect::None) };
+        let put = Entry {
+            writes: vec![Write::Put(key.clone(), node.encode())],
+            ..entry("enrol", Effect::None)
+        };
         bed.handle.record(put).await.unwrap();
         let withdrawal = bed.trust.withdraw(&[old], 1).unwrap();
-        let withdraw = Effect::Withdraw { node: "bad".into(), withdrawal };
+        let withdraw = Effect::Withdraw {
+            node: "bad".into(),
+            withdrawal,
+        };
         bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
         let stored = NodeRecord::decode(&bed.store.get(&key).unwrap().unwrap().value).unwrap();
         assert!(stored.withdrawn);
         let lists = bed.trust.lists();
-        assert_eq!((status_of(&lists, old), status_of(&lists, new)), (Status::Invalid, Status::Invalid));
+        assert_eq!(
+            (status_of(&lists, old), status_of(&lists, new)),
+            (Status::Invalid, Status::Invalid)
+        );
         let page = bed.store.get(&rows::status(new.list, 0)).unwrap().unwrap().value;
         assert_eq!(page[0] & 3, 1);
         assert_eq!(bed.trust.pending(), 0);
@@ -705,11 +811,25 @@ mod tests {
         // One commit hangs at the gate with at most one of these; two more fit into the queue.
         for n in 0..600 {
             let answer = hand_in(&bed, entry(&format!("{n}"), Effect::None)).await;
-            if answer.is_finished() { busy += 1 } else { waiting.push(answer) }
+            if answer.is_finished() {
+                busy += 1
+            } else {
+                waiting.push(answer)
+            }
         }
         let place = bed.trust.deal().unwrap();
         let withdrawal = bed.trust.withdraw(&[place], 1).unwrap();
-        let withdraw = hand_in(&bed, entry("w", Effect::Withdraw { node: "n".into(), withdrawal })).await;
+        let withdraw = hand_in(
+            &bed,
+            entry(
+                "w",
+                Effect::Withdraw {
+                    node: "n".into(),
+                    withdrawal,
+                },
+            ),
+        )
+        .await;
         bed.permit(600);
         withdraw.await.unwrap().unwrap();
         let mut refused = 0;
@@ -747,6 +867,9 @@ mod tests {
         let again = bed_in(folder, 64);
         again.permit(1);
         assert_eq!(again.handle.record(entry("next", Effect::None)).await.unwrap().index, 1);
-        assert_eq!(log::entries(&*again.store, 0, 9).unwrap(), [b"answered".to_vec(), b"next".to_vec()]);
+        assert_eq!(
+            log::entries(&*again.store, 0, 9).unwrap(),
+            [b"answered".to_vec(), b"next".to_vec()]
+        );
     }
 }

@@ -132,7 +132,12 @@ async fn connection(
     };
     let head = Duration::from_millis(shared.limits.head_ms);
     let channel = Channel::new(stream);
-    let info = ConnectionInfo { id, peer, exporter: channel.exporter(), proven: Arc::default() };
+    let info = ConnectionInfo {
+        id,
+        peer,
+        exporter: channel.exporter(),
+        proven: Arc::default(),
+    };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let router = shared.router.clone();
@@ -174,7 +179,10 @@ struct Handshakes {
 
 impl Handshakes {
     fn new(most: usize) -> Self {
-        Self { most, open: Mutex::new(BTreeMap::new()) }
+        Self {
+            most,
+            open: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// Notes a handshake; the receiver resolves if it must make room.
@@ -204,7 +212,11 @@ mod tests {
         let mut second = handshakes.begin(2);
         handshakes.end(1);
         let mut third = handshakes.begin(3);
-        assert!(second.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        assert!(
+            second
+                .try_recv()
+                .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
+        );
         let mut fourth = handshakes.begin(4);
         let closed = |r: &mut oneshot::Receiver<()>| r.try_recv() == Err(oneshot::error::TryRecvError::Closed);
         assert!(closed(&mut first) && closed(&mut second));

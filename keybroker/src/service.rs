@@ -83,7 +83,10 @@ pub enum ServiceError {
 }
 
 fn system<E: std::fmt::Display>(operation: impl Into<String>) -> impl FnOnce(E) -> ServiceError {
-    move |e| ServiceError::System { operation: operation.into(), detail: e.to_string() }
+    move |e| ServiceError::System {
+        operation: operation.into(),
+        detail: e.to_string(),
+    }
 }
 
 /// Makes the broker's keys and writes their public halves to `DATA/keyset.json`, valid from `now` (Unix seconds) for
@@ -148,9 +151,17 @@ impl Broker {
                 "the last run did not end in order: authorizations count again once their nodes attest"
             );
         }
-        let trust = Arc::new(Trust::start(restored.start, Arc::clone(&keys.trust_state), clock.now_ms())?);
+        let trust = Arc::new(Trust::start(
+            restored.start,
+            Arc::clone(&keys.trust_state),
+            clock.now_ms(),
+        )?);
         let begun_ms = clock.now_ms();
-        let attested = restored.live.into_iter().map(|(name, status)| (name, (begun_ms, status))).collect();
+        let attested = restored
+            .live
+            .into_iter()
+            .map(|(name, status)| (name, (begun_ms, status)))
+            .collect();
         let origin = format!("{}/ledger", policy.domain);
         let first_start = log.head().size == 0;
         let head = Arc::new(RwLock::new(log.head()));
@@ -190,8 +201,9 @@ impl Broker {
         });
         first_statements(&app, &policy, &floors, first_start).await?;
 
-        let listener =
-            TcpListener::bind(config.listen).await.map_err(system(format!("listen on {}", config.listen)))?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(system(format!("listen on {}", config.listen)))?;
         let address = listener.local_addr().map_err(system("tell the address"))?;
         let address_file = config.data_dir.join(ADDRESS);
         std::fs::write(&address_file, format!("{address}\n"))
@@ -210,7 +222,10 @@ impl Broker {
             )),
             tokio::spawn(admin::serve(
                 admin_listener,
-                admin::Admin { app: Arc::clone(&app), reload },
+                admin::Admin {
+                    app: Arc::clone(&app),
+                    reload,
+                },
                 stopped.clone(),
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
@@ -218,11 +233,20 @@ impl Broker {
         ];
         let (tell, ended) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let end = thread.join().unwrap_or_else(|_| Err(EntryError::Stopped { detail: "it panicked".into() }));
+            let end = thread.join().unwrap_or_else(|_| {
+                Err(EntryError::Stopped {
+                    detail: "it panicked".into(),
+                })
+            });
             let _ = tell.send(end);
         });
-        tracing::info!(target: "touchstone::event", event = "listening", %address, at_ms = app.clock.now_ms());
-        Ok(RunningBroker { address, app, stop, tasks, ended })
+        Ok(RunningBroker {
+            address,
+            app,
+            stop,
+            tasks,
+            ended,
+        })
     }
 }
 
@@ -259,7 +283,9 @@ async fn first_statements(
 /// A statement that grants and withdraws nothing.
 pub(crate) fn entry(app: &App, statement: &Statement) -> Result<Entry, ServiceError> {
     Ok(Entry {
-        statement: statement.sign(&app.keys.statement).map_err(|e| ServiceError::Statement(e.to_string()))?,
+        statement: statement
+            .sign(&app.keys.statement)
+            .map_err(|e| ServiceError::Statement(e.to_string()))?,
         subject: None,
         policy: None,
         guards: Vec::new(),
@@ -272,7 +298,9 @@ pub(crate) fn entry(app: &App, statement: &Statement) -> Result<Entry, ServiceEr
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
 ) -> Result<T, ServiceError> {
-    tokio::task::spawn_blocking(work).await.map_err(system("read the store"))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(system("read the store"))?
 }
 
 /// How long the sequencer may take to commit what waits, at shutdown.
@@ -295,7 +323,10 @@ impl RunningBroker {
     pub async fn failed(&mut self) -> ServiceError {
         match (&mut self.ended).await {
             Ok(Err(error)) => error.into(),
-            _ => EntryError::Stopped { detail: "the sequencer has ended".into() }.into(),
+            _ => EntryError::Stopped {
+                detail: "the sequencer has ended".into(),
+            }
+            .into(),
         }
     }
 
@@ -315,13 +346,20 @@ impl RunningBroker {
         app.sequencer.close();
         match tokio::time::timeout(LAST_COMMIT, &mut self.ended).await {
             Ok(Ok(end)) => end?,
-            _ => return Err(EntryError::Stopped { detail: "the last commit did not end".into() }.into()),
+            _ => {
+                return Err(EntryError::Stopped {
+                    detail: "the last commit did not end".into(),
+                }
+                .into());
+            }
         }
         if app.trust.pending() > 0 || app.trust.is_stopped() {
-            return Err(EntryError::Stopped { detail: "a withdrawal is not recorded".into() }.into());
+            return Err(EntryError::Stopped {
+                detail: "a withdrawal is not recorded".into(),
+            }
+            .into());
         }
         let store = Arc::clone(&app.store);
         blocking(move || Ok(mark_clean(&*store)?)).await
     }
 }
-

@@ -67,7 +67,13 @@ impl<T> Sessions<T> {
     /// None open.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, next: 0, open: HashMap::new(), by_age: BTreeMap::new(), by_connection: BTreeMap::new() }
+        Self {
+            limits,
+            next: 0,
+            open: HashMap::new(),
+            by_age: BTreeMap::new(),
+            by_connection: BTreeMap::new(),
+        }
     }
 
     /// Opens a session. `now_ms` is time since boot.
@@ -76,18 +82,30 @@ impl<T> Sessions<T> {
         // An id that is taken would have to be 128 equal random bits; the older session yields.
         self.remove(&id);
         while self.of(connection) >= self.limits.per_connection {
-            let Some(oldest) = self.oldest_of(connection) else { break };
+            let Some(oldest) = self.oldest_of(connection) else {
+                break;
+            };
             self.remove(&oldest);
         }
         while self.open.len() >= self.limits.total {
-            let Some(oldest) = self.by_age.first_key_value().map(|(_, id)| *id) else { break };
+            let Some(oldest) = self.by_age.first_key_value().map(|(_, id)| *id) else {
+                break;
+            };
             self.remove(&oldest);
         }
         let number = self.next;
         self.next += 1;
         self.by_age.insert(number, id);
         self.by_connection.insert((connection, number), id);
-        self.open.insert(id, Open { number, connection, since_ms: now_ms, noted });
+        self.open.insert(
+            id,
+            Open {
+                number,
+                connection,
+                since_ms: now_ms,
+                noted,
+            },
+        );
     }
 
     /// Takes a session for its one try. `None` if it is unknown, expired, used, or another connection's; in that last
@@ -133,11 +151,16 @@ impl<T> Sessions<T> {
     }
 
     fn of(&self, connection: ConnectionId) -> usize {
-        self.by_connection.range((connection, 0)..=(connection, u64::MAX)).count()
+        self.by_connection
+            .range((connection, 0)..=(connection, u64::MAX))
+            .count()
     }
 
     fn oldest_of(&self, connection: ConnectionId) -> Option<SessionId> {
-        self.by_connection.range((connection, 0)..=(connection, u64::MAX)).next().map(|(_, id)| *id)
+        self.by_connection
+            .range((connection, 0)..=(connection, u64::MAX))
+            .next()
+            .map(|(_, id)| *id)
     }
 }
 
@@ -147,7 +170,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: SessionLimits = SessionLimits { total: 8, per_connection: 3, life_ms: 30_000 };
+    const LIMITS: SessionLimits = SessionLimits {
+        total: 8,
+        per_connection: 3,
+        life_ms: 30_000,
+    };
     const HERE: ConnectionId = ConnectionId(1);
     const THERE: ConnectionId = ConnectionId(2);
 
@@ -188,7 +215,11 @@ mod tests {
             sessions.open(id(n), ConnectionId(10 + u64::from(n)), (), 1);
         }
         assert_eq!(sessions.len(), 8);
-        assert_eq!(sessions.take(&id(200), HERE, 2), Some(()), "within bounds nobody is pushed out");
+        assert_eq!(
+            sessions.take(&id(200), HERE, 2),
+            Some(()),
+            "within bounds nobody is pushed out"
+        );
         for n in 100..200 {
             sessions.open(id(n), ConnectionId(50 + u64::from(n)), (), 2);
         }

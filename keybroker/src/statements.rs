@@ -48,8 +48,11 @@ impl Circumstances {
     /// The first leaf of a log. Body: 0 origin, 1 the domain's generation, 2 key id of the log.
     #[must_use]
     pub fn genesis(&self, origin: &str, generation: u64, checkpoint: [u8; 8]) -> Statement {
-        let body =
-            Value::map([(0, Value::text(origin)), (1, Value::Unsigned(generation)), (2, Value::bytes(checkpoint))]);
+        let body = Value::map([
+            (0, Value::text(origin)),
+            (1, Value::Unsigned(generation)),
+            (2, Value::bytes(checkpoint)),
+        ]);
         self.statement(Kind::Genesis, Outcome::Recorded, body)
     }
 
@@ -63,7 +66,10 @@ impl Circumstances {
             (1, Value::bytes(policy.digest)),
             (2, Value::bytes(policy.root_digest)),
             (3, Value::Unsigned(policy.keyset.version)),
-            (4, Value::array([versions.root, versions.snapshot, versions.timestamp].map(Value::Unsigned))),
+            (
+                4,
+                Value::array([versions.root, versions.snapshot, versions.timestamp].map(Value::Unsigned)),
+            ),
             (5, Value::int(policy.expires)),
         ]);
         self.statement(Kind::PolicyActivation, Outcome::Recorded, body)
@@ -123,7 +129,11 @@ mod tests {
         let mut refusals = Refusals::new(1, 0);
         for n in 0..4_000u32 {
             for code in RefusalCode::ALL {
-                refusals.count(*code, IpAddr::from([0x2001 + (n >> 8) as u16, n as u16, 0xffff, 0, 0, 0, 0, 1]), 1);
+                refusals.count(
+                    *code,
+                    IpAddr::from([0x2001 + (n >> 8) as u16, n as u16, 0xffff, 0, 0, 0, 0, 1]),
+                    1,
+                );
             }
         }
         let summary = refusals.summarise(60_000).unwrap();

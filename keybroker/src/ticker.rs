@@ -14,6 +14,7 @@ use crate::clock::seconds;
 use crate::decision::DenialCode;
 use crate::entry::{Activation, Effect, EntryError};
 use crate::policy::{Floors, PolicySource, facts};
+use crate::rejudge::rejudge;
 use crate::service::entry;
 use crate::statements::Circumstances;
 use crate::withdraw::withdraw;
@@ -35,7 +36,11 @@ pub async fn beat(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             tracing::error!(%error, "no heartbeat could be made");
         }
         overdue(&app, now_ms);
-        let due = app.refusals.lock().unwrap_or_else(PoisonError::into_inner).is_due(now_ms);
+        let due = app
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_due(now_ms);
         if due {
             let app = Arc::clone(&app);
             tokio::spawn(async move { sum_up(&app, now_ms).await });
@@ -60,10 +65,17 @@ fn overdue(app: &Arc<App>, now_ms: u64) {
     let late: Vec<(String, u64)> = {
         let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
         let late = |at: &u64| now_ms.saturating_sub(*at) > deadline_ms;
-        attested.iter().filter(|(_, (at, _))| late(at)).map(|(name, (at, _))| (name.clone(), *at)).collect()
+        attested
+            .iter()
+            .filter(|(_, (at, _))| late(at))
+            .map(|(name, (at, _))| (name.clone(), *at))
+            .collect()
     };
     for (name, at) in late {
-        app.attested.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        app.attested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&name);
         let app = Arc::clone(app);
         tokio::spawn(async move {
             let reason = Reason {
@@ -73,7 +85,11 @@ fn overdue(app: &Arc<App>, now_ms: u64) {
                 found: format!("{} ms ago", now_ms.saturating_sub(at)),
             };
             if let Err(refusal) = withdraw(&app, &name, reason).await {
-                tracing::error!(node = name, detail = refusal.detail, "an overdue node could not be withdrawn");
+                tracing::error!(
+                    node = name,
+                    detail = refusal.detail,
+                    "an overdue node could not be withdrawn"
+                );
             }
         });
     }
@@ -81,7 +97,11 @@ fn overdue(app: &Arc<App>, now_ms: u64) {
 
 /// Records what was refused since the last summary.
 pub async fn sum_up(app: &App, now_ms: u64) {
-    let summary = app.refusals.lock().unwrap_or_else(PoisonError::into_inner).summarise(now_ms);
+    let summary = app
+        .refusals
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .summarise(now_ms);
     let Some(summary) = summary else { return };
     let recorded = match entry(app, &app.circumstances(now_ms).refusals(&summary)) {
         Ok(entry) => app.sequencer.record(entry).await.map_err(|e| e.to_string()),
@@ -119,7 +139,10 @@ pub async fn follow_policy(
         }
         let outcome = take_over(&app, &source).await;
         match &outcome {
-            Ok(version) => tracing::info!(version, "policy is in force"),
+            Ok(version) => {
+                tracing::info!(version, "policy is in force");
+                rejudge(&app).await;
+            }
             Err(detail) => tracing::error!(detail, "policy was not taken over; the one in force goes on"),
         }
         // What was refused is looked at again only when something else is published.
@@ -155,7 +178,10 @@ async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String>
             *place.policy.write().unwrap_or_else(PoisonError::into_inner) = installed;
         }),
     });
-    app.sequencer.record(activation).await.map_err(|e: EntryError| e.to_string())?;
+    app.sequencer
+        .record(activation)
+        .await
+        .map_err(|e: EntryError| e.to_string())?;
     Ok(policy.version)
 }
 

@@ -70,7 +70,9 @@ impl Exporter {
     /// # Errors
     /// [`ExporterError`]: the caller must refuse, never go on without the binding.
     pub fn export(&self, label: &str, context: &[u8]) -> Result<[u8; EXPORTER_LEN], ExporterError> {
-        let stream = self.0.lock().map_err(|_| ExporterError { detail: "the connection failed".into() })?;
+        let stream = self.0.lock().map_err(|_| ExporterError {
+            detail: "the connection failed".into(),
+        })?;
         stream
             .get_ref()
             .1
@@ -103,10 +105,7 @@ impl Channel {
         Exporter(Arc::clone(&self.0))
     }
 
-    fn poll<T>(
-        &self,
-        poll: impl FnOnce(Pin<&mut TlsStream<TcpStream>>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut TlsStream<TcpStream>>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match self.0.lock() {
             Ok(mut stream) => poll(Pin::new(&mut stream)),
             Err(_) => Poll::Ready(Err(io::Error::other("the connection failed"))),

@@ -167,8 +167,9 @@ pub fn number(place: &StatusIndex) -> u64 {
 /// # Errors
 /// Never for the constants of this module.
 pub fn new_lists() -> Result<StatusLists, ListError> {
-    let lists: Result<Vec<_>, _> =
-        (0..STATUS_LISTS).map(|number| Ok((number, StatusArray::new(PAGE_ENTRIES)?))).collect();
+    let lists: Result<Vec<_>, _> = (0..STATUS_LISTS)
+        .map(|number| Ok((number, StatusArray::new(PAGE_ENTRIES)?)))
+        .collect();
     StatusLists::new(lists?)
 }
 
@@ -179,7 +180,9 @@ impl Trust {
     /// [`TrustError::EpochsExhausted`] or [`TrustError::Signing`]
     pub fn start(start: Start, signer: SigningKeyRef, now_ms: u64) -> Result<Self, TrustError> {
         if start.epoch >= start.epoch_limit {
-            return Err(TrustError::EpochsExhausted { limit: start.epoch_limit });
+            return Err(TrustError::EpochsExhausted {
+                limit: start.epoch_limit,
+            });
         }
         let mut state = State {
             facts: start.facts,
@@ -195,7 +198,11 @@ impl Trust {
             full: Bytes::new(),
         };
         state.sign(&signer, now_ms)?;
-        Ok(Self { signer, state: Mutex::new(state), frames: broadcast::channel(MAX_LAG).0 })
+        Ok(Self {
+            signer,
+            state: Mutex::new(state),
+            frames: broadcast::channel(MAX_LAG).0,
+        })
     }
 
     /// Takes rights away, now: marks the entries revoked, raises the epoch and sends the frame to every subscriber.
@@ -207,8 +214,13 @@ impl Trust {
     pub fn withdraw(&self, entries: &[StatusIndex], now_ms: u64) -> Result<Withdrawal, TrustError> {
         let mut state = self.lock();
         state.pending += 1;
-        let outcome = match state.grown(entries).and_then(|lists| apply(&lists, entries, Status::Invalid)) {
-            Ok(lists) => self.publish(&mut state, lists.clone(), now_ms).inspect_err(|_| state.lists = lists),
+        let outcome = match state
+            .grown(entries)
+            .and_then(|lists| apply(&lists, entries, Status::Invalid))
+        {
+            Ok(lists) => self
+                .publish(&mut state, lists.clone(), now_ms)
+                .inspect_err(|_| state.lists = lists),
             Err(error) => Err(error.into()),
         };
         if outcome.is_err() {
@@ -353,7 +365,9 @@ impl Trust {
     pub fn pages(&self, revoked: &[StatusIndex], granted: &[StatusIndex]) -> Vec<(u16, u32, Vec<u8>)> {
         let state = self.lock();
         let lifts = suspended(&state.lists, granted);
-        let Ok(lists) = apply(&state.lists, &lifts, Status::Valid) else { return Vec::new() };
+        let Ok(lists) = apply(&state.lists, &lifts, Status::Valid) else {
+            return Vec::new();
+        };
         let mut pages = BTreeMap::new();
         for entry in revoked.iter().chain(&lifts) {
             let page = entry.index / PAGE_ENTRIES;
@@ -361,7 +375,10 @@ impl Trust {
                 pages.entry((entry.list, page)).or_insert_with(|| bytes.to_vec());
             }
         }
-        pages.into_iter().map(|((list, page), bytes)| (list, page, bytes)).collect()
+        pages
+            .into_iter()
+            .map(|((list, page), bytes)| (list, page, bytes))
+            .collect()
     }
 
     /// No head goes out any more and nothing is granted, until the process starts anew.
@@ -373,7 +390,9 @@ impl Trust {
     fn publish(&self, state: &mut State, lists: StatusLists, now_ms: u64) -> Result<(), TrustError> {
         let next = state.epoch + 1;
         if next >= state.epoch_limit {
-            return Err(TrustError::EpochsExhausted { limit: state.epoch_limit });
+            return Err(TrustError::EpochsExhausted {
+                limit: state.epoch_limit,
+            });
         }
         if state.stopped {
             return Err(TrustError::Signing("no head goes out any more".into()));
@@ -418,7 +437,9 @@ impl State {
             issued_at_ms,
             fresh_until_ms: issued_at_ms.saturating_add(self.facts.window_ms),
         };
-        let signed = head.encode_signed(signer).map_err(|e| TrustError::Signing(e.to_string()))?;
+        let signed = head
+            .encode_signed(signer)
+            .map_err(|e| TrustError::Signing(e.to_string()))?;
         self.issued_at_ms = issued_at_ms;
         self.head = Bytes::from(signed);
         self.full = Bytes::new();
@@ -438,10 +459,15 @@ impl State {
         let mut lists: BTreeMap<u16, StatusArray> = self.lists.iter().map(|(n, list)| (n, list.clone())).collect();
         for entry in entries {
             let Some(list) = lists.get_mut(&entry.list) else {
-                return Err(ListError::Index { entries: 0, found: entry.index });
+                return Err(ListError::Index {
+                    entries: 0,
+                    found: entry.index,
+                });
             };
             if entry.index >= list.entries() {
-                let wanted = (entry.index / PAGE_ENTRIES).saturating_add(1).saturating_mul(PAGE_ENTRIES);
+                let wanted = (entry.index / PAGE_ENTRIES)
+                    .saturating_add(1)
+                    .saturating_mul(PAGE_ENTRIES);
                 let mut bytes = list.to_bytes();
                 bytes.resize((wanted.min(MAX_ENTRIES) / 4) as usize, 0);
                 *list = StatusArray::from_bytes(wanted.min(MAX_ENTRIES), &bytes)?;
@@ -517,9 +543,18 @@ pub(crate) mod tests {
     impl Follower {
         fn new(trust: &Trust) -> Self {
             let key = SigningKey::from_seed([7; 32]).verifying_key();
-            let keys = KeyRing::new([TrustedKey { key, not_before: 0, not_after: i64::MAX }]).unwrap();
+            let keys = KeyRing::new([TrustedKey {
+                key,
+                not_before: 0,
+                not_after: i64::MAX,
+            }])
+            .unwrap();
             let (full, frames) = trust.subscribe();
-            Self { view: TrustView::accept(None, &full.bytes, &keys, "demo", 1_000).unwrap(), frames, keys }
+            Self {
+                view: TrustView::accept(None, &full.bytes, &keys, "demo", 1_000).unwrap(),
+                frames,
+                keys,
+            }
         }
 
         /// Takes every frame that waits; how many there were.
@@ -558,7 +593,11 @@ pub(crate) mod tests {
         assert_eq!(enforcer.status(place), Some(Status::Invalid));
         assert_eq!(enforcer.view.head().epoch, withdrawal.epoch);
         trust.heartbeat(1_003).unwrap();
-        assert_eq!((enforcer.follow(), trust.pending()), (0, 1), "no fresh head before the statement is durable");
+        assert_eq!(
+            (enforcer.follow(), trust.pending()),
+            (0, 1),
+            "no fresh head before the statement is durable"
+        );
         trust.durable(withdrawal);
         trust.heartbeat(1_004).unwrap();
         assert_eq!((enforcer.follow(), trust.pending()), (1, 0));
@@ -584,12 +623,19 @@ pub(crate) mod tests {
         let (first, second) = (trust.deal().unwrap(), trust.deal().unwrap());
         let withdrawal = trust.withdraw(&[first], 1_001).unwrap();
         trust.durable(withdrawal);
-        assert_eq!(trust.withdraw(&[second], 1_002), Err(TrustError::EpochsExhausted { limit: 2 }));
+        assert_eq!(
+            trust.withdraw(&[second], 1_002),
+            Err(TrustError::EpochsExhausted { limit: 2 })
+        );
         assert!(!trust.may_grant());
         enforcer.follow();
         trust.heartbeat(1_003).unwrap();
         assert_eq!(enforcer.follow(), 0, "enforcers are left to go stale");
-        assert_eq!(trust.pages(&[second], &[])[0].2[0] & 3, 1, "and the mark is kept for the commit");
+        assert_eq!(
+            trust.pages(&[second], &[])[0].2[0] & 3,
+            1,
+            "and the mark is kept for the commit"
+        );
     }
 
     #[test]
@@ -610,12 +656,20 @@ pub(crate) mod tests {
     fn lists_grow_for_a_grant_and_suspended_entries_are_lifted_by_one() {
         let trust = trust(EPOCH_BLOCK);
         let mut enforcer = Follower::new(&trust);
-        let far = StatusIndex { list: 2, generation: 1, index: PAGE_ENTRIES };
+        let far = StatusIndex {
+            list: 2,
+            generation: 1,
+            index: PAGE_ENTRIES,
+        };
         trust.granted(&[far], (2, [9; 32]), 1_001).unwrap();
         assert_eq!(enforcer.follow(), 1);
         assert_eq!(enforcer.status(far), Some(Status::Valid));
         trust.granted(&[far], (3, [8; 32]), 1_002).unwrap();
-        assert_eq!(enforcer.follow(), 0, "nothing changed but the ledger: the next heartbeat says so");
+        assert_eq!(
+            enforcer.follow(),
+            0,
+            "nothing changed but the ledger: the next heartbeat says so"
+        );
         trust.heartbeat(1_003).unwrap();
         enforcer.follow();
         assert_eq!(enforcer.view.head().ledger_size, 3);
@@ -624,7 +678,11 @@ pub(crate) mod tests {
         begin.lists = apply(&begin.lists, &[place(0, 1).unwrap()], Status::Suspended).unwrap();
         let trust = Trust::start(begin, Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap();
         let place = place(0, 1).unwrap();
-        assert_eq!(trust.pages(&[], &[place]), [(0, 0, vec![0; 4_096])], "the page as it will be");
+        assert_eq!(
+            trust.pages(&[], &[place]),
+            [(0, 0, vec![0; 4_096])],
+            "the page as it will be"
+        );
         let mut enforcer = Follower::new(&trust);
         assert_eq!(enforcer.status(place), Some(Status::Suspended));
         trust.granted(&[place], (1, [0; 32]), 1_001).unwrap();
@@ -648,6 +706,9 @@ pub(crate) mod tests {
         for _ in 0..=MAX_LAG {
             trust.heartbeat(1_001).unwrap();
         }
-        assert!(matches!(frames.try_recv(), Err(broadcast::error::TryRecvError::Lagged(1))));
+        assert!(matches!(
+            frames.try_recv(),
+            Err(broadcast::error::TryRecvError::Lagged(1))
+        ));
     }
 }

@@ -39,12 +39,15 @@ pub async fn withdraw(app: &App, name: &str, reason: Reason) -> Result<Recorded,
         .map_err(internal)?;
     let entry = Entry {
         statement,
-        subject: Some(name.to_owned()),
+        subject: None,
         policy: None,
         guards: Vec::new(),
         writes: Vec::new(),
         parts: Vec::new(),
-        effect: Effect::Withdraw { node: name.to_owned(), withdrawal },
+        effect: Effect::Withdraw {
+            node: name.to_owned(),
+            withdrawal,
+        },
     };
     app.sequencer
         .record(entry)

@@ -36,7 +36,10 @@ async fn a_node_enrols_renews_and_keeps_its_status_entry() {
     assert_eq!(contents.scopes.len(), 3);
     assert!(contents.expires <= contents.issued_at + 120);
     assert!(first.authorization.as_ref().unwrap().len() <= 400, "protocol.md 6");
-    assert_eq!(status(&view(&broker, &first.trust_state), contents.status), Status::Valid);
+    assert_eq!(
+        status(&view(&broker, &first.trust_state), contents.status),
+        Status::Valid
+    );
 
     let again = attest(&mut client, &mut node, true).await.unwrap();
     let renewal = authorization(&broker, &again);
@@ -44,7 +47,15 @@ async fn a_node_enrols_renews_and_keeps_its_status_entry() {
     assert_ne!(renewal.contents().cti, contents.cti);
     assert_eq!(statement(&broker, &again).kind, Kind::Attestation);
     let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
-    assert_eq!(kinds, [Kind::Genesis, Kind::PolicyActivation, Kind::Enrolment, Kind::Attestation]);
+    assert_eq!(
+        kinds,
+        [
+            Kind::Genesis,
+            Kind::PolicyActivation,
+            Kind::Enrolment,
+            Kind::Attestation
+        ]
+    );
     broker.shutdown().await.unwrap();
 }
 
@@ -61,7 +72,11 @@ async fn an_authentic_failure_withdraws_at_once_and_good_evidence_brings_new_rig
     node.extend(4);
     let denied = attest(&mut client, &mut node, true).await.unwrap();
     assert!(!denied.allowed && denied.authorization.is_none());
-    assert!(denied.reasons.iter().any(|r| r.code == "log-does-not-replay"), "{:?}", denied.reasons);
+    assert!(
+        denied.reasons.iter().any(|r| r.code == "log-does-not-replay"),
+        "{:?}",
+        denied.reasons
+    );
     let recorded = statement(&broker, &denied);
     assert_eq!((recorded.kind, recorded.outcome), (Kind::Attestation, Outcome::Deny));
     let (before, after) = (view(&broker, &first.trust_state), view(&broker, &denied.trust_state));
@@ -99,7 +114,12 @@ async fn forgeries_in_a_nodes_name_leave_its_rights_alone() {
         forged.activation = None;
         let refused = client.submit(&forged).await.unwrap_err();
         assert_eq!((refused.status, refused.code.as_str()), (401, "evidence-refused"));
-        assert!(refused.reasons.iter().any(|code| code == "ak-not-enrolled" || code == "ek-not-enrolled"));
+        assert!(
+            refused
+                .reasons
+                .iter()
+                .any(|code| code == "ak-not-enrolled" || code == "ek-not-enrolled")
+        );
     }
     assert_eq!(broker.app().trust.epoch(), epoch, "no epoch was raised");
     assert_eq!(ledger(&broker).await.len(), entries, "and nothing was decided");
@@ -108,8 +128,15 @@ async fn forgeries_in_a_nodes_name_leave_its_rights_alone() {
     let stopping = domain.path("data");
     broker.shutdown().await.unwrap();
     let broker = domain.start().await;
-    let summary = ledger(&broker).await.into_iter().find(|s| s.kind == Kind::RefusalSummary).unwrap();
-    let rows = summary.body.get(2).unwrap().as_array().unwrap()[0].as_array().unwrap().to_vec();
+    let summary = ledger(&broker)
+        .await
+        .into_iter()
+        .find(|s| s.kind == Kind::RefusalSummary)
+        .unwrap();
+    let rows = summary.body.get(2).unwrap().as_array().unwrap()[0]
+        .as_array()
+        .unwrap()
+        .to_vec();
     assert_eq!(rows[0].as_text(), Some("evidence-refused"));
     assert_eq!((rows[1].as_text(), rows[2].as_u64()), (Some("127.0.0.0/24"), Some(40)));
     assert!(stopping.exists());
@@ -129,7 +156,10 @@ async fn attacks_on_a_session() {
     let refused = attest(&mut client, &mut stranger, false).await.unwrap_err();
     assert_eq!(refused.code, "identity-unknown");
     // A known name without enrolment.
-    assert_eq!(attest(&mut client, &mut node, true).await.unwrap_err().code, "identity-unknown");
+    assert_eq!(
+        attest(&mut client, &mut node, true).await.unwrap_err().code,
+        "identity-unknown"
+    );
     // The credential answered wrongly, and not at all.
     for wrong in [Some([7; 32]), None] {
         let challenge = client.hello(&node.hello(false)).await.unwrap();
@@ -157,7 +187,10 @@ async fn attacks_on_a_session() {
     let mut replayed = submission;
     replayed.session_id = client.hello(&node.hello(true)).await.unwrap().session_id;
     let refused = client.submit(&replayed).await.unwrap_err();
-    assert_eq!((refused.code.as_str(), refused.reasons), ("evidence-refused", vec!["binder-mismatch".to_owned()]));
+    assert_eq!(
+        (refused.code.as_str(), refused.reasons),
+        ("evidence-refused", vec!["binder-mismatch".to_owned()])
+    );
     // A session taken to another connection; it is not used up by that.
     let challenge = client.hello(&node.hello(true)).await.unwrap();
     let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
@@ -195,7 +228,10 @@ async fn a_recorded_decision_is_made_again_byte_for_byte_and_a_falsified_one_is_
         assert_eq!(replayed.index, record.index);
         assert!(replayed.payload_bytes > 500);
     }
-    assert!(DecisionRecord::read(&*store, 0, &key).is_err(), "the genesis is no decision");
+    assert!(
+        DecisionRecord::read(&*store, 0, &key).is_err(),
+        "the genesis is no decision"
+    );
 
     // Any byte of a part: it is missing under its digest. Any byte of the inputs: not those that were signed.
     let mut altered = allow.clone();
@@ -204,14 +240,28 @@ async fn a_recorded_decision_is_made_again_byte_for_byte_and_a_falsified_one_is_
     for at in (0..allow.inputs.len()).step_by(37) {
         let mut altered = allow.clone();
         altered.inputs[at] ^= 1;
-        assert!(matches!(altered.replay(&policy, &key), Err(RecordError::OtherInputs { .. })), "byte {at}");
+        assert!(
+            matches!(altered.replay(&policy, &key), Err(RecordError::OtherInputs { .. })),
+            "byte {at}"
+        );
     }
     // Inputs that decide otherwise never give the payload that was recorded.
     let mut inputs = allow.inputs().unwrap();
     inputs.now += 1;
     let policy_of = touchstone_keybroker::decision::decide(&inputs, &policy).unwrap();
-    let touchstone_keybroker::decision::Decision::Decided(decided) = policy_of else { panic!("not authentic") };
-    assert_ne!(decided.statement.payload_bytes().unwrap(), allow.replay(&policy, &key).unwrap().decided.statement.payload_bytes().unwrap());
+    let touchstone_keybroker::decision::Decision::Decided(decided) = policy_of else {
+        panic!("not authentic")
+    };
+    assert_ne!(
+        decided.statement.payload_bytes().unwrap(),
+        allow
+            .replay(&policy, &key)
+            .unwrap()
+            .decided
+            .statement
+            .payload_bytes()
+            .unwrap()
+    );
     broker.shutdown().await.unwrap();
 }
 
@@ -235,14 +285,22 @@ async fn a_killed_broker_grants_nothing_old_until_fresh_evidence_comes() {
     let again = attest(&mut client, &mut node, true).await.unwrap();
     assert_eq!(authorization(&broker, &again).contents().status, place);
     assert_eq!(status(&view(&broker, &again.trust_state), place), Status::Valid);
-    assert_eq!(ledger(&broker).await.len(), 4, "nothing was lost and nothing is there twice");
+    assert_eq!(
+        ledger(&broker).await.len(),
+        4,
+        "nothing was lost and nothing is there twice"
+    );
     drop(client);
     broker.shutdown().await.unwrap();
 
     let broker = domain.start().await;
     let mut client = Client::connect(broker.address()).await;
     let shown = view(&broker, &client.get("/v1/trust-state").await);
-    assert_eq!(status(&shown, place), Status::Valid, "after a stop in order everything goes on");
+    assert_eq!(
+        status(&shown, place),
+        Status::Valid,
+        "after a stop in order everything goes on"
+    );
     broker.shutdown().await.unwrap();
 }
 
@@ -268,8 +326,14 @@ async fn who_does_not_attest_in_time_loses_its_rights() {
         tokio::task::yield_now().await;
     }
     let last = ledger(&broker).await.pop().unwrap();
-    assert_eq!((last.kind, last.reasons[0].code.as_str()), (Kind::Revocation, "attestation-overdue"));
-    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed, "and gets new ones by attesting");
+    assert_eq!(
+        (last.kind, last.reasons[0].code.as_str()),
+        (Kind::Revocation, "attestation-overdue")
+    );
+    assert!(
+        attest(&mut client, &mut node, true).await.unwrap().allowed,
+        "and gets new ones by attesting"
+    );
     assert!(now() > 0);
     broker.shutdown().await.unwrap();
 }
@@ -289,6 +353,9 @@ async fn a_machine_that_takes_anothers_place_takes_its_rights_away() {
     assert_eq!(status(&shown, place), Status::Invalid);
     let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
     assert_eq!(kinds[2..], [Kind::Enrolment, Kind::Revocation, Kind::Enrolment]);
-    assert_eq!(attest(&mut client, &mut old, true).await.unwrap_err().code, "identity-unknown");
+    assert_eq!(
+        attest(&mut client, &mut old, true).await.unwrap_err().code,
+        "identity-unknown"
+    );
     broker.shutdown().await.unwrap();
 }

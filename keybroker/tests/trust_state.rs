@@ -37,10 +37,16 @@ struct Stream {
 impl Stream {
     async fn open(broker: &RunningBroker) -> Self {
         let mut client = Client::connect(broker.address()).await;
-        let response = client.open(Method::GET, "/v1/trust-state/stream?subscriber=guard-1", vec![]).await;
+        let response = client
+            .open(Method::GET, "/v1/trust-state/stream?subscriber=guard-1", vec![])
+            .await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { body: response.into_body(), buffer: String::new(), _client: client }
+        Self {
+            body: response.into_body(),
+            buffer: String::new(),
+            _client: client,
+        }
     }
 
     /// The next frame; `None` when the broker closes the stream.
@@ -60,13 +66,25 @@ impl Stream {
 
 /// A command over the admin socket.
 async fn command(domain: &Domain, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
-    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock")).await.unwrap();
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock"))
+        .await
+        .unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(driver);
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
-    let request = Request::builder().method(method).uri(path).header("host", "admin").body(body).unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "admin")
+        .body(body)
+        .unwrap();
     let response = sender.send_request(request).await.unwrap();
-    (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+    (
+        response.status(),
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
 }
 
 #[tokio::test]
@@ -115,7 +133,10 @@ async fn who_polls_sees_the_same() {
         StatusListToken::verify(bytes, &key(&broker, Job::TrustState), &subject, now(), 1).unwrap()
     };
     let path = format!("/v1/status/{}", place.list);
-    assert_eq!(token(&client.get(&path).await).list.get(place.index.into()), Ok(Status::Valid));
+    assert_eq!(
+        token(&client.get(&path).await).list.get(place.index.into()),
+        Ok(Status::Valid)
+    );
     let revoke = r#"{"node": "node-1", "reason": "stolen"}"#;
     let (status, body) = command(&domain, Method::POST, "/revoke", revoke).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
@@ -127,7 +148,9 @@ async fn who_polls_sees_the_same() {
     let (status, body) = client.send(Method::POST, "/v1/time", nonce.to_vec()).await;
     assert_eq!(status, StatusCode::OK);
     let now_ms = Clock::start().now_ms();
-    let time_ms = BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &nonce, now_ms).unwrap().time_ms;
+    let time_ms = BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &nonce, now_ms)
+        .unwrap()
+        .time_ms;
     assert!(time_ms.abs_diff(now_ms) < 60_000);
     assert!(BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &[8; 32], now_ms).is_err());
     broker.shutdown().await.unwrap();
@@ -152,8 +175,12 @@ async fn an_auditor_can_follow_every_entry_to_the_signed_root() {
     for (index, entry) in entries.iter().enumerate() {
         let body = client.get(&format!("/v1/ledger/proof?index={index}&size=6")).await;
         let proof = cbor::decode(&body, Limits::TOKEN).unwrap();
-        let path: Vec<[u8; 32]> =
-            proof.as_array().unwrap().iter().map(|hash| hash.as_bytes().unwrap().try_into().unwrap()).collect();
+        let path: Vec<[u8; 32]> = proof
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hash| hash.as_bytes().unwrap().try_into().unwrap())
+            .collect();
         let leaf = leaf_hash(entry.as_bytes().unwrap());
         verify_inclusion(&leaf, index as u64, 6, &path, checkpoint.root()).unwrap();
     }
@@ -173,18 +200,41 @@ async fn operators_command_over_a_private_socket() {
 
     let (_, body) = command(&domain, Method::GET, "/status", "").await;
     let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&status["domain"], &status["ledger"]["size"]), (&DOMAIN.into(), &3.into()));
+    assert_eq!(
+        (&status["domain"], &status["ledger"]["size"]),
+        (&DOMAIN.into(), &3.into())
+    );
     assert_eq!(status["attesting_nodes"], 1);
     for path in ["/record/2", "/record/latest/node-1"] {
         let (_, body) = command(&domain, Method::GET, path, "").await;
         let record = DecisionRecord::decode(&body).unwrap();
         assert_eq!((record.index, &record.statement), (2, &answer.statement));
-        record.replay(&broker.app().policy(), &key(&broker, Job::Statement)).unwrap();
+        record
+            .replay(&broker.app().policy(), &key(&broker, Job::Statement))
+            .unwrap();
     }
     for (method, path, body, status, code) in [
-        (Method::POST, "/revoke", r#"{"node": "nobody", "reason": "x"}"#, 404, "request-not-found"),
-        (Method::POST, "/revoke", r#"{"node": "node-1"}"#, 400, "request-message-malformed"),
-        (Method::POST, "/revoke", r#"{"node": "node-1", "reason": "x", "all": true}"#, 400, "request-message-malformed"),
+        (
+            Method::POST,
+            "/revoke",
+            r#"{"node": "nobody", "reason": "x"}"#,
+            404,
+            "request-not-found",
+        ),
+        (
+            Method::POST,
+            "/revoke",
+            r#"{"node": "node-1"}"#,
+            400,
+            "request-message-malformed",
+        ),
+        (
+            Method::POST,
+            "/revoke",
+            r#"{"node": "node-1", "reason": "x", "all": true}"#,
+            400,
+            "request-message-malformed",
+        ),
         (Method::GET, "/record/99", "", 404, "request-not-found"),
         (Method::GET, "/record/x", "", 400, "request-parameter-malformed"),
         (Method::GET, "/record/latest/nobody", "", 404, "request-not-found"),
@@ -195,17 +245,31 @@ async fn operators_command_over_a_private_socket() {
         assert_eq!(problem(found, &body).code, code, "{path}");
     }
     // None of it is on the network.
-    for (method, path) in [(Method::GET, "/status"), (Method::POST, "/revoke"), (Method::GET, "/record/2")] {
-        assert_eq!(client.send(method, path, vec![]).await.0, StatusCode::NOT_FOUND, "{path}");
+    for (method, path) in [
+        (Method::GET, "/status"),
+        (Method::POST, "/revoke"),
+        (Method::GET, "/record/2"),
+    ] {
+        assert_eq!(
+            client.send(method, path, vec![]).await.0,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
 
     let place = authorization(&broker, &answer).contents().status;
     let revoke = r#"{"node": "node-1", "reason": "stolen"}"#;
     command(&domain, Method::POST, "/revoke", revoke).await;
     let shown = view(&broker, &client.get("/v1/trust-state").await);
-    assert_eq!(shown.lists().get(place.list).unwrap().status(place.index), Some(Status::Invalid));
+    assert_eq!(
+        shown.lists().get(place.list).unwrap().status(place.index),
+        Some(Status::Invalid)
+    );
     let last = ledger(&broker).await.pop().unwrap();
-    assert_eq!((last.kind, last.reasons[0].found.as_str()), (Kind::Revocation, "stolen"));
+    assert_eq!(
+        (last.kind, last.reasons[0].found.as_str()),
+        (Kind::Revocation, "stolen")
+    );
     let again = attest(&mut client, &mut node, true).await.unwrap();
     assert_ne!(authorization(&broker, &again).contents().status, place);
     broker.shutdown().await.unwrap();
@@ -232,8 +296,13 @@ async fn a_published_policy_is_taken_over_between_two_decisions_and_a_bad_one_is
     let after = attest(&mut client, &mut node, true).await.unwrap();
     assert_eq!(authorization(&broker, &after).contents().policy_version, version + 1);
     let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
-    let expected =
-        [Kind::Genesis, Kind::PolicyActivation, Kind::Enrolment, Kind::PolicyActivation, Kind::Attestation];
+    let expected = [
+        Kind::Genesis,
+        Kind::PolicyActivation,
+        Kind::Enrolment,
+        Kind::PolicyActivation,
+        Kind::Attestation,
+    ];
     assert_eq!(kinds, expected);
 
     // Rolled back: the files of before are put back.
@@ -242,8 +311,53 @@ async fn a_published_policy_is_taken_over_between_two_decisions_and_a_bad_one_is
     std::fs::write(metadata.join("timestamp.json"), &newest[..newest.len() / 2]).unwrap();
     let (status, body) = command(&domain, Method::POST, "/reload", "").await;
     assert_eq!(problem(status, &body).code, "policy-refused");
-    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed, "the policy in force goes on");
+    assert!(
+        attest(&mut client, &mut node, true).await.unwrap().allowed,
+        "the policy in force goes on"
+    );
     std::fs::write(metadata.join("timestamp.json"), newest).unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_that_no_longer_accepts_a_node_takes_its_rights_now() {
+    let (mut kept, mut dropped) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = Domain::new(&[("node-1", &kept), ("node-2", &dropped)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut kept, false).await.unwrap();
+    let second = attest(&mut client, &mut dropped, false).await.unwrap();
+    let place = |answer| authorization(&broker, answer).contents().status;
+    let (first, second) = (place(&first), place(&second));
+
+    let region = domain.path("policy/staged/regions/north/policy.cedar");
+    let forbid = "\nforbid (principal, action, resource) when { principal.name == \"node-2\" };\n";
+    std::fs::create_dir_all(region.parent().unwrap()).unwrap();
+    std::fs::write(
+        &region,
+        touchstone_policies::cedar::default_region_policy("north") + forbid,
+    )
+    .unwrap();
+    domain.publish();
+    let (status, body) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    let shown = view(&broker, &client.get("/v1/trust-state").await);
+    let status = |at: touchstone_authorization::StatusIndex| shown.lists().get(at.list).unwrap().status(at.index);
+    assert_eq!(
+        (status(first), status(second)),
+        (Some(Status::Valid), Some(Status::Invalid))
+    );
+    let last = ledger(&broker).await.pop().unwrap();
+    assert_eq!((last.kind, last.subject.as_deref()), (Kind::Revocation, Some("node-2")));
+    assert_eq!(last.reasons[0].code, "policy-no-longer-permits");
+    let denied = attest(&mut client, &mut dropped, true).await.unwrap();
+    assert!(
+        denied
+            .reasons
+            .iter()
+            .any(|reason| reason.code == "denied-by-region-policy")
+    );
+    assert!(attest(&mut client, &mut kept, true).await.unwrap().allowed);
     broker.shutdown().await.unwrap();
 }
 
@@ -257,6 +371,9 @@ async fn a_policy_that_was_accepted_once_is_never_rolled_back_over_a_restart() {
     domain.publish();
     domain.start().await.shutdown().await.unwrap();
     std::fs::write(&timestamp, old).unwrap();
-    let refused = touchstone_keybroker::service::Broker::start(domain.config()).await.err().unwrap();
+    let refused = touchstone_keybroker::service::Broker::start(domain.config())
+        .await
+        .err()
+        .unwrap();
     assert!(refused.to_string().contains("timestamp"), "{refused}");
 }

@@ -22,7 +22,14 @@ pub(super) async fn hello(
     Extension(connection): Extension<ConnectionInfo>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = read_cbor(request, BodyLimits { bytes: app.limits.hello_bytes, ms: app.limits.body_ms }).await?;
+    let body = read_cbor(
+        request,
+        BodyLimits {
+            bytes: app.limits.hello_bytes,
+            ms: app.limits.body_ms,
+        },
+    )
+    .await?;
     let hello = Hello::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
     let now_ms = app.clock.now_ms();
     let policy = app.live_policy(now_ms)?;
@@ -43,12 +50,19 @@ pub(super) async fn evidence(
     Extension(connection): Extension<ConnectionInfo>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let limits = BodyLimits { bytes: app.limits.evidence_bytes, ms: app.limits.body_ms };
+    let limits = BodyLimits {
+        bytes: app.limits.evidence_bytes,
+        ms: app.limits.body_ms,
+    };
     let body = read_cbor(request, limits).await?;
     let received_at_ms = app.clock.now_ms();
     let submission =
         Submission::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
     let decided = attest::evidence(app, connection, submission, received_at_ms).await?;
-    let status = if decided.allowed { StatusCode::OK } else { StatusCode::FORBIDDEN };
+    let status = if decided.allowed {
+        StatusCode::OK
+    } else {
+        StatusCode::FORBIDDEN
+    };
     Ok(answer(status, CBOR, decided.encode()))
 }

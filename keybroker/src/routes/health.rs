@@ -31,6 +31,10 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
         "time_ms": now_ms,
         "clock_drift_ms": app.clock.drift_ms(),
     });
-    let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status == "ok" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     answer(code, "application/json", body.to_string())
 }

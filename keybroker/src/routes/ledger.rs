@@ -41,7 +41,11 @@ pub(super) async fn entries(
     let store = Arc::clone(&app.store);
     let entries = blocking(move || {
         let wanted = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
-        let mut found = if wanted == 0 { Vec::new() } else { log::entries(&*store, start, wanted).map_err(internal)? };
+        let mut found = if wanted == 0 {
+            Vec::new()
+        } else {
+            log::entries(&*store, start, wanted).map_err(internal)?
+        };
         found.truncate(wanted);
         Ok(found)
     })

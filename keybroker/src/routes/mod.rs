@@ -50,7 +50,10 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let source = connection.peer.ip();
     let proven = connection.proven.load(Ordering::Relaxed);
     if !proven && app.is_limited(source) {
-        let refusal = Refusal::new(RefusalCode::SourceLimited, "too many refused requests from your network");
+        let refusal = Refusal::new(
+            RefusalCode::SourceLimited,
+            "too many refused requests from your network",
+        );
         app.count(&refusal, source);
         return refusal.into_response();
     }
@@ -71,15 +74,16 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<axum::
 }
 
 /// Runs what reads the store or computes for long where it holds nobody up.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(internal)?
 }
 
 /// A parameter of the query that is a number.
 fn number(query: &std::collections::HashMap<String, String>, name: &str) -> Result<u64, Refusal> {
     query.get(name).and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Refusal::new(RefusalCode::ParameterMalformed, format!("{name} must be there and be a number"))
+        Refusal::new(
+            RefusalCode::ParameterMalformed,
+            format!("{name} must be there and be a number"),
+        )
     })
 }

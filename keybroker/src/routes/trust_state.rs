@@ -27,12 +27,22 @@ const TIME_NONCE_LEN: usize = 32;
 
 /// The broker's time over the asker's nonce, signed.
 pub(super) async fn time(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let body = read_cbor(request, BodyLimits { bytes: TIME_NONCE_LEN, ms: app.limits.body_ms }).await?;
+    let body = read_cbor(
+        request,
+        BodyLimits {
+            bytes: TIME_NONCE_LEN,
+            ms: app.limits.body_ms,
+        },
+    )
+    .await?;
     let nonce: [u8; TIME_NONCE_LEN] = body
         .as_ref()
         .try_into()
         .map_err(|_| Refusal::new(RefusalCode::MessageMalformed, "the body must be a nonce of 32 bytes"))?;
-    let time = BrokerTime { nonce, time_ms: app.clock.now_ms() };
+    let time = BrokerTime {
+        nonce,
+        time_ms: app.clock.now_ms(),
+    };
     let signed = time.encode_signed(&*app.keys.trust_state).map_err(internal)?;
     Ok(answer(StatusCode::OK, CBOR, signed))
 }
@@ -50,14 +60,24 @@ pub(super) async fn stream(
 ) -> Result<Response, Refusal> {
     let subscriber = query.get("subscriber").map_or("", String::as_str);
     if !is_name(subscriber) {
-        return Err(Refusal::new(RefusalCode::ParameterMalformed, "subscriber must be there and be a name"));
+        return Err(Refusal::new(
+            RefusalCode::ParameterMalformed,
+            "subscriber must be there and be a name",
+        ));
     }
     if app.trust.subscribers() >= app.limits.subscribers {
-        return Err(Refusal::new(RefusalCode::SubscribersFull, format!("the limit is {}", app.limits.subscribers)));
+        return Err(Refusal::new(
+            RefusalCode::SubscribersFull,
+            format!("the limit is {}", app.limits.subscribers),
+        ));
     }
     tracing::debug!(subscriber, "follows the trust state");
     let (full, frames) = app.trust.subscribe();
-    let following = Following { first: Some(full), frames, stop: app.stop.clone() };
+    let following = Following {
+        first: Some(full),
+        frames,
+        stop: app.stop.clone(),
+    };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(event), following))
@@ -85,21 +105,23 @@ impl Following {
 }
 
 /// One status list as a signed token (draft-ietf-oauth-status-list, section 5.2), for those who poll.
-pub(super) async fn status_list(
-    State(app): State<Arc<App>>,
-    Path(list): Path<String>,
-) -> Result<Response, Refusal> {
+pub(super) async fn status_list(State(app): State<Arc<App>>, Path(list): Path<String>) -> Result<Response, Refusal> {
     let number: u16 = list
         .parse()
         .map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "a status list has a number"))?;
     let token = blocking(move || {
         let lists = app.trust.lists();
-        let found = lists.get(number).ok_or_else(|| Refusal::new(RefusalCode::NotFound, "no such status list"))?;
+        let found = lists
+            .get(number)
+            .ok_or_else(|| Refusal::new(RefusalCode::NotFound, "no such status list"))?;
         let policy = app.policy();
         let (timers, now) = (&policy.settings.timers, seconds(app.clock.now_ms()));
         let life = i64::try_from(timers.status_list_exp_ms / 1_000).unwrap_or(0);
         let token = StatusListToken {
-            subject: format!("urn:touchstone:status:{}:{}:{number}", policy.domain, policy.settings.generation),
+            subject: format!(
+                "urn:touchstone:status:{}:{}:{number}",
+                policy.domain, policy.settings.generation
+            ),
             issued_at: now,
             expires: now.saturating_add(life.max(1)),
             ttl: (timers.status_list_ttl_ms / 1_000).max(1),

@@ -43,8 +43,9 @@ impl Client {
         let name = ServerName::try_from("touchstone-broker").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
         let stream = Shared(Arc::new(Mutex::new(stream)));
-        let (sender, driver) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream.clone())).await.map_err(std::io::Error::other)?;
+        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream.clone()))
+            .await
+            .map_err(std::io::Error::other)?;
         tokio::spawn(driver);
         Ok(Self { sender, stream })
     }
@@ -52,7 +53,11 @@ impl Client {
     pub fn export(&self, context: &[u8]) -> [u8; 32] {
         let stream = self.stream.0.lock().unwrap();
         let label = BINDER_EXPORTER.as_bytes();
-        stream.get_ref().1.export_keying_material([0; 32], label, Some(context)).unwrap()
+        stream
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], label, Some(context))
+            .unwrap()
     }
 
     /// What the handshake agreed on.
@@ -86,7 +91,11 @@ impl Client {
 
     pub async fn hello(&mut self, hello: &Hello) -> Result<Challenge, Problem> {
         let (status, body) = self.send(Method::POST, "/v1/hello", hello.encode()).await;
-        if status == StatusCode::OK { Ok(Challenge::decode(&body).unwrap()) } else { Err(problem(status, &body)) }
+        if status == StatusCode::OK {
+            Ok(Challenge::decode(&body).unwrap())
+        } else {
+            Err(problem(status, &body))
+        }
     }
 
     pub async fn submit(&mut self, submission: &Submission) -> Result<Answer, Problem> {
@@ -109,7 +118,10 @@ pub fn problem(status: StatusCode, body: &[u8]) -> Problem {
     Problem {
         status: status.as_u16(),
         code: value["code"].as_str().unwrap().into(),
-        reasons: reasons.iter().map(|reason| reason["code"].as_str().unwrap().into()).collect(),
+        reasons: reasons
+            .iter()
+            .map(|reason| reason["code"].as_str().unwrap().into())
+            .collect(),
     }
 }
 

@@ -54,7 +54,10 @@ pub struct Domain {
 impl Domain {
     /// A published domain with these nodes, a reference of the boot `good`, and settings changed line by line.
     pub fn new(nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Self {
-        let domain = Self { folder: tempfile::tempdir().unwrap(), config_more: String::new() };
+        let domain = Self {
+            folder: tempfile::tempdir().unwrap(),
+            config_more: String::new(),
+        };
         let repo = domain.path("policy");
         policies::init(&repo, DOMAIN, &domain.path("keys"), now()).unwrap();
         let path = repo.join("staged/settings.toml");
@@ -86,7 +89,12 @@ impl Domain {
     }
 
     pub fn add_node(&self, name: &str, node: &SoftNode) {
-        let place = NodePlace { name, region: REGION, zone: None, roles: &["worker".to_owned()] };
+        let place = NodePlace {
+            name,
+            region: REGION,
+            zone: None,
+            roles: &["worker".to_owned()],
+        };
         policies::node_add(&self.path("policy"), &NodeIdentity::Ek(node.ek_public()), place).unwrap();
     }
 
@@ -164,7 +172,12 @@ pub fn key(broker: &RunningBroker, job: Job) -> VerifyingKey {
 }
 
 pub fn ring(broker: &RunningBroker, job: Job) -> KeyRing {
-    KeyRing::new([TrustedKey { key: key(broker, job), not_before: 0, not_after: i64::MAX }]).unwrap()
+    KeyRing::new([TrustedKey {
+        key: key(broker, job),
+        not_before: 0,
+        not_after: i64::MAX,
+    }])
+    .unwrap()
 }
 
 /// The trust state of a whole frame.
@@ -177,13 +190,22 @@ pub fn view(broker: &RunningBroker, frame: &[u8]) -> TrustView {
 pub fn authorization(broker: &RunningBroker, answer: &Answer) -> VerifiedAuthorization {
     let bytes = answer.authorization.as_deref().expect("an authorization");
     let now_ms = Clock::start().now_ms();
-    UntrustedAuthorization::parse(bytes).unwrap().verify(&ring(broker, Job::Authorization), now_ms).unwrap()
+    UntrustedAuthorization::parse(bytes)
+        .unwrap()
+        .verify(&ring(broker, Job::Authorization), now_ms)
+        .unwrap()
 }
 
 /// The statement in an answer, verified, with a receipt that proves that it is in the ledger.
 pub fn statement(broker: &RunningBroker, answer: &Answer) -> Statement {
     let origin = format!("{DOMAIN}/ledger");
-    verify_receipt(&answer.receipt, &answer.statement, &key(broker, Job::Checkpoint), &origin).unwrap();
+    verify_receipt(
+        &answer.receipt,
+        &answer.statement,
+        &key(broker, Job::Checkpoint),
+        &origin,
+    )
+    .unwrap();
     let verified = VerifiedStatement::parse(&answer.statement, &key(broker, Job::Statement)).unwrap();
     verified.into_statement()
 }
@@ -202,7 +224,9 @@ pub async fn ledger(broker: &RunningBroker) -> Vec<Statement> {
         }
         let statement_key = key(broker, Job::Statement);
         statements.extend(entries.iter().map(|entry| {
-            VerifiedStatement::parse(entry.as_bytes().unwrap(), &statement_key).unwrap().into_statement()
+            VerifiedStatement::parse(entry.as_bytes().unwrap(), &statement_key)
+                .unwrap()
+                .into_statement()
         }));
     }
 }

@@ -61,7 +61,15 @@ impl SoftKey {
 fn ecc_public(attributes: u32, auth_policy: &[u8], scheme: &[u8], point: &[u8]) -> Vec<u8> {
     let (x, y) = point.split_at(32);
     let head = [&[0x00, 0x23, 0x00, 0x0B][..], &attributes.to_be_bytes()].concat();
-    [&head, &sized(auth_policy), scheme, &[0x00, 0x03, 0x00, 0x10], &sized(x), &sized(y)].concat()
+    [
+        &head,
+        &sized(auth_policy),
+        scheme,
+        &[0x00, 0x03, 0x00, 0x10],
+        &sized(x),
+        &sized(y),
+    ]
+    .concat()
 }
 
 pub fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -112,9 +120,15 @@ impl SoftNode {
 
     pub fn hello(&self, known: bool) -> Hello {
         let identity = if known {
-            Identity::Known { ak_name: self.ak_name() }
+            Identity::Known {
+                ak_name: self.ak_name(),
+            }
         } else {
-            Identity::Full { ek_certificate: None, ek_public: self.ek_public(), ak_public: self.ak_public() }
+            Identity::Full {
+                ek_certificate: None,
+                ek_public: self.ek_public(),
+                ak_public: self.ak_public(),
+            }
         };
         Hello {
             protocol: PROTOCOL.into(),
@@ -147,8 +161,9 @@ impl SoftNode {
         put(Label::TpmPcrValues, pcr_values::encode(&asked));
         let value = |bank: HashAlg, pcr: u8| self.values.get(&(bank.tpm_id(), pcr)).map(Vec::as_slice);
         let session_registers = PcrSelection::from_wire(&challenge.session_key_registers).unwrap();
-        let session_public =
-            self.session.public(SESSION_ATTRIBUTES, &policy_pcr(&session_registers, value).unwrap());
+        let session_public = self
+            .session
+            .public(SESSION_ATTRIBUTES, &policy_pcr(&session_registers, value).unwrap());
         if !challenge.session_key_known {
             put(Label::TpmSessionKey, session_public.clone());
         }
@@ -163,8 +178,7 @@ impl SoftNode {
             manifest_digest: collection.manifest_digest().unwrap(),
         };
         let digest = selection.pcr_digest(HashAlg::Sha256, value).unwrap();
-        let quote =
-            self.attest(QUOTE, &binder, &[selection.to_tpml(), sized(digest.as_ref())].concat());
+        let quote = self.attest(QUOTE, &binder, &[selection.to_tpml(), sized(digest.as_ref())].concat());
         let mut put = |label, bytes: Vec<u8>| collection.insert(label, bytes).unwrap();
         put(Label::TpmQuoteSignature, self.ak.sign(&quote));
         put(Label::TpmQuote, quote);
@@ -178,7 +192,11 @@ impl SoftNode {
             .credential
             .as_ref()
             .map(|(blob, secret)| activation_answer(&self.activate(blob, secret), &binder.encode()));
-        Submission { session_id: challenge.session_id, collection: collection.encode(), activation }
+        Submission {
+            session_id: challenge.session_id,
+            collection: collection.encode(),
+            activation,
+        }
     }
 
     /// TPMS_ATTEST.
@@ -197,6 +215,8 @@ impl SoftNode {
 
     /// TPM2_ActivateCredential (TCG Part 1, 24): opens the credential with the endorsement key, for the attestation key.
     fn activate(&self, blob: &[u8], encrypted_secret: &[u8]) -> Vec<u8> {
+        // Both come as TPM2B, with their lengths.
+        let (blob, encrypted_secret) = (&blob[2..], &encrypted_secret[2..]);
         let (x, y) = (&encrypted_secret[2..34], &encrypted_secret[36..68]);
         let ephemeral = [&[4][..], x, y].concat();
         let ek_point = self.ek_point();
@@ -205,12 +225,21 @@ impl SoftNode {
             Ok(Sha256::digest(parts.concat()))
         })
         .unwrap();
-        let kdf = [&1u32.to_be_bytes()[..], b"STORAGE\0", &self.ak_name(), &128u32.to_be_bytes()].concat();
+        let kdf = [
+            &1u32.to_be_bytes()[..],
+            b"STORAGE\0",
+            &self.ak_name(),
+            &128u32.to_be_bytes(),
+        ]
+        .concat();
         let symmetric = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &seed), &kdf);
         let key = UnboundCipherKey::new(&AES_128, &symmetric.as_ref()[..16]).unwrap();
         let mut identity = blob[34..].to_vec();
         let context = DecryptionContext::Iv128(FixedLength::from([0; 16]));
-        let opened = DecryptingKey::cfb128(key).unwrap().decrypt(&mut identity, context).unwrap();
+        let opened = DecryptingKey::cfb128(key)
+            .unwrap()
+            .decrypt(&mut identity, context)
+            .unwrap();
         opened[2..].to_vec()
     }
 }
@@ -224,9 +253,14 @@ pub fn recorded_values(boot: &str) -> PcrValues {
     let text = std::fs::read_to_string(boots().join(boot).join("pcrs.txt")).unwrap();
     text.lines()
         .filter_map(|line| {
-            let [bank, register, value] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+            let [bank, register, value] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                return None;
+            };
             (bank == "sha256").then(|| {
-                ((HashAlg::Sha256.tpm_id(), register.parse().unwrap()), hex::decode(value).unwrap())
+                (
+                    (HashAlg::Sha256.tpm_id(), register.parse().unwrap()),
+                    hex::decode(value).unwrap(),
+                )
             })
         })
         .collect()

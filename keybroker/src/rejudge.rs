@@ -1,0 +1,88 @@
+//! A policy that has come into force judges what was granted before it: whoever holds rights for what the new policy
+//! does not accept loses them now, not at its next attestation.
+//!
+//! What each node showed last is in the store. It is decided on again under the new policy, at the present time; good
+//! evidence grants nothing here, it only keeps what there is.
+
+use std::sync::{Arc, PoisonError};
+
+use touchstone_ledger::statement::Reason;
+
+use crate::app::App;
+use crate::clock::seconds;
+use crate::decision::{Decision, DenialCode, decide};
+use crate::inputs::DecisionInputs;
+use crate::nodes;
+use crate::rows;
+use crate::withdraw::withdraw;
+
+/// Judges every node that holds rights, and withdraws what cannot be upheld.
+pub async fn rejudge(app: &Arc<App>) {
+    let names: Vec<String> = app
+        .attested
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .keys()
+        .cloned()
+        .collect();
+    for name in names {
+        let judging = {
+            let (app, name) = (Arc::clone(app), name.clone());
+            tokio::task::spawn_blocking(move || against(&app, &name))
+        };
+        let reason = match judging.await {
+            Ok(None) => continue,
+            Ok(Some(reason)) => reason,
+            Err(error) => because("a judgement", &error.to_string()),
+        };
+        if let Err(refusal) = withdraw(app, &name, reason).await {
+            tracing::error!(node = name, detail = refusal.detail, "a node could not be withdrawn");
+        }
+    }
+}
+
+/// Why the node `name` cannot keep what it holds, if it cannot. What it showed and nobody can read counts against it.
+fn against(app: &App, name: &str) -> Option<Reason> {
+    let record = match nodes::by_name(&*app.store, name) {
+        Ok(Some((record, _))) if !record.withdrawn => record,
+        Ok(_) => return None,
+        Err(error) => return Some(because("its record", &error.to_string())),
+    };
+    let policy = app.policy();
+    let get = |key: Option<touchstone_store::Key>| app.store.get(&key?).ok()?.map(|row| row.value);
+    let Some(inputs) = get(rows::INPUTS.key(&record.granted.inputs).ok()) else {
+        return Some(because("what it showed last", "nothing"));
+    };
+    let inputs = match DecisionInputs::decode(&inputs, |digest| get(rows::PART.key(digest).ok())) {
+        Ok(inputs) => inputs,
+        Err(error) => return Some(because("what it showed last", &error.to_string())),
+    };
+    let now = seconds(app.clock.now_ms());
+    let inputs = DecisionInputs {
+        policy_digest: policy.digest,
+        now,
+        ..inputs
+    };
+    match decide(&inputs, &policy) {
+        Ok(Decision::Decided(decided)) => {
+            let first = decided.reasons.first()?;
+            Some(because(&format!("{}: {}", first.code, first.claim), &first.found))
+        }
+        Ok(Decision::Refused(reasons)) => {
+            let found = reasons
+                .first()
+                .map_or("no node of the inventory", |reason| reason.code.as_str());
+            Some(because("identity", found))
+        }
+        Err(error) => Some(because("a decision", &error.to_string())),
+    }
+}
+
+fn because(claim: &str, found: &str) -> Reason {
+    Reason {
+        code: DenialCode::PolicyNoLonger.as_str().into(),
+        claim: claim.into(),
+        expected: "acceptable under the policy in force".into(),
+        found: found.into(),
+    }
+}
