@@ -1,88 +1,34 @@
-//! Authoring: make a repository, and stage what the next publish will sign.
+//! Authoring: stage what the next publish will sign.
 //!
 //! Staging signs nothing and changes nothing that anyone reads: it writes below `REPO/staged`, where people may look
 //! and edit. What is published stays valid meanwhile.
 
-use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::Purpose;
-use touchstone_verifier::corim::{TpmReference, TrustedSigner};
+use touchstone_verifier::corim::TpmReference;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
-use tough::schema::{RoleKeys, RoleType, Root};
 
-use crate::cedar::{DEFAULT_POLICY, DEFAULT_SCHEMA, default_region_policy};
+use crate::cedar::default_region_policy;
 use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
 use crate::evidence::{BANK, CheckedEvidence, is_pem};
 use crate::files::read_bounded;
 use crate::identity::{Hardware, NodeIdentity};
 use crate::inventory_file::NodeFile;
-use crate::keys::{KeyDir, KeyRole};
 use crate::keyset_file::Keyset;
-use crate::layout::{METADATA, TargetKind, is_name, is_reference_name};
-use crate::publish::{ROOT_LIFE, SPEC_VERSION, expires_at, sign_role};
-use crate::repository::{Repository, write_file};
-use crate::settings::Settings;
-use crate::signers_file;
+use crate::layout::{TargetKind, is_reference_name};
+use crate::repository::Repository;
+
+pub use crate::init::{Initialised, init};
 
 /// Largest file of certificates.
 pub const MAX_CA_FILE_LEN: u64 = 1 << 20;
 /// The register the kernel measures into while it runs: its value is no property of a boot.
 const RUN_TIME_REGISTER: u8 = 10;
-
-/// What [`init`] made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Initialised {
-    /// The domain.
-    pub domain: String,
-    /// Names of the keys made; those that were there are used as they are.
-    pub keys_made: Vec<String>,
-    /// SHA-256 of the root file, hexadecimal: what enforcers pin.
-    pub root_digest: String,
-    /// The files staged, to be read and edited before the first publish.
-    pub staged: Vec<String>,
-}
-
-/// Makes a repository for `domain` with the keys of `keys_dir` (made where missing), and stages commented settings and
-/// policies. Each TUF role is signed by any one of its keys. `now` is Unix seconds.
-///
-/// # Errors
-/// [`PolicyError`]: `policy-already-initialised`, `policy-settings-name`, key and file errors.
-pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Initialised, PolicyError> {
-    if !is_name(domain) {
-        return Err(PolicyError::new(PolicyCode::SettingsName, "domain", "a-z, 0-9, dot and hyphen, at most 63", domain));
-    }
-    if repo.join(METADATA).exists() {
-        return Err(PolicyError::new(PolicyCode::AlreadyInitialised, repo.display(), "a new folder", "a repository"));
-    }
-    std::fs::create_dir_all(repo).map_err(|e| PolicyError::io(repo, "a folder to make", &e))?;
-    let repository = Repository::lock(repo)?;
-    let keys = KeyDir::new(keys_dir);
-    let keys_made = keys.complete()?;
-    let root = new_root(&keys, now)?;
-    let signed = sign_role(root, &keys.keys(KeyRole::Root)?)?;
-    let signers: Vec<TrustedSigner> = keys
-        .keys(KeyRole::Reference)?
-        .iter()
-        .map(|key| TrustedSigner { name: key.name.clone(), key: key.key.verifying_key(), not_after: None })
-        .collect();
-    let staged = [
-        (TargetKind::Settings, Settings::default_file(domain).into_bytes()),
-        (TargetKind::Schema, DEFAULT_SCHEMA.into()),
-        (TargetKind::GlobalPolicy, DEFAULT_POLICY.into()),
-        (TargetKind::Signers, signers_file::to_json(&signers)),
-    ];
-    let staged = staged.iter().map(|(kind, bytes)| repository.stage(kind, bytes)).collect::<Result<_, _>>()?;
-    // Last, and whole or not at all: a folder with a root is a repository.
-    write_file(&repo.join(METADATA).join("1.root.json"), &signed)?;
-    let root_digest = hex::encode(Sha256::digest(&signed));
-    Ok(Initialised { domain: domain.into(), keys_made, root_digest, staged })
-}
 
 /// The certificates [`trust_add`] staged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,14 +47,24 @@ pub fn trust_add(repo: &Path, purpose: Purpose, ca_files: &[PathBuf]) -> Result<
     for path in ca_files {
         let bytes = read_bounded(path, MAX_CA_FILE_LEN).map_err(|e| PolicyError::io(path, "a certificate file", &e))?;
         let unreadable = |found: String| {
-            PolicyError::new(PolicyCode::AnchorUnreadable, path.display(), "X.509 certificates", found)
+            PolicyError::new(
+                PolicyCode::AnchorUnreadable,
+                path.display(),
+                "X.509 certificates",
+                found,
+            )
         };
         for der in certificates_in(&bytes).map_err(unreadable)? {
             certificates.push(Certificate::from_der(&der).map_err(|e| unreadable(e.to_string()))?);
         }
     }
     if certificates.is_empty() {
-        return Err(PolicyError::new(PolicyCode::AnchorUnreadable, "certificates", "at least one", "none"));
+        return Err(PolicyError::new(
+            PolicyCode::AnchorUnreadable,
+            "certificates",
+            "at least one",
+            "none",
+        ));
     }
     let mut anchors = Vec::new();
     for certificate in certificates {
@@ -191,7 +147,12 @@ pub fn node_add(repo: &Path, identity: &NodeIdentity, place: NodePlace<'_>) -> R
     if !files.contains_key(&region) {
         staged.push(repository.stage(&region, default_region_policy(&node.region).as_bytes())?);
     }
-    Ok(NodeAdded { node, merged, staged, notes: hardware.notes })
+    Ok(NodeAdded {
+        node,
+        merged,
+        staged,
+        notes: hardware.notes,
+    })
 }
 
 /// The entry of this name; an error where another entry has any of the hardware.
@@ -212,7 +173,12 @@ fn existing_node(files: &Files, name: &str, hardware: &Hardware) -> Result<Optio
                 existing = Some(node);
             } else if let Some(identity) = hardware.shared_with(&node) {
                 let found = format!("{identity} of node {}", node.name);
-                return Err(PolicyError::new(PolicyCode::IdentityConflict, name, "hardware of no other node", found));
+                return Err(PolicyError::new(
+                    PolicyCode::IdentityConflict,
+                    name,
+                    "hardware of no other node",
+                    found,
+                ));
             }
         }
     }
@@ -220,9 +186,8 @@ fn existing_node(files: &Files, name: &str, hardware: &Hardware) -> Result<Optio
 }
 
 fn merge_place(mut node: NodeFile, place: NodePlace<'_>, hardware: &Hardware) -> Result<NodeFile, PolicyError> {
-    let conflict = |expected: String, found: String| {
-        Err(PolicyError::new(PolicyCode::NodeConflict, place.name, expected, found))
-    };
+    let conflict =
+        |expected: String, found: String| Err(PolicyError::new(PolicyCode::NodeConflict, place.name, expected, found));
     if node.region != place.region {
         return conflict(format!("region {}", node.region), format!("region {}", place.region));
     }
@@ -234,7 +199,10 @@ fn merge_place(mut node: NodeFile, place: NodePlace<'_>, hardware: &Hardware) ->
     let known = |ek: &String| node.ek.iter().any(|k| k.eq_ignore_ascii_case(ek));
     let new: Vec<String> = hardware.ek.iter().map(ToString::to_string).collect();
     if !node.ek.is_empty() && !new.iter().all(known) {
-        return conflict(format!("endorsement key {}", node.ek.join(", ")), format!("endorsement key {}", new.join(", ")));
+        return conflict(
+            format!("endorsement key {}", node.ek.join(", ")),
+            format!("endorsement key {}", new.join(", ")),
+        );
     }
     Ok(node)
 }
@@ -279,7 +247,12 @@ pub fn reference_add(
         Some(name) if is_reference_name(name) => name.to_owned(),
         Some(name) => {
             let expected = "letters, digits, dot, hyphen and underscore, at most 63";
-            return Err(PolicyError::new(PolicyCode::SettingsName, "reference name", expected, name));
+            return Err(PolicyError::new(
+                PolicyCode::SettingsName,
+                "reference name",
+                expected,
+                name,
+            ));
         }
         None => {
             let digest = registers.iter().fold(Sha256::new(), |hash, (register, value)| {
@@ -292,7 +265,12 @@ pub fn reference_add(
     if let (Some(from), Some(until)) = (valid_from, valid_until)
         && until < from
     {
-        return Err(PolicyError::new(PolicyCode::ReferenceConflict, &name, format!("an end after {from}"), until));
+        return Err(PolicyError::new(
+            PolicyCode::ReferenceConflict,
+            &name,
+            format!("an end after {from}"),
+            until,
+        ));
     }
     let mut notes = Vec::new();
     if evidence.events.is_none() {
@@ -302,8 +280,14 @@ pub fn reference_add(
     let mut events = evidence.events.unwrap_or_default();
     events.retain(|event| registers.contains_key(&event.pcr));
     let count = events.len();
-    let reference =
-        TpmReference { name: name.clone(), bank: BANK, registers, events, not_before: valid_from, not_after: valid_until };
+    let reference = TpmReference {
+        name: name.clone(),
+        bank: BANK,
+        registers,
+        events,
+        not_before: valid_from,
+        not_after: valid_until,
+    };
     let unsigned = reference.to_corim_unsigned();
     let unsigned = unsigned.map_err(|e| PolicyError::new(PolicyCode::EvidenceRefused, &name, "reference values", e))?;
     let kind = TargetKind::Reference(name.clone());
@@ -311,10 +295,21 @@ pub fn reference_add(
         && *other != unsigned
     {
         let expected = "the same values as are staged under this name";
-        return Err(PolicyError::new(PolicyCode::ReferenceConflict, &name, expected, "other values"));
+        return Err(PolicyError::new(
+            PolicyCode::ReferenceConflict,
+            &name,
+            expected,
+            "other values",
+        ));
     }
     let staged = repository.stage(&kind, &unsigned)?;
-    Ok(ReferenceAdded { name, registers: numbers, events: count, staged, notes })
+    Ok(ReferenceAdded {
+        name,
+        registers: numbers,
+        events: count,
+        staged,
+        notes,
+    })
 }
 
 /// What [`keyset_add`] staged.
@@ -333,48 +328,26 @@ pub struct KeysetAdded {
 pub fn keyset_add(repo: &Path, keyset: &[u8]) -> Result<KeysetAdded, PolicyError> {
     let repository = Repository::open(repo)?;
     let parsed = Keyset::parse(keyset)?;
-    let published = repository.published()?.and_then(|mut p| p.files.remove(&TargetKind::Keyset));
+    let published = repository
+        .published()?
+        .and_then(|mut p| p.files.remove(&TargetKind::Keyset));
     if let Some(published) = published.filter(|bytes| bytes != keyset) {
         let last = Keyset::parse(&published)?.version;
         if parsed.version <= last {
             let expected = format!("a version after {last}");
-            return Err(PolicyError::new(PolicyCode::KeysetOlder, "keyset.json", expected, parsed.version));
+            return Err(PolicyError::new(
+                PolicyCode::KeysetOlder,
+                "keyset.json",
+                expected,
+                parsed.version,
+            ));
         }
     }
     repository.stage(&TargetKind::Keyset, keyset)?;
-    Ok(KeysetAdded { version: parsed.version, keys: parsed.keys.len() })
-}
-
-/// The first root: every key of the folder for its role, each role signed by any one of them.
-fn new_root(keys: &KeyDir, now: i64) -> Result<Root, PolicyError> {
-    let mut root = Root {
-        spec_version: SPEC_VERSION.into(),
-        consistent_snapshot: true,
-        version: NonZeroU64::MIN,
-        expires: expires_at(now, ROOT_LIFE)?,
-        keys: HashMap::new(),
-        roles: HashMap::new(),
-        _extra: HashMap::new(),
-    };
-    for (role, tuf_role) in KeyRole::ALL.into_iter().filter_map(|role| Some((role, role.tuf()?))) {
-        root.roles.insert(tuf_role, role_keys(&mut root.keys, keys, role)?);
-    }
-    debug_assert!(root.roles.contains_key(&RoleType::Root), "the root signs itself");
-    Ok(root)
-}
-
-type TufKeys = HashMap<tough::schema::decoded::Decoded<tough::schema::decoded::Hex>, tough::schema::key::Key>;
-
-fn role_keys(known: &mut TufKeys, keys: &KeyDir, role: KeyRole) -> Result<RoleKeys, PolicyError> {
-    let mut keyids = Vec::new();
-    for key in keys.keys(role)? {
-        let tuf_key = key.tuf_key();
-        let id = tuf_key.key_id();
-        let id = id.map_err(|e| PolicyError::new(PolicyCode::KeyFileInvalid, &key.name, "a TUF key", e))?;
-        keyids.push(id.clone());
-        known.insert(id, tuf_key);
-    }
-    Ok(RoleKeys { keyids, threshold: NonZeroU64::MIN, _extra: HashMap::new() })
+    Ok(KeysetAdded {
+        version: parsed.version,
+        keys: parsed.keys.len(),
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use cedar_policy::{
 };
 use touchstone_verifier::appraisal::{ClaimValue, Claims};
 
+pub use crate::decision::{CedarDecision, DecisionCode, DecisionReason, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{GLOBAL_POLICY, SCHEMA, TargetKind};
 use crate::settings::ACTIONS;
@@ -32,66 +33,6 @@ pub const DEFAULT_POLICY: &str = include_str!("defaults/policy.cedar");
 /// The policy a new region starts with.
 pub fn default_region_policy(region: &str) -> String {
     include_str!("defaults/region.cedar").replace("@REGION@", region)
-}
-
-touchstone_cose::reason_codes! {
-    /// Why a decision was no.
-    pub enum DecisionCode {
-        GlobalDenied = "denied-by-domain-policy": "The domain's policy does not permit this to this node. Look at the policies named, and at the node's claims.",
-        RegionDenied = "denied-by-region-policy": "The policy of the node's region does not permit this to this node. Look at the policies named, and at the node's claims.",
-        RegionMissing = "region-policy-missing": "The node's region has no policy of its own, so nothing is permitted there. Add regions/<region>/policy.cedar.",
-        EvaluationError = "policy-evaluation-error": "A policy could not be evaluated for this request, so nothing is permitted. Correct the policy named.",
-        RequestInvalid = "policy-request-invalid": "The request names an action, node or resource that the schema does not know.",
-    }
-}
-
-/// One reason for a denial.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DecisionReason {
-    /// The stable code.
-    pub code: DecisionCode,
-    /// What it is about: the policy file.
-    pub claim: String,
-    /// What would have been accepted.
-    pub expected: String,
-    /// What was decided, naming the policies that did.
-    pub found: String,
-}
-
-/// A decision. Not allowed without a reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CedarDecision {
-    /// Whether both policies permit.
-    pub allow: bool,
-    /// Why not, sorted; empty where it is allowed.
-    pub reasons: Vec<DecisionReason>,
-}
-
-/// What is decided about.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The node's name.
-    pub node: &'a str,
-    /// Its region: which region's policy is asked.
-    pub region: &'a str,
-    /// Its zone.
-    pub zone: Option<&'a str>,
-    /// Its roles.
-    pub roles: &'a [String],
-    /// One of [`ACTIONS`].
-    pub action: &'a str,
-    /// What is acted on.
-    pub resource: &'a str,
-    /// The appraisal's status: `affirming`, `warning`, `contraindicated` or `none`.
-    pub status: &'a str,
-    /// How the attestation key is tied to the hardware: `activated`, `enrolled`, `inventory` or `none`.
-    pub ak_binding: &'a str,
-    /// What the appraisal found. A claim that the signed schema does not declare is not shown to policies.
-    pub claims: &'a Claims,
-    /// Unix seconds.
-    pub now: i64,
-    /// The version of the policy that decides.
-    pub policy_version: u64,
 }
 
 /// Schema and policies, compiled.
@@ -153,9 +94,17 @@ impl Cedar {
         let candidates = attribute_names(schema).map_err(schema_error)?;
         let (schema, _warnings) = Schema::from_cedarschema_str(schema).map_err(|e| schema_error(e.to_string()))?;
         let name = |text: &str| EntityTypeName::from_str(text).map_err(|e| schema_error(e.to_string()));
-        let types = Types { node: name("Node")?, resource: name("Resource")? };
+        let types = Types {
+            node: name("Node")?,
+            resource: name("Resource")?,
+        };
         let action_type = name("Action")?;
-        let actions = ACTIONS.map(|a| (a, EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(a))));
+        let actions = ACTIONS.map(|a| {
+            (
+                a,
+                EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(a)),
+            )
+        });
         let actions = BTreeMap::from(actions);
         let action_entities = schema.action_entities().map_err(|e| schema_error(e.to_string()))?;
         let mut cedar = Cedar {
@@ -171,7 +120,12 @@ impl Cedar {
         let mut problems = Vec::new();
         if regions.len() > MAX_REGIONS {
             let expected = format!("at most {MAX_REGIONS} regions");
-            problems.push(Problem::new(PolicyCode::CedarInvalid, "regions", expected, regions.len()));
+            problems.push(Problem::new(
+                PolicyCode::CedarInvalid,
+                "regions",
+                expected,
+                regions.len(),
+            ));
         }
         cedar.global = policies(&validator, GLOBAL_POLICY, global, &mut problems);
         for (region, text) in regions.iter().take(MAX_REGIONS) {
@@ -233,13 +187,21 @@ impl Cedar {
             }
         }
         reasons.sort();
-        CedarDecision { allow: reasons.is_empty(), reasons }
+        CedarDecision {
+            allow: reasons.is_empty(),
+            reasons,
+        }
     }
 
     /// Checks that the requests made here fit the schema, and learns which claims it declares.
     fn probe(&mut self, schema: &Schema, candidates: BTreeSet<String>) -> Result<(), PolicyError> {
         let misfit = |found: String| {
-            PolicyError::new(PolicyCode::SchemaInvalid, SCHEMA, "a schema that fits the requests made", found)
+            PolicyError::new(
+                PolicyCode::SchemaInvalid,
+                SCHEMA,
+                "a schema that fits the requests made",
+                found,
+            )
         };
         let (roles, claims) = (["role".to_owned()], Claims::new());
         let mut request = Request {
@@ -282,21 +244,33 @@ impl Cedar {
         request: &Request<'_>,
         schema: Option<&Schema>,
     ) -> Result<(cedar_policy::Request, Entities), String> {
-        let action = self.actions.get(request.action).ok_or_else(|| format!("action {:?}", request.action))?;
+        let action = self
+            .actions
+            .get(request.action)
+            .ok_or_else(|| format!("action {:?}", request.action))?;
         let text = |t: &str| RestrictedExpression::new_string(t.to_owned());
         let mut attributes = HashMap::from([
             ("name".to_owned(), text(request.node)),
             ("region".to_owned(), text(request.region)),
-            ("roles".to_owned(), RestrictedExpression::new_set(request.roles.iter().map(|r| text(r)))),
+            (
+                "roles".to_owned(),
+                RestrictedExpression::new_set(request.roles.iter().map(|r| text(r))),
+            ),
         ]);
         if let Some(zone) = request.zone {
             attributes.insert("zone".to_owned(), text(zone));
         }
         let name = HashMap::from([("name".to_owned(), text(request.resource))]);
-        let (node, resource) = (uid(&self.types.node, request.node), uid(&self.types.resource, request.resource));
+        let (node, resource) = (
+            uid(&self.types.node, request.node),
+            uid(&self.types.resource, request.resource),
+        );
         let node_entity = Entity::new(node.clone(), attributes, [].into()).map_err(|e| e.to_string())?;
         let resource_entity = Entity::new(resource.clone(), name, [].into()).map_err(|e| e.to_string())?;
-        let entities = self.action_entities.clone().add_entities([node_entity, resource_entity], schema);
+        let entities = self
+            .action_entities
+            .clone()
+            .add_entities([node_entity, resource_entity], schema);
         let entities = entities.map_err(|e| e.to_string())?;
         let claims = request.claims.iter().filter_map(|(name, value)| {
             let declared = self.declared.get(name.as_str()).copied();
@@ -331,8 +305,14 @@ fn context(
     // A version beyond what Cedar can count would be a wrong number: there is none.
     let version = i64::try_from(request.policy_version).map_err(|e| e.to_string())?;
     let pairs = [
-        ("status".to_owned(), RestrictedExpression::new_string(request.status.to_owned())),
-        ("ak_binding".to_owned(), RestrictedExpression::new_string(request.ak_binding.to_owned())),
+        (
+            "status".to_owned(),
+            RestrictedExpression::new_string(request.status.to_owned()),
+        ),
+        (
+            "ak_binding".to_owned(),
+            RestrictedExpression::new_string(request.ak_binding.to_owned()),
+        ),
         ("claims".to_owned(), claims),
         ("now".to_owned(), RestrictedExpression::new_long(request.now)),
         ("policy_version".to_owned(), RestrictedExpression::new_long(version)),
@@ -374,7 +354,11 @@ fn policies(validator: &Validator, file: &str, text: &str, problems: &mut Vec<Pr
         }
     };
     if parsed.num_of_templates() > 0 {
-        problem(PolicyCode::CedarInvalid, "policies without template slots", "a template".into());
+        problem(
+            PolicyCode::CedarInvalid,
+            "policies without template slots",
+            "a template".into(),
+        );
     }
     match parsed.num_of_policies() {
         0 => problem(PolicyCode::CedarEmpty, "at least one policy", "none".into()),
@@ -392,7 +376,11 @@ fn policies(validator: &Validator, file: &str, text: &str, problems: &mut Vec<Pr
         }
     }
     for error in validator.validate(&set, ValidationMode::Strict).validation_errors() {
-        problem(PolicyCode::CedarInvalid, "policies that hold against the schema", error.to_string());
+        problem(
+            PolicyCode::CedarInvalid,
+            "policies that hold against the schema",
+            error.to_string(),
+        );
     }
     set
 }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
 use touchstone_verifier::inventory::Inventory;
 use touchstone_verifier::reference::ReferenceSet;
-use sha2::{Digest, Sha256};
 
 use crate::cedar::Cedar;
 use crate::error::{PolicyCode, PolicyError, Problem};
@@ -42,7 +42,10 @@ impl Contents {
     /// [`signers_file::verify_reference`].
     pub fn read(files: &Files, now: i64) -> Result<Self, PolicyError> {
         let mut problems = Vec::new();
-        let mut reader = Reader { files, problems: &mut problems };
+        let mut reader = Reader {
+            files,
+            problems: &mut problems,
+        };
         reader.check_sizes();
         let settings = reader.required(&TargetKind::Settings, Settings::parse);
         let signers = reader.required(&TargetKind::Signers, signers_file::parse);
@@ -56,11 +59,21 @@ impl Contents {
         let cedar = reader.cedar();
         PolicyError::unless_empty(problems)?;
         match (settings, anchors, references, keyset, cedar) {
-            (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => {
-                Ok(Contents { settings, anchors, references, inventory, keyset, cedar })
-            }
+            (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
+                settings,
+                anchors,
+                references,
+                inventory,
+                keyset,
+                cedar,
+            }),
             // Each of these was a problem above; a gap here must not let anything through.
-            _ => Err(PolicyError::new(PolicyCode::TargetRequired, "targets", "every target read", "a gap")),
+            _ => Err(PolicyError::new(
+                PolicyCode::TargetRequired,
+                "targets",
+                "every target read",
+                "a gap",
+            )),
         }
     }
 }
@@ -81,7 +94,13 @@ impl Reader<'_> {
         }
     }
 
-    fn problem(&mut self, code: PolicyCode, claim: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) {
+    fn problem(
+        &mut self,
+        code: PolicyCode,
+        claim: &str,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) {
         self.problems.push(Problem::new(code, claim, expected, found));
     }
 
@@ -89,7 +108,12 @@ impl Reader<'_> {
         match self.files.get(kind) {
             Some(bytes) => self.note(parse(bytes)),
             None => {
-                self.problem(PolicyCode::TargetRequired, &kind.name(), "in the signed list", "missing");
+                self.problem(
+                    PolicyCode::TargetRequired,
+                    &kind.name(),
+                    "in the signed list",
+                    "missing",
+                );
                 None
             }
         }
@@ -97,7 +121,11 @@ impl Reader<'_> {
 
     fn text(&mut self, kind: &TargetKind) -> Option<String> {
         let name = kind.name();
-        let code = if *kind == TargetKind::Schema { PolicyCode::SchemaInvalid } else { PolicyCode::CedarInvalid };
+        let code = if *kind == TargetKind::Schema {
+            PolicyCode::SchemaInvalid
+        } else {
+            PolicyCode::CedarInvalid
+        };
         self.required(kind, |bytes| {
             let text = String::from_utf8(bytes.to_vec());
             text.map_err(|e| PolicyError::new(code, &name, "UTF-8 text", e))
@@ -127,7 +155,12 @@ impl Reader<'_> {
                 Ok(corim) => verified.push(corim),
                 Err(e) => {
                     let found = format!("{}: {e}", e.code());
-                    self.problem(PolicyCode::ReferenceRefused, &kind.name(), "a CoRIM signed by a listed signer", found);
+                    self.problem(
+                        PolicyCode::ReferenceRefused,
+                        &kind.name(),
+                        "a CoRIM signed by a listed signer",
+                        found,
+                    );
                 }
             }
         }
@@ -137,10 +170,17 @@ impl Reader<'_> {
     fn anchors(&mut self) -> Option<TrustAnchors> {
         let mut certificates: Vec<(Purpose, &[u8])> = Vec::new();
         for (kind, bytes) in self.files {
-            let TargetKind::Anchor(purpose, digest) = kind else { continue };
+            let TargetKind::Anchor(purpose, digest) = kind else {
+                continue;
+            };
             let found: [u8; 32] = Sha256::digest(bytes).into();
             if found != *digest {
-                self.problem(PolicyCode::AnchorUnreadable, &kind.name(), hex::encode(digest), hex::encode(found));
+                self.problem(
+                    PolicyCode::AnchorUnreadable,
+                    &kind.name(),
+                    hex::encode(digest),
+                    hex::encode(found),
+                );
             } else if let Err(e) = TrustAnchors::new([(*purpose, bytes)]) {
                 self.problem(PolicyCode::AnchorUnreadable, &kind.name(), "an X.509 certificate", e);
             } else {

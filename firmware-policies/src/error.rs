@@ -107,15 +107,29 @@ pub struct Problem {
 
 impl Problem {
     /// A problem whose texts are made safe to show and bounded by [`MAX_PROBLEM_TEXT`].
-    pub fn new(code: PolicyCode, claim: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+    pub fn new(
+        code: PolicyCode,
+        claim: impl fmt::Display,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Self {
         let text = |t: String| sanitise(&t, MAX_PROBLEM_TEXT);
-        Self { code, claim: text(claim.to_string()), expected: text(expected.to_string()), found: text(found.to_string()) }
+        Self {
+            code,
+            claim: text(claim.to_string()),
+            expected: text(expected.to_string()),
+            found: text(found.to_string()),
+        }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: expected {}, found {}", self.code, self.claim, self.expected, self.found)
+        write!(
+            f,
+            "{}: {}: expected {}, found {}",
+            self.code, self.claim, self.expected, self.found
+        )
     }
 }
 
@@ -128,8 +142,16 @@ pub struct PolicyError {
 
 impl PolicyError {
     /// One problem.
-    pub fn new(code: PolicyCode, claim: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
-        Self { problems: vec![Problem::new(code, claim, expected, found)], more: 0 }
+    pub fn new(
+        code: PolicyCode,
+        claim: impl fmt::Display,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Self {
+        Self {
+            problems: vec![Problem::new(code, claim, expected, found)],
+            more: 0,
+        }
     }
 
     /// `Ok` if `problems` is empty, otherwise all of them as one error.
@@ -202,14 +224,26 @@ mod tests {
     #[test]
     fn codes_are_explained_kebab_case_and_begin_with_policy() {
         for entry in PolicyCode::CATALOGUE {
-            assert!(entry.code.starts_with("policy-") && entry.meaning.ends_with('.'), "{}", entry.code);
+            assert!(
+                entry.code.starts_with("policy-") && entry.meaning.ends_with('.'),
+                "{}",
+                entry.code
+            );
         }
     }
 
     #[test]
     fn problems_are_sorted_once_and_bounded() {
-        let problem = |n: usize| Problem::new(PolicyCode::NodeUnreadable, format!("nodes/{n:03}.json"), "JSON", "a\u{1b}[31m");
-        let error = PolicyError::unless_empty((0..100).rev().flat_map(|n| [problem(n), problem(n)]).collect()).unwrap_err();
+        let problem = |n: usize| {
+            Problem::new(
+                PolicyCode::NodeUnreadable,
+                format!("nodes/{n:03}.json"),
+                "JSON",
+                "a\u{1b}[31m",
+            )
+        };
+        let error =
+            PolicyError::unless_empty((0..100).rev().flat_map(|n| [problem(n), problem(n)]).collect()).unwrap_err();
         assert_eq!(error.problems().len(), MAX_PROBLEMS);
         assert_eq!(error.problems().first(), Some(&problem(0)));
         assert!(error.to_string().ends_with("and 36 more") && !error.to_string().contains('\u{1b}'));

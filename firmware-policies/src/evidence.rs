@@ -67,7 +67,12 @@ impl CheckedEvidence {
             .collect();
         let log = collection.get(Label::FirmwareEventLog);
         let events = log.map(|log| events(log, &registers)).transpose()?;
-        Ok(CheckedEvidence { ak, ek: endorsement_key(&collection)?, registers, events })
+        Ok(CheckedEvidence {
+            ak,
+            ek: endorsement_key(&collection)?,
+            registers,
+            events,
+        })
     }
 }
 
@@ -77,7 +82,12 @@ fn attestation_key(collection: &Collection) -> Result<(AttestationKey, EvidenceA
         let public = Public::from_tpm2b_or_tpmt(bytes).map_err(|e| refused(claim, "a public area", e))?;
         let ak = public.check_ak().map_err(|faults| {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            PolicyError::new(PolicyCode::IdentityRefused, claim, "an attestation key", faults.join("; "))
+            PolicyError::new(
+                PolicyCode::IdentityRefused,
+                claim,
+                "an attestation key",
+                faults.join("; "),
+            )
         })?;
         return Ok((AttestationKey::from(&ak), EvidenceAk::Checked(ak.name().clone())));
     }
@@ -100,7 +110,11 @@ fn endorsement_key(collection: &Collection) -> Result<Option<EkId>, PolicyError>
         Ok(EkId(parsed.subject_key().spki_sha256()))
     });
     match (from_certificate.transpose()?, from_public.transpose()?) {
-        (Some(a), Some(b)) if a != b => Err(refused("endorsement key", "the certificate's key", "another public area")),
+        (Some(a), Some(b)) if a != b => Err(refused(
+            "endorsement key",
+            "the certificate's key",
+            "another public area",
+        )),
         (a, b) => Ok(a.or(b)),
     }
 }
@@ -109,14 +123,18 @@ fn endorsement_key(collection: &Collection) -> Result<Option<EkId>, PolicyError>
 fn events(log: &[u8], registers: &BTreeMap<u8, Vec<u8>>) -> Result<Vec<ReferenceEvent>, PolicyError> {
     let claim = Label::FirmwareEventLog.as_str();
     let log = EventLog::parse(log).map_err(|e| refused(claim, "an event log", e))?;
-    let replay = log.replay(BANK).map_err(|e| refused(claim, "digests of the quoted bank", e))?;
+    let replay = log
+        .replay(BANK)
+        .map_err(|e| refused(claim, "digests of the quoted bank", e))?;
     // Registers that the firmware's log says nothing about (10, say) are not its to prove.
     let logged: Vec<(u32, &[u8])> = registers
         .iter()
         .map(|(register, value)| (u32::from(*register), value.as_slice()))
         .filter(|(register, _)| replay.is_extended(*register))
         .collect();
-    let prefix = log.match_prefix(BANK, &logged).map_err(|e| refused(claim, "the quoted values by replay", e))?;
+    let prefix = log
+        .match_prefix(BANK, &logged)
+        .map_err(|e| refused(claim, "the quoted values by replay", e))?;
     let separators = SeparatorDigests::new(BANK);
     let mut events = Vec::new();
     for event in log.events().iter().take(prefix.events).filter(|e| e.is_extended()) {
@@ -125,7 +143,9 @@ fn events(log: &[u8], registers: &BTreeMap<u8, Vec<u8>>) -> Result<Vec<Reference
             let found = format!("event {} in register {}: {}", event.index, event.pcr, event.describe());
             return Err(refused(claim, "digests of what the events say", found));
         }
-        let (Ok(pcr), Some(digest)) = (u8::try_from(event.pcr), event.digest(BANK)) else { continue };
+        let (Ok(pcr), Some(digest)) = (u8::try_from(event.pcr), event.digest(BANK)) else {
+            continue;
+        };
         if registers.contains_key(&pcr) {
             events.push(ReferenceEvent {
                 pcr,

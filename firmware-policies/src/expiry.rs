@@ -17,7 +17,10 @@ pub const MAX_ROLE_LEN: u64 = 1 << 20;
 pub const MAX_ROOT_UPDATES: u64 = 1024;
 
 /// A loader that leaves expiry to [`check`]. Whoever uses what it loads must call [`check`] first.
-#[expect(clippy::disallowed_methods, reason = "the one place where tough's own expiry check, which reads the clock, is off")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where tough's own expiry check, which reads the clock, is off"
+)]
 pub(crate) fn loader<'a>(root: &'a impl AsRef<[u8]>, metadata: Url, targets: Url) -> RepositoryLoader<'a> {
     let limits = Limits {
         max_root_size: MAX_ROLE_LEN,
@@ -26,7 +29,9 @@ pub(crate) fn loader<'a>(root: &'a impl AsRef<[u8]>, metadata: Url, targets: Url
         max_targets_size: MAX_METADATA_LEN,
         max_root_updates: MAX_ROOT_UPDATES,
     };
-    RepositoryLoader::new(root, metadata, targets).limits(limits).expiration_enforcement(ExpirationEnforcement::Unsafe)
+    RepositoryLoader::new(root, metadata, targets)
+        .limits(limits)
+        .expiration_enforcement(ExpirationEnforcement::Unsafe)
 }
 
 /// Judges all four roles at `now` (Unix seconds). Returns when the first of them expires.
@@ -63,7 +68,12 @@ impl End {
 }
 
 fn end<R: Role>(signed: &Signed<R>, code: PolicyCode, role: &'static str) -> End {
-    End { code, role, version: signed.signed.version().get(), expires: signed.signed.expires().as_second() }
+    End {
+        code,
+        role,
+        version: signed.signed.version().get(),
+        expires: signed.signed.expires().as_second(),
+    }
 }
 
 /// Unix seconds as RFC 3339, or as a number where no calendar reaches.
@@ -77,7 +87,12 @@ mod tests {
 
     #[test]
     fn a_role_ends_at_its_end() {
-        let end = End { code: PolicyCode::TimestampExpired, role: "timestamp", version: 7, expires: 1_000 };
+        let end = End {
+            code: PolicyCode::TimestampExpired,
+            role: "timestamp",
+            version: 7,
+            expires: 1_000,
+        };
         assert_eq!(end.problem(999), None);
         assert_eq!(end.problem(i64::MIN), None);
         let problem = end.problem(1_000).unwrap();

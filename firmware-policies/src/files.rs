@@ -43,13 +43,19 @@ impl std::error::Error for TooLarge {}
 pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     // Opening a pipe would wait for a writer for ever, so the kind is looked at before.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
     }
     let file = std::fs::File::open(path)?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, TooLarge { limit }));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            TooLarge { limit },
+        ));
     }
     Ok(bytes)
 }
@@ -70,7 +76,9 @@ impl RepositoryFiles {
         let path = url.path().strip_prefix('/')?;
         let plain = |part: &str| {
             !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
                 && !part.bytes().all(|b| b == b'.')
         };
         if url.scheme() != "file" || !path.split('/').all(plain) {
@@ -98,7 +106,11 @@ impl RepositoryFiles {
 impl Transport for RepositoryFiles {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
         let Some((path, limit)) = self.locate(&url) else {
-            return Err(TransportError::new_with_cause(TransportErrorKind::Other, url, "outside the repository"));
+            return Err(TransportError::new_with_cause(
+                TransportErrorKind::Other,
+                url,
+                "outside the repository",
+            ));
         };
         match read_bounded(&path, limit) {
             Ok(bytes) => Ok(Box::pin(futures_util::stream::iter([Ok(Bytes::from(bytes))]))),
@@ -121,13 +133,18 @@ mod tests {
     use super::*;
 
     fn locate(url: &str) -> Option<PathBuf> {
-        RepositoryFiles::new(Path::new("/r")).locate(&Url::parse(url).unwrap()).map(|(path, _)| path)
+        RepositoryFiles::new(Path::new("/r"))
+            .locate(&Url::parse(url).unwrap())
+            .map(|(path, _)| path)
     }
 
     #[test]
     fn only_files_of_the_repository_are_found() {
         let digest = "ab".repeat(32);
-        assert_eq!(locate("file:///metadata/7.root.json"), Some("/r/metadata/7.root.json".into()));
+        assert_eq!(
+            locate("file:///metadata/7.root.json"),
+            Some("/r/metadata/7.root.json".into())
+        );
         assert_eq!(
             locate(&format!("file:///targets/{digest}.nodes/a.b.json")),
             Some(format!("/r/targets/nodes/{digest}.a.b.json").into())
@@ -152,11 +169,20 @@ mod tests {
     #[test]
     fn what_is_no_file_or_too_large_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read_bounded(dir.path(), 9).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(
+            read_bounded(dir.path(), 9).unwrap_err().kind(),
+            std::io::ErrorKind::InvalidInput
+        );
         let file = dir.path().join("f");
         std::fs::write(&file, [0; 10]).unwrap();
         assert_eq!(read_bounded(&file, 10).unwrap().len(), 10);
-        assert_eq!(read_bounded(&file, 9).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
-        assert_eq!(read_bounded(Path::new("/dev/zero"), 9).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(
+            read_bounded(&file, 9).unwrap_err().kind(),
+            std::io::ErrorKind::FileTooLarge
+        );
+        assert_eq!(
+            read_bounded(Path::new("/dev/zero"), 9).unwrap_err().kind(),
+            std::io::ErrorKind::InvalidInput
+        );
     }
 }

@@ -26,7 +26,12 @@ pub struct RoleVersions {
 impl RoleVersions {
     /// The roles by name.
     pub const fn named(self) -> [(&'static str, u64); 4] {
-        [("root", self.root), ("targets", self.targets), ("snapshot", self.snapshot), ("timestamp", self.timestamp)]
+        [
+            ("root", self.root),
+            ("targets", self.targets),
+            ("snapshot", self.snapshot),
+            ("timestamp", self.timestamp),
+        ]
     }
 
     /// Checks that no role is older than `floors` has it.
@@ -34,9 +39,18 @@ impl RoleVersions {
     /// # Errors
     /// [`PolicyError`] with `policy-rollback` for every role that is.
     pub fn not_below(self, floors: RoleVersions) -> Result<(), PolicyError> {
-        let problems = self.named().into_iter().zip(floors.named()).filter(|((_, found), (_, floor))| found < floor);
+        let problems = self
+            .named()
+            .into_iter()
+            .zip(floors.named())
+            .filter(|((_, found), (_, floor))| found < floor);
         let problem = |((role, found), (_, floor)): ((&str, u64), (&str, u64))| {
-            Problem::new(PolicyCode::Rollback, role, format!("version {floor} or later"), format!("version {found}"))
+            Problem::new(
+                PolicyCode::Rollback,
+                role,
+                format!("version {floor} or later"),
+                format!("version {found}"),
+            )
         };
         PolicyError::unless_empty(problems.map(problem).collect())
     }
@@ -63,7 +77,12 @@ pub fn check_time(now: i64, last: Option<i64>) -> Result<(), PolicyError> {
     match last {
         Some(last) if now < last => {
             let expected = format!("{} or later", time(last));
-            Err(PolicyError::new(PolicyCode::ClockWentBack, "the time given", expected, time(now)))
+            Err(PolicyError::new(
+                PolicyCode::ClockWentBack,
+                "the time given",
+                expected,
+                time(now),
+            ))
         }
         _ => Ok(()),
     }
@@ -74,7 +93,12 @@ mod tests {
     use super::*;
 
     const fn v(root: u64, targets: u64, snapshot: u64, timestamp: u64) -> RoleVersions {
-        RoleVersions { root, targets, snapshot, timestamp }
+        RoleVersions {
+            root,
+            targets,
+            snapshot,
+            timestamp,
+        }
     }
 
     #[test]

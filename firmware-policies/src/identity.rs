@@ -42,24 +42,39 @@ impl NodeIdentity {
                 let der = certificate_der(bytes).map_err(|e| unreadable("an endorsement certificate", e))?;
                 let parsed = Certificate::from_der(&der);
                 let parsed = parsed.map_err(|e| unreadable("an endorsement certificate", e.to_string()))?;
-                Ok(Hardware { ek: vec![EkId(parsed.key().spki_sha256())], ..Hardware::default() })
+                Ok(Hardware {
+                    ek: vec![EkId(parsed.key().spki_sha256())],
+                    ..Hardware::default()
+                })
             }
             NodeIdentity::Ek(bytes) => {
                 let (key, _) = public_key(bytes).map_err(|e| unreadable("an endorsement key", e))?;
-                Ok(Hardware { ek: vec![EkId(key.spki_sha256())], ..Hardware::default() })
+                Ok(Hardware {
+                    ek: vec![EkId(key.spki_sha256())],
+                    ..Hardware::default()
+                })
             }
             NodeIdentity::Ak(bytes) => {
                 let (key, public) = public_key(bytes).map_err(|e| unreadable("an attestation key", e))?;
                 if let Some(Err(faults)) = public.as_ref().map(|p| p.check_ak()) {
                     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                     let (code, claim) = (PolicyCode::IdentityRefused, "attestation key");
-                    return Err(PolicyError::new(code, claim, "a restricted signing key", faults.join("; ")));
+                    return Err(PolicyError::new(
+                        code,
+                        claim,
+                        "a restricted signing key",
+                        faults.join("; "),
+                    ));
                 }
                 let mut notes = Vec::new();
                 if public.is_none() {
                     notes.push("a PEM key says nothing about where it lives: your signature vouches for that".into());
                 }
-                Ok(Hardware { ak_keys: vec![key.spki_sha256()], notes, ..Hardware::default() })
+                Ok(Hardware {
+                    ak_keys: vec![key.spki_sha256()],
+                    notes,
+                    ..Hardware::default()
+                })
             }
             NodeIdentity::Evidence(bytes) => from_evidence(bytes),
         }
@@ -68,15 +83,27 @@ impl NodeIdentity {
 
 fn from_evidence(bytes: &[u8]) -> Result<Hardware, PolicyError> {
     let evidence = CheckedEvidence::read(bytes)?;
-    let mut hardware = Hardware { ek: evidence.ek.into_iter().collect(), ..Hardware::default() };
+    let mut hardware = Hardware {
+        ek: evidence.ek.into_iter().collect(),
+        ..Hardware::default()
+    };
     match evidence.ak {
         EvidenceAk::Checked(name) => hardware.ak_names.push(name.into_bytes()),
         EvidenceAk::KeyOnly if hardware.ek.is_empty() => {
-            let (code, expected) = (PolicyCode::IdentityRefused, "an endorsement key, or a key with TPM attributes");
-            return Err(PolicyError::new(code, "evidence", expected, "an attestation key in PEM alone"));
+            let (code, expected) = (
+                PolicyCode::IdentityRefused,
+                "an endorsement key, or a key with TPM attributes",
+            );
+            return Err(PolicyError::new(
+                code,
+                "evidence",
+                expected,
+                "an attestation key in PEM alone",
+            ));
         }
         EvidenceAk::KeyOnly => hardware.notes.push(
-            "the evidence has its attestation key as PEM, without TPM attributes: list that key with node add --ak".into(),
+            "the evidence has its attestation key as PEM, without TPM attributes: list that key with node add --ak"
+                .into(),
         ),
     }
     Ok(hardware)
@@ -99,13 +126,23 @@ impl Hardware {
 
     /// An identity of these that `node` claims, in words.
     pub fn shared_with(&self, node: &NodeFile) -> Option<String> {
-        let claims = |list: &[String], value: String| {
-            list.iter().any(|v| v.eq_ignore_ascii_case(&value)).then_some(value)
-        };
-        let ek = self.ek.iter().find_map(|ek| claims(&node.ek, ek.to_string())).map(|v| format!("endorsement key {v}"));
+        let claims =
+            |list: &[String], value: String| list.iter().any(|v| v.eq_ignore_ascii_case(&value)).then_some(value);
+        let ek = self
+            .ek
+            .iter()
+            .find_map(|ek| claims(&node.ek, ek.to_string()))
+            .map(|v| format!("endorsement key {v}"));
         ek.or_else(|| {
-            let ak = self.ak_names.iter().find_map(|name| claims(&node.ak_names, hex::encode(name)));
-            let ak = ak.or_else(|| self.ak_keys.iter().find_map(|key| claims(&node.ak_keys, hex::encode(key))));
+            let ak = self
+                .ak_names
+                .iter()
+                .find_map(|name| claims(&node.ak_names, hex::encode(name)));
+            let ak = ak.or_else(|| {
+                self.ak_keys
+                    .iter()
+                    .find_map(|key| claims(&node.ak_keys, hex::encode(key)))
+            });
             ak.map(|v| format!("attestation key {v}"))
         })
     }
@@ -117,7 +154,11 @@ pub(crate) fn certificate_der(bytes: &[u8]) -> Result<Vec<u8>, String> {
         return Ok(bytes.to_vec());
     }
     let pem = pem::parse(bytes).map_err(|e| e.to_string())?;
-    if pem.tag() == "CERTIFICATE" { Ok(pem.into_contents()) } else { Err(format!("PEM of {}", pem.tag())) }
+    if pem.tag() == "CERTIFICATE" {
+        Ok(pem.into_contents())
+    } else {
+        Err(format!("PEM of {}", pem.tag()))
+    }
 }
 
 fn public_key(bytes: &[u8]) -> Result<(SubjectKey, Option<Public>), String> {

@@ -62,7 +62,12 @@ impl NodeFile {
     pub fn parse(file: &str, name: &str, bytes: &[u8]) -> Result<Self, PolicyError> {
         let node: NodeFile = serde_json::from_slice(bytes).map_err(|e| unreadable(file, e.to_string()))?;
         if node.name != name {
-            return Err(PolicyError::new(PolicyCode::NodeUnreadable, file, format!("the name {name}"), node.name));
+            return Err(PolicyError::new(
+                PolicyCode::NodeUnreadable,
+                file,
+                format!("the name {name}"),
+                node.name,
+            ));
         }
         Ok(node)
     }
@@ -75,9 +80,12 @@ impl NodeFile {
         let inventory: InventoryFile = serde_json::from_slice(bytes).map_err(|e| unreadable(file, e.to_string()))?;
         match inventory.nodes.len() {
             0 => Err(unreadable(file, "an empty list".into())),
-            n if n > MAX_NODES => {
-                Err(PolicyError::new(PolicyCode::TargetsTooMany, file, format!("at most {MAX_NODES} nodes"), n))
-            }
+            n if n > MAX_NODES => Err(PolicyError::new(
+                PolicyCode::TargetsTooMany,
+                file,
+                format!("at most {MAX_NODES} nodes"),
+                n,
+            )),
             _ => Ok(inventory.nodes),
         }
     }
@@ -97,7 +105,11 @@ impl NodeFile {
     pub fn to_node(&self, file: &str) -> Result<Node, PolicyError> {
         let mut problems = Vec::new();
         let claim = |key: &str| format!("{file}: {key} of {}", self.name);
-        let named = [("name", Some(&self.name)), ("region", Some(&self.region)), ("zone", self.zone.as_ref())];
+        let named = [
+            ("name", Some(&self.name)),
+            ("region", Some(&self.region)),
+            ("zone", self.zone.as_ref()),
+        ];
         let roles = self.roles.iter().map(|role| ("roles", Some(role)));
         for (key, value) in named.into_iter().chain(roles) {
             if let Some(value) = value.filter(|v| !is_name(v)) {
@@ -106,14 +118,24 @@ impl NodeFile {
         }
         if self.roles.len() > MAX_ROLES {
             let expected = format!("at most {MAX_ROLES}");
-            problems.push(Problem::new(PolicyCode::TargetsTooMany, claim("roles"), expected, self.roles.len()));
+            problems.push(Problem::new(
+                PolicyCode::TargetsTooMany,
+                claim("roles"),
+                expected,
+                self.roles.len(),
+            ));
         }
         let ek = identities(&self.ek, &[32], &claim("ek"), &mut problems);
         let ak_names = identities(&self.ak_names, &NAME_LENGTHS, &claim("ak_names"), &mut problems);
         let ak_keys = identities(&self.ak_keys, &[32], &claim("ak_keys"), &mut problems);
         if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() {
             let expected = "ek, ak_names or ak_keys";
-            problems.push(Problem::new(PolicyCode::NodeIdentityMissing, claim("identity"), expected, "none"));
+            problems.push(Problem::new(
+                PolicyCode::NodeIdentityMissing,
+                claim("identity"),
+                expected,
+                "none",
+            ));
         }
         PolicyError::unless_empty(problems)?;
         let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).ok();
@@ -169,26 +191,50 @@ mod tests {
     fn a_node_is_read_and_written() {
         let json = format!(r#"{{"name":"a","region":"eu-1","zone":"z","roles":["web"],"ek":["{EK}"]}}"#);
         let node = parse(&json).unwrap();
-        assert_eq!((node.region.as_str(), node.authority.as_str(), node.ek.len()), ("eu-1", AUTHORITY, 1));
+        assert_eq!(
+            (node.region.as_str(), node.authority.as_str(), node.ek.len()),
+            ("eu-1", AUTHORITY, 1)
+        );
         let file = NodeFile::parse("", "a", json.as_bytes()).unwrap();
         assert_eq!(NodeFile::parse("", "a", &file.to_json()).unwrap(), file);
-        assert_eq!(NodeFile::parse_all("", format!(r#"{{"nodes":[{json}]}}"#).as_bytes()).unwrap(), [file]);
+        assert_eq!(
+            NodeFile::parse_all("", format!(r#"{{"nodes":[{json}]}}"#).as_bytes()).unwrap(),
+            [file]
+        );
     }
 
     #[test]
     fn what_is_wrong_is_refused() {
         use PolicyCode::*;
         let rows = [
-            (format!(r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"admin":true}}"#), NodeUnreadable),
-            (format!(r#"{{"name":"b","region":"eu-1","ek":["{EK}"]}}"#), NodeUnreadable),
+            (
+                format!(r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"admin":true}}"#),
+                NodeUnreadable,
+            ),
+            (
+                format!(r#"{{"name":"b","region":"eu-1","ek":["{EK}"]}}"#),
+                NodeUnreadable,
+            ),
             (format!(r#"{{"name":"a","ek":["{EK}"]}}"#), NodeUnreadable),
             (format!(r#"{{"name":"a","region":"EU","ek":["{EK}"]}}"#), SettingsName),
-            (format!(r#"{{"name":"a","region":"eu-1","roles":["a b"],"ek":["{EK}"]}}"#), SettingsName),
-            (format!(r#"{{"name":"a","region":"eu-1","zone":"","ek":["{EK}"]}}"#), SettingsName),
+            (
+                format!(r#"{{"name":"a","region":"eu-1","roles":["a b"],"ek":["{EK}"]}}"#),
+                SettingsName,
+            ),
+            (
+                format!(r#"{{"name":"a","region":"eu-1","zone":"","ek":["{EK}"]}}"#),
+                SettingsName,
+            ),
             (r#"{"name":"a","region":"eu-1"}"#.to_owned(), NodeIdentityMissing),
-            (r#"{"name":"a","region":"eu-1","ek":[]}"#.to_owned(), NodeIdentityMissing),
+            (
+                r#"{"name":"a","region":"eu-1","ek":[]}"#.to_owned(),
+                NodeIdentityMissing,
+            ),
             (r#"{"name":"a","region":"eu-1","ek":["00"]}"#.to_owned(), NodeUnreadable),
-            (format!(r#"{{"name":"a","region":"eu-1","ak_names":["{EK}"]}}"#), NodeUnreadable),
+            (
+                format!(r#"{{"name":"a","region":"eu-1","ak_names":["{EK}"]}}"#),
+                NodeUnreadable,
+            ),
             ("[]".to_owned(), NodeUnreadable),
             (String::new(), NodeUnreadable),
         ];

@@ -39,8 +39,13 @@ pub enum KeyRole {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [KeyRole; 5] =
-        [KeyRole::Root, KeyRole::Targets, KeyRole::Snapshot, KeyRole::Timestamp, KeyRole::Reference];
+    pub const ALL: [KeyRole; 5] = [
+        KeyRole::Root,
+        KeyRole::Targets,
+        KeyRole::Snapshot,
+        KeyRole::Timestamp,
+        KeyRole::Reference,
+    ];
 
     /// Its name, as in file names.
     pub const fn as_str(self) -> &'static str {
@@ -89,7 +94,10 @@ impl RoleKey {
             VerifyingKey::P256 { .. } | VerifyingKey::P384 { .. } => Vec::new(),
         };
         Key::Ed25519 {
-            keyval: Ed25519Key { public: public.into(), _extra: HashMap::new() },
+            keyval: Ed25519Key {
+                public: public.into(),
+                _extra: HashMap::new(),
+            },
             scheme: Ed25519Scheme::Ed25519,
             _extra: HashMap::new(),
         }
@@ -114,7 +122,10 @@ impl KeyDir {
     /// # Errors
     /// [`PolicyError`] with `policy-io`, or as [`KeyDir::keys`] for keys that are there.
     pub fn complete(&self) -> Result<Vec<String>, PolicyError> {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path);
         made.map_err(|e| PolicyError::io(&self.path, "a folder to make", &e))?;
         let mut names = Vec::new();
         for role in KeyRole::ALL {
@@ -133,7 +144,12 @@ impl KeyDir {
         let keys = self.find(role)?;
         if keys.is_empty() {
             let claim = self.path.join(format!("{role}-1.pem"));
-            return Err(PolicyError::new(PolicyCode::KeyMissing, claim.display(), "a key", "no file"));
+            return Err(PolicyError::new(
+                PolicyCode::KeyMissing,
+                claim.display(),
+                "a key",
+                "no file",
+            ));
         }
         Ok(keys)
     }
@@ -154,10 +170,18 @@ impl KeyDir {
         }
         if files.len() > MAX_KEYS_PER_ROLE {
             let expected = format!("at most {MAX_KEYS_PER_ROLE} keys of role {role}");
-            return Err(PolicyError::new(PolicyCode::KeyFileInvalid, self.path.display(), expected, files.len()));
+            return Err(PolicyError::new(
+                PolicyCode::KeyFileInvalid,
+                self.path.display(),
+                expected,
+                files.len(),
+            ));
         }
         files.sort();
-        files.into_iter().map(|(number, path)| read_key(&path, format!("{role}-{number}"))).collect()
+        files
+            .into_iter()
+            .map(|(number, path)| read_key(&path, format!("{role}-{number}")))
+            .collect()
     }
 
     fn generate(&self, role: KeyRole) -> Result<String, PolicyError> {
@@ -166,14 +190,18 @@ impl KeyDir {
         let mut seed = Zeroizing::new([0u8; 32]);
         let failed = |found: String| PolicyError::new(PolicyCode::Io, path.display(), "a key to write", found);
         getrandom::fill(seed.as_mut()).map_err(|e| failed(e.to_string()))?;
-        let pem = SigningKey::from_seed(*seed).to_pkcs8_pem().map_err(|e| failed(e.to_string()))?;
+        let pem = SigningKey::from_seed(*seed)
+            .to_pkcs8_pem()
+            .map_err(|e| failed(e.to_string()))?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
             .map_err(|e| failed(e.to_string()))?;
-        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed(e.to_string()))?;
+        file.write_all(pem.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|e| failed(e.to_string()))?;
         Ok(name)
     }
 }
@@ -190,7 +218,12 @@ fn read_key(path: &Path, name: String) -> Result<RoleKey, PolicyError> {
     }
     if meta.mode() & EXPOSED != 0 {
         let found = format!("mode {:04o}", meta.mode() & 0o7777);
-        return Err(PolicyError::new(PolicyCode::KeyFileExposed, path.display(), "mode 0600", found));
+        return Err(PolicyError::new(
+            PolicyCode::KeyFileExposed,
+            path.display(),
+            "mode 0600",
+            found,
+        ));
     }
     let mut pem = Zeroizing::new(String::new());
     file.take(MAX_KEY_FILE_LEN).read_to_string(&mut pem).map_err(io)?;
@@ -208,7 +241,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyDir::new(dir.path().join("keys"));
         let made = keys.complete().unwrap();
-        assert_eq!(made, ["root-1", "targets-1", "snapshot-1", "timestamp-1", "reference-1"]);
+        assert_eq!(
+            made,
+            ["root-1", "targets-1", "snapshot-1", "timestamp-1", "reference-1"]
+        );
         assert_eq!(keys.complete().unwrap(), [""; 0]);
         let mut publics = Vec::new();
         for role in KeyRole::ALL {
@@ -229,7 +265,11 @@ mod tests {
         let path = dir.path().join("targets-1.pem");
         for mode in [0o640, 0o604, 0o644, 0o620, 0o666, 0o601] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(keys.keys(KeyRole::Targets).unwrap_err().code(), PolicyCode::KeyFileExposed, "{mode:o}");
+            assert_eq!(
+                keys.keys(KeyRole::Targets).unwrap_err().code(),
+                PolicyCode::KeyFileExposed,
+                "{mode:o}"
+            );
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
         assert!(keys.keys(KeyRole::Targets).is_ok());

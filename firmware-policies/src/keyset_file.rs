@@ -35,7 +35,14 @@ pub enum Job {
 
 impl Job {
     /// Every job.
-    pub const ALL: [Job; 6] = [Job::Authorization, Job::Ear, Job::TrustState, Job::Statement, Job::Checkpoint, Job::Tls];
+    pub const ALL: [Job; 6] = [
+        Job::Authorization,
+        Job::Ear,
+        Job::TrustState,
+        Job::Statement,
+        Job::Checkpoint,
+        Job::Tls,
+    ];
 }
 
 /// One key.
@@ -99,7 +106,12 @@ impl Keyset {
         }
         if file.keys.len() > MAX_KEYS {
             let expected = format!("at most {MAX_KEYS} keys");
-            return Err(PolicyError::new(PolicyCode::TargetsTooMany, KEYSET, expected, file.keys.len()));
+            return Err(PolicyError::new(
+                PolicyCode::TargetsTooMany,
+                KEYSET,
+                expected,
+                file.keys.len(),
+            ));
         }
         let mut problems = Vec::new();
         let mut keys: Vec<KeysetEntry> = Vec::with_capacity(file.keys.len());
@@ -113,15 +125,30 @@ impl Keyset {
                 }
             };
             if !is_name(&entry.replica) {
-                problems.push(Problem::new(PolicyCode::SettingsName, &claim, "a replica's name", &entry.replica));
+                problems.push(Problem::new(
+                    PolicyCode::SettingsName,
+                    &claim,
+                    "a replica's name",
+                    &entry.replica,
+                ));
             }
             if entry.not_after < entry.not_before {
                 let expected = format!("an end after {}", entry.not_before);
-                problems.push(Problem::new(PolicyCode::KeysetValidity, &claim, expected, entry.not_after));
+                problems.push(Problem::new(
+                    PolicyCode::KeysetValidity,
+                    &claim,
+                    expected,
+                    entry.not_after,
+                ));
             }
             if keys.iter().any(|k| k.key.kid() == key.kid()) {
                 let found = hex::encode(key.kid());
-                problems.push(Problem::new(PolicyCode::KeysetDuplicate, &claim, "each key id once", found));
+                problems.push(Problem::new(
+                    PolicyCode::KeysetDuplicate,
+                    &claim,
+                    "each key id once",
+                    found,
+                ));
             }
             keys.push(KeysetEntry {
                 key,
@@ -132,7 +159,10 @@ impl Keyset {
             });
         }
         PolicyError::unless_empty(problems)?;
-        Ok(Keyset { version: file.version, keys })
+        Ok(Keyset {
+            version: file.version,
+            keys,
+        })
     }
 
     /// The bytes of `keyset.json`.
@@ -144,7 +174,10 @@ impl Keyset {
             not_after: k.not_after,
             replica: k.replica.clone(),
         });
-        let file = KeysetFile { version: self.version, keys: keys.collect() };
+        let file = KeysetFile {
+            version: self.version,
+            keys: keys.collect(),
+        };
         // A struct of numbers and strings always serialises; an empty file would be refused when it is read.
         let mut bytes = serde_json::to_vec_pretty(&file).unwrap_or_default();
         bytes.push(b'\n');
@@ -158,7 +191,9 @@ impl Keyset {
 
     /// Every key for this job that counts at `now` (Unix seconds).
     pub fn keys(&self, job: Job, now: i64) -> impl Iterator<Item = &KeysetEntry> {
-        self.keys.iter().filter(move |entry| entry.job == job && entry.in_force(now))
+        self.keys
+            .iter()
+            .filter(move |entry| entry.job == job && entry.in_force(now))
     }
 }
 
@@ -175,12 +210,21 @@ mod tests {
 
     fn entry(seed: u8, job: Job) -> KeysetEntry {
         let key = SigningKey::from_seed([seed; 32]).verifying_key();
-        KeysetEntry { key, job, not_before: 100, not_after: 200, replica: "a".into() }
+        KeysetEntry {
+            key,
+            job,
+            not_before: 100,
+            not_after: 200,
+            replica: "a".into(),
+        }
     }
 
     #[test]
     fn keys_are_found_by_job_id_and_time() {
-        let keyset = Keyset { version: 3, keys: vec![entry(1, Job::Ear), entry(2, Job::Statement)] };
+        let keyset = Keyset {
+            version: 3,
+            keys: vec![entry(1, Job::Ear), entry(2, Job::Statement)],
+        };
         let read = Keyset::parse(&keyset.to_json()).unwrap();
         assert_eq!(read, keyset);
         let kid = keyset.keys[0].key.kid();
@@ -196,7 +240,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_refused() {
         use PolicyCode::*;
-        let good = Keyset { version: 1, keys: vec![entry(1, Job::Ear)] };
+        let good = Keyset {
+            version: 1,
+            keys: vec![entry(1, Job::Ear)],
+        };
         let with = |change: fn(&mut Keyset)| {
             let mut keyset = good.clone();
             change(&mut keyset);
@@ -209,9 +256,17 @@ mod tests {
         assert_eq!(with(|k| k.keys[0].not_after = 99), Err(KeysetValidity));
         assert_eq!(with(|k| k.keys[0].replica = "A".into()), Err(SettingsName));
         let text = String::from_utf8(good.to_json()).unwrap();
-        for (from, to) in [("\"ear\"", "\"any\""), ("\"version\": 1", "\"version\": 1, \"x\": 1"), ("302a", "302b")] {
+        for (from, to) in [
+            ("\"ear\"", "\"any\""),
+            ("\"version\": 1", "\"version\": 1, \"x\": 1"),
+            ("302a", "302b"),
+        ] {
             let bad = text.replacen(from, to, 1);
-            assert_eq!(Keyset::parse(bad.as_bytes()).map_err(|e| e.code()), Err(KeysetUnreadable), "{to}");
+            assert_eq!(
+                Keyset::parse(bad.as_bytes()).map_err(|e| e.code()),
+                Err(KeysetUnreadable),
+                "{to}"
+            );
         }
     }
 }

@@ -65,8 +65,12 @@ pub enum TargetKind {
 
 impl TargetKind {
     /// Targets without which nothing can be decided.
-    pub const REQUIRED: [TargetKind; 4] =
-        [TargetKind::Settings, TargetKind::Schema, TargetKind::GlobalPolicy, TargetKind::Signers];
+    pub const REQUIRED: [TargetKind; 4] = [
+        TargetKind::Settings,
+        TargetKind::Schema,
+        TargetKind::GlobalPolicy,
+        TargetKind::Signers,
+    ];
 
     /// The kind of the target with this name, if it is one of ours.
     pub fn of(name: &str) -> Option<Self> {
@@ -142,7 +146,9 @@ pub fn is_name(name: &str) -> bool {
 pub fn is_reference_name(name: &str) -> bool {
     name.len() <= MAX_REFERENCE_NAME_LEN
         && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// Where a published target lies: `REPO/targets/<folder>/<sha256>.<file>` (TUF 1.0.34, 5.7.3, consistent snapshots).

@@ -7,12 +7,14 @@
 pub mod author;
 pub mod cedar;
 mod contents;
+mod decision;
 pub mod error;
 mod evidence;
 mod expiry;
 mod files;
 pub mod floors;
 mod identity;
+mod init;
 pub mod inventory_file;
 pub mod keys;
 pub mod keyset_file;
@@ -20,12 +22,14 @@ pub mod layout;
 pub mod load;
 pub mod publish;
 mod repository;
+mod scope;
 pub mod settings;
 pub mod show;
 pub mod signers_file;
-pub mod timers;
+mod signing;
 #[cfg(test)]
 mod testing;
+pub mod timers;
 mod tuf;
 
 pub use author::{

@@ -103,11 +103,21 @@ pub(crate) async fn read_files(opened: &Opened) -> Result<Files, PolicyError> {
     let targets = &opened.repository.targets().signed;
     if let Some(role) = targets.delegations.as_ref().and_then(|d| d.roles.first()) {
         let claim = format!("targets version {}", targets.version);
-        return Err(PolicyError::new(PolicyCode::DelegationUnknown, claim, "no delegations", &role.name));
+        return Err(PolicyError::new(
+            PolicyCode::DelegationUnknown,
+            claim,
+            "no delegations",
+            &role.name,
+        ));
     }
     if targets.targets.len() > MAX_TARGETS {
         let expected = format!("at most {MAX_TARGETS}");
-        return Err(PolicyError::new(PolicyCode::TargetsTooMany, "targets", expected, targets.targets.len()));
+        return Err(PolicyError::new(
+            PolicyCode::TargetsTooMany,
+            "targets",
+            expected,
+            targets.targets.len(),
+        ));
     }
     let mut problems = Vec::new();
     let mut names = Vec::with_capacity(targets.targets.len());
@@ -116,13 +126,23 @@ pub(crate) async fn read_files(opened: &Opened) -> Result<Files, PolicyError> {
         match TargetKind::of(name.raw()) {
             Some(kind) if target.length > kind.max_len() => {
                 let expected = format!("at most {} bytes", kind.max_len());
-                problems.push(Problem::new(PolicyCode::TargetTooLarge, name.raw(), expected, target.length));
+                problems.push(Problem::new(
+                    PolicyCode::TargetTooLarge,
+                    name.raw(),
+                    expected,
+                    target.length,
+                ));
             }
             Some(kind) => {
                 total = total.saturating_add(target.length);
                 names.push((kind, name));
             }
-            None => problems.push(Problem::new(PolicyCode::TargetUnknown, name.raw(), "a known target", name.raw())),
+            None => problems.push(Problem::new(
+                PolicyCode::TargetUnknown,
+                name.raw(),
+                "a known target",
+                name.raw(),
+            )),
         }
     }
     if total > MAX_TOTAL_LEN {

@@ -10,31 +10,19 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use touchstone_cose::key::Signer;
 use touchstone_verifier::corim::{UntrustedCorim, sign_corim};
 use tough::TargetName;
-use tough::schema::{
-    Hashes, Metafile, Role, RoleType, Root, Signature, Signed, Snapshot, Target, Targets, Timestamp,
-};
+use tough::schema::{Hashes, Metafile, Role, Snapshot, Target, Targets, Timestamp};
 
 use crate::contents::{Contents, Files};
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry::time;
 use crate::floors::RoleVersions;
 use crate::keys::{KeyDir, KeyRole, RoleKey};
 use crate::keyset_file::Keyset;
 use crate::layout::{METADATA, TargetKind, target_path};
 use crate::repository::{Repository, first_root, write_file};
 use crate::settings::Settings;
-
-/// The TUF version that is written.
-pub const SPEC_VERSION: &str = "1.0.0";
-/// Life of a root, seconds.
-pub const ROOT_LIFE: i64 = 365 * 86_400;
-/// Life of the targets, seconds.
-pub const TARGETS_LIFE: i64 = 365 * 86_400;
-/// A root that ends within this time, seconds, is renewed when its keys are at hand.
-pub const ROOT_RENEWED_BEFORE: i64 = 60 * 86_400;
+use crate::signing::{SPEC_VERSION, TARGETS_LIFE, expires_at, next, renewed, signed_by};
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -107,7 +95,10 @@ impl Publication {
         let mut writes = Vec::new();
         let metadata = repo.join(METADATA);
         if let Some(bytes) = new_root {
-            writes.push(FileWrite { path: metadata.join(root.signed.filename(true)), bytes });
+            writes.push(FileWrite {
+                path: metadata.join(root.signed.filename(true)),
+                bytes,
+            });
             notes.push(format!("the root is renewed: version {}", root.signed.version));
         }
         let timers = &contents.settings.timers;
@@ -126,28 +117,53 @@ impl Publication {
         for (kind, bytes) in &files {
             let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));
             if !is_there(&path, bytes) {
-                writes.push(FileWrite { path, bytes: bytes.clone() });
+                writes.push(FileWrite {
+                    path,
+                    bytes: bytes.clone(),
+                });
             }
         }
         let mut role = |role: KeyRole, file: String, bytes: Result<Vec<u8>, PolicyError>| {
             let bytes = bytes.map_err(|e| with_role(e, role))?;
             let meta = metafile(&bytes);
-            writes.push(FileWrite { path: metadata.join(file), bytes });
+            writes.push(FileWrite {
+                path: metadata.join(file),
+                bytes,
+            });
             Ok::<_, PolicyError>(meta)
         };
         let file = targets.filename(true);
         let version = targets.version;
-        let meta = role(KeyRole::Targets, file, signed_by(&root, targets, keys, KeyRole::Targets))?;
-        let mut snapshot =
-            Snapshot::new(SPEC_VERSION.into(), next(last.snapshot)?, expires_at(now, seconds(timers.snapshot_life_ms))?);
-        snapshot.meta.insert("targets.json".into(), Metafile { version, ..meta });
+        let meta = role(
+            KeyRole::Targets,
+            file,
+            signed_by(&root, targets, keys, KeyRole::Targets),
+        )?;
+        let mut snapshot = Snapshot::new(
+            SPEC_VERSION.into(),
+            next(last.snapshot)?,
+            expires_at(now, seconds(timers.snapshot_life_ms))?,
+        );
+        snapshot
+            .meta
+            .insert("targets.json".into(), Metafile { version, ..meta });
         let (file, version) = (snapshot.filename(true), snapshot.version);
-        let meta = role(KeyRole::Snapshot, file, signed_by(&root, snapshot, keys, KeyRole::Snapshot))?;
+        let meta = role(
+            KeyRole::Snapshot,
+            file,
+            signed_by(&root, snapshot, keys, KeyRole::Snapshot),
+        )?;
         let expires = expires_at(now, seconds(timers.timestamp_life_ms))?;
         let mut timestamp = Timestamp::new(SPEC_VERSION.into(), next(last.timestamp)?, expires);
-        timestamp.meta.insert("snapshot.json".into(), Metafile { version, ..meta });
+        timestamp
+            .meta
+            .insert("snapshot.json".into(), Metafile { version, ..meta });
         let file = timestamp.filename(true);
-        role(KeyRole::Timestamp, file, signed_by(&root, timestamp, keys, KeyRole::Timestamp))?;
+        role(
+            KeyRole::Timestamp,
+            file,
+            signed_by(&root, timestamp, keys, KeyRole::Timestamp),
+        )?;
         let expires = root.signed.expires.min(expires);
         Ok(Publication {
             writes,
@@ -202,9 +218,15 @@ struct Previous {
 /// Nothing before the first publish, or where the published settings cannot be read by this program any more.
 fn previous(files: &Files) -> Option<Previous> {
     let settings = Settings::parse(files.get(&TargetKind::Settings)?).ok()?;
-    let keyset = files.get(&TargetKind::Keyset).and_then(|bytes| Keyset::parse(bytes).ok());
+    let keyset = files
+        .get(&TargetKind::Keyset)
+        .and_then(|bytes| Keyset::parse(bytes).ok());
     let keyset = keyset.map_or(0, |k| k.version);
-    Some(Previous { domain: settings.domain, generation: settings.generation, keyset })
+    Some(Previous {
+        domain: settings.domain,
+        generation: settings.generation,
+        keyset,
+    })
 }
 
 /// A new version keeps its domain, and neither its generation nor its keyset goes back.
@@ -217,41 +239,33 @@ fn continues(previous: Option<&Previous>, contents: &Contents) -> Result<Vec<Str
     let (settings, keyset) = (&contents.settings, contents.keyset.version);
     if settings.domain != previous.domain {
         let expected = format!("domain {}", previous.domain);
-        return Err(PolicyError::new(PolicyCode::SettingsName, "settings.toml: domain", expected, &settings.domain));
+        return Err(PolicyError::new(
+            PolicyCode::SettingsName,
+            "settings.toml: domain",
+            expected,
+            &settings.domain,
+        ));
     }
     if settings.generation < previous.generation {
         let expected = format!("{} or later", previous.generation);
         let claim = "settings.toml: generation";
-        return Err(PolicyError::new(PolicyCode::SettingsGeneration, claim, expected, settings.generation));
+        return Err(PolicyError::new(
+            PolicyCode::SettingsGeneration,
+            claim,
+            expected,
+            settings.generation,
+        ));
     }
     if keyset < previous.keyset {
         let expected = format!("version {} or later", previous.keyset);
-        return Err(PolicyError::new(PolicyCode::KeysetOlder, "keyset.json", expected, keyset));
+        return Err(PolicyError::new(
+            PolicyCode::KeysetOlder,
+            "keyset.json",
+            expected,
+            keyset,
+        ));
     }
     Ok(notes)
-}
-
-/// The root, made anew with the same keys where it ends soon and enough root keys are at hand.
-fn renewed(root: Signed<Root>, keys: &KeyDir, now: i64) -> Result<(Signed<Root>, Option<Vec<u8>>), PolicyError> {
-    let end = root.signed.expires.as_second();
-    if end.saturating_sub(now) > ROOT_RENEWED_BEFORE {
-        return Ok((root, None));
-    }
-    let mut next_root = root.signed.clone();
-    next_root.version = next(next_root.version.get())?;
-    next_root.expires = expires_at(now, ROOT_LIFE)?;
-    match signed_by(&root, next_root, keys, KeyRole::Root) {
-        Ok(bytes) => {
-            let parsed = crate::tuf::parse_root(&bytes);
-            let parsed = parsed.map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "root", "a root", e))?;
-            Ok((parsed, Some(bytes)))
-        }
-        Err(_) if end > now => Ok((root, None)),
-        Err(_) => {
-            let found = format!("an end at {}, and no root keys to renew it", time(end));
-            Err(PolicyError::new(PolicyCode::RootExpired, "root", format!("an end after {}", time(now)), found))
-        }
-    }
 }
 
 fn target_list(files: &Files) -> Result<HashMap<TargetName, Target>, PolicyError> {
@@ -270,7 +284,10 @@ fn target_list(files: &Files) -> Result<HashMap<TargetName, Target>, PolicyError
 }
 
 fn hashes(bytes: &[u8]) -> Hashes {
-    Hashes { sha256: Sha256::digest(bytes).to_vec().into(), _extra: HashMap::new() }
+    Hashes {
+        sha256: Sha256::digest(bytes).to_vec().into(),
+        _extra: HashMap::new(),
+    }
 }
 
 pub(crate) fn metafile(bytes: &[u8]) -> Metafile {
@@ -287,54 +304,11 @@ fn is_there(path: &Path, bytes: &[u8]) -> bool {
     crate::files::read_bounded(path, bytes.len() as u64).is_ok_and(|found| found == bytes)
 }
 
-/// The role's file, signed by those keys of the folder that the root lists for it; as many as the root asks for.
-fn signed_by<R: Role + Clone>(root: &Signed<Root>, role: R, keys: &KeyDir, by: KeyRole) -> Result<Vec<u8>, PolicyError> {
-    let listed: Vec<RoleKey> = keys.keys(by)?.into_iter().filter(|key| is_listed(root, R::TYPE, key)).collect();
-    let threshold = root.signed.roles.get(&R::TYPE).map_or(u64::MAX, |r| r.threshold.get());
-    if (listed.len() as u64) < threshold {
-        let expected = format!("{threshold} keys of the root for this role");
-        return Err(PolicyError::new(PolicyCode::KeyNotInRoot, by, expected, listed.len()));
-    }
-    sign_role(role, &listed)
-}
-
-fn is_listed(root: &Signed<Root>, role: RoleType, key: &RoleKey) -> bool {
-    let key = key.tuf_key();
-    root.signed.keys(role).any(|k| *k == key)
-}
-
 fn with_role(error: PolicyError, role: KeyRole) -> PolicyError {
     match error.code() {
         PolicyCode::Io => PolicyError::new(PolicyCode::Io, role, "keys to sign with", error),
         _ => error,
     }
-}
-
-/// The bytes of a role's file, signed with every key given (canonical JSON, TUF 1.0.34, 4.2).
-pub(crate) fn sign_role<R: Role>(role: R, keys: &[RoleKey]) -> Result<Vec<u8>, PolicyError> {
-    let failed = |e: &dyn std::fmt::Display| PolicyError::new(PolicyCode::KeyFileInvalid, R::TYPE, "a signature", e);
-    let message = role.canonical_form().map_err(|e| failed(&e))?;
-    let mut signatures = Vec::with_capacity(keys.len());
-    for key in keys {
-        signatures.push(Signature {
-            keyid: key.tuf_key().key_id().map_err(|e| failed(&e))?,
-            sig: key.key.sign(&message).map_err(|e| failed(&e))?.into(),
-        });
-    }
-    let mut bytes = serde_json::to_vec_pretty(&Signed { signed: role, signatures }).map_err(|e| failed(&e))?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-/// `life` seconds after `now`.
-pub(crate) fn expires_at(now: i64, life: i64) -> Result<jiff::Timestamp, PolicyError> {
-    let end = jiff::Timestamp::from_second(now.saturating_add(life));
-    end.map_err(|e| PolicyError::new(PolicyCode::ClockWentBack, "the time given", "a time before the year 9999", e))
-}
-
-fn next(version: u64) -> Result<NonZeroU64, PolicyError> {
-    let next = version.checked_add(1).and_then(NonZeroU64::new);
-    next.ok_or_else(|| PolicyError::new(PolicyCode::Rollback, "version", "a version after it", version))
 }
 
 #[cfg(test)]

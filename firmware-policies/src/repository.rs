@@ -30,7 +30,12 @@ impl Repository {
         let root = path.join(METADATA).join("1.root.json");
         if !root.is_file() {
             let found = format!("no {}", root.display());
-            return Err(PolicyError::new(PolicyCode::RootMissing, path.display(), "a policy repository", found));
+            return Err(PolicyError::new(
+                PolicyCode::RootMissing,
+                path.display(),
+                "a policy repository",
+                found,
+            ));
         }
         Self::lock(path)
     }
@@ -41,10 +46,16 @@ impl Repository {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
         let lock = lock.map_err(|e| PolicyError::io(&file, "a lock file", &e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(PolicyError::new(PolicyCode::PublishBusy, file.display(), "no other author", "a lock"))
-            }
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(PolicyError::new(
+                PolicyCode::PublishBusy,
+                file.display(),
+                "no other author",
+                "a lock",
+            )),
             Err(TryLockError::Error(e)) => Err(PolicyError::io(&file, "a lock", &e)),
         }
     }
@@ -58,7 +69,12 @@ impl Repository {
         let name = kind.name();
         if bytes.len() as u64 > kind.max_len() {
             let expected = format!("at most {} bytes", kind.max_len());
-            return Err(PolicyError::new(PolicyCode::TargetTooLarge, name, expected, bytes.len()));
+            return Err(PolicyError::new(
+                PolicyCode::TargetTooLarge,
+                name,
+                expected,
+                bytes.len(),
+            ));
         }
         write_file(&self.path.join(STAGED).join(&name), bytes)?;
         Ok(name)
@@ -127,7 +143,11 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Resu
         let entry = entry.map_err(io)?;
         let file_name = entry.file_name();
         let file_name = file_name.to_string_lossy();
-        let name = if prefix.is_empty() { file_name.to_string() } else { format!("{prefix}/{file_name}") };
+        let name = if prefix.is_empty() {
+            file_name.to_string()
+        } else {
+            format!("{prefix}/{file_name}")
+        };
         let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() && depth < MAX_STAGED_DEPTH {
             collect(&entry.path(), &name, depth + 1, files)?;
@@ -138,10 +158,17 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Resu
         }
         let Some(target) = TargetKind::of(&name) else {
             let claim = entry.path();
-            return Err(PolicyError::new(PolicyCode::TargetUnknown, claim.display(), "a target's name", name));
+            return Err(PolicyError::new(
+                PolicyCode::TargetUnknown,
+                claim.display(),
+                "a target's name",
+                name,
+            ));
         };
         let bytes = read_bounded(&entry.path(), target.max_len()).map_err(|e| match e.kind() {
-            std::io::ErrorKind::FileTooLarge => PolicyError::new(PolicyCode::TargetTooLarge, &name, "a smaller file", e),
+            std::io::ErrorKind::FileTooLarge => {
+                PolicyError::new(PolicyCode::TargetTooLarge, &name, "a smaller file", e)
+            }
             _ => PolicyError::io(&entry.path(), "a staged file", &e),
         })?;
         files.insert(target, bytes);

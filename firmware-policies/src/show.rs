@@ -115,8 +115,13 @@ pub fn show(repo: &Path, now: i64) -> Result<Show, PolicyError> {
     let published = published(repo).ok().flatten();
     let none = Files::new();
     let files = published.as_ref().map_or(&none, |p| &p.files);
-    let staged = staged.iter().map(|(kind, bytes)| StagedShow { target: kind.name(), change: change(files, kind, bytes) });
-    let roles = published.as_ref().map_or_else(|| roles(&root.signed), |p| roles(&p.opened.repository.root().signed));
+    let staged = staged.iter().map(|(kind, bytes)| StagedShow {
+        target: kind.name(),
+        change: change(files, kind, bytes),
+    });
+    let roles = published
+        .as_ref()
+        .map_or_else(|| roles(&root.signed), |p| roles(&p.opened.repository.root().signed));
     Ok(Show {
         problems,
         roles,
@@ -126,7 +131,12 @@ pub fn show(repo: &Path, now: i64) -> Result<Show, PolicyError> {
 }
 
 fn problem((code, claim, expected, found): (&'static str, String, String, String)) -> ProblemShow {
-    ProblemShow { code, claim, expected, found }
+    ProblemShow {
+        code,
+        claim,
+        expected,
+        found,
+    }
 }
 
 fn published_show(published: &crate::repository::Published, now: i64) -> Option<PublishedShow> {
@@ -136,11 +146,27 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
     let end = |name: &str, version: u64, end: jiff::Timestamp| (name.to_owned(), version, end.to_string());
     let expires = vec![
         end("root", opened.versions.root, repository.root().signed.expires()),
-        end("targets", opened.versions.targets, repository.targets().signed.expires()),
-        end("snapshot", opened.versions.snapshot, repository.snapshot().signed.expires()),
-        end("timestamp", opened.versions.timestamp, repository.timestamp().signed.expires()),
+        end(
+            "targets",
+            opened.versions.targets,
+            repository.targets().signed.expires(),
+        ),
+        end(
+            "snapshot",
+            opened.versions.snapshot,
+            repository.snapshot().signed.expires(),
+        ),
+        end(
+            "timestamp",
+            opened.versions.timestamp,
+            repository.timestamp().signed.expires(),
+        ),
     ];
-    let nodes = contents.inventory.nodes().iter().map(|n| (n.name.clone(), n.region.clone(), n.zone.clone()));
+    let nodes = contents
+        .inventory
+        .nodes()
+        .iter()
+        .map(|n| (n.name.clone(), n.region.clone(), n.zone.clone()));
     let references = contents.references.references().iter().map(|r| {
         let end = (r.not_after != i64::MAX).then(|| time(r.not_after));
         (r.values.name.clone(), r.authority.clone(), end)
@@ -163,7 +189,9 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
 
 /// A staged reference is unsigned: it is the same as a published one if that one's payload holds exactly it.
 fn change(published: &Files, kind: &TargetKind, bytes: &[u8]) -> Change {
-    let Some(other) = published.get(kind) else { return Change::New };
+    let Some(other) = published.get(kind) else {
+        return Change::New;
+    };
     let same = match kind {
         TargetKind::Reference(_) => other == bytes || is_signed_form_of(other, bytes),
         TargetKind::Node(name) => {
@@ -185,12 +213,24 @@ fn is_signed_form_of(signed: &[u8], unsigned: &[u8]) -> bool {
 }
 
 fn roles(root: &Root) -> Vec<RoleShow> {
-    [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp]
-        .into_iter()
-        .filter_map(|role| {
-            let keys = root.roles.get(&role)?;
-            let ids = keys.keyids.iter().map(|id| hex::encode(&**id));
-            Some(RoleShow { role: role.to_string(), threshold: keys.threshold.get(), keys: ids.collect() })
+    [
+        RoleType::Root,
+        RoleType::Targets,
+        RoleType::Snapshot,
+        RoleType::Timestamp,
+    ]
+    .into_iter()
+    .filter_map(|role| {
+        let keys = root.roles.get(&role)?;
+        let ids = keys.keyids.iter().map(|id| hex::encode(&**id));
+        Some(RoleShow {
+            role: role.to_string(),
+            threshold: keys.threshold.get(),
+            keys: ids.collect(),
         })
-        .collect()
+    })
+    .collect()
 }
+
+#[cfg(test)]
+mod tests;

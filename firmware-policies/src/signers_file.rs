@@ -49,10 +49,18 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<TrustedSigner>, PolicyError> {
             Ok(_) if !is_reference_name(&signer.name) => {
                 problems.push(Problem::new(code, claim, "a name", signer.name));
             }
-            Ok(key) if signers.iter().any(|s| s.name == signer.name || s.key.kid() == key.kid()) => {
+            Ok(key)
+                if signers
+                    .iter()
+                    .any(|s| s.name == signer.name || s.key.kid() == key.kid()) =>
+            {
                 problems.push(Problem::new(code, claim, "each name and key once", signer.name));
             }
-            Ok(key) => signers.push(TrustedSigner { name: signer.name, key, not_after: signer.not_after }),
+            Ok(key) => signers.push(TrustedSigner {
+                name: signer.name,
+                key,
+                not_after: signer.not_after,
+            }),
         }
     }
     PolicyError::unless_empty(problems)?;
@@ -67,7 +75,10 @@ pub fn to_json(signers: &[TrustedSigner]) -> Vec<u8> {
         not_after: s.not_after,
     });
     // A struct of numbers and strings always serialises; an empty file would be refused when it is read.
-    let mut bytes = serde_json::to_vec_pretty(&SignersFile { signers: signers.collect() }).unwrap_or_default();
+    let mut bytes = serde_json::to_vec_pretty(&SignersFile {
+        signers: signers.collect(),
+    })
+    .unwrap_or_default();
     bytes.push(b'\n');
     bytes
 }
@@ -116,7 +127,11 @@ mod tests {
 
     fn signer(seed: u8, not_after: Option<i64>) -> TrustedSigner {
         let key = SigningKey::from_seed([seed; 32]).verifying_key();
-        TrustedSigner { name: format!("reference-{seed}"), key, not_after }
+        TrustedSigner {
+            name: format!("reference-{seed}"),
+            key,
+            not_after,
+        }
     }
 
     fn corim(not_before: Option<i64>, not_after: Option<i64>, signed_until: Option<i64>) -> Vec<u8> {
@@ -148,7 +163,11 @@ mod tests {
             let verified = verify_reference(&bytes, &[signer(1, signer_until)], now).unwrap();
             let end = [not_after, signed_until, signer_until].into_iter().flatten().min();
             assert_eq!(verified.not_before(), not_before);
-            assert!(end.is_none_or(|end| verified.not_after() == end), "{end:?} {}", verified.not_after());
+            assert!(
+                end.is_none_or(|end| verified.not_after() == end),
+                "{end:?} {}",
+                verified.not_after()
+            );
         }
         let never = corim(Some(now), None, Some(now - 10));
         assert!(matches!(
@@ -160,7 +179,10 @@ mod tests {
     #[test]
     fn what_nobody_listed_signed_is_refused() {
         let bytes = corim(None, None, None);
-        assert!(matches!(verify_reference(&bytes, &[signer(2, None)], 0), Err(CorimError::SignerUnknown { .. })));
+        assert!(matches!(
+            verify_reference(&bytes, &[signer(2, None)], 0),
+            Err(CorimError::SignerUnknown { .. })
+        ));
         let mut altered = bytes.clone();
         *altered.last_mut().unwrap() ^= 1;
         assert!(verify_reference(&altered, &[signer(1, None)], 0).is_err());
@@ -181,7 +203,19 @@ mod tests {
             let error = parse(text.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert_eq!(error.code(), PolicyCode::SignersUnreadable, "{to}");
         }
-        assert_eq!(parse(br#"{"signers":[]}"#).unwrap_err().code(), PolicyCode::SignersUnreadable);
-        assert!(parse(&to_json(&[signer(1, None), TrustedSigner { name: "x".into(), ..signer(1, None) }])).is_err());
+        assert_eq!(
+            parse(br#"{"signers":[]}"#).unwrap_err().code(),
+            PolicyCode::SignersUnreadable
+        );
+        assert!(
+            parse(&to_json(&[
+                signer(1, None),
+                TrustedSigner {
+                    name: "x".into(),
+                    ..signer(1, None)
+                }
+            ]))
+            .is_err()
+        );
     }
 }

@@ -28,8 +28,13 @@ pub fn boot_file(boot: &str, file: &str) -> Vec<u8> {
 /// The quoted values of a recorded boot.
 pub fn boot_values(boot: &str) -> PcrValues {
     let selection = String::from_utf8(boot_file(boot, "quote-rsa/selection.txt")).unwrap();
-    let quoted: Vec<u8> =
-        selection.trim().strip_prefix("sha256:").unwrap().split(',').map(|n| n.parse().unwrap()).collect();
+    let quoted: Vec<u8> = selection
+        .trim()
+        .strip_prefix("sha256:")
+        .unwrap()
+        .split(',')
+        .map(|n| n.parse().unwrap())
+        .collect();
     let text = String::from_utf8(boot_file(boot, "pcrs.txt")).unwrap();
     let values = text.lines().filter_map(|line| {
         let mut parts = line.split_whitespace();
@@ -83,16 +88,26 @@ impl TestRepo {
     /// With the anchors, the node and the reference of the boot `good`, published.
     pub fn published() -> Self {
         let test = Self::new();
-        let ca = boots().join("ca/swtpm-localca-rootca-cert.pem");
+        let ca = boots().join("ca/issuercert.pem");
         trust_add(&test.repo, Purpose::Ek, &[ca]).unwrap();
-        test.add_node("web-1", "north", NodeIdentity::Evidence(boot_evidence("good"))).unwrap();
+        test.add_node("web-1", "north", NodeIdentity::Evidence(boot_evidence("good")))
+            .unwrap();
         reference_add(&test.repo, &boot_evidence("good"), Some("golden"), None, None).unwrap();
         test.publish(NOW).unwrap();
         test
     }
 
     pub fn add_node(&self, name: &str, region: &str, identity: NodeIdentity) -> Result<crate::NodeAdded, PolicyError> {
-        node_add(&self.repo, &identity, NodePlace { name, region, zone: None, roles: &[] })
+        node_add(
+            &self.repo,
+            &identity,
+            NodePlace {
+                name,
+                region,
+                zone: None,
+                roles: &[],
+            },
+        )
     }
 
     pub fn publish(&self, now: i64) -> Result<crate::PublishedVersion, PolicyError> {

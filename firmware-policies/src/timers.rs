@@ -58,7 +58,10 @@ pub struct Timers {
 impl Timers {
     /// The longest wait between two attestations: the interval and its jitter.
     pub const fn longest_interval_ms(&self) -> u64 {
-        let jitter = self.attestation_interval_ms.saturating_mul(self.attestation_jitter_percent) / 100;
+        let jitter = self
+            .attestation_interval_ms
+            .saturating_mul(self.attestation_jitter_percent)
+            / 100;
         self.attestation_interval_ms.saturating_add(jitter)
     }
 
@@ -70,7 +73,12 @@ impl Timers {
             if value == 0 {
                 problems.push(Problem::new(PolicyCode::TimerZero, &claim, "at least 1", "0"));
             } else if value > MAX_TIMER_MS {
-                problems.push(Problem::new(PolicyCode::TimerTooLong, claim, format!("at most {MAX_TIMER_MS}"), value));
+                problems.push(Problem::new(
+                    PolicyCode::TimerTooLong,
+                    claim,
+                    format!("at most {MAX_TIMER_MS}"),
+                    value,
+                ));
             }
         }
         // Sums of values above the limit could saturate and hide an inequality: they are refused already.
@@ -90,7 +98,13 @@ impl Timers {
                 "freshness_window_ms",
                 window,
             ),
-            (PolicyCode::TimerWindowOverLife, "freshness_window_ms", window, "authorization_life_ms", life),
+            (
+                PolicyCode::TimerWindowOverLife,
+                "freshness_window_ms",
+                window,
+                "authorization_life_ms",
+                life,
+            ),
             (
                 PolicyCode::TimerRenewalOverLife,
                 "attestation_interval_ms with jitter + attestation_retry_ms + failover_ms",
@@ -211,26 +225,58 @@ mod tests {
         // One change that just breaks the rule, and one that just keeps it.
         let rows: &[(PolicyCode, Change, Change)] = &[
             (TimerZero, |t| t.skew_ms = 0, |t| t.skew_ms = 1),
-            (TimerZero, |t| t.publish_period_ms = Some(0), |t| t.publish_period_ms = Some(1)),
-            (TimerTooLong, |t| t.status_list_exp_ms = MAX_TIMER_MS + 1, |t| t.status_list_exp_ms = MAX_TIMER_MS),
+            (
+                TimerZero,
+                |t| t.publish_period_ms = Some(0),
+                |t| t.publish_period_ms = Some(1),
+            ),
+            (
+                TimerTooLong,
+                |t| t.status_list_exp_ms = MAX_TIMER_MS + 1,
+                |t| t.status_list_exp_ms = MAX_TIMER_MS,
+            ),
             (TimerTooLong, |t| t.heartbeat_ms = u64::MAX, |_| ()),
             (TimerWindowShort, |t| t.heartbeat_ms = 1_501, |t| t.heartbeat_ms = 1_500),
-            (TimerWindowOverLife, |t| t.freshness_window_ms = 120_001, |t| t.freshness_window_ms = 120_000),
+            (
+                TimerWindowOverLife,
+                |t| t.freshness_window_ms = 120_001,
+                |t| t.freshness_window_ms = 120_000,
+            ),
             (
                 TimerRenewalOverLife,
                 |t| (t.attestation_interval_ms, t.attestation_deadline_ms) = (100_001, 120_000),
                 |t| (t.attestation_interval_ms, t.attestation_deadline_ms) = (100_000, 120_000),
             ),
-            (TimerDeadlineOverLife, |t| t.attestation_deadline_ms = 120_001, |t| t.attestation_deadline_ms = 120_000),
-            (TimerIntervalOverDeadline, |t| t.attestation_deadline_ms = 37_999, |t| t.attestation_deadline_ms = 38_000),
-            (TimerTtlOverExp, |t| t.status_list_ttl_ms = 60_001, |t| t.status_list_ttl_ms = 60_000),
+            (
+                TimerDeadlineOverLife,
+                |t| t.attestation_deadline_ms = 120_001,
+                |t| t.attestation_deadline_ms = 120_000,
+            ),
+            (
+                TimerIntervalOverDeadline,
+                |t| t.attestation_deadline_ms = 37_999,
+                |t| t.attestation_deadline_ms = 38_000,
+            ),
+            (
+                TimerTtlOverExp,
+                |t| t.status_list_ttl_ms = 60_001,
+                |t| t.status_list_ttl_ms = 60_000,
+            ),
             (
                 TimerPublishPeriod,
                 |t| (t.publish_period_ms, t.timestamp_life_ms) = (Some(300_001), 900_000),
                 |t| (t.publish_period_ms, t.timestamp_life_ms) = (Some(300_000), 900_000),
             ),
-            (TimerTimestampLife, |t| t.timestamp_life_ms = DAY_MS + 1, |t| t.timestamp_life_ms = DAY_MS),
-            (TimerTimestampLife, |t| t.snapshot_life_ms = DAY_MS - 1, |t| t.snapshot_life_ms = DAY_MS),
+            (
+                TimerTimestampLife,
+                |t| t.timestamp_life_ms = DAY_MS + 1,
+                |t| t.timestamp_life_ms = DAY_MS,
+            ),
+            (
+                TimerTimestampLife,
+                |t| t.snapshot_life_ms = DAY_MS - 1,
+                |t| t.snapshot_life_ms = DAY_MS,
+            ),
             (TimerSnapshotLife, |t| t.snapshot_life_ms = 7 * DAY_MS + 1, |_| ()),
             (
                 TimerJitter,

@@ -30,7 +30,12 @@ pub(crate) struct Opened {
 pub(crate) async fn open(repo: &Path, pinned: Option<&[u8]>) -> Result<Opened, PolicyError> {
     if !repo.is_dir() {
         let found = "no such folder";
-        return Err(PolicyError::new(PolicyCode::Io, repo.display(), "a policy repository", found));
+        return Err(PolicyError::new(
+            PolicyCode::Io,
+            repo.display(),
+            "a policy repository",
+            found,
+        ));
     }
     let metadata = repo.join(METADATA);
     let root = match pinned {
@@ -40,9 +45,7 @@ pub(crate) async fn open(repo: &Path, pinned: Option<&[u8]>) -> Result<Opened, P
         }
         None => first_root(&metadata)?,
     };
-    let url = |text: &str| {
-        Url::parse(text).map_err(|e| PolicyError::new(PolicyCode::Io, text, "a URL", e))
-    };
+    let url = |text: &str| Url::parse(text).map_err(|e| PolicyError::new(PolicyCode::Io, text, "a URL", e));
     let repository = expiry::loader(&root, url(METADATA_URL)?, url(TARGETS_URL)?)
         .transport(RepositoryFiles::new(repo))
         .load()
@@ -83,7 +86,12 @@ pub(crate) async fn read_target(repository: &Repository, name: &TargetName) -> R
     };
     match repository.read_target(name).await.map_err(error)? {
         Some(stream) => stream.into_vec().await.map_err(error),
-        None => Err(PolicyError::new(PolicyCode::TargetMissing, claim, "a listed target", "none")),
+        None => Err(PolicyError::new(
+            PolicyCode::TargetMissing,
+            claim,
+            "a listed target",
+            "none",
+        )),
     }
 }
 
@@ -91,10 +99,12 @@ pub(crate) async fn read_target(repository: &Repository, name: &TargetName) -> R
 pub(crate) fn block_on<T: Send>(future: impl Future<Output = Result<T, PolicyError>> + Send) -> Result<T, PolicyError> {
     let failed = |found: String| PolicyError::new(PolicyCode::Io, "policy repository", "a thread to read with", found);
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("policy-load".into()).spawn_scoped(scope, || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build();
-            runtime.map_err(|e| failed(e.to_string()))?.block_on(future)
-        });
+        let thread = std::thread::Builder::new()
+            .name("policy-load".into())
+            .spawn_scoped(scope, || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.map_err(|e| failed(e.to_string()))?.block_on(future)
+            });
         let thread = thread.map_err(|e| failed(e.to_string()))?;
         thread.join().map_err(|_| failed("it ended early".into()))?
     })
@@ -110,27 +120,41 @@ pub(crate) fn parse_root(bytes: &[u8]) -> Result<Signed<Root>, String> {
 fn first_root(metadata: &Path) -> Result<Vec<u8>, PolicyError> {
     let path = metadata.join("1.root.json");
     read_bounded(&path, MAX_ROLE_LEN).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            PolicyError::new(PolicyCode::RootMissing, "1.root.json (root, version 1)", "a file", "none")
-        }
-        std::io::ErrorKind::FileTooLarge => {
-            PolicyError::new(PolicyCode::MetadataTooLarge, "1.root.json (root, version 1)", "a smaller file", e)
-        }
+        std::io::ErrorKind::NotFound => PolicyError::new(
+            PolicyCode::RootMissing,
+            "1.root.json (root, version 1)",
+            "a file",
+            "none",
+        ),
+        std::io::ErrorKind::FileTooLarge => PolicyError::new(
+            PolicyCode::MetadataTooLarge,
+            "1.root.json (root, version 1)",
+            "a smaller file",
+            e,
+        ),
         _ => PolicyError::io(&path, "the first root", &e),
     })
 }
 
 /// The repository's root of the same version, where it has one, must be the pinned one.
 fn must_be_in(pinned: &[u8], metadata: &Path) -> Result<(), PolicyError> {
-    let root = parse_root(pinned).map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "the given root", "a root", e))?;
+    let root =
+        parse_root(pinned).map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "the given root", "a root", e))?;
     let file = format!("{}.root.json", root.signed.version);
-    let Ok(bytes) = read_bounded(&metadata.join(&file), MAX_ROLE_LEN) else { return Ok(()) };
+    let Ok(bytes) = read_bounded(&metadata.join(&file), MAX_ROLE_LEN) else {
+        return Ok(());
+    };
     match serde_json::from_slice::<Signed<Root>>(&bytes) {
         Ok(own) if own.signed == root.signed => Ok(()),
         _ => {
             let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
             let expected = format!("the pinned root, {}", digest(pinned));
-            Err(PolicyError::new(PolicyCode::RootMismatch, file, expected, digest(&bytes)))
+            Err(PolicyError::new(
+                PolicyCode::RootMismatch,
+                file,
+                expected,
+                digest(&bytes),
+            ))
         }
     }
 }
@@ -146,7 +170,9 @@ fn failure(error: &TransportError) -> Failure {
     if error.kind() == TransportErrorKind::FileNotFound {
         return Failure::Missing;
     }
-    let Some(cause) = error.source() else { return Failure::Other(error.to_string()) };
+    let Some(cause) = error.source() else {
+        return Failure::Other(error.to_string());
+    };
     if let Some(io) = cause.downcast_ref::<std::io::Error>() {
         return match io.kind() {
             std::io::ErrorKind::FileTooLarge => Failure::TooLarge(io.to_string()),
@@ -166,21 +192,44 @@ fn failure(error: &TransportError) -> Failure {
 fn metadata_error(error: &tough::error::Error, metadata: &Path, pinned: bool) -> PolicyError {
     use tough::error::Error;
     match error {
-        Error::VerifyTrustedMetadata { source, .. } => signature_error(RoleType::Root, source, PolicyCode::SignatureInvalid),
-        Error::VerifyMetadata { role: RoleType::Root, source, .. } => {
-            let code = if pinned { PolicyCode::RootMismatch } else { PolicyCode::SignatureInvalid };
+        Error::VerifyTrustedMetadata { source, .. } => {
+            signature_error(RoleType::Root, source, PolicyCode::SignatureInvalid)
+        }
+        Error::VerifyMetadata {
+            role: RoleType::Root,
+            source,
+            ..
+        } => {
+            let code = if pinned {
+                PolicyCode::RootMismatch
+            } else {
+                PolicyCode::SignatureInvalid
+            };
             signature_error(RoleType::Root, source, code)
         }
         Error::VerifyMetadata { role, source, .. } => signature_error(*role, source, PolicyCode::SignatureInvalid),
         Error::ParseMetadata { role, source, .. } => {
             PolicyError::new(PolicyCode::MetadataUnreadable, role, "TUF metadata", source)
         }
-        Error::VersionMismatch { role, fetched, expected, .. } => {
+        Error::VersionMismatch {
+            role,
+            fetched,
+            expected,
+            ..
+        } => {
             let (expected, found) = (format!("version {expected}"), format!("version {fetched}"));
             PolicyError::new(PolicyCode::MetadataMismatch, role, expected, found)
         }
-        Error::OlderMetadata { role, current_version, new_version, .. } => {
-            let (expected, found) = (format!("a version after {current_version}"), format!("version {new_version}"));
+        Error::OlderMetadata {
+            role,
+            current_version,
+            new_version,
+            ..
+        } => {
+            let (expected, found) = (
+                format!("a version after {current_version}"),
+                format!("version {new_version}"),
+            );
             PolicyError::new(PolicyCode::MetadataMismatch, role, expected, found)
         }
         Error::MaxUpdatesExceeded { max_root_updates, .. } => {
@@ -207,23 +256,35 @@ fn metadata_error(error: &tough::error::Error, metadata: &Path, pinned: bool) ->
         Error::DatastoreInit { .. }
         | Error::DatastoreCreate { .. }
         | Error::DatastoreOpen { .. }
-        | Error::DatastoreRemove { .. } => PolicyError::new(PolicyCode::Io, "temporary folder", "a place to work", error),
+        | Error::DatastoreRemove { .. } => {
+            PolicyError::new(PolicyCode::Io, "temporary folder", "a place to work", error)
+        }
         _ => PolicyError::new(PolicyCode::MetadataUnreadable, "metadata", "TUF metadata", error),
     }
 }
 
 fn signature_error(role: RoleType, error: &tough::schema::Error, code: PolicyCode) -> PolicyError {
     match error {
-        tough::schema::Error::SignatureThreshold { threshold, valid, .. } => {
-            PolicyError::new(code, role, format!("valid signatures by {threshold} of its keys"), valid)
-        }
+        tough::schema::Error::SignatureThreshold { threshold, valid, .. } => PolicyError::new(
+            code,
+            role,
+            format!("valid signatures by {threshold} of its keys"),
+            valid,
+        ),
         _ => PolicyError::new(code, role, "valid signatures", error),
     }
 }
 
 /// Whether any version was ever published here.
 fn has_targets(metadata: &Path) -> bool {
-    std::fs::read_dir(metadata).into_iter().flatten().flatten().any(|entry| {
-        entry.file_name().to_str().is_some_and(|name| name.ends_with(".targets.json") || name.ends_with(".snapshot.json"))
-    })
+    std::fs::read_dir(metadata)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.ends_with(".targets.json") || name.ends_with(".snapshot.json"))
+        })
 }

@@ -17,9 +17,15 @@ fn init_writes_what_loads_and_only_once() {
         assert!(test.staged(file).is_file(), "{file}");
     }
     assert_eq!(code(test.load(NOW)), PolicyCode::NotPublished);
-    assert_eq!(code(init(&test.repo, "other", &test.keys, NOW)), PolicyCode::AlreadyInitialised);
+    assert_eq!(
+        code(init(&test.repo, "other", &test.keys, NOW)),
+        PolicyCode::AlreadyInitialised
+    );
     let other = test.dir.path().join("other");
-    assert_eq!(code(init(&other, "Not A Name", &test.keys, NOW)), PolicyCode::SettingsName);
+    assert_eq!(
+        code(init(&other, "Not A Name", &test.keys, NOW)),
+        PolicyCode::SettingsName
+    );
     assert!(!other.exists());
     // Keys that are there are used as they are.
     let again = init(&other, "other", &test.keys, NOW).unwrap();
@@ -34,14 +40,29 @@ fn a_golden_machine_becomes_a_signed_reference_and_a_node() {
     let test = TestRepo::published();
     let policy = test.load(NOW).unwrap();
     assert_eq!(policy.version, 1);
-    let [reference] = policy.references.references() else { panic!("one reference") };
-    assert_eq!((reference.values.name.as_str(), reference.authority.as_str()), ("golden", "reference-1"));
+    let [reference] = policy.references.references() else {
+        panic!("one reference")
+    };
+    assert_eq!(
+        (reference.values.name.as_str(), reference.authority.as_str()),
+        ("golden", "reference-1")
+    );
     assert_eq!((reference.not_before, reference.not_after), (None, i64::MAX));
     let registers: Vec<u8> = reference.values.registers.keys().copied().collect();
     assert_eq!(registers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14]);
     assert!(reference.values.events.len() > 40);
-    let [node] = policy.inventory.nodes() else { panic!("one node") };
-    assert_eq!((node.name.as_str(), node.region.as_str(), node.ek.len(), node.ak_names.len()), ("web-1", "north", 1, 1));
+    let [node] = policy.inventory.nodes() else {
+        panic!("one node")
+    };
+    assert_eq!(
+        (
+            node.name.as_str(),
+            node.region.as_str(),
+            node.ek.len(),
+            node.ak_names.len()
+        ),
+        ("web-1", "north", 1, 1)
+    );
     assert_eq!(node.ak_names[0], boot_file("good", "ak-rsa.name"));
     assert_eq!(policy.anchors.store(Purpose::Ek).iter().count(), 1);
     assert_eq!(policy.cedar.regions().collect::<Vec<_>>(), ["north"]);
@@ -51,7 +72,12 @@ fn a_golden_machine_becomes_a_signed_reference_and_a_node() {
 
 #[test]
 fn garbage_never_becomes_a_reference_or_a_node() {
-    let without = |label| boot_records("good").into_iter().filter(|(l, _)| *l != label).collect::<Vec<_>>();
+    let without = |label| {
+        boot_records("good")
+            .into_iter()
+            .filter(|(l, _)| *l != label)
+            .collect::<Vec<_>>()
+    };
     let with = |label: Label, bytes: Vec<u8>| {
         let mut records = without(label);
         records.push((label, bytes));
@@ -76,19 +102,55 @@ fn garbage_never_becomes_a_reference_or_a_node() {
         ("no signature", pack(without(Label::TpmQuoteSignature)), EvidenceRefused),
         ("no attestation key", pack(without(Label::TpmAkPublic)), EvidenceRefused),
         ("no values", pack(without(Label::TpmPcrValues)), EvidenceRefused),
-        ("a quote with a flipped bit", flipped(Label::TpmQuote, 60), EvidenceRefused),
-        ("a signature with a flipped bit", flipped(Label::TpmQuoteSignature, 40), EvidenceRefused),
-        ("another machine's key", with(Label::TpmAkPublic, boot_file("uki", "ak-rsa.pub")), EvidenceRefused),
-        ("other values", with(Label::TpmPcrValues, pcr_values::encode(&values)), EvidenceRefused),
-        ("fewer values", with(Label::TpmPcrValues, pcr_values::encode(&fewer)), EvidenceRefused),
-        ("another boot's log", with(Label::FirmwareEventLog, boot_file("uki", "eventlog.bin")), EvidenceRefused),
+        (
+            "a quote with a flipped bit",
+            flipped(Label::TpmQuote, 60),
+            EvidenceRefused,
+        ),
+        (
+            "a signature with a flipped bit",
+            flipped(Label::TpmQuoteSignature, 40),
+            EvidenceRefused,
+        ),
+        (
+            "another machine's key",
+            with(Label::TpmAkPublic, boot_file("uki", "ak-rsa.pub")),
+            EvidenceRefused,
+        ),
+        (
+            "other values",
+            with(Label::TpmPcrValues, pcr_values::encode(&values)),
+            EvidenceRefused,
+        ),
+        (
+            "fewer values",
+            with(Label::TpmPcrValues, pcr_values::encode(&fewer)),
+            EvidenceRefused,
+        ),
+        (
+            "another boot's log",
+            with(Label::FirmwareEventLog, boot_file("uki", "eventlog.bin")),
+            EvidenceRefused,
+        ),
         ("a log cut short", with(Label::FirmwareEventLog, log), EvidenceRefused),
-        ("an endorsement key as attestation key", with(Label::TpmAkPublic, boot_file("good", "ek-rsa.pub")), IdentityRefused),
+        (
+            "an endorsement key as attestation key",
+            with(Label::TpmAkPublic, boot_file("good", "ek-rsa.pub")),
+            IdentityRefused,
+        ),
     ];
     let test = TestRepo::new();
     for (attack, evidence, expected) in rows {
-        assert_eq!(code(reference_add(&test.repo, &evidence, Some("bad"), None, None)), expected, "{attack}");
-        assert_eq!(code(test.add_node("bad", "north", NodeIdentity::Evidence(evidence))), expected, "{attack}");
+        assert_eq!(
+            code(reference_add(&test.repo, &evidence, Some("bad"), None, None)),
+            expected,
+            "{attack}"
+        );
+        assert_eq!(
+            code(test.add_node("bad", "north", NodeIdentity::Evidence(evidence))),
+            expected,
+            "{attack}"
+        );
     }
     assert!(!test.staged("references").exists() && !test.staged("nodes").exists());
 }
@@ -98,20 +160,43 @@ fn references_are_named_limited_in_time_and_not_replaced_by_accident() {
     let test = TestRepo::new();
     let good = boot_evidence("good");
     let added = reference_add(&test.repo, &good, None, Some(NOW + 10), Some(NOW + 20)).unwrap();
-    assert!(added.name.starts_with("reference-") && added.name.len() == 26, "{}", added.name);
-    assert_eq!(code(reference_add(&test.repo, &good, Some("../x"), None, None)), PolicyCode::SettingsName);
-    assert_eq!(code(reference_add(&test.repo, &good, Some("a"), Some(2), Some(1))), PolicyCode::ReferenceConflict);
+    assert!(
+        added.name.starts_with("reference-") && added.name.len() == 26,
+        "{}",
+        added.name
+    );
+    assert_eq!(
+        code(reference_add(&test.repo, &good, Some("../x"), None, None)),
+        PolicyCode::SettingsName
+    );
+    assert_eq!(
+        code(reference_add(&test.repo, &good, Some("a"), Some(2), Some(1))),
+        PolicyCode::ReferenceConflict
+    );
     reference_add(&test.repo, &good, Some("a"), None, None).unwrap();
     reference_add(&test.repo, &good, Some("a"), None, None).unwrap();
     let other = boot_evidence("cmdline-changed");
-    assert_eq!(code(reference_add(&test.repo, &other, Some("a"), None, None)), PolicyCode::ReferenceConflict);
-    let unlogged = pack(boot_records("uki").into_iter().filter(|(l, _)| *l != Label::FirmwareEventLog).collect());
+    assert_eq!(
+        code(reference_add(&test.repo, &other, Some("a"), None, None)),
+        PolicyCode::ReferenceConflict
+    );
+    let unlogged = pack(
+        boot_records("uki")
+            .into_iter()
+            .filter(|(l, _)| *l != Label::FirmwareEventLog)
+            .collect(),
+    );
     let unlogged = reference_add(&test.repo, &unlogged, Some("uki"), None, None).unwrap();
     assert_eq!((unlogged.events, unlogged.notes.len()), (0, 1));
     let published = test.publish(NOW).unwrap();
     assert_eq!(published.references_signed.len(), 3);
     let policy = test.load(NOW).unwrap();
-    let limited = policy.references.references().iter().find(|r| r.values.name == added.name).unwrap();
+    let limited = policy
+        .references
+        .references()
+        .iter()
+        .find(|r| r.values.name == added.name)
+        .unwrap();
     assert_eq!((limited.not_before, limited.not_after), (Some(NOW + 10), NOW + 20));
 }
 
@@ -123,31 +208,68 @@ fn nodes_merge_or_conflict() {
     assert!(!first.merged && first.staged.contains(&"regions/north/policy.cedar".to_owned()));
     // Another attestation key of the same machine.
     let mut records = boot_records("good");
-    records.retain(|(l, _)| matches!(l, Label::TpmEkCertificate | Label::FirmwareEventLog | Label::TpmPcrValues));
+    records.retain(|(l, _)| {
+        matches!(
+            l,
+            Label::TpmEkCertificate | Label::FirmwareEventLog | Label::TpmPcrValues
+        )
+    });
     records.push((Label::TpmAkPublic, boot_file("good", "ak-ecc.pub")));
     records.push((Label::TpmQuote, boot_file("good", "quote-ecc/quote.msg")));
     records.push((Label::TpmQuoteSignature, boot_file("good", "quote-ecc/quote.sig")));
-    let second = test.add_node("web-1", "north", NodeIdentity::Evidence(pack(records))).unwrap();
+    let second = test
+        .add_node("web-1", "north", NodeIdentity::Evidence(pack(records)))
+        .unwrap();
     assert!(second.merged);
     assert_eq!((second.node.ek.len(), second.node.ak_names.len()), (1, 2));
-    assert_eq!(test.add_node("web-1", "north", evidence("good")).unwrap().node, second.node);
+    assert_eq!(
+        test.add_node("web-1", "north", evidence("good")).unwrap().node,
+        second.node
+    );
 
     use PolicyCode::*;
     let cert = |boot: &str| NodeIdentity::EkCert(boot_file(boot, "ek-rsa-cert.der"));
     let ak = |boot: &str| NodeIdentity::Ak(boot_file(boot, "ak-rsa.pub"));
-    assert_eq!(code(test.add_node("web-1", "north", evidence("uki"))), NodeConflict, "another machine");
-    assert_eq!(code(test.add_node("web-1", "north", cert("uki"))), NodeConflict, "another certificate");
-    assert_eq!(code(test.add_node("web-1", "south", evidence("good"))), NodeConflict, "another region");
-    assert_eq!(code(test.add_node("web-2", "north", evidence("good"))), IdentityConflict, "another name");
-    assert_eq!(code(test.add_node("web-2", "north", cert("good"))), IdentityConflict, "another name, by certificate");
+    assert_eq!(
+        code(test.add_node("web-1", "north", evidence("uki"))),
+        NodeConflict,
+        "another machine"
+    );
+    assert_eq!(
+        code(test.add_node("web-1", "north", cert("uki"))),
+        NodeConflict,
+        "another certificate"
+    );
+    assert_eq!(
+        code(test.add_node("web-1", "south", evidence("good"))),
+        NodeConflict,
+        "another region"
+    );
+    assert_eq!(
+        code(test.add_node("web-2", "north", evidence("good"))),
+        IdentityConflict,
+        "another name"
+    );
+    assert_eq!(
+        code(test.add_node("web-2", "north", cert("good"))),
+        IdentityConflict,
+        "another name, by certificate"
+    );
     test.add_node("web-3", "north", ak("uki")).unwrap();
-    assert_eq!(code(test.add_node("web-4", "north", ak("uki"))), IdentityConflict, "another name, by attestation key");
+    assert_eq!(
+        code(test.add_node("web-4", "north", ak("uki"))),
+        IdentityConflict,
+        "another name, by attestation key"
+    );
     assert_eq!(code(test.add_node("../x", "north", cert("uki"))), SettingsName);
     assert_eq!(code(test.add_node("x", "no/rth", cert("uki"))), SettingsName);
     // What is published conflicts as well as what is staged.
     test.publish(NOW).unwrap();
     std::fs::remove_dir_all(test.staged("nodes")).unwrap();
-    assert_eq!(code(test.add_node("web-2", "north", evidence("good"))), IdentityConflict);
+    assert_eq!(
+        code(test.add_node("web-2", "north", evidence("good"))),
+        IdentityConflict
+    );
     assert!(test.add_node("web-1", "north", evidence("good")).unwrap().merged);
 }
 
@@ -164,10 +286,20 @@ fn every_form_of_a_key_names_the_same_hardware() {
     assert_eq!(ids(NodeIdentity::Ek(file("ek-rsa.pem"))), certificate);
     let public = file("ek-rsa.pub");
     assert_eq!(ids(NodeIdentity::Ek(public[2..].to_vec())), certificate, "TPMT_PUBLIC");
-    assert_eq!(ids(NodeIdentity::Ek(file("ek-ecc.pub"))), ids(NodeIdentity::EkCert(file("ek-ecc-cert.der"))));
-    assert_eq!(ids(NodeIdentity::Ak(file("ak-ecc.pub"))), ids(NodeIdentity::Ak(file("ak-ecc.pem"))));
+    assert_eq!(
+        ids(NodeIdentity::Ek(file("ek-ecc.pub"))),
+        ids(NodeIdentity::EkCert(file("ek-ecc-cert.der")))
+    );
+    assert_eq!(
+        ids(NodeIdentity::Ak(file("ak-ecc.pub"))),
+        ids(NodeIdentity::Ak(file("ak-ecc.pem")))
+    );
     use PolicyCode::*;
-    assert_eq!(code(NodeIdentity::Ak(file("ek-rsa.pub")).read()), IdentityRefused, "not a signing key");
+    assert_eq!(
+        code(NodeIdentity::Ak(file("ek-rsa.pub")).read()),
+        IdentityRefused,
+        "not a signing key"
+    );
     for (identity, what) in [
         (NodeIdentity::EkCert(file("ek-rsa.pem")), "a key for a certificate"),
         (NodeIdentity::EkCert(Vec::new()), "nothing"),
@@ -184,11 +316,26 @@ fn evidence_with_a_pem_key_names_the_endorsement_key_only() {
     records.retain(|(l, _)| *l != Label::TpmAkPublic);
     records.push((Label::TpmAkPem, boot_file("good", "ak-rsa.pem")));
     let test = TestRepo::new();
-    let added = test.add_node("web-1", "north", NodeIdentity::Evidence(pack(records.clone()))).unwrap();
-    assert_eq!((added.node.ek.len(), added.node.ak_names.len(), added.node.ak_keys.len(), added.notes.len()), (1, 0, 0, 1));
+    let added = test
+        .add_node("web-1", "north", NodeIdentity::Evidence(pack(records.clone())))
+        .unwrap();
+    assert_eq!(
+        (
+            added.node.ek.len(),
+            added.node.ak_names.len(),
+            added.node.ak_keys.len(),
+            added.notes.len()
+        ),
+        (1, 0, 0, 1)
+    );
     // With the key listed by itself the entry is complete.
-    let added = test.add_node("web-1", "north", NodeIdentity::Ak(boot_file("good", "ak-rsa.pem"))).unwrap();
-    assert_eq!((added.merged, added.node.ek.len(), added.node.ak_keys.len()), (true, 1, 1));
+    let added = test
+        .add_node("web-1", "north", NodeIdentity::Ak(boot_file("good", "ak-rsa.pem")))
+        .unwrap();
+    assert_eq!(
+        (added.merged, added.node.ek.len(), added.node.ak_keys.len()),
+        (true, 1, 1)
+    );
     records.retain(|(l, _)| *l != Label::TpmEkCertificate);
     let refused = test.add_node("web-2", "north", NodeIdentity::Evidence(pack(records)));
     assert_eq!(code(refused), PolicyCode::IdentityRefused, "nothing names the hardware");
@@ -198,15 +345,33 @@ fn evidence_with_a_pem_key_names_the_endorsement_key_only() {
 fn anchors_are_certificates() {
     let test = TestRepo::new();
     let ca = |name: &str| boots().join("ca").join(name);
-    let added = trust_add(&test.repo, Purpose::Ek, &[ca("swtpm-localca-rootca-cert.pem"), ca("issuercert.pem")]).unwrap();
+    let added = trust_add(
+        &test.repo,
+        Purpose::Ek,
+        &[ca("swtpm-localca-rootca-cert.pem"), ca("issuercert.pem")],
+    )
+    .unwrap();
     assert_eq!(added.anchors.len(), 2);
     let file = test.dir.path().join("not-a-ca");
-    for bytes in [&b"garbage"[..], b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+    for bytes in [
+        &b"garbage"[..],
+        b"",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ] {
         std::fs::write(&file, bytes).unwrap();
-        assert_eq!(code(trust_add(&test.repo, Purpose::Ek, &[file.clone()])), PolicyCode::AnchorUnreadable);
+        assert_eq!(
+            code(trust_add(&test.repo, Purpose::Ek, std::slice::from_ref(&file))),
+            PolicyCode::AnchorUnreadable
+        );
     }
-    assert_eq!(code(trust_add(&test.repo, Purpose::Ek, &[])), PolicyCode::AnchorUnreadable);
-    assert_eq!(code(trust_add(&test.repo, Purpose::Ek, &[test.dir.path().join("absent")])), PolicyCode::Io);
+    assert_eq!(
+        code(trust_add(&test.repo, Purpose::Ek, &[])),
+        PolicyCode::AnchorUnreadable
+    );
+    assert_eq!(
+        code(trust_add(&test.repo, Purpose::Ek, &[test.dir.path().join("absent")])),
+        PolicyCode::Io
+    );
 }
 
 #[test]
@@ -215,8 +380,18 @@ fn keysets_do_not_go_back() {
     use touchstone_cose::key::SigningKey;
     let keyset = |version, seed| {
         let key = SigningKey::from_seed([seed; 32]).verifying_key();
-        let entry = KeysetEntry { key, job: Job::Authorization, not_before: 0, not_after: 9, replica: "a".into() };
-        Keyset { version, keys: vec![entry] }.to_json()
+        let entry = KeysetEntry {
+            key,
+            job: Job::Authorization,
+            not_before: 0,
+            not_after: 9,
+            replica: "a".into(),
+        };
+        Keyset {
+            version,
+            keys: vec![entry],
+        }
+        .to_json()
     };
     let test = TestRepo::new();
     keyset_add(&test.repo, &keyset(2, 1)).unwrap();
@@ -230,4 +405,47 @@ fn keysets_do_not_go_back() {
     // Put there by hand, publish still refuses it.
     std::fs::write(test.staged("keyset.json"), keyset(1, 1)).unwrap();
     assert_eq!(code(test.publish(NOW)), PolicyCode::KeysetOlder);
+}
+
+#[test]
+fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one() {
+    use touchstone_evidence::collection::Collection;
+    use touchstone_verifier::appraisal::{Freshness, Inputs, Tier, appraise};
+    let test = TestRepo::published();
+    test.add_node(
+        "web-2",
+        "north",
+        NodeIdentity::Evidence(boot_evidence("cmdline-changed")),
+    )
+    .unwrap();
+    test.publish(NOW).unwrap();
+    let policy = test.load(NOW).unwrap();
+    let verdict = |boot: &str, now: i64| {
+        let nonce = String::from_utf8(boot_file(boot, "quote-rsa/nonce.hex")).unwrap();
+        let appraisal = appraise(&Inputs {
+            collection: &Collection::decode(&boot_evidence(boot)).unwrap(),
+            freshness: Freshness::Unbound {
+                nonce: &hex::decode(nonce.trim()).unwrap(),
+            },
+            policy: &policy.settings.appraisal,
+            references: &policy.references,
+            anchors: &policy.anchors,
+            inventory: &policy.inventory,
+            enrolled: None,
+            now,
+        });
+        let codes: Vec<&str> = appraisal.reasons.iter().map(|r| r.code.as_str()).collect();
+        (appraisal.status, appraisal.node.clone(), codes.join(" "))
+    };
+    // The recorded machines' certificates begin after the time the test repositories are made at.
+    let now = 1_800_000_000;
+    assert_eq!(
+        verdict("good", now),
+        (Tier::Affirming, Some("web-1".to_owned()), String::new())
+    );
+    let (status, node, codes) = verdict("cmdline-changed", now);
+    assert_eq!((status, node.as_deref()), (Tier::Contraindicated, Some("web-2")));
+    assert!(codes.contains("kernel-command-line-mismatch"), "{codes}");
+    let (_, _, codes) = verdict("uki", now);
+    assert!(codes.contains("node-unknown"), "{codes}");
 }

@@ -29,7 +29,10 @@ impl Case {
             (claim::TPM_FIRMWARE.to_owned(), ClaimValue::Int(7)),
             (claim::KERNEL_COMMAND_LINE.to_owned(), ClaimValue::Text("quiet".into())),
         ]);
-        Self { claims, roles: vec!["web".into()] }
+        Self {
+            claims,
+            roles: vec!["web".into()],
+        }
     }
 
     fn request(&self) -> Request<'_> {
@@ -59,17 +62,65 @@ fn the_default_policy_permits_affirmed_nodes_and_nobody_else() {
     let (cedar, case) = (default_cedar(), Case::new());
     use DecisionCode::*;
     for action in ["bootstrap", "execute", "release", "delegate"] {
-        assert_eq!(codes(&cedar.decide("north", &Request { action, ..case.request() })), [], "{action}");
+        assert_eq!(
+            codes(&cedar.decide(
+                "north",
+                &Request {
+                    action,
+                    ..case.request()
+                }
+            )),
+            [],
+            "{action}"
+        );
     }
     for status in ["warning", "contraindicated", "none", "", "Affirming", "affirming "] {
-        assert_eq!(codes(&cedar.decide("north", &Request { status, ..case.request() })), [GlobalDenied], "{status}");
+        assert_eq!(
+            codes(&cedar.decide(
+                "north",
+                &Request {
+                    status,
+                    ..case.request()
+                }
+            )),
+            [GlobalDenied],
+            "{status}"
+        );
     }
     let rows: [(Request<'_>, &str, &[DecisionCode]); 5] = [
-        (Request { action: "administer", ..case.request() }, "north", &[GlobalDenied]),
-        (Request { action: "fly", ..case.request() }, "north", &[RequestInvalid]),
-        (Request { policy_version: u64::MAX, ..case.request() }, "north", &[RequestInvalid]),
+        (
+            Request {
+                action: "administer",
+                ..case.request()
+            },
+            "north",
+            &[GlobalDenied],
+        ),
+        (
+            Request {
+                action: "fly",
+                ..case.request()
+            },
+            "north",
+            &[RequestInvalid],
+        ),
+        (
+            Request {
+                policy_version: u64::MAX,
+                ..case.request()
+            },
+            "north",
+            &[RequestInvalid],
+        ),
         (case.request(), "south", &[RegionMissing]),
-        (Request { status: "none", ..case.request() }, "south", &[GlobalDenied, RegionMissing]),
+        (
+            Request {
+                status: "none",
+                ..case.request()
+            },
+            "south",
+            &[GlobalDenied, RegionMissing],
+        ),
     ];
     for (request, region, expected) in rows {
         assert_eq!(codes(&cedar.decide(region, &request)), expected, "{request:?}");
@@ -90,7 +141,11 @@ fn forbid_wins_and_is_named() {
 #[test]
 fn the_examples_in_the_default_files_hold_against_the_schema() {
     for (file, expected) in [(DEFAULT_POLICY.to_owned(), 3), (default_region_policy("north"), 1)] {
-        let examples: String = file.lines().filter_map(|l| l.strip_prefix("//     ")).map(|l| format!("{l}\n")).collect();
+        let examples: String = file
+            .lines()
+            .filter_map(|l| l.strip_prefix("//     "))
+            .map(|l| format!("{l}\n"))
+            .collect();
         assert_eq!(examples.matches("forbid (").count(), expected);
         compile(&format!("{file}\n{examples}"), &file);
     }
@@ -111,7 +166,12 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::REFERENCE,
         claim::KEXEC,
     ];
-    let longs = [claim::TPM_FIRMWARE, claim::RESET_COUNT, claim::RESTART_COUNT, claim::EVENTS_IGNORED];
+    let longs = [
+        claim::TPM_FIRMWARE,
+        claim::RESET_COUNT,
+        claim::RESTART_COUNT,
+        claim::EVENTS_IGNORED,
+    ];
     let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
     let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
     let bools = [claim::CLOCK_SAFE, claim::SECURE_BOOT].map(|c| (c, ClaimType::Bool));
@@ -131,12 +191,22 @@ fn claims_of_another_type_or_unknown_are_absent() {
     assert_eq!(codes(&cedar.decide("north", &case.request())), []);
     case.claims.insert("unheard_of".into(), ClaimValue::Bool(true));
     assert_eq!(codes(&cedar.decide("north", &case.request())), []);
-    for value in [ClaimValue::Text("true".into()), ClaimValue::Int(1), ClaimValue::Bool(false)] {
+    for value in [
+        ClaimValue::Text("true".into()),
+        ClaimValue::Int(1),
+        ClaimValue::Bool(false),
+    ] {
         case.claims.insert(claim::SECURE_BOOT.into(), value);
-        assert_eq!(codes(&cedar.decide("north", &case.request())), [DecisionCode::GlobalDenied]);
+        assert_eq!(
+            codes(&cedar.decide("north", &case.request())),
+            [DecisionCode::GlobalDenied]
+        );
     }
     case.claims.remove(claim::SECURE_BOOT);
-    assert_eq!(codes(&cedar.decide("north", &case.request())), [DecisionCode::GlobalDenied]);
+    assert_eq!(
+        codes(&cedar.decide("north", &case.request())),
+        [DecisionCode::GlobalDenied]
+    );
 }
 
 #[test]
@@ -148,7 +218,10 @@ fn an_evaluation_error_denies_even_beside_a_permit() {
     "#;
     let plain = "permit (principal, action, resource);";
     let case = Case::new();
-    let overflow = Request { now: i64::MAX, ..case.request() };
+    let overflow = Request {
+        now: i64::MAX,
+        ..case.request()
+    };
     for (global, region) in [(erring, plain), (plain, erring), (erring, erring)] {
         let cedar = compile(global, region);
         assert_eq!(codes(&cedar.decide("north", &case.request())), []);
@@ -162,13 +235,41 @@ fn policies_that_could_err_or_mislead_do_not_load() {
     use PolicyCode::*;
     let many = "permit (principal, action, resource);\n".repeat(MAX_POLICIES + 1);
     let rows: &[(&str, &str, PolicyCode)] = &[
-        ("an unknown attribute", "permit (principal, action, resource) when { principal.rack == \"a\" };", CedarInvalid),
-        ("an optional attribute, not asked for", "permit (principal, action, resource) when { principal.zone == \"a\" };", CedarInvalid),
-        ("an optional claim, not asked for", "permit (principal, action, resource) when { context.claims.secure_boot };", CedarInvalid),
-        ("another type", "permit (principal, action, resource) when { context.now == \"a\" };", CedarInvalid),
-        ("an unknown action", "permit (principal, action == Action::\"fly\", resource);", CedarInvalid),
-        ("a template", "permit (principal == ?principal, action, resource);", CedarInvalid),
-        ("an id twice", "@id(\"a\") permit (principal, action, resource); @id(\"a\") forbid (principal, action, resource);", CedarInvalid),
+        (
+            "an unknown attribute",
+            "permit (principal, action, resource) when { principal.rack == \"a\" };",
+            CedarInvalid,
+        ),
+        (
+            "an optional attribute, not asked for",
+            "permit (principal, action, resource) when { principal.zone == \"a\" };",
+            CedarInvalid,
+        ),
+        (
+            "an optional claim, not asked for",
+            "permit (principal, action, resource) when { context.claims.secure_boot };",
+            CedarInvalid,
+        ),
+        (
+            "another type",
+            "permit (principal, action, resource) when { context.now == \"a\" };",
+            CedarInvalid,
+        ),
+        (
+            "an unknown action",
+            "permit (principal, action == Action::\"fly\", resource);",
+            CedarInvalid,
+        ),
+        (
+            "a template",
+            "permit (principal == ?principal, action, resource);",
+            CedarInvalid,
+        ),
+        (
+            "an id twice",
+            "@id(\"a\") permit (principal, action, resource); @id(\"a\") forbid (principal, action, resource);",
+            CedarInvalid,
+        ),
         ("too many", &many, CedarInvalid),
         ("nothing", "// nothing\n", CedarEmpty),
         ("no Cedar", "allow all", CedarInvalid),
@@ -176,16 +277,30 @@ fn policies_that_could_err_or_mislead_do_not_load() {
     for (what, text, expected) in rows {
         let good = default_region_policy("north");
         let global = Cedar::compile(DEFAULT_SCHEMA, text, &regions(&good)).unwrap_err();
-        assert_eq!((global.code(), global.problems()[0].claim.as_str()), (*expected, "policy.cedar"), "{what}");
+        assert_eq!(
+            (global.code(), global.problems()[0].claim.as_str()),
+            (*expected, "policy.cedar"),
+            "{what}"
+        );
         let region = Cedar::compile(DEFAULT_SCHEMA, DEFAULT_POLICY, &regions(text)).unwrap_err();
-        assert_eq!((region.code(), region.problems()[0].claim.as_str()), (*expected, "regions/north/policy.cedar"), "{what}");
+        assert_eq!(
+            (region.code(), region.problems()[0].claim.as_str()),
+            (*expected, "regions/north/policy.cedar"),
+            "{what}"
+        );
     }
     for (what, schema) in [
         ("no schema", "entity"),
         ("nothing in it", ""),
         ("an action less", &DEFAULT_SCHEMA.replace("release, ", "")),
-        ("another attribute of nodes", &DEFAULT_SCHEMA.replace("roles: Set<String>,", "roles: Set<String>, rack: String,")),
-        ("another situation", &DEFAULT_SCHEMA.replace("now: Long,", "now: String,")),
+        (
+            "another attribute of nodes",
+            &DEFAULT_SCHEMA.replace("roles: Set<String>,", "roles: Set<String>, rack: String,"),
+        ),
+        (
+            "another situation",
+            &DEFAULT_SCHEMA.replace("now: Long,", "now: String,"),
+        ),
     ] {
         let error = Cedar::compile(schema, "permit (principal, action, resource);", &BTreeMap::new()).unwrap_err();
         assert_eq!(error.code(), SchemaInvalid, "{what}");
@@ -202,27 +317,53 @@ fn node_attributes_come_from_the_request_alone() {
     "#;
     let cedar = compile(global, "permit (principal, action, resource);");
     let case = Case::new();
-    let good = Request { zone: Some("a"), ..case.request() };
+    let good = Request {
+        zone: Some("a"),
+        ..case.request()
+    };
     assert_eq!(codes(&cedar.decide("north", &good)), []);
     let none: [String; 0] = [];
     for other in [
         Request { zone: None, ..good },
-        Request { zone: Some("b"), ..good },
+        Request {
+            zone: Some("b"),
+            ..good
+        },
         Request { node: "web-2", ..good },
-        Request { region: "south", ..good },
+        Request {
+            region: "south",
+            ..good
+        },
         Request { roles: &none, ..good },
-        Request { resource: "keys", ..good },
-        Request { ak_binding: "inventory", ..good },
-        Request { policy_version: 2, ..good },
+        Request {
+            resource: "keys",
+            ..good
+        },
+        Request {
+            ak_binding: "inventory",
+            ..good
+        },
+        Request {
+            policy_version: 2,
+            ..good
+        },
     ] {
-        assert_eq!(codes(&cedar.decide("north", &other)), [DecisionCode::GlobalDenied], "{other:?}");
+        assert_eq!(
+            codes(&cedar.decide("north", &other)),
+            [DecisionCode::GlobalDenied],
+            "{other:?}"
+        );
     }
 }
 
 /// A small policy: permit or forbid, some scope, some condition.
 fn policy() -> impl Strategy<Value = String> {
     let effect = prop_oneof![Just("permit"), Just("forbid")];
-    let action = prop_oneof![Just("action"), Just("action == Action::\"execute\""), Just("action == Action::\"release\"")];
+    let action = prop_oneof![
+        Just("action"),
+        Just("action == Action::\"execute\""),
+        Just("action == Action::\"release\"")
+    ];
     let condition = prop_oneof![
         Just(""),
         Just("when { context.status == \"affirming\" }"),

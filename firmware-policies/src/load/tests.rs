@@ -4,13 +4,14 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
 use tough::schema::{RoleType, Root, Signed, Snapshot, Targets, Timestamp};
 
 use super::*;
 use crate::files::MAX_METADATA_LEN;
 use crate::identity::NodeIdentity;
 use crate::keys::{KeyDir, KeyRole, RoleKey};
-use crate::publish::{expires_at, sign_role};
+use crate::signing::{expires_at, sign_role};
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
 
 fn code(result: Result<PolicySet, PolicyError>) -> Result<u64, PolicyCode> {
@@ -47,22 +48,32 @@ fn target_file(test: &TestRepo, suffix: &str) -> PathBuf {
 fn resign(test: &TestRepo, change: impl FnOnce(&mut Targets)) {
     let mut targets: Signed<Targets> = read(test.metadata("1.targets.json"));
     change(&mut targets.signed);
-    let mut write = |file: &str, bytes: Vec<u8>| {
+    let write = |file: &str, bytes: Vec<u8>| {
         std::fs::write(test.metadata(file), &bytes).unwrap();
         crate::publish::metafile(&bytes)
     };
-    let meta = write("1.targets.json", sign_role(targets.signed, &keys(test, KeyRole::Targets)).unwrap());
+    let meta = write(
+        "1.targets.json",
+        sign_role(targets.signed, &keys(test, KeyRole::Targets)).unwrap(),
+    );
     let mut snapshot: Signed<Snapshot> = read(test.metadata("1.snapshot.json"));
     snapshot.signed.meta.insert("targets.json".into(), meta);
-    let meta = write("1.snapshot.json", sign_role(snapshot.signed, &keys(test, KeyRole::Snapshot)).unwrap());
+    let meta = write(
+        "1.snapshot.json",
+        sign_role(snapshot.signed, &keys(test, KeyRole::Snapshot)).unwrap(),
+    );
     let mut timestamp: Signed<Timestamp> = read(test.metadata("timestamp.json"));
     timestamp.signed.meta.insert("snapshot.json".into(), meta);
-    write("timestamp.json", sign_role(timestamp.signed, &keys(test, KeyRole::Timestamp)).unwrap());
+    write(
+        "timestamp.json",
+        sign_role(timestamp.signed, &keys(test, KeyRole::Timestamp)).unwrap(),
+    );
 }
 
 /// A new version with another node in it.
 fn publish_second(test: &TestRepo) {
-    test.add_node("web-2", "north", NodeIdentity::Evidence(boot_evidence("uki"))).unwrap();
+    test.add_node("web-2", "north", NodeIdentity::Evidence(boot_evidence("uki")))
+        .unwrap();
     test.publish(NOW).unwrap();
 }
 
@@ -81,30 +92,58 @@ fn attacks_on_a_repository_are_refused_with_their_code() {
             let bytes = sign_role(timestamp.signed, &keys(t, KeyRole::Targets)).unwrap();
             std::fs::write(t.metadata("timestamp.json"), bytes).unwrap();
         }),
-        ("timestamp with a later end", SignatureInvalid, |t| edit(t, "timestamp.json", "\"2025-", "\"2035-")),
-        ("snapshot altered", MetadataMismatch, |t| edit(t, "1.snapshot.json", "\"2025-", "\"2035-")),
-        ("targets altered", MetadataMismatch, |t| edit(t, "1.targets.json", "\"2026-", "\"2036-")),
-        ("targets signed by nobody, under a fitting snapshot", SignatureInvalid, |t| {
-            let real = std::fs::read(t.keys.join("targets-1.pem")).unwrap();
-            std::fs::copy(t.keys.join("reference-1.pem"), t.keys.join("targets-1.pem")).unwrap();
-            resign(t, |_| ());
-            std::fs::write(t.keys.join("targets-1.pem"), real).unwrap();
+        ("timestamp with a later end", SignatureInvalid, |t| {
+            edit(t, "timestamp.json", "\"2025-", "\"2035-")
         }),
-        ("root altered", SignatureInvalid, |t| edit(t, "1.root.json", "\"2026-", "\"2036-")),
-        ("root not JSON", MetadataUnreadable, |t| std::fs::write(t.metadata("1.root.json"), "{").unwrap()),
-        ("root missing", RootMissing, |t| std::fs::remove_file(t.metadata("1.root.json")).unwrap()),
+        ("snapshot altered", MetadataMismatch, |t| {
+            edit(t, "1.snapshot.json", "\"2025-", "\"2035-")
+        }),
+        ("targets altered", MetadataMismatch, |t| {
+            edit(t, "1.targets.json", "\"2026-", "\"2036-")
+        }),
+        (
+            "targets signed by nobody, under a fitting snapshot",
+            SignatureInvalid,
+            |t| {
+                let real = std::fs::read(t.keys.join("targets-1.pem")).unwrap();
+                std::fs::copy(t.keys.join("reference-1.pem"), t.keys.join("targets-1.pem")).unwrap();
+                resign(t, |_| ());
+                std::fs::write(t.keys.join("targets-1.pem"), real).unwrap();
+            },
+        ),
+        ("root altered", SignatureInvalid, |t| {
+            edit(t, "1.root.json", "\"2026-", "\"2036-")
+        }),
+        ("root not JSON", MetadataUnreadable, |t| {
+            std::fs::write(t.metadata("1.root.json"), "{").unwrap()
+        }),
+        ("root missing", RootMissing, |t| {
+            std::fs::remove_file(t.metadata("1.root.json")).unwrap()
+        }),
         ("new root by a stranger", SignatureInvalid, |t| {
             let mut root: Signed<Root> = read(t.metadata("1.root.json"));
             root.signed.version = NonZeroU64::new(2).unwrap();
             let bytes = sign_role(root.signed, &keys(t, KeyRole::Timestamp)).unwrap();
             std::fs::write(t.metadata("2.root.json"), bytes).unwrap();
         }),
-        ("new root that repeats the old", MetadataMismatch, |t| copy(t, "1.root.json", "2.root.json")),
-        ("new root that cannot be read", Io, |t| std::fs::create_dir(t.metadata("2.root.json")).unwrap()),
-        ("timestamp missing", MetadataMissing, |t| std::fs::remove_file(t.metadata("timestamp.json")).unwrap()),
-        ("timestamp empty", MetadataUnreadable, |t| std::fs::write(t.metadata("timestamp.json"), "").unwrap()),
-        ("snapshot missing", MetadataMissing, |t| std::fs::remove_file(t.metadata("1.snapshot.json")).unwrap()),
-        ("targets missing", MetadataMissing, |t| std::fs::remove_file(t.metadata("1.targets.json")).unwrap()),
+        ("new root that repeats the old", MetadataMismatch, |t| {
+            copy(t, "1.root.json", "2.root.json")
+        }),
+        ("new root that cannot be read", Io, |t| {
+            std::fs::create_dir(t.metadata("2.root.json")).unwrap()
+        }),
+        ("timestamp missing", MetadataMissing, |t| {
+            std::fs::remove_file(t.metadata("timestamp.json")).unwrap()
+        }),
+        ("timestamp empty", MetadataUnreadable, |t| {
+            std::fs::write(t.metadata("timestamp.json"), "").unwrap()
+        }),
+        ("snapshot missing", MetadataMissing, |t| {
+            std::fs::remove_file(t.metadata("1.snapshot.json")).unwrap()
+        }),
+        ("targets missing", MetadataMissing, |t| {
+            std::fs::remove_file(t.metadata("1.targets.json")).unwrap()
+        }),
         ("mix: old targets under a new snapshot", MetadataMismatch, |t| {
             publish_second(t);
             copy(t, "1.targets.json", "2.targets.json");
@@ -128,7 +167,9 @@ fn attacks_on_a_repository_are_refused_with_their_code() {
             let text = std::fs::read_to_string(&file).unwrap();
             std::fs::write(file, &text[..100]).unwrap();
         }),
-        ("target missing", TargetMissing, |t| std::fs::remove_file(target_file(t, ".settings.toml")).unwrap()),
+        ("target missing", TargetMissing, |t| {
+            std::fs::remove_file(target_file(t, ".settings.toml")).unwrap()
+        }),
         ("unknown target, signed", TargetUnknown, |t| {
             resign(t, |targets| {
                 let target = targets.targets.values().next().unwrap().clone();
@@ -138,15 +179,23 @@ fn attacks_on_a_repository_are_refused_with_their_code() {
         ("target name with a path in it", TargetUnknown, |t| {
             resign(t, |targets| {
                 let target = targets.targets.values().next().unwrap().clone();
-                targets.targets.insert("nodes/../settings.toml".try_into().unwrap(), target);
+                targets
+                    .targets
+                    .insert("nodes/../settings.toml".try_into().unwrap(), target);
             });
         }),
         ("required target taken off the list", TargetRequired, |t| {
-            resign(t, |targets| targets.targets.retain(|name, _| name.raw() != "policy.cedar"));
+            resign(t, |targets| {
+                targets.targets.retain(|name, _| name.raw() != "policy.cedar")
+            });
         }),
         ("endless target, signed as such", TargetTooLarge, |t| {
             resign(t, |targets| {
-                targets.targets.get_mut(&"settings.toml".try_into().unwrap()).unwrap().length = u64::MAX;
+                targets
+                    .targets
+                    .get_mut(&"settings.toml".try_into().unwrap())
+                    .unwrap()
+                    .length = u64::MAX;
             });
         }),
         ("endless timestamp", MetadataTooLarge, |t| endless(t, "timestamp.json")),
@@ -158,7 +207,10 @@ fn attacks_on_a_repository_are_refused_with_their_code() {
             let bytes = sign_role(snapshot.signed, &keys(t, KeyRole::Snapshot)).unwrap();
             std::fs::write(t.metadata("1.snapshot.json"), &bytes).unwrap();
             let mut timestamp: Signed<Timestamp> = read(t.metadata("timestamp.json"));
-            timestamp.signed.meta.insert("snapshot.json".into(), crate::publish::metafile(&bytes));
+            timestamp
+                .signed
+                .meta
+                .insert("snapshot.json".into(), crate::publish::metafile(&bytes));
             let bytes = sign_role(timestamp.signed, &keys(t, KeyRole::Timestamp)).unwrap();
             std::fs::write(t.metadata("timestamp.json"), bytes).unwrap();
             endless(t, "1.targets.json");
@@ -199,12 +251,18 @@ fn what_is_not_listed_is_not_read() {
 fn every_role_expires_at_the_given_time() {
     let test = TestRepo::published();
     use PolicyCode::*;
-    let codes = |now| test.load(now).map_or_else(|e| e.problems().iter().map(|p| p.code).collect(), |_| Vec::new());
+    let codes = |now| {
+        test.load(now)
+            .map_or_else(|e| e.problems().iter().map(|p| p.code).collect(), |_| Vec::new())
+    };
     assert_eq!(codes(i64::MIN), []);
     assert_eq!(codes(NOW + DAY - 1), []);
     assert_eq!(codes(NOW + DAY), [TimestampExpired], "frozen");
     assert_eq!(codes(NOW + 7 * DAY), [SnapshotExpired, TimestampExpired]);
-    assert_eq!(codes(NOW + 365 * DAY), [RootExpired, TargetsExpired, SnapshotExpired, TimestampExpired]);
+    assert_eq!(
+        codes(NOW + 365 * DAY),
+        [RootExpired, TargetsExpired, SnapshotExpired, TimestampExpired]
+    );
     let error = test.load(NOW + DAY).unwrap_err();
     assert_eq!(error.problems()[0].claim, "timestamp version 1");
 }
@@ -212,18 +270,33 @@ fn every_role_expires_at_the_given_time() {
 #[test]
 fn an_older_version_is_refused_by_the_floors() {
     let test = TestRepo::published();
-    let old: Vec<_> = ["timestamp.json"].iter().map(|f| std::fs::read(test.metadata(f)).unwrap()).collect();
+    let old = std::fs::read(test.metadata("timestamp.json")).unwrap();
     publish_second(&test);
     let floors = test.load(NOW).unwrap().versions;
-    std::fs::write(test.metadata("timestamp.json"), &old[0]).unwrap();
-    assert_eq!(code(test.load(NOW)), Ok(1), "whole and signed: only who saw the newer version can tell");
-    let options = LoadOptions { floors: Some(floors), ..LoadOptions::default() };
+    std::fs::write(test.metadata("timestamp.json"), &old).unwrap();
+    assert_eq!(
+        code(test.load(NOW)),
+        Ok(1),
+        "whole and signed: only who saw the newer version can tell"
+    );
+    let options = LoadOptions {
+        floors: Some(floors),
+        ..LoadOptions::default()
+    };
     let error = load_blocking(&test.repo, options.clone(), NOW).unwrap_err();
     let claims: Vec<_> = error.problems().iter().map(|p| (p.code, p.claim.as_str())).collect();
-    assert_eq!(claims, ["snapshot", "targets", "timestamp"].map(|role| (PolicyCode::Rollback, role)));
-    copy(&test, "2.snapshot.json", "2.snapshot.json");
-    let earlier = LoadOptions { last_time: Some(NOW + 1), ..LoadOptions::default() };
-    assert_eq!(code(load_blocking(&test.repo, earlier, NOW)), Err(PolicyCode::ClockWentBack));
+    assert_eq!(
+        claims,
+        ["snapshot", "targets", "timestamp"].map(|role| (PolicyCode::Rollback, role))
+    );
+    let earlier = LoadOptions {
+        last_time: Some(NOW + 1),
+        ..LoadOptions::default()
+    };
+    assert_eq!(
+        code(load_blocking(&test.repo, earlier, NOW)),
+        Err(PolicyCode::ClockWentBack)
+    );
 }
 
 #[test]
@@ -231,13 +304,20 @@ fn a_pinned_root_is_the_only_one() {
     let (test, other) = (TestRepo::published(), TestRepo::published());
     let root = std::fs::read(test.metadata("1.root.json")).unwrap();
     let pin = |repo: &TestRepo, root: &[u8]| {
-        let options = LoadOptions { root: Some(root.to_vec()), ..LoadOptions::default() };
+        let options = LoadOptions {
+            root: Some(root.to_vec()),
+            ..LoadOptions::default()
+        };
         load_blocking(&repo.repo, options, NOW)
     };
     let policy = pin(&test, &root).unwrap();
     assert!(policy.root_pinned && policy.root_digest == test.load(NOW).unwrap().root_digest);
     assert!(!test.load(NOW).unwrap().root_pinned);
-    assert_eq!(code(pin(&other, &root)), Err(PolicyCode::RootMismatch), "another repository");
+    assert_eq!(
+        code(pin(&other, &root)),
+        Err(PolicyCode::RootMismatch),
+        "another repository"
+    );
     assert_eq!(code(pin(&test, b"{}")), Err(PolicyCode::RootInvalid));
     // The attacker takes the first root away, so that there is nothing to compare with.
     std::fs::remove_file(other.metadata("1.root.json")).unwrap();
@@ -258,7 +338,12 @@ fn rekey(test: &TestRepo, n: usize, m: u64, signers: usize) {
         name: format!("key-{role}-{i}"),
         key: SigningKey::from_seed([(10 * role + i + 1) as u8; 32]),
     };
-    let roles = [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
+    let roles = [
+        RoleType::Root,
+        RoleType::Targets,
+        RoleType::Snapshot,
+        RoleType::Timestamp,
+    ];
     let mut root: Signed<Root> = read(test.metadata("1.root.json"));
     root.signed.keys.clear();
     for (r, role) in roles.into_iter().enumerate() {
@@ -328,20 +413,35 @@ fn a_rotated_root_is_followed_and_not_forgotten() {
     root.signed.version = NonZeroU64::new(2).unwrap();
     root.signed.expires = expires_at(NOW, 300 * DAY).unwrap();
     std::fs::write(test.metadata("2.root.json"), sign_role(root.signed, &old_keys).unwrap()).unwrap();
-    assert_eq!(code(test.load(NOW)), Err(PolicyCode::SignatureInvalid), "the old key's timestamp counts no more");
+    assert_eq!(
+        code(test.load(NOW)),
+        Err(PolicyCode::SignatureInvalid),
+        "the old key's timestamp counts no more"
+    );
     let timestamp: Signed<Timestamp> = read(test.metadata("timestamp.json"));
     let bytes = sign_role(timestamp.signed, &keys(&test, KeyRole::Timestamp)).unwrap();
     std::fs::write(test.metadata("timestamp.json"), bytes).unwrap();
     let policy = test.load(NOW).unwrap();
     assert_eq!(policy.versions.root, 2);
-    let pinned = LoadOptions { root: Some(first), floors: Some(policy.versions), ..LoadOptions::default() };
+    let pinned = LoadOptions {
+        root: Some(first),
+        floors: Some(policy.versions),
+        ..LoadOptions::default()
+    };
     assert_eq!(code(load_blocking(&test.repo, pinned, NOW)), Ok(1));
     // The second root is taken away to bring the stolen old key back.
     let second = std::fs::read(test.metadata("2.root.json")).unwrap();
     std::fs::remove_file(test.metadata("2.root.json")).unwrap();
     assert_eq!(code(test.load(NOW)), Err(PolicyCode::SignatureInvalid));
-    let pinned = LoadOptions { root: Some(second), ..LoadOptions::default() };
-    assert_eq!(code(load_blocking(&test.repo, pinned, NOW)), Ok(1), "whoever pinned the newer root goes on");
+    let pinned = LoadOptions {
+        root: Some(second),
+        ..LoadOptions::default()
+    };
+    assert_eq!(
+        code(load_blocking(&test.repo, pinned, NOW)),
+        Ok(1),
+        "whoever pinned the newer root goes on"
+    );
 }
 
 #[test]
@@ -360,7 +460,7 @@ fn reference_values_that_nobody_listed_signed_refuse_the_repository() {
         ("empty", Vec::new()),
     ] {
         let name = crate::layout::TargetKind::Reference("golden".into()).name();
-        let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &bytes)).into();
+        let digest: [u8; 32] = Sha256::digest(&bytes).into();
         std::fs::write(crate::layout::target_path(&test.repo, &name, &digest), &bytes).unwrap();
         resign(&test, |targets| {
             let target = targets.targets.get_mut(&name.clone().try_into().unwrap()).unwrap();

@@ -7,6 +7,7 @@ use crate::author::{init, reference_add};
 use crate::files::read_bounded;
 use crate::identity::NodeIdentity;
 use crate::repository::UNFINISHED;
+use crate::signing::{ROOT_LIFE, ROOT_RENEWED_BEFORE};
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
 
 /// Every file below a folder with its contents.
@@ -30,26 +31,52 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
     let test = TestRepo::published();
     let policy = test.load(NOW).unwrap();
-    assert_eq!(policy.versions, RoleVersions { root: 1, targets: 1, snapshot: 1, timestamp: 1 });
+    assert_eq!(
+        policy.versions,
+        RoleVersions {
+            root: 1,
+            targets: 1,
+            snapshot: 1,
+            timestamp: 1
+        }
+    );
     let second = test.publish(NOW + DAY).unwrap();
-    assert_eq!(second.versions, RoleVersions { root: 1, targets: 2, snapshot: 2, timestamp: 2 });
+    assert_eq!(
+        second.versions,
+        RoleVersions {
+            root: 1,
+            targets: 2,
+            snapshot: 2,
+            timestamp: 2
+        }
+    );
     let policy = test.load(NOW + DAY).unwrap();
     assert_eq!((policy.version, policy.expires), (2, NOW + 2 * DAY));
     // Nothing staged: the published contents go on.
     std::fs::remove_dir_all(test.repo.join("staged")).unwrap();
     let third = test.publish(NOW + DAY).unwrap();
-    assert_eq!((third.versions.targets, third.references_signed), (3, Vec::<String>::new()));
+    assert_eq!(
+        (third.versions.targets, third.references_signed),
+        (3, Vec::<String>::new())
+    );
     let policy = test.load(NOW + DAY).unwrap();
-    assert_eq!((policy.references.references().len(), policy.inventory.nodes().len()), (1, 1));
+    assert_eq!(
+        (policy.references.references().len(), policy.inventory.nodes().len()),
+        (1, 1)
+    );
 }
 
 #[test]
 fn stopped_before_any_step_the_repository_is_the_old_version_or_the_new() {
     let test = TestRepo::published();
     reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();
-    test.add_node("web-2", "south", NodeIdentity::Evidence(boot_evidence("uki"))).unwrap();
+    test.add_node("web-2", "south", NodeIdentity::Evidence(boot_evidence("uki")))
+        .unwrap();
     let repository = Repository::open(&test.repo).unwrap();
-    let steps = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW).unwrap().writes.len();
+    let steps = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW)
+        .unwrap()
+        .writes
+        .len();
     assert!(steps > 5);
     for stop in 0..=steps {
         // Made anew each time, as after a restart: signatures are the same, version numbers too.
@@ -65,7 +92,11 @@ fn stopped_before_any_step_the_repository_is_the_old_version_or_the_new() {
             std::fs::write(folder.join(format!("{UNFINISHED}{name}")), &next.bytes[..half]).unwrap();
         }
         let policy = test.load(NOW).unwrap();
-        let found = (policy.version, policy.references.references().len(), policy.inventory.nodes().len());
+        let found = (
+            policy.version,
+            policy.references.references().len(),
+            policy.inventory.nodes().len(),
+        );
         assert!(found == (1, 1, 1) || found == (2, 2, 2), "{found:?} at step {stop}");
         if policy.version == 2 {
             assert_eq!(policy.cedar.regions().collect::<Vec<_>>(), ["north", "south"]);
@@ -94,7 +125,11 @@ fn a_publish_that_fails_changes_nothing() {
     use PolicyCode::*;
     fails("settings.toml", "allow_all = true", SettingsUnreadable);
     fails("settings.toml", &Settings::default_file("another"), SettingsName);
-    fails("policy.cedar", "permit (principal, action, resource) when { principal.rack == 1 };", CedarInvalid);
+    fails(
+        "policy.cedar",
+        "permit (principal, action, resource) when { principal.rack == 1 };",
+        CedarInvalid,
+    );
     fails("policy.cedar", "", CedarEmpty);
     fails("regions/north/policy.cedar", "permit (", CedarInvalid);
     fails("schema.cedarschema", "entity Node;", SchemaInvalid);
@@ -108,10 +143,19 @@ fn a_publish_that_fails_changes_nothing() {
     let empty = test.dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     assert_eq!(publish(&test.repo, &empty, NOW).unwrap_err().code(), KeyMissing);
-    assert_eq!(publish(&test.repo, &test.dir.path().join("absent"), NOW).unwrap_err().code(), Io);
+    assert_eq!(
+        publish(&test.repo, &test.dir.path().join("absent"), NOW)
+            .unwrap_err()
+            .code(),
+        Io
+    );
     let other = test.dir.path().join("other keys");
     init(&test.dir.path().join("other"), "other", &other, NOW).unwrap();
-    assert_eq!(publish(&test.repo, &other, NOW).unwrap_err().code(), ReferenceRefused, "signed by an unlisted key");
+    assert_eq!(
+        publish(&test.repo, &other, NOW).unwrap_err().code(),
+        ReferenceRefused,
+        "signed by an unlisted key"
+    );
     for file in ["reference-1.pem", "targets-1.pem"] {
         std::fs::copy(test.keys.join(file), other.join(file)).unwrap();
     }
@@ -154,7 +198,10 @@ fn the_root_is_renewed_before_it_ends() {
     let renewed = test.publish(late).unwrap();
     assert_eq!((renewed.versions.root, renewed.notes.len()), (2, 2));
     // Who pinned the first root follows.
-    let options = crate::LoadOptions { root: Some(root), ..Default::default() };
+    let options = crate::LoadOptions {
+        root: Some(root),
+        ..Default::default()
+    };
     let policy = crate::load_blocking(&test.repo, options, late).unwrap();
     assert_eq!((policy.versions.root, policy.root_pinned), (2, true));
     // Without root keys it goes on until the end, and not after.
