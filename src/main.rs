@@ -52,6 +52,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    quiet_tss();
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Broker(args) => broker::run(args),
@@ -67,3 +68,20 @@ fn main() -> ExitCode {
     };
     output::exit_code(outcome)
 }
+
+/// The TSS library writes its own log to standard error unless `TSS2_LOG` says otherwise, and reads that variable once,
+/// at its first use. A process cannot safely change its own environment, so it starts itself again with it set.
+#[cfg(feature = "tpm")]
+fn quiet_tss() {
+    use std::os::unix::process::CommandExt as _;
+    if std::env::var_os("TSS2_LOG").is_some() {
+        return;
+    }
+    if let Ok(own) = std::env::current_exe() {
+        // Gives control back only where it fails; then the log is noisier, nothing else.
+        let _ = std::process::Command::new(own).args(std::env::args_os().skip(1)).env("TSS2_LOG", "all+none").exec();
+    }
+}
+
+#[cfg(not(feature = "tpm"))]
+fn quiet_tss() {}

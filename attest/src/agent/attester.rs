@@ -38,11 +38,23 @@ pub enum AttesterError {
 /// A TPM with the keys an agent uses. One owner, one thread at a time.
 #[derive(Debug)]
 pub struct Attester {
+    config: TpmConfig,
+    state: StateDir,
+    session_registers: Vec<(u16, Vec<u8>)>,
     tpm: Tpm,
     ek: EndorsementKey,
     ak: Ak,
     session: SessionKey,
     session_public: VerifyingKey,
+}
+
+impl AttesterError {
+    /// True when the TPM no longer holds the keys it was opened with: it was reset, or what it held was flushed. Opening
+    /// it anew mends that.
+    #[must_use]
+    pub fn keys_are_gone(&self) -> bool {
+        matches!(self, Self::Tpm(TpmError::KeyLost))
+    }
 }
 
 /// A quote and the register values it is a quote of.
@@ -74,8 +86,16 @@ impl Attester {
             Some(blob) if blob.ek_name == ek.name() => Some(blob),
             _ => None,
         };
-        let blob = match kept {
-            Some(blob) => blob,
+        let kept = match kept {
+            // A TPM that was cleared no longer opens its own old blobs; the key is lost, the identity is not.
+            Some(blob) => match tpm.load_ak(&ek, &blob) {
+                Err(TpmError::BlobRejected(_)) => None,
+                loaded => Some(loaded?),
+            },
+            None => None,
+        };
+        let ak = match kept {
+            Some(ak) => ak,
             None => {
                 let algorithm = match config.attestation_key {
                     AttestationKeyKind::Ecc => AkAlgorithm::EcdsaP256,
@@ -83,23 +103,30 @@ impl Attester {
                 };
                 let blob = tpm.create_ak(&ek, algorithm)?;
                 state.keep_attestation_key(&blob)?;
-                blob
+                tpm.load_ak(&ek, &blob)?
             }
         };
-        let ak = tpm.load_ak(&ek, &blob)?;
         let session = tpm.create_session_key(&ek, session_registers)?;
         let session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
-        Ok(Self { tpm, ek, ak, session, session_public })
+        Ok(Self {
+            config: config.clone(),
+            state: state.clone(),
+            session_registers: session_registers.to_vec(),
+            tpm,
+            ek,
+            ak,
+            session,
+            session_public,
+        })
     }
 
-    /// Replaces the session key by a new one bound to the registers' present values.
+    /// Opens the TPM anew, with a session key bound to the registers' present values: after a reset of the TPM, or when
+    /// the old session key can no longer be what policy asks for.
     ///
     /// # Errors
-    /// [`AttesterError`].
-    pub fn renew_session_key(&mut self, registers: &[(u16, Vec<u8>)]) -> Result<(), AttesterError> {
-        let session = self.tpm.create_session_key(&self.ek, registers)?;
-        self.session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
-        self.session = session;
+    /// [`AttesterError`]; then everything is as it was.
+    pub fn reopen(&mut self) -> Result<(), AttesterError> {
+        *self = Self::open(&self.config, &self.state, &self.session_registers)?;
         Ok(())
     }
 

@@ -160,6 +160,10 @@ impl<E: Fn(AgentEvent)> Life<E> {
                     known = answer.allowed;
                     let interval = answer.next_attestation_ms;
                     self.take(answer, took_ms);
+                    if !known {
+                        // What is bound to registers that have moved must not speak against the next evidence.
+                        self.reopen_tpm().await?;
+                    }
                     schedule::next_attestation_ms(interval, self.config.schedule, random())
                 }
                 Err(RoundError::Client(ClientError::Refused { code, .. }))
@@ -172,6 +176,11 @@ impl<E: Fn(AgentEvent)> Life<E> {
                     failures = failures.saturating_add(1);
                     let retry_ms = schedule::backoff_ms(failures, random());
                     self.missed(&error, retry_ms);
+                    if matches!(&error, RoundError::Attester(error) if error.keys_are_gone()) {
+                        self.desk.hold(None);
+                        known = false;
+                        self.reopen_tpm().await?;
+                    }
                     if matches!(error, RoundError::Client(ClientError::NotInKeyset { .. })) {
                         // The broker's keys may have been rotated by a newer policy version.
                         if let Ok(trust) = load(&self.config).await {
@@ -184,6 +193,14 @@ impl<E: Fn(AgentEvent)> Life<E> {
             };
             self.wait(&mut follower, pause_ms).await;
         }
+    }
+
+    /// Opens the TPM anew; a TPM that cannot be had now is tried again at the next attempt.
+    async fn reopen_tpm(&self) -> Result<(), AgentError> {
+        if let Err(error) = self.desk.tpm().run(Attester::reopen).await? {
+            (self.events)(AgentEvent::Unreachable { because: error.to_string(), retry_ms: 0 });
+        }
+        Ok(())
     }
 
     /// Waits for the next attempt, watching the trust state and the clock meanwhile.

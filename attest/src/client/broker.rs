@@ -162,10 +162,26 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
         code: String,
         #[serde(default)]
         detail: String,
+        #[serde(default)]
+        reasons: Vec<Line>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Line {
+        code: String,
+        claim: String,
     }
     let status = status.as_u16();
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => ClientError::Refused { status, code: problem.code, message: problem.detail },
+        Ok(problem) => {
+            let reasons: Vec<String> =
+                problem.reasons.iter().map(|line| format!("{} ({})", line.code, line.claim)).collect();
+            let message = if reasons.is_empty() {
+                problem.detail
+            } else {
+                format!("{}: {}", problem.detail, reasons.join(", "))
+            };
+            ClientError::Refused { status, code: problem.code, message }
+        }
         Err(_) => ClientError::Refused {
             status,
             code: "unexplained".into(),

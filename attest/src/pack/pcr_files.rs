@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn truncated_anywhere_is_refused() {
         let whole = recorded("quote-rsa/quote.pcrs");
-        for length in 0..whole.len() - 4 * 66 - 2 {
+        // The last value ends at byte 904; what follows is room for digests that are not there.
+        for length in 0..904 {
             assert!(matches!(parse(&whole[..length]), Err(PackError::Pcrs { .. })), "{length}");
         }
     }
