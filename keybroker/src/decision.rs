@@ -4,14 +4,11 @@
 //! replay run this one function, so the same inputs give the same payload bytes on every replica and every year after
 //! (`docs/protocol.md`, section 10). Signatures are made elsewhere.
 
-use std::collections::BTreeMap;
+mod statement;
 
-use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{Authorization, KeyKind, Scope};
-use touchstone_cose::cbor::{self, Value};
 use touchstone_evidence::binder::Role;
-use touchstone_evidence::label::Label;
-use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement, StatementError};
+use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
@@ -20,8 +17,7 @@ use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
 
 use crate::inputs::{DecisionInputs, RecordedInputs};
-use crate::node;
-use crate::statements::Circumstances;
+use statement::{digests, statement};
 
 /// Which rules decide; recorded in every statement.
 pub use touchstone_verifier::SEMANTICS_ID;
@@ -323,125 +319,6 @@ fn reason(code: DenialCode, claim: &str, expected: &str, found: &str) -> EarReas
     }
 }
 
-/// The statement. Body: 0 verdict, 1 what ties the attestation key, 2 reference or null, 3 region, 4 scopes, 5 cti, 6
-/// status entry, 7 end, Unix seconds (4 to 7 null where denied), 8 SHA-256 of the result's payload, 9 leniencies, 10
-/// scopes withheld, as reasons.
-fn statement(
-    inputs: &DecisionInputs,
-    policy: &PolicySet,
-    appraisal: &Appraisal,
-    node: &Node,
-    judged: &Judged,
-    ear: &Ear,
-) -> Statement {
-    let allowed = judged.reasons.is_empty();
-    let or_null = |value: Value| if allowed { value } else { Value::Null };
-    let scopes: Vec<String> = judged.scopes.iter().map(ToString::to_string).collect();
-    let withheld = Reason::bounded(judged.withheld.iter().map(ledger_reason).collect());
-    let withheld = withheld
-        .into_iter()
-        .map(|r| Value::array([r.code, r.claim, r.expected, r.found].map(Value::text)));
-    let body = Value::map([
-        (0, Value::text(appraisal.status.as_str())),
-        (1, Value::text(appraisal.ak_binding.as_str())),
-        (2, appraisal.reference.as_deref().map_or(Value::Null, Value::text)),
-        (3, Value::text(node.region.as_str())),
-        (4, or_null(Value::text(scopes.join(" ")))),
-        (5, or_null(Value::bytes(inputs.cti))),
-        (6, or_null(node::status_value(&inputs.status))),
-        (7, or_null(Value::int(judged.expires))),
-        (8, Value::bytes(sha256(&ear.encode()))),
-        (
-            9,
-            Value::array(
-                appraisal
-                    .leniencies
-                    .iter()
-                    .take(16)
-                    .map(|text| Value::text(text.as_str())),
-            ),
-        ),
-        (
-            10,
-            Value::array(if allowed {
-                withheld.take(16).collect()
-            } else {
-                Vec::new()
-            }),
-        ),
-    ]);
-    let kind = if inputs.enrolled.is_some() {
-        Kind::Attestation
-    } else {
-        Kind::Enrolment
-    };
-    let circumstances = Circumstances {
-        domain: inputs.domain.clone(),
-        policy_version: policy.version,
-        policy_digest: policy.digest,
-        semantics: inputs.semantics.clone(),
-        now: inputs.now,
-    };
-    Statement {
-        subject: Some(node.name.clone()),
-        reasons: Reason::bounded(judged.reasons.iter().map(ledger_reason).collect()),
-        revisions: inputs.revisions.iter().cloned().collect(),
-        nonce: Some(inputs.nonce.to_vec()),
-        ..circumstances.statement(kind, if allowed { Outcome::Allow } else { Outcome::Deny }, body)
-    }
-}
-
-fn ledger_reason(reason: &EarReason) -> Reason {
-    let EarReason {
-        code,
-        claim,
-        expected,
-        found,
-    } = reason.clone();
-    Reason {
-        code,
-        claim,
-        expected,
-        found,
-    }
-}
-
-/// SHA-256 of everything the decision rests on, by label.
-fn digests(inputs: &DecisionInputs, recorded: &RecordedInputs, policy: &PolicySet) -> BTreeMap<String, [u8; 32]> {
-    let mut digests: BTreeMap<String, [u8; 32]> = recorded
-        .evidence
-        .iter()
-        .map(|(label, digest)| (label.as_str().to_owned(), *digest))
-        .collect();
-    digests.insert("evidence".into(), sha256(&inputs.evidence.encode()));
-    digests.insert("inputs".into(), recorded.digest);
-    digests.insert("references".into(), policy.references.digest());
-    digests.insert("session".into(), session_digest(inputs));
-    if let Some(enrolled) = &inputs.enrolled {
-        digests.insert(
-            "enrolled".into(),
-            sha256(&cbor::encode(&node::enrolled_value(enrolled))),
-        );
-        if inputs.evidence.get(Label::TpmEkCertificate).is_none()
-            && let Some(certificate) = &enrolled.ek_certificate
-        {
-            digests.insert(Label::TpmEkCertificate.as_str().to_owned(), sha256(certificate));
-        }
-    }
-    digests
-}
-
-/// Digest of the session's context: what ties the evidence to one challenge, key and connection.
-fn session_digest(inputs: &DecisionInputs) -> [u8; 32] {
-    sha256(&cbor::encode(&Value::array([
-        Value::bytes(inputs.session_id),
-        Value::bytes(inputs.nonce),
-        Value::bytes(inputs.tls_exporter),
-        Value::bytes(inputs.session_key.thumbprint()),
-        inputs.receive_key.map_or(Value::Null, Value::bytes),
-    ])))
-}
-
 fn authorization(
     inputs: &DecisionInputs,
     policy: &PolicySet,
@@ -467,8 +344,4 @@ fn authorization(
         status: inputs.status,
         key_kind: KeyKind::Tpm,
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }

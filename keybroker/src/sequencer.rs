@@ -4,10 +4,17 @@
 //! grants become visible, then answers go out. A store that fails stops the sequencer for good: nothing is granted on an
 //! unknown outcome, heads end, and enforcers stop at the end of their window.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod forming;
+mod handle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
-use tokio::sync::oneshot;
+use forming::{Forming, latest, size, takes_away, writes};
+pub use handle::SequencerHandle;
+use handle::{Reply, Waiting, ended};
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::key::SigningKey;
 use touchstone_ledger::receipt::{MIN_TREE_SIZE, issue_batch};
@@ -17,7 +24,7 @@ use crate::clock::{Clock, seconds};
 use crate::entry::{Effect, Entry, EntryError, Recorded};
 use crate::log::{LogEdge, LogHead};
 use crate::node::NodeRecord;
-use crate::queue::{Queue, Refused};
+use crate::queue::Queue;
 use crate::rows;
 use crate::trust::Trust;
 
@@ -56,42 +63,6 @@ pub struct Sequencer {
     pub clock: Clock,
 }
 
-/// Where statements are handed in. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct SequencerHandle(Arc<Queue<Waiting>>);
-
-#[derive(Debug)]
-struct Waiting {
-    entry: Entry,
-    reply: Reply,
-}
-
-type Reply = oneshot::Sender<Result<Recorded, EntryError>>;
-
-impl SequencerHandle {
-    /// Hands in a statement; the future resolves once it is durable, or refused. Dropping the future takes nothing
-    /// back.
-    ///
-    /// # Errors
-    /// [`EntryError`]. A withdrawal is never refused as busy.
-    pub async fn record(&self, entry: Entry) -> Result<Recorded, EntryError> {
-        let (reply, answer) = oneshot::channel();
-        let urgent = takes_away(&entry);
-        self.0
-            .put(Waiting { entry, reply }, urgent)
-            .map_err(|refused| match refused {
-                Refused::Full(_) => EntryError::Busy { limit: self.0.limit() },
-                Refused::Closed(_) => ended(),
-            })?;
-        answer.await.map_err(|_| ended())?
-    }
-
-    /// Takes no more statements; what was handed in is still committed, then the thread ends.
-    pub fn close(&self) {
-        self.0.close();
-    }
-}
-
 /// Starts the sequencer on a thread of its own, with room for `limit` statements that wait. It ends when the handle is
 /// closed, or when the store fails; then the thread gives the reason.
 ///
@@ -126,19 +97,6 @@ struct Running {
     nonces: VecDeque<(u64, Key)>,
     /// Parts that are stored.
     known_parts: HashSet<[u8; 32]>,
-}
-
-/// A commit in the making.
-#[derive(Default)]
-struct Forming {
-    taken: Vec<Waiting>,
-    touched: BTreeSet<Key>,
-    bytes: usize,
-    writes: usize,
-    /// Node records as withdrawals in this commit leave them.
-    nodes: HashMap<Key, NodeRecord>,
-    revoked: Vec<StatusIndex>,
-    granted: Vec<StatusIndex>,
 }
 
 impl Running {
@@ -331,14 +289,13 @@ impl Running {
         if let Some(limit) = epochs {
             batch.put(rows::META.key(EPOCH_LIMIT).map_err(stopped)?, limit.to_be_bytes());
         }
-        while self
+        let old = self
             .nonces
-            .front()
-            .is_some_and(|(at, _)| now_ms.saturating_sub(*at) > NONCE_KEPT_MS)
-        {
-            if let Some((_, key)) = self.nonces.pop_front() {
-                batch.delete(key);
-            }
+            .iter()
+            .take_while(|(at, _)| now_ms.saturating_sub(*at) > NONCE_KEPT_MS);
+        let old = old.take(MAX_BATCH_ENTRIES).count();
+        for (_, key) in self.nonces.drain(..old) {
+            batch.delete(key);
         }
         let entries = forming.taken.iter().map(|w| w.entry.statement.bytes.as_slice());
         let staged = self.s.log.stage(entries, &mut batch).map_err(stopped)?;
@@ -454,45 +411,6 @@ enum Admission {
     Refuse(EntryError),
 }
 
-impl Forming {
-    fn has_room(&self, entry: &Entry) -> bool {
-        let fits = self.bytes.saturating_add(size(entry)) <= MAX_BATCH_ENTRY_BYTES
-            && self.writes + writes(entry) <= MAX_BATCH_ENTRY_WRITES;
-        self.taken.is_empty() || (self.taken.len() < MAX_BATCH_ENTRIES && fits)
-    }
-}
-
-/// The last statement about each subject of a commit whose first statement is `first`.
-fn latest(forming: &Forming, first: u64) -> HashMap<&str, u64> {
-    (first..)
-        .zip(&forming.taken)
-        .filter_map(|(index, w)| Some((w.entry.subject.as_deref()?, index)))
-        .collect()
-}
-
-fn takes_away(entry: &Entry) -> bool {
-    matches!(entry.effect, Effect::Withdraw { .. })
-}
-
-fn ended() -> EntryError {
-    EntryError::Stopped {
-        detail: "the sequencer has ended".into(),
-    }
-}
-
-fn size(entry: &Entry) -> usize {
-    let writes = entry.writes.iter().map(|write| match write {
-        Write::Put(_, value) => value.len(),
-        Write::Delete(_) => 0,
-    });
-    let parts = entry.parts.iter().map(|(_, bytes)| bytes.len());
-    entry.statement.bytes.len() + writes.sum::<usize>() + parts.sum::<usize>()
-}
-
-fn writes(entry: &Entry) -> usize {
-    entry.writes.len() + entry.guards.len() + entry.parts.len()
-}
-
 fn is_revoked(lists: &touchstone_authorization::StatusLists, entry: &StatusIndex) -> bool {
     let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
     status == Some(touchstone_authorization::Status::Invalid)
@@ -501,375 +419,5 @@ fn is_revoked(lists: &touchstone_authorization::StatusLists, entry: &StatusIndex
 fn stopped(error: impl std::fmt::Display) -> EntryError {
     EntryError::Stopped {
         detail: error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use touchstone_authorization::{Status, StatusLists};
-    use touchstone_ledger::receipt::verify_receipt;
-    use touchstone_ledger::statement::Signed;
-    use touchstone_store::{Changes, CommitError, RangeRow, RedbStore, StoreError, Versioned};
-
-    use super::*;
-    use crate::entry::Activation;
-    use crate::log;
-    use crate::node::tests::record;
-    use crate::trust::EPOCH_BLOCK;
-    use crate::trust::tests::{facts, trust};
-
-    const POLICY: [u8; 32] = [1; 32];
-
-    /// A store whose commits wait for a permit, so that a test decides what is committed together.
-    struct Gated {
-        below: RedbStore,
-        permits: std::sync::Mutex<std::sync::mpsc::Receiver<bool>>,
-    }
-
-    impl Store for Gated {
-        fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
-            self.below.get(key)
-        }
-        fn range(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RangeRow>, StoreError> {
-            self.below.range(prefix, after, limit)
-        }
-        fn commit(&self, batch: Batch) -> Result<Revision, CommitError> {
-            match self.permits.lock().unwrap().recv() {
-                Ok(true) => self.below.commit(batch),
-                _ => Err(CommitError::Unknown {
-                    detail: "the disk is gone".into(),
-                }),
-            }
-        }
-        fn revision(&self) -> Result<Revision, StoreError> {
-            self.below.revision()
-        }
-        fn changes_since(&self, since: Revision) -> Result<Changes, StoreError> {
-            self.below.changes_since(since)
-        }
-    }
-
-    struct Bed {
-        folder: tempfile::TempDir,
-        store: Arc<dyn Store>,
-        trust: Arc<Trust>,
-        handle: SequencerHandle,
-        thread: Option<std::thread::JoinHandle<Result<(), EntryError>>>,
-        permits: std::sync::mpsc::Sender<bool>,
-        key: Arc<SigningKey>,
-    }
-
-    fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
-        let (permits, gate) = std::sync::mpsc::channel();
-        let below = RedbStore::open(&folder.path().join("store")).unwrap();
-        let log = LogEdge::open(&below).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Gated {
-            below,
-            permits: std::sync::Mutex::new(gate),
-        });
-        let trust = Arc::new(trust(EPOCH_BLOCK));
-        let key = Arc::new(SigningKey::from_seed([9; 32]));
-        let sequencer = Sequencer {
-            store: store.clone(),
-            head: Arc::new(RwLock::new(log.head())),
-            log,
-            trust: trust.clone(),
-            checkpoint: key.clone(),
-            origin: "demo/ledger".into(),
-            policy: POLICY,
-            clock: Clock::start(),
-        };
-        let (handle, thread) = start(sequencer, limit).unwrap();
-        Bed {
-            folder,
-            store,
-            trust,
-            handle,
-            thread: Some(thread),
-            permits,
-            key,
-        }
-    }
-
-    fn bed() -> Bed {
-        bed_in(tempfile::tempdir().unwrap(), 64)
-    }
-
-    impl Bed {
-        fn permit(&self, count: usize) {
-            (0..count).for_each(|_| self.permits.send(true).unwrap());
-        }
-        fn stop(mut self) -> (tempfile::TempDir, Result<(), EntryError>) {
-            self.handle.close();
-            let ended = self.thread.take().unwrap().join().unwrap();
-            (self.folder, ended)
-        }
-    }
-
-    fn entry(text: &str, effect: Effect) -> Entry {
-        let statement = Signed {
-            bytes: text.as_bytes().to_vec(),
-            digest: [0; 32],
-        };
-        Entry {
-            statement,
-            subject: None,
-            policy: Some(POLICY),
-            guards: vec![],
-            writes: vec![],
-            parts: vec![],
-            effect,
-        }
-    }
-
-    fn nonce(name: &str) -> Key {
-        rows::NONCE.key(name.as_bytes()).unwrap()
-    }
-
-    /// Hands an entry in without waiting for its answer.
-    async fn hand_in(bed: &Bed, entry: Entry) -> tokio::task::JoinHandle<Result<Recorded, EntryError>> {
-        let handle = bed.handle.clone();
-        let mut future = Box::pin(async move { handle.record(entry).await });
-        // The first poll puts it into the queue.
-        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await;
-        match first {
-            std::task::Poll::Ready(answer) => tokio::spawn(async move { answer }),
-            std::task::Poll::Pending => tokio::spawn(future),
-        }
-    }
-
-    use std::future::Future as _;
-
-    #[tokio::test]
-    async fn what_waits_is_committed_together_with_a_receipt_each() {
-        let bed = bed();
-        let first = hand_in(&bed, entry("genesis", Effect::None)).await;
-        let mut others = Vec::new();
-        for n in 0..40 {
-            others.push(hand_in(&bed, entry(&format!("statement {n}"), Effect::None)).await);
-        }
-        bed.permit(2);
-        first.await.unwrap().unwrap();
-        let public = bed.key.verifying_key();
-        for (n, answer) in others.into_iter().enumerate() {
-            let recorded = answer.await.unwrap().unwrap();
-            let text = format!("statement {n}");
-            assert_eq!(
-                log::entry(&*bed.store, recorded.index).unwrap().unwrap(),
-                text.as_bytes()
-            );
-            if !recorded.receipt.is_empty() {
-                verify_receipt(&recorded.receipt, text.as_bytes(), &public, "demo/ledger").unwrap();
-            }
-        }
-        assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 41);
-        let (folder, ended) = bed.stop();
-        ended.unwrap();
-        let again = RedbStore::open(&folder.path().join("store")).unwrap();
-        assert_eq!(
-            LogEdge::open(&again).unwrap().head().size,
-            41,
-            "and it is there after opening again"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_nonce_is_consumed_once_even_within_one_commit() {
-        let bed = bed();
-        bed.permit(9);
-        let with_nonce = |text| Entry {
-            guards: vec![Guard::Absent(nonce("n"))],
-            writes: vec![Write::Put(nonce("n"), vec![])],
-            ..entry(text, Effect::None)
-        };
-        let one = hand_in(&bed, with_nonce("one")).await;
-        let two = hand_in(&bed, with_nonce("two")).await;
-        one.await.unwrap().unwrap();
-        assert!(matches!(two.await.unwrap(), Err(EntryError::Conflict { .. })));
-        assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
-    }
-
-    #[tokio::test]
-    async fn what_was_decided_under_another_policy_is_sent_back() {
-        let bed = bed();
-        bed.permit(9);
-        let installed = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let install = {
-            let installed = installed.clone();
-            Box::new(move || installed.store(true, std::sync::atomic::Ordering::SeqCst))
-        };
-        let mut next = facts();
-        next.policy_digest = [2; 32];
-        let activate = hand_in(
-            &bed,
-            entry("activation", Effect::Activate(Activation { facts: next, install })),
-        )
-        .await;
-        let old = hand_in(&bed, entry("old", Effect::None)).await;
-        activate.await.unwrap().unwrap();
-        assert!(installed.load(std::sync::atomic::Ordering::SeqCst));
-        assert_eq!(old.await.unwrap(), Err(EntryError::PolicyChanged));
-        let new = Entry {
-            policy: Some([2; 32]),
-            ..entry("new", Effect::None)
-        };
-        bed.handle.record(new).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_part_that_many_name_is_stored_once_and_holds_nobody_up() {
-        let bed = bed();
-        let part = ([3; 32], b"the log of an image".to_vec());
-        let mut answers = Vec::new();
-        for n in 0..20 {
-            let named = Entry {
-                parts: vec![part.clone()],
-                ..entry(&format!("{n}"), Effect::None)
-            };
-            answers.push(hand_in(&bed, named).await);
-        }
-        // The first may go alone; all others go together, though they name the same part.
-        bed.permit(2);
-        for answer in answers {
-            answer.await.unwrap().unwrap();
-        }
-        let key = rows::PART.key(&part.0).unwrap();
-        let stored = bed.store.get(&key).unwrap().unwrap();
-        bed.permit(1);
-        bed.handle
-            .record(Entry {
-                parts: vec![part.clone()],
-                ..entry("again", Effect::None)
-            })
-            .await
-            .unwrap();
-        assert_eq!(bed.store.get(&key).unwrap().unwrap(), stored);
-    }
-
-    fn status_of(lists: &StatusLists, place: StatusIndex) -> Status {
-        lists.get(place.list).unwrap().status(place.index).unwrap()
-    }
-
-    #[tokio::test]
-    async fn nothing_is_granted_while_a_withdrawal_is_not_durable() {
-        let bed = bed();
-        let (bad, good) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
-        let withdrawal = bed.trust.withdraw(&[bad], 1).unwrap();
-        let grant = hand_in(&bed, entry("grant", Effect::Grant { status: good })).await;
-        bed.permit(1);
-        // The permit is not used by the grant: an event can still have it.
-        bed.handle.record(entry("event", Effect::None)).await.unwrap();
-        assert!(!grant.is_finished());
-        assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
-        bed.permit(2);
-        let withdraw = Effect::Withdraw {
-            node: "bad".into(),
-            withdrawal,
-        };
-        bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
-        grant.await.unwrap().unwrap();
-        assert_eq!(bed.trust.pending(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_withdrawal_marks_record_and_page_whatever_was_granted_meanwhile() {
-        let bed = bed();
-        bed.permit(9);
-        let old = bed.trust.deal().unwrap();
-        let new = bed.trust.deal().unwrap();
-        let key = rows::NODE.key(b"bad").unwrap();
-        let mut node = record("bad");
-        node.status = new;
-        let put = Entry {
-            writes: vec![Write::Put(key.clone(), node.encode())],
-            ..entry("enrol", Effect::None)
-        };
-        bed.handle.record(put).await.unwrap();
-        let withdrawal = bed.trust.withdraw(&[old], 1).unwrap();
-        let withdraw = Effect::Withdraw {
-            node: "bad".into(),
-            withdrawal,
-        };
-        bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
-        let stored = NodeRecord::decode(&bed.store.get(&key).unwrap().unwrap().value).unwrap();
-        assert!(stored.withdrawn);
-        let lists = bed.trust.lists();
-        assert_eq!(
-            (status_of(&lists, old), status_of(&lists, new)),
-            (Status::Invalid, Status::Invalid)
-        );
-        let page = bed.store.get(&rows::status(new.list, 0)).unwrap().unwrap().value;
-        assert_eq!(page[0] & 3, 1);
-        assert_eq!(bed.trust.pending(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_grants_and_never_a_withdrawal() {
-        let bed = bed_in(tempfile::tempdir().unwrap(), 2);
-        let mut waiting = Vec::new();
-        let mut busy = 0;
-        // One commit hangs at the gate with at most one of these; two more fit into the queue.
-        for n in 0..600 {
-            let answer = hand_in(&bed, entry(&format!("{n}"), Effect::None)).await;
-            if answer.is_finished() {
-                busy += 1
-            } else {
-                waiting.push(answer)
-            }
-        }
-        let place = bed.trust.deal().unwrap();
-        let withdrawal = bed.trust.withdraw(&[place], 1).unwrap();
-        let withdraw = hand_in(
-            &bed,
-            entry(
-                "w",
-                Effect::Withdraw {
-                    node: "n".into(),
-                    withdrawal,
-                },
-            ),
-        )
-        .await;
-        bed.permit(600);
-        withdraw.await.unwrap().unwrap();
-        let mut refused = 0;
-        for answer in waiting {
-            match answer.await.unwrap() {
-                Ok(_) => {}
-                Err(EntryError::Busy { limit: 2 }) => refused += 1,
-                Err(other) => panic!("{other}"),
-            }
-        }
-        assert!(busy + refused > 0);
-    }
-
-    #[tokio::test]
-    async fn an_unknown_outcome_stops_everything_for_good() {
-        let bed = bed();
-        bed.permits.send(false).unwrap();
-        let lost = bed.handle.record(entry("lost", Effect::None)).await;
-        assert!(matches!(lost, Err(EntryError::Stopped { .. })));
-        assert!(!bed.trust.may_grant());
-        bed.permit(1);
-        let after = bed.handle.record(entry("after", Effect::None)).await;
-        assert!(matches!(after, Err(EntryError::Stopped { .. })));
-        assert!(bed.stop().1.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_stop_in_mid_commit_loses_nothing_that_was_answered() {
-        let bed = bed();
-        bed.permit(1);
-        bed.handle.record(entry("answered", Effect::None)).await.unwrap();
-        bed.permits.send(false).unwrap();
-        let _ = bed.handle.record(entry("not answered", Effect::None)).await;
-        let (folder, _) = bed.stop();
-        let again = bed_in(folder, 64);
-        again.permit(1);
-        assert_eq!(again.handle.record(entry("next", Effect::None)).await.unwrap().index, 1);
-        assert_eq!(
-            log::entries(&*again.store, 0, 9).unwrap(),
-            [b"answered".to_vec(), b"next".to_vec()]
-        );
     }
 }

@@ -4,25 +4,24 @@
 //! and goes out at once, under an epoch from a block reserved durably beforehand. Until its statement is durable this
 //! module makes no other fresh head, and [`Trust::may_grant`] says no.
 
+mod places;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use places::{MAX_STATUS_ENTRIES, STATUS_LISTS, new_lists, number, place};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use places::{apply, grown, suspended};
 use tokio::sync::broadcast;
-use touchstone_authorization::lists::{MAX_ENTRIES, PAGE_ENTRIES};
+use touchstone_authorization::lists::PAGE_ENTRIES;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::trust_frame::TrustFrame;
 use touchstone_authorization::trust_head::{ListHead, TrustHead};
-use touchstone_authorization::{ListError, Status, StatusArray, StatusLists};
+use touchstone_authorization::{ListError, Status, StatusLists};
 use touchstone_cose::key::SigningKey;
-
-/// How many status lists a domain begins with; entries are dealt out to them in turn.
-pub const STATUS_LISTS: u16 = 4;
-
-/// Entries that can be dealt out in all.
-pub const MAX_STATUS_ENTRIES: u64 = STATUS_LISTS as u64 * MAX_ENTRIES as u64;
 
 /// Frames a subscriber may lag behind before its stream is closed and it has to fetch the whole state again.
 pub const MAX_LAG: usize = 256;
@@ -142,37 +141,6 @@ pub struct Start {
     pub ledger: (u64, [u8; 32]),
 }
 
-/// The place in the lists of the `number`th entry dealt out, `None` beyond [`MAX_STATUS_ENTRIES`].
-#[must_use]
-pub fn place(number: u64, generation: u32) -> Option<StatusIndex> {
-    if number >= MAX_STATUS_ENTRIES {
-        return None;
-    }
-    let lists = u64::from(STATUS_LISTS);
-    Some(StatusIndex {
-        list: u16::try_from(number % lists).ok()?,
-        generation,
-        index: u32::try_from(number / lists).ok()?,
-    })
-}
-
-/// The number under which [`place`] gave this place.
-#[must_use]
-pub fn number(place: &StatusIndex) -> u64 {
-    u64::from(place.index) * u64::from(STATUS_LISTS) + u64::from(place.list)
-}
-
-/// Lists as a new domain begins with: one page each, nothing withdrawn.
-///
-/// # Errors
-/// Never for the constants of this module.
-pub fn new_lists() -> Result<StatusLists, ListError> {
-    let lists: Result<Vec<_>, _> = (0..STATUS_LISTS)
-        .map(|number| Ok((number, StatusArray::new(PAGE_ENTRIES)?)))
-        .collect();
-    StatusLists::new(lists?)
-}
-
 impl Trust {
     /// Makes the first head.
     ///
@@ -214,10 +182,7 @@ impl Trust {
     pub fn withdraw(&self, entries: &[StatusIndex], now_ms: u64) -> Result<Withdrawal, TrustError> {
         let mut state = self.lock();
         state.pending += 1;
-        let outcome = match state
-            .grown(entries)
-            .and_then(|lists| apply(&lists, entries, Status::Invalid))
-        {
+        let outcome = match grown(&state.lists, entries).and_then(|lists| apply(&lists, entries, Status::Invalid)) {
             Ok(lists) => self
                 .publish(&mut state, lists.clone(), now_ms)
                 .inspect_err(|_| state.lists = lists),
@@ -267,7 +232,7 @@ impl Trust {
     pub fn granted(&self, valid: &[StatusIndex], ledger: (u64, [u8; 32]), now_ms: u64) -> Result<(), TrustError> {
         let mut state = self.lock();
         state.ledger = ledger;
-        let grown = state.grown(valid)?;
+        let grown = grown(&state.lists, valid)?;
         let lifts = suspended(&grown, valid);
         let changed = apply(&grown, &lifts, Status::Valid)?;
         if changed == state.lists {
@@ -453,262 +418,7 @@ impl State {
         }
         self.full.clone()
     }
-
-    /// The lists, long enough to hold these entries.
-    fn grown(&self, entries: &[StatusIndex]) -> Result<StatusLists, ListError> {
-        let mut lists: BTreeMap<u16, StatusArray> = self.lists.iter().map(|(n, list)| (n, list.clone())).collect();
-        for entry in entries {
-            let Some(list) = lists.get_mut(&entry.list) else {
-                return Err(ListError::Index {
-                    entries: 0,
-                    found: entry.index,
-                });
-            };
-            if entry.index >= list.entries() {
-                let wanted = (entry.index / PAGE_ENTRIES)
-                    .saturating_add(1)
-                    .saturating_mul(PAGE_ENTRIES);
-                let mut bytes = list.to_bytes();
-                bytes.resize((wanted.min(MAX_ENTRIES) / 4) as usize, 0);
-                *list = StatusArray::from_bytes(wanted.min(MAX_ENTRIES), &bytes)?;
-            }
-        }
-        StatusLists::new(lists)
-    }
-}
-
-/// Those of `entries` that are suspended.
-fn suspended(lists: &StatusLists, entries: &[StatusIndex]) -> Vec<StatusIndex> {
-    let is = |e: &&StatusIndex| lists.get(e.list).and_then(|l| l.status(e.index)) == Some(Status::Suspended);
-    entries.iter().filter(is).copied().collect()
-}
-
-fn apply(lists: &StatusLists, entries: &[StatusIndex], status: Status) -> Result<StatusLists, ListError> {
-    let mut by_list: BTreeMap<u16, Vec<(u32, Status)>> = BTreeMap::new();
-    for entry in entries {
-        by_list.entry(entry.list).or_default().push((entry.index, status));
-    }
-    let changed: Result<Vec<_>, ListError> = lists
-        .iter()
-        .map(|(number, list)| match by_list.remove(&number) {
-            Some(changes) => Ok((number, list.with(changes)?)),
-            None => Ok((number, list.clone())),
-        })
-        .collect();
-    StatusLists::new(changed?)
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::Arc;
-
-    use touchstone_authorization::{KeyRing, TrustView, TrustedKey};
-
-    use super::*;
-
-    pub(crate) fn facts() -> Facts {
-        Facts {
-            domain: "demo".into(),
-            generation: 1,
-            term: 1,
-            policy_version: 1,
-            policy_digest: [1; 32],
-            keyset_version: 1,
-            window_ms: 10_000,
-        }
-    }
-
-    pub(crate) fn start(epoch: u64, epoch_limit: u64) -> Start {
-        Start {
-            facts: facts(),
-            lists: new_lists().unwrap(),
-            dealt: 0,
-            epoch,
-            epoch_limit,
-            ledger: (0, [0; 32]),
-        }
-    }
-
-    pub(crate) fn trust(epoch_limit: u64) -> Trust {
-        Trust::start(start(0, epoch_limit), Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap()
-    }
-
-    /// An enforcer that follows the stream from the full frame on.
-    struct Follower {
-        view: TrustView,
-        frames: broadcast::Receiver<Frame>,
-        keys: KeyRing,
-    }
-
-    impl Follower {
-        fn new(trust: &Trust) -> Self {
-            let key = SigningKey::from_seed([7; 32]).verifying_key();
-            let keys = KeyRing::new([TrustedKey {
-                key,
-                not_before: 0,
-                not_after: i64::MAX,
-            }])
-            .unwrap();
-            let (full, frames) = trust.subscribe();
-            Self {
-                view: TrustView::accept(None, &full.bytes, &keys, "demo", 1_000).unwrap(),
-                frames,
-                keys,
-            }
-        }
-
-        /// Takes every frame that waits; how many there were.
-        fn follow(&mut self) -> usize {
-            let mut count = 0;
-            while let Ok(frame) = self.frames.try_recv() {
-                self.view = TrustView::accept(Some(&self.view), &frame.bytes, &self.keys, "demo", 1_000).unwrap();
-                count += 1;
-            }
-            count
-        }
-
-        fn status(&self, place: StatusIndex) -> Option<Status> {
-            self.view.lists().get(place.list)?.status(place.index)
-        }
-    }
-
-    #[test]
-    fn places_are_dealt_in_turn_and_can_be_numbered_back() {
-        let trust = trust(EPOCH_BLOCK);
-        let dealt: Vec<StatusIndex> = (0..9).map(|_| trust.deal().unwrap()).collect();
-        assert_eq!(dealt.iter().map(number).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
-        assert_eq!((dealt[5].list, dealt[5].index, dealt[5].generation), (1, 1, 1));
-        assert_eq!(place(MAX_STATUS_ENTRIES, 1), None);
-    }
-
-    #[test]
-    fn a_withdrawal_is_out_before_its_statement_and_silences_everything_else() {
-        let trust = trust(EPOCH_BLOCK);
-        let mut enforcer = Follower::new(&trust);
-        let place = trust.deal().unwrap();
-        trust.heartbeat(1_001).unwrap();
-        assert_eq!(enforcer.follow(), 1);
-        let withdrawal = trust.withdraw(&[place], 1_002).unwrap();
-        assert_eq!(enforcer.follow(), 1);
-        assert_eq!(enforcer.status(place), Some(Status::Invalid));
-        assert_eq!(enforcer.view.head().epoch, withdrawal.epoch);
-        trust.heartbeat(1_003).unwrap();
-        assert_eq!(
-            (enforcer.follow(), trust.pending()),
-            (0, 1),
-            "no fresh head before the statement is durable"
-        );
-        trust.durable(withdrawal);
-        trust.heartbeat(1_004).unwrap();
-        assert_eq!((enforcer.follow(), trust.pending()), (1, 0));
-    }
-
-    #[test]
-    fn who_subscribes_later_gets_the_same() {
-        let trust = trust(EPOCH_BLOCK);
-        let mut early = Follower::new(&trust);
-        let place = trust.deal().unwrap();
-        let withdrawal = trust.withdraw(&[place], 1_002).unwrap();
-        trust.durable(withdrawal);
-        early.follow();
-        let late = Follower::new(&trust);
-        assert_eq!(early.view.head(), late.view.head());
-        assert_eq!(early.view.lists(), late.view.lists());
-    }
-
-    #[test]
-    fn a_used_up_block_stops_heads_rather_than_hiding_a_withdrawal() {
-        let trust = trust(2);
-        let mut enforcer = Follower::new(&trust);
-        let (first, second) = (trust.deal().unwrap(), trust.deal().unwrap());
-        let withdrawal = trust.withdraw(&[first], 1_001).unwrap();
-        trust.durable(withdrawal);
-        assert_eq!(
-            trust.withdraw(&[second], 1_002),
-            Err(TrustError::EpochsExhausted { limit: 2 })
-        );
-        assert!(!trust.may_grant());
-        enforcer.follow();
-        trust.heartbeat(1_003).unwrap();
-        assert_eq!(enforcer.follow(), 0, "enforcers are left to go stale");
-        assert_eq!(
-            trust.pages(&[second], &[])[0].2[0] & 3,
-            1,
-            "and the mark is kept for the commit"
-        );
-    }
-
-    #[test]
-    fn epochs_are_asked_for_in_time() {
-        let trust = trust(EPOCH_BLOCK);
-        assert_eq!(trust.wants_epochs(), None);
-        for _ in 0..EPOCH_BLOCK / 2 {
-            let place = trust.deal().unwrap();
-            let withdrawal = trust.withdraw(&[place], 1_001).unwrap();
-            trust.durable(withdrawal);
-        }
-        assert_eq!(trust.wants_epochs(), Some(2 * EPOCH_BLOCK));
-        trust.reserved(2 * EPOCH_BLOCK);
-        assert_eq!(trust.wants_epochs(), None);
-    }
-
-    #[test]
-    fn lists_grow_for_a_grant_and_suspended_entries_are_lifted_by_one() {
-        let trust = trust(EPOCH_BLOCK);
-        let mut enforcer = Follower::new(&trust);
-        let far = StatusIndex {
-            list: 2,
-            generation: 1,
-            index: PAGE_ENTRIES,
-        };
-        trust.granted(&[far], (2, [9; 32]), 1_001).unwrap();
-        assert_eq!(enforcer.follow(), 1);
-        assert_eq!(enforcer.status(far), Some(Status::Valid));
-        trust.granted(&[far], (3, [8; 32]), 1_002).unwrap();
-        assert_eq!(
-            enforcer.follow(),
-            0,
-            "nothing changed but the ledger: the next heartbeat says so"
-        );
-        trust.heartbeat(1_003).unwrap();
-        enforcer.follow();
-        assert_eq!(enforcer.view.head().ledger_size, 3);
-
-        let mut begin = start(0, EPOCH_BLOCK);
-        begin.lists = apply(&begin.lists, &[place(0, 1).unwrap()], Status::Suspended).unwrap();
-        let trust = Trust::start(begin, Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap();
-        let place = place(0, 1).unwrap();
-        assert_eq!(
-            trust.pages(&[], &[place]),
-            [(0, 0, vec![0; 4_096])],
-            "the page as it will be"
-        );
-        let mut enforcer = Follower::new(&trust);
-        assert_eq!(enforcer.status(place), Some(Status::Suspended));
-        trust.granted(&[place], (1, [0; 32]), 1_001).unwrap();
-        enforcer.follow();
-        assert_eq!(enforcer.status(place), Some(Status::Valid));
-    }
-
-    #[test]
-    fn time_that_is_set_back_does_not_shorten_freshness() {
-        let trust = trust(EPOCH_BLOCK);
-        let mut enforcer = Follower::new(&trust);
-        trust.heartbeat(500).unwrap();
-        assert_eq!(enforcer.follow(), 1);
-        assert_eq!(enforcer.view.head().issued_at_ms, 1_000);
-    }
-
-    #[test]
-    fn a_lagging_subscriber_is_told_so() {
-        let trust = trust(EPOCH_BLOCK);
-        let (_, mut frames) = trust.subscribe();
-        for _ in 0..=MAX_LAG {
-            trust.heartbeat(1_001).unwrap();
-        }
-        assert!(matches!(
-            frames.try_recv(),
-            Err(broadcast::error::TryRecvError::Lagged(1))
-        ));
-    }
-}
+pub(crate) mod tests;

@@ -1,0 +1,213 @@
+//! What enforcers see of the trust state, frame by frame.
+
+use std::sync::Arc;
+
+use touchstone_authorization::{KeyRing, TrustView, TrustedKey};
+
+use super::*;
+
+pub(crate) fn facts() -> Facts {
+    Facts {
+        domain: "demo".into(),
+        generation: 1,
+        term: 1,
+        policy_version: 1,
+        policy_digest: [1; 32],
+        keyset_version: 1,
+        window_ms: 10_000,
+    }
+}
+
+pub(crate) fn start(epoch: u64, epoch_limit: u64) -> Start {
+    Start {
+        facts: facts(),
+        lists: new_lists().unwrap(),
+        dealt: 0,
+        epoch,
+        epoch_limit,
+        ledger: (0, [0; 32]),
+    }
+}
+
+pub(crate) fn trust(epoch_limit: u64) -> Trust {
+    Trust::start(start(0, epoch_limit), Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap()
+}
+
+/// An enforcer that follows the stream from the full frame on.
+struct Follower {
+    view: TrustView,
+    frames: broadcast::Receiver<Frame>,
+    keys: KeyRing,
+}
+
+impl Follower {
+    fn new(trust: &Trust) -> Self {
+        let key = SigningKey::from_seed([7; 32]).verifying_key();
+        let keys = KeyRing::new([TrustedKey {
+            key,
+            not_before: 0,
+            not_after: i64::MAX,
+        }])
+        .unwrap();
+        let (full, frames) = trust.subscribe();
+        Self {
+            view: TrustView::accept(None, &full.bytes, &keys, "demo", 1_000).unwrap(),
+            frames,
+            keys,
+        }
+    }
+
+    /// Takes every frame that waits; how many there were.
+    fn follow(&mut self) -> usize {
+        let mut count = 0;
+        while let Ok(frame) = self.frames.try_recv() {
+            self.view = TrustView::accept(Some(&self.view), &frame.bytes, &self.keys, "demo", 1_000).unwrap();
+            count += 1;
+        }
+        count
+    }
+
+    fn status(&self, place: StatusIndex) -> Option<Status> {
+        self.view.lists().get(place.list)?.status(place.index)
+    }
+}
+
+#[test]
+fn places_are_dealt_in_turn_and_can_be_numbered_back() {
+    let trust = trust(EPOCH_BLOCK);
+    let dealt: Vec<StatusIndex> = (0..9).map(|_| trust.deal().unwrap()).collect();
+    assert_eq!(dealt.iter().map(number).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+    assert_eq!((dealt[5].list, dealt[5].index, dealt[5].generation), (1, 1, 1));
+    assert_eq!(place(MAX_STATUS_ENTRIES, 1), None);
+}
+
+#[test]
+fn a_withdrawal_is_out_before_its_statement_and_silences_everything_else() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    let place = trust.deal().unwrap();
+    trust.heartbeat(1_001).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    let withdrawal = trust.withdraw(&[place], 1_002).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    assert_eq!(enforcer.status(place), Some(Status::Invalid));
+    assert_eq!(enforcer.view.head().epoch, withdrawal.epoch);
+    trust.heartbeat(1_003).unwrap();
+    assert_eq!(
+        (enforcer.follow(), trust.pending()),
+        (0, 1),
+        "no fresh head before the statement is durable"
+    );
+    trust.durable(withdrawal);
+    trust.heartbeat(1_004).unwrap();
+    assert_eq!((enforcer.follow(), trust.pending()), (1, 0));
+}
+
+#[test]
+fn who_subscribes_later_gets_the_same() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut early = Follower::new(&trust);
+    let place = trust.deal().unwrap();
+    let withdrawal = trust.withdraw(&[place], 1_002).unwrap();
+    trust.durable(withdrawal);
+    early.follow();
+    let late = Follower::new(&trust);
+    assert_eq!(early.view.head(), late.view.head());
+    assert_eq!(early.view.lists(), late.view.lists());
+}
+
+#[test]
+fn a_used_up_block_stops_heads_rather_than_hiding_a_withdrawal() {
+    let trust = trust(2);
+    let mut enforcer = Follower::new(&trust);
+    let (first, second) = (trust.deal().unwrap(), trust.deal().unwrap());
+    let withdrawal = trust.withdraw(&[first], 1_001).unwrap();
+    trust.durable(withdrawal);
+    assert_eq!(
+        trust.withdraw(&[second], 1_002),
+        Err(TrustError::EpochsExhausted { limit: 2 })
+    );
+    assert!(!trust.may_grant());
+    enforcer.follow();
+    trust.heartbeat(1_003).unwrap();
+    assert_eq!(enforcer.follow(), 0, "enforcers are left to go stale");
+    assert_eq!(
+        trust.pages(&[second], &[])[0].2[0] & 3,
+        1,
+        "and the mark is kept for the commit"
+    );
+}
+
+#[test]
+fn epochs_are_asked_for_in_time() {
+    let trust = trust(EPOCH_BLOCK);
+    assert_eq!(trust.wants_epochs(), None);
+    for _ in 0..EPOCH_BLOCK / 2 {
+        let place = trust.deal().unwrap();
+        let withdrawal = trust.withdraw(&[place], 1_001).unwrap();
+        trust.durable(withdrawal);
+    }
+    assert_eq!(trust.wants_epochs(), Some(2 * EPOCH_BLOCK));
+    trust.reserved(2 * EPOCH_BLOCK);
+    assert_eq!(trust.wants_epochs(), None);
+}
+
+#[test]
+fn lists_grow_for_a_grant_and_suspended_entries_are_lifted_by_one() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    let far = StatusIndex {
+        list: 2,
+        generation: 1,
+        index: PAGE_ENTRIES,
+    };
+    trust.granted(&[far], (2, [9; 32]), 1_001).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    assert_eq!(enforcer.status(far), Some(Status::Valid));
+    trust.granted(&[far], (3, [8; 32]), 1_002).unwrap();
+    assert_eq!(
+        enforcer.follow(),
+        0,
+        "nothing changed but the ledger: the next heartbeat says so"
+    );
+    trust.heartbeat(1_003).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.view.head().ledger_size, 3);
+
+    let mut begin = start(0, EPOCH_BLOCK);
+    begin.lists = apply(&begin.lists, &[place(0, 1).unwrap()], Status::Suspended).unwrap();
+    let trust = Trust::start(begin, Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap();
+    let place = place(0, 1).unwrap();
+    assert_eq!(
+        trust.pages(&[], &[place]),
+        [(0, 0, vec![0; 4_096])],
+        "the page as it will be"
+    );
+    let mut enforcer = Follower::new(&trust);
+    assert_eq!(enforcer.status(place), Some(Status::Suspended));
+    trust.granted(&[place], (1, [0; 32]), 1_001).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.status(place), Some(Status::Valid));
+}
+
+#[test]
+fn time_that_is_set_back_does_not_shorten_freshness() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    trust.heartbeat(500).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    assert_eq!(enforcer.view.head().issued_at_ms, 1_000);
+}
+
+#[test]
+fn a_lagging_subscriber_is_told_so() {
+    let trust = trust(EPOCH_BLOCK);
+    let (_, mut frames) = trust.subscribe();
+    for _ in 0..=MAX_LAG {
+        trust.heartbeat(1_001).unwrap();
+    }
+    assert!(matches!(
+        frames.try_recv(),
+        Err(broadcast::error::TryRecvError::Lagged(1))
+    ));
+}
