@@ -292,6 +292,7 @@ pub fn reference_add(
     let unsigned = unsigned.map_err(|e| PolicyError::new(PolicyCode::EvidenceRefused, &name, "reference values", e))?;
     let kind = TargetKind::Reference(name.clone());
     if let Some(other) = repository.staged()?.get(&kind)
+        && !other.is_empty()
         && *other != unsigned
     {
         let expected = "the same values as are staged under this name";
@@ -348,6 +349,42 @@ pub fn keyset_add(repo: &Path, keyset: &[u8]) -> Result<KeysetAdded, PolicyError
         version: parsed.version,
         keys: parsed.keys.len(),
     })
+}
+
+/// Stages the withdrawal of a published target, by its name: `nodes/web-1.json`, `references/golden.corim`. What rested
+/// on it is judged without it from the next publish on. Staged as an empty file, which no target can be.
+///
+/// # Errors
+/// [`PolicyError`]: `policy-target-unknown`, `policy-target-missing` where it is neither published nor staged,
+/// `policy-target-required` for a target without which nothing can be decided.
+pub fn withdraw(repo: &Path, target: &str) -> Result<(), PolicyError> {
+    let repository = Repository::open(repo)?;
+    let Some(kind) = TargetKind::of(target) else {
+        return Err(PolicyError::new(
+            PolicyCode::TargetUnknown,
+            target,
+            "a target's name",
+            target,
+        ));
+    };
+    if TargetKind::REQUIRED.contains(&kind) {
+        let expected = "a target that can be done without";
+        return Err(PolicyError::new(
+            PolicyCode::TargetRequired,
+            target,
+            expected,
+            "a required one",
+        ));
+    }
+    if !repository.next()?.contains_key(&kind) {
+        return Err(PolicyError::new(
+            PolicyCode::TargetMissing,
+            target,
+            "published or staged",
+            "neither",
+        ));
+    }
+    repository.stage(&kind, &[]).map(drop)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ mod tuf;
 
 pub use author::{
     Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
-    reference_add, trust_add,
+    reference_add, trust_add, withdraw,
 };
 pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Request};
 pub use error::{PolicyCode, PolicyError, Problem};

@@ -20,7 +20,7 @@ use crate::floors::RoleVersions;
 use crate::keys::{KeyDir, KeyRole, RoleKey};
 use crate::keyset_file::Keyset;
 use crate::layout::{METADATA, TargetKind, target_path};
-use crate::repository::{Repository, first_root, write_file};
+use crate::repository::{Repository, first_root, overlay, write_file};
 use crate::settings::Settings;
 use crate::signing::{SPEC_VERSION, TARGETS_LIFE, expires_at, next, renewed, signed_by};
 
@@ -35,6 +35,8 @@ pub struct PublishedVersion {
     pub targets: usize,
     /// References that were signed now.
     pub references_signed: Vec<String>,
+    /// Targets that are not part of the policy any more.
+    pub withdrawn: Vec<String>,
     /// When the first role expires, RFC 3339: publish again before.
     pub expires: String,
     /// What the author should know.
@@ -49,9 +51,7 @@ pub struct PublishedVersion {
 pub fn publish(repo: &Path, keys_dir: &Path, now: i64) -> Result<PublishedVersion, PolicyError> {
     let repository = Repository::open(repo)?;
     let publication = Publication::prepare(&repository, &KeyDir::new(keys_dir), now)?;
-    for write in &publication.writes {
-        write.run()?;
-    }
+    publication.write(publication.writes.len())?;
     Ok(publication.report)
 }
 
@@ -60,12 +60,6 @@ pub fn publish(repo: &Path, keys_dir: &Path, now: i64) -> Result<PublishedVersio
 pub(crate) struct FileWrite {
     path: PathBuf,
     bytes: Vec<u8>,
-}
-
-impl FileWrite {
-    pub fn run(&self) -> Result<(), PolicyError> {
-        write_file(&self.path, &self.bytes)
-    }
 }
 
 /// A version that is signed and checked, and not yet written.
@@ -77,6 +71,12 @@ pub(crate) struct Publication {
 }
 
 impl Publication {
+    /// Writes the first `steps` files. Only all of them are a publish; fewer are what a crash leaves.
+    pub fn write(&self, steps: usize) -> Result<(), PolicyError> {
+        let mut writes = self.writes.iter().take(steps);
+        writes.try_for_each(|write| write_file(&write.path, &write.bytes))
+    }
+
     pub fn prepare(repository: &Repository, keys: &KeyDir, now: i64) -> Result<Self, PolicyError> {
         let repo = repository.path();
         let published = repository.published()?;
@@ -87,7 +87,7 @@ impl Publication {
         };
         let mut files = published.map(|p| p.files).unwrap_or_default();
         let previous = previous(&files);
-        files.append(&mut repository.staged()?);
+        let withdrawn = overlay(&mut files, repository.staged()?);
         let references_signed = sign_references(&mut files, keys, now)?;
         let contents = Contents::read(&files, now)?;
         let mut notes = continues(previous.as_ref(), &contents)?;
@@ -172,6 +172,7 @@ impl Publication {
                 versions,
                 targets: files.len(),
                 references_signed,
+                withdrawn,
                 expires: expires.to_string(),
                 notes,
             },

@@ -93,7 +93,7 @@ impl Repository {
     /// What the next publish would consist of: what is published, and over it what is staged.
     pub fn next(&self) -> Result<Files, PolicyError> {
         let mut files = self.published()?.map(|p| p.files).unwrap_or_default();
-        files.append(&mut self.staged()?);
+        overlay(&mut files, self.staged()?);
         Ok(files)
     }
 }
@@ -102,6 +102,20 @@ impl Repository {
 pub(crate) struct Published {
     pub opened: Opened,
     pub files: Files,
+}
+
+/// Puts what is staged over what is published. An empty staged file withdraws its target: no target may be empty, so it
+/// cannot mean anything else. Returns the names of what was withdrawn.
+pub(crate) fn overlay(files: &mut Files, staged: Files) -> Vec<String> {
+    let mut withdrawn = Vec::new();
+    for (kind, bytes) in staged {
+        if !bytes.is_empty() {
+            files.insert(kind, bytes);
+        } else if files.remove(&kind).is_some() {
+            withdrawn.push(kind.name());
+        }
+    }
+    withdrawn
 }
 
 /// What is staged in the repository at `path`.

@@ -95,8 +95,10 @@ pub enum Change {
     New,
     /// Something else is published.
     Changed,
-    /// The same is published.
+    /// The same is published, or what is withdrawn is not.
     Published,
+    /// It is published and will be withdrawn.
+    Withdrawn,
 }
 
 /// Shows the repository at `now`, Unix seconds. Also shows one that has expired; one whose signatures or digests are
@@ -190,8 +192,15 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
 /// A staged reference is unsigned: it is the same as a published one if that one's payload holds exactly it.
 fn change(published: &Files, kind: &TargetKind, bytes: &[u8]) -> Change {
     let Some(other) = published.get(kind) else {
-        return Change::New;
+        return if bytes.is_empty() {
+            Change::Published
+        } else {
+            Change::New
+        };
     };
+    if bytes.is_empty() {
+        return Change::Withdrawn;
+    }
     let same = match kind {
         TargetKind::Reference(_) => other == bytes || is_signed_form_of(other, bytes),
         TargetKind::Node(name) => {

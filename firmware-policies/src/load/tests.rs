@@ -198,6 +198,15 @@ fn attacks_on_a_repository_are_refused_with_their_code() {
                     .length = u64::MAX;
             });
         }),
+        ("target signed as longer than its kind may be", TargetTooLarge, |t| {
+            resign(t, |targets| {
+                targets
+                    .targets
+                    .get_mut(&"settings.toml".try_into().unwrap())
+                    .unwrap()
+                    .length = 65_537;
+            });
+        }),
         ("endless timestamp", MetadataTooLarge, |t| endless(t, "timestamp.json")),
         ("endless root", MetadataTooLarge, |t| endless(t, "2.root.json")),
         ("endless targets, signed as such", MetadataTooLarge, |t| {

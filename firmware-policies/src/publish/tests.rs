@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::author::{init, reference_add};
+use crate::author::{init, reference_add, withdraw};
 use crate::files::read_bounded;
 use crate::identity::NodeIdentity;
 use crate::repository::UNFINISHED;
@@ -81,9 +81,7 @@ fn stopped_before_any_step_the_repository_is_the_old_version_or_the_new() {
     for stop in 0..=steps {
         // Made anew each time, as after a restart: signatures are the same, version numbers too.
         let publication = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW).unwrap();
-        for write in publication.writes.iter().take(stop) {
-            write.run().unwrap();
-        }
+        publication.write(stop).unwrap();
         if let Some(next) = publication.writes.get(stop) {
             let folder = next.path.parent().unwrap();
             std::fs::create_dir_all(folder).unwrap();
@@ -130,7 +128,8 @@ fn a_publish_that_fails_changes_nothing() {
         "permit (principal, action, resource) when { principal.rack == 1 };",
         CedarInvalid,
     );
-    fails("policy.cedar", "", CedarEmpty);
+    fails("policy.cedar", "// nothing", CedarEmpty);
+    fails("policy.cedar", "", TargetRequired);
     fails("regions/north/policy.cedar", "permit (", CedarInvalid);
     fails("schema.cedarschema", "entity Node;", SchemaInvalid);
     fails("signers.json", "{\"signers\":[]}", SignersUnreadable);
@@ -209,4 +208,49 @@ fn the_root_is_renewed_before_it_ends() {
     std::fs::remove_file(test.keys.join("root-1.pem")).unwrap();
     assert_eq!(test.publish(end - 1).unwrap().versions.root, 2);
     assert_eq!(test.publish(end).unwrap_err().code(), PolicyCode::RootExpired);
+}
+
+#[test]
+fn what_is_withdrawn_is_gone_with_the_next_version() {
+    let test = TestRepo::published();
+    for target in ["nodes/web-1.json", "references/golden.corim"] {
+        withdraw(&test.repo, target).unwrap();
+    }
+    assert_eq!(
+        withdraw(&test.repo, "nodes/unheard-of.json").unwrap_err().code(),
+        PolicyCode::TargetMissing
+    );
+    assert_eq!(
+        withdraw(&test.repo, "policy.cedar").unwrap_err().code(),
+        PolicyCode::TargetRequired
+    );
+    assert_eq!(
+        withdraw(&test.repo, "../x").unwrap_err().code(),
+        PolicyCode::TargetUnknown
+    );
+    assert_eq!(
+        test.load(NOW).unwrap().inventory.nodes().len(),
+        1,
+        "staging changes nothing"
+    );
+    assert_eq!(
+        test.publish(NOW).unwrap().withdrawn,
+        ["nodes/web-1.json", "references/golden.corim"]
+    );
+    let policy = test.load(NOW).unwrap();
+    assert_eq!(
+        (policy.inventory.nodes().len(), policy.references.references().len()),
+        (0, 0)
+    );
+    // Gone for good, until it is added anew: the hardware may get another name now.
+    assert_eq!(test.publish(NOW).unwrap().withdrawn, [""; 0]);
+    test.add_node("web-9", "north", NodeIdentity::Evidence(boot_evidence("good")))
+        .unwrap();
+    reference_add(&test.repo, &boot_evidence("good"), Some("golden"), None, None).unwrap();
+    test.publish(NOW).unwrap();
+    let policy = test.load(NOW).unwrap();
+    assert_eq!(
+        (policy.inventory.nodes().len(), policy.references.references().len()),
+        (1, 1)
+    );
 }

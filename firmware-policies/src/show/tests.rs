@@ -1,7 +1,7 @@
 //! People see what is published, what is staged and what is wrong, also when it has expired.
 
 use super::*;
-use crate::author::reference_add;
+use crate::author::{reference_add, withdraw};
 use crate::identity::NodeIdentity;
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
 
@@ -66,6 +66,7 @@ fn what_changed_since_is_told_from_what_is_published() {
         NodeIdentity::Ak(crate::testing::boot_file("good", "ak-rsa.pem")),
     )
     .unwrap();
+    withdraw(&test.repo, "references/golden.corim").unwrap();
     let shown = show(&test.repo, NOW).unwrap();
     let changed: Vec<_> = changes(&shown)
         .into_iter()
@@ -75,6 +76,7 @@ fn what_changed_since_is_told_from_what_is_published() {
         changed,
         [
             ("nodes/web-1.json", Change::Changed),
+            ("references/golden.corim", Change::Withdrawn),
             ("references/uki.corim", Change::New)
         ]
     );
