@@ -4,7 +4,12 @@
 //! file's name, instead of carrying an error about.
 
 pub mod boots;
+pub mod domain;
+pub mod line;
+pub mod machine;
 pub mod measurements;
+pub mod node;
+pub mod odd_key;
 pub mod swtpm;
 pub mod tap;
 pub mod tools;

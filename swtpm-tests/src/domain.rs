@@ -1,0 +1,473 @@
+//! A trust domain made on the spot: policy repository, broker, guards; and what of it an attack may change.
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "test support: what is not as it must be fails the test"
+)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use touchstone_attest::client::{BrokerClient, Endpoint, pinned_config};
+use touchstone_attest::clock;
+use touchstone_attest::guard::{Guard, GuardConfig};
+use touchstone_attest::pack::{self, Files};
+use touchstone_attest::trust::DomainTrust;
+use touchstone_authorization::{
+    Allowed, KeyRing, RefusalCode, Status, StatusIndex, TrustView, TrustedKey, UntrustedAuthorization,
+    VerifiedAuthorization,
+};
+use touchstone_cose::key::VerifyingKey;
+use touchstone_cose::receipt::VerifiedReceipt;
+use touchstone_evidence::message::Answer;
+use touchstone_keybroker::config::Config;
+use touchstone_keybroker::node::NodeRecord;
+use touchstone_keybroker::nodes;
+use touchstone_keybroker::service::{self, Broker, RunningBroker, ServiceError};
+use touchstone_ledger::receipt::verify_receipt;
+use touchstone_ledger::statement::{Statement, VerifiedStatement};
+use touchstone_policies::{self as policies, Job, Keyset, NodeIdentity, NodePlace, Purpose};
+use touchstone_verifier::ear::Ear;
+
+use crate::boots::{self, Boot, KeyForm, QuoteOf};
+use crate::line::Line;
+
+/// The domain's name.
+pub const NAME: &str = "test.example";
+/// The region of every node.
+pub const REGION: &str = "eu-1";
+/// What nodes ask guards for.
+pub const ACTION: &str = "execute";
+/// See [`ACTION`].
+pub const RESOURCE: &str = "workloads";
+/// The broker's port. Each domain has a loopback address of its own, so a restarted broker is where it was.
+const PORT: u16 = 7440;
+/// How long a condition is waited for before the test fails.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Policy repository, keys and data folder of one domain; they go away with it.
+pub struct Domain {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    limits: String,
+    tls: Arc<ClientConfig>,
+    keyset: Keyset,
+}
+
+impl Domain {
+    /// A published domain with these machines as nodes, and `good` as the reference.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new(nodes: &[(&str, Boot)]) -> Self {
+        Self::with(nodes, &[], &[])
+    }
+
+    /// The same with settings (milliseconds) and limits of the broker changed.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn with(nodes: &[(&str, Boot)], settings: &[(&str, u64)], limits: &[(&str, u64)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let repo = path("policy");
+        policies::init(&repo, NAME, &path("keys"), clock::wall_seconds()).expect("a repository");
+        change_settings(&repo.join("staged/settings.toml"), settings);
+        let ca = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|file| boots::boots().join("ca").join(file));
+        policies::trust_add(&repo, Purpose::Ek, &ca).expect("trust anchors");
+        for (name, boot) in nodes {
+            add_node(&repo, name, boot).expect("a node");
+        }
+        policies::reference_add(&repo, &recorded(&Boot::GOOD), Some("golden"), None, None).expect("a reference");
+        let day = 24 * 3600;
+        let keys = service::init(&path("data"), "a", clock::wall_seconds() - 60, day).expect("broker keys");
+        let keyset = std::fs::read(keys).expect("a keyset");
+        policies::keyset_add(&repo, &keyset).expect("staged");
+        policies::publish(&repo, &path("keys"), clock::wall_seconds()).expect("published");
+        std::fs::copy(repo.join("metadata/1.root.json"), path("root.json")).expect("a root");
+        let keyset = Keyset::parse(&keyset).expect("a keyset");
+        let pins: Vec<_> = keyset
+            .keys(Job::Tls, clock::wall_seconds())
+            .map(|entry| entry.key.clone())
+            .collect();
+        let limits: String = limits
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect();
+        Self {
+            folder,
+            address: own_address(),
+            limits,
+            tls: pinned_config(&pins).expect("TLS"),
+            keyset,
+        }
+    }
+
+    /// A path in the domain's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The broker's configuration, as a file would say it.
+    #[must_use]
+    pub fn config_text(&self) -> String {
+        format!(
+            "domain = {NAME:?}\nlisten = \"{}\"\ndata_dir = {:?}\npolicy = {:?}\npolicy_root = {{ file = {:?} }}\n[limits]\n{}",
+            self.address,
+            self.path("data"),
+            self.path("policy"),
+            self.path("root.json"),
+            self.limits
+        )
+    }
+
+    /// Starts the broker; waits for one before it to let go of store and port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn broker(&self) -> RunningBroker {
+        start(&self.config_text()).await
+    }
+
+    /// Signs and publishes what is staged.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn publish(&self) {
+        policies::publish(&self.path("policy"), &self.path("keys"), clock::wall_seconds()).expect("published");
+    }
+
+    /// Where the broker listens.
+    ///
+    /// # Panics
+    /// Never: the address is one.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::parse(&self.address.to_string()).expect("an endpoint")
+    }
+
+    /// A client as an agent has it.
+    #[must_use]
+    pub fn client(&self) -> BrokerClient {
+        BrokerClient::new(vec![self.endpoint()], Arc::clone(&self.tls))
+    }
+
+    /// A connection on which anything can be sent.
+    ///
+    /// # Panics
+    /// When the broker cannot be reached.
+    pub async fn line(&self) -> Line {
+        Line::open(&self.endpoint(), Arc::clone(&self.tls))
+            .await
+            .expect("a connection")
+    }
+
+    /// What a node or a guard believes of the domain.
+    ///
+    /// # Panics
+    /// When the repository does not load.
+    pub async fn trust(&self) -> DomainTrust {
+        DomainTrust::load(
+            &self.path("policy"),
+            &self.path("root.json"),
+            NAME,
+            clock::wall_seconds(),
+        )
+        .await
+        .expect("a policy that loads")
+    }
+
+    /// A guard that has its first trust state.
+    ///
+    /// # Panics
+    /// When it gets none.
+    pub async fn guard(&self, id: &str) -> Post {
+        let trust = self.trust().await;
+        let timers = &trust.policy.settings.timers;
+        let config = GuardConfig {
+            id: id.into(),
+            domain: NAME.into(),
+            keys: trust.authorization_keys.clone(),
+            skew_ms: timers.skew_ms,
+            window_ms: timers.freshness_window_ms,
+        };
+        let follower = trust.follow(vec![self.endpoint()], id.into());
+        let views = follower.views();
+        let guard = Arc::new(Guard::new(config, follower));
+        let watching = views.clone();
+        eventually("the guard's first trust state", || watching.borrow().is_some()).await;
+        Post { guard, views }
+    }
+
+    /// The domain's key for a job.
+    ///
+    /// # Panics
+    /// When the keyset lists none.
+    #[must_use]
+    pub fn key(&self, job: Job) -> VerifyingKey {
+        self.keyset
+            .keys(job, clock::wall_seconds())
+            .next()
+            .expect("a key")
+            .key
+            .clone()
+    }
+
+    /// The same as a key ring.
+    ///
+    /// # Panics
+    /// Never: it holds one key.
+    #[must_use]
+    pub fn ring(&self, job: Job) -> KeyRing {
+        let key = TrustedKey {
+            key: self.key(job),
+            not_before: 0,
+            not_after: i64::MAX,
+        };
+        KeyRing::new([key]).expect("a ring of one key")
+    }
+
+    /// Checks everything in an answer that can be checked: every signature, the receipt, that all name each other.
+    ///
+    /// # Panics
+    /// When anything of it does not hold.
+    #[must_use]
+    pub fn check(&self, answer: &Answer) -> Checked {
+        let origin = format!("{NAME}/ledger");
+        let receipt = verify_receipt(&answer.receipt, &answer.statement, &self.key(Job::Checkpoint), &origin)
+            .expect("a receipt for this statement");
+        let verified = VerifiedStatement::parse(&answer.statement, &self.key(Job::Statement)).expect("a statement");
+        let ear = Ear::verify(&answer.ear, &self.key(Job::Ear), clock::wall_seconds()).expect("an attestation result");
+        let authorization = answer.authorization.as_deref().map(|bytes| {
+            let token = UntrustedAuthorization::parse(bytes).expect("an authorization");
+            token
+                .verify(&self.ring(Job::Authorization), clock::wall_ms())
+                .expect("signed by the domain")
+        });
+        if let Some(authorization) = &authorization {
+            assert_eq!(
+                authorization.contents().statement,
+                *verified.digest(),
+                "the authorization names its statement"
+            );
+        }
+        assert_eq!(answer.allowed, authorization.is_some());
+        let state = self.ring(Job::TrustState);
+        let view = TrustView::accept(None, &answer.trust_state, &state, NAME, clock::wall_ms()).expect("a trust state");
+        Checked {
+            digest: *verified.digest(),
+            statement: verified.into_statement(),
+            receipt,
+            ear,
+            authorization,
+            view,
+        }
+    }
+}
+
+/// Stages a machine of a recorded boot under a name.
+///
+/// # Errors
+/// What the author is told.
+pub fn add_node(repo: &std::path::Path, name: &str, boot: &Boot) -> Result<(), policies::PolicyError> {
+    let place = NodePlace {
+        name,
+        region: REGION,
+        zone: Some("a"),
+        roles: &["worker".to_owned()],
+    };
+    policies::node_add(repo, &NodeIdentity::EkCert(boot.ek_certificate(KeyForm::Rsa)), place).map(|_| ())
+}
+
+/// A recorded boot's own quote, packed: unbound evidence.
+///
+/// # Panics
+/// When it cannot be packed.
+#[must_use]
+pub fn recorded(boot: &Boot) -> Vec<u8> {
+    let quote = boot.quote(QuoteOf::Boot(KeyForm::Rsa));
+    let files = Files {
+        tpm_quote: quote.attest,
+        tpm_signature: quote.signature,
+        tpm_ak: boot.ak_public(KeyForm::Rsa),
+        tpm_pcrs: quote.pcrs_file,
+        ek_certificate: Some(boot.ek_certificate(KeyForm::Rsa)),
+        event_log: Some(boot.event_log()),
+    };
+    pack::pack(files).expect("evidence")
+}
+
+/// Starts a broker by the text of its configuration.
+///
+/// # Panics
+/// When it does not start.
+pub async fn start(config: &str) -> RunningBroker {
+    let begun = Instant::now();
+    loop {
+        match Broker::start(Config::parse(config).expect("a configuration")).await {
+            Ok(broker) => return broker,
+            Err(error @ (ServiceError::Store(_) | ServiceError::System { .. })) if begun.elapsed() < PATIENCE => {
+                tracing_note(&error);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("the broker does not start: {error}"),
+        }
+    }
+}
+
+/// Shown only where a test fails.
+fn tracing_note(error: &ServiceError) {
+    println!("the broker waits: {error}");
+}
+
+/// Everything in an answer, checked.
+#[derive(Debug)]
+pub struct Checked {
+    /// The statement.
+    pub statement: Statement,
+    /// Digest of its payload.
+    pub digest: [u8; 32],
+    /// Where it stands in the ledger.
+    pub receipt: VerifiedReceipt,
+    /// The attestation result.
+    pub ear: Ear,
+    /// The authorization, where allowed.
+    pub authorization: Option<VerifiedAuthorization>,
+    /// The trust state that came with it.
+    pub view: TrustView,
+}
+
+/// What of a node and of the domain an attack may change, or must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// The trust state's epoch.
+    pub epoch: u64,
+    /// Statements in the ledger.
+    pub entries: u64,
+    /// What the broker keeps of the node.
+    pub record: Option<NodeRecord>,
+    /// The status of its authorization.
+    pub status: Option<Status>,
+}
+
+/// The node's rights as the broker sees them now.
+///
+/// # Panics
+/// When its store cannot be read.
+#[must_use]
+pub fn rights(broker: &RunningBroker, node: &str) -> Rights {
+    let app = broker.app();
+    let record = nodes::by_name(&*app.store, node)
+        .expect("a readable store")
+        .map(|(record, _)| record);
+    let status = record.as_ref().and_then(|record| status(broker, record.status));
+    Rights {
+        epoch: app.trust.epoch(),
+        entries: app.head().size,
+        record,
+        status,
+    }
+}
+
+/// The status at a place of the broker's lists.
+#[must_use]
+pub fn status(broker: &RunningBroker, place: StatusIndex) -> Option<Status> {
+    broker.app().trust.lists().get(place.list)?.status(place.index)
+}
+
+/// A guard and the trust states it sees.
+pub struct Post {
+    /// The guard.
+    pub guard: Arc<Guard>,
+    views: watch::Receiver<Option<Arc<TrustView>>>,
+}
+
+impl Post {
+    /// Waits until the guard's trust state is of this epoch or a later one.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn reaches(&self, epoch: u64) {
+        eventually("the epoch at the guard", || {
+            self.views
+                .borrow()
+                .as_ref()
+                .is_some_and(|view| view.head().epoch >= epoch)
+        })
+        .await;
+    }
+
+    /// A fresh challenge.
+    ///
+    /// # Panics
+    /// When it gives none.
+    #[must_use]
+    pub fn challenge(&self) -> Vec<u8> {
+        self.guard.challenge().expect("a challenge").to_vec()
+    }
+
+    /// Decides about [`ACTION`] on [`RESOURCE`].
+    ///
+    /// # Errors
+    /// The codes of every reason against.
+    pub fn decide(&self, authorization: &[u8], proof: &[u8], challenge: &[u8]) -> Result<Allowed, Vec<RefusalCode>> {
+        self.decide_about(authorization, proof, challenge, (ACTION, RESOURCE))
+    }
+
+    /// Decides about anything.
+    ///
+    /// # Errors
+    /// The codes of every reason against.
+    pub fn decide_about(
+        &self,
+        authorization: &[u8],
+        proof: &[u8],
+        challenge: &[u8],
+        (action, resource): (&str, &str),
+    ) -> Result<Allowed, Vec<RefusalCode>> {
+        self.guard
+            .decide(authorization, proof, action, resource, challenge)
+            .map_err(|refusals| refusals.into_iter().map(|refusal| refusal.code).collect())
+    }
+}
+
+/// Waits for a condition; the test fails if it never holds.
+///
+/// # Panics
+/// When it does not hold in time.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A loopback address that no other domain of this or of another running test process has.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from((ip, PORT))
+}
+
+fn change_settings(path: &std::path::Path, settings: &[(&str, u64)]) {
+    let mut text = std::fs::read_to_string(path).expect("settings");
+    for (key, value) in settings {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{key} =")))
+            .expect("a setting")
+            .to_owned();
+        text = text.replace(&line, &format!("{key} = {value}"));
+    }
+    std::fs::write(path, text).expect("written");
+}

@@ -1,0 +1,137 @@
+//! A node with the agent's own code: attester, TPM thread, rounds, proofs of possession.
+#![expect(
+    clippy::expect_used,
+    reason = "test support: what is not as it must be fails the test"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use touchstone_attest::agent::attester::{Attester, SessionSigner};
+use touchstone_attest::agent::config::{AttestationKeyKind, TpmConfig};
+use touchstone_attest::agent::owner::TpmOwner;
+use touchstone_attest::agent::round::{self, RoundContext, RoundError};
+use touchstone_attest::agent::state::StateDir;
+use touchstone_attest::client::BrokerClient;
+use touchstone_attest::clock;
+use touchstone_authorization::{Channel, Proof, Scope};
+use touchstone_evidence::message::Answer;
+
+use crate::boots::Boot;
+use crate::domain::{ACTION, NAME, RESOURCE};
+use crate::machine::session_registers;
+use crate::swtpm::Swtpm;
+
+/// A node: software TPM, state folder, and the agent's parts.
+pub struct Node {
+    /// Its TPM from outside.
+    pub swtpm: Arc<Swtpm>,
+    state: Arc<tempfile::TempDir>,
+    tpm: TpmOwner,
+    context: RoundContext,
+}
+
+impl Node {
+    /// A node with the TPM of a recorded boot, in the state after `good` ran.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(state_of: &Boot) -> Self {
+        let swtpm = Swtpm::from_boot(state_of, &Boot::GOOD).expect("a software TPM");
+        let state = tempfile::tempdir().expect("a folder");
+        Self::open(Arc::new(swtpm), Arc::new(state)).await
+    }
+
+    /// The agent started anew on the same machine: what it kept on disk is all it knows.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub async fn restarted(self) -> Self {
+        let Self { swtpm, state, tpm, .. } = self;
+        // The thread ends with its last handle, and lets go of the TPM.
+        drop(tpm);
+        Self::open(swtpm, state).await
+    }
+
+    async fn open(swtpm: Arc<Swtpm>, state: Arc<tempfile::TempDir>) -> Self {
+        let config = TpmConfig {
+            tcti: swtpm.tcti(),
+            event_log: Boot::GOOD.path("eventlog.bin"),
+            attestation_key: AttestationKeyKind::Ecc,
+        };
+        let folder: PathBuf = state.path().join("agent");
+        let open = move || Attester::open(&config, &StateDir::open(&folder)?, &session_registers());
+        let tpm = TpmOwner::start(open).await.expect("a thread").expect("a TPM");
+        let context = RoundContext {
+            domain: NAME.into(),
+            event_log: Boot::GOOD.path("eventlog.bin"),
+            known: false,
+            session_registers: session_registers(),
+        };
+        Self {
+            swtpm,
+            state,
+            tpm,
+            context,
+        }
+    }
+
+    /// Forgets that the broker knows it: the next hello is a full one.
+    pub fn forget(&mut self) {
+        self.context.known = false;
+    }
+
+    /// One round; after an answer that allows, the next hello names the attestation key alone.
+    ///
+    /// # Errors
+    /// [`RoundError`]
+    pub async fn attest(&mut self, client: &mut BrokerClient) -> Result<Answer, RoundError> {
+        let answer = round::attest(client, &self.tpm, &self.context).await?;
+        self.context.known = answer.allowed;
+        Ok(answer)
+    }
+
+    /// Runs `job` on the thread that owns the TPM.
+    ///
+    /// # Panics
+    /// When that thread is gone.
+    pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut Attester) -> R + Send + 'static) -> R {
+        self.tpm.run(job).await.expect("the TPM's thread")
+    }
+
+    /// TPM Name of its attestation key.
+    pub async fn ak_name(&self) -> Vec<u8> {
+        self.run(|attester| attester.attestation_key().name().to_vec()).await
+    }
+
+    /// A proof that the session key is here, for [`ACTION`] on [`RESOURCE`] at the guard `audience`.
+    ///
+    /// # Panics
+    /// When the TPM does not sign.
+    pub async fn prove(&self, authorization: &[u8], audience: &str, challenge: &[u8]) -> Vec<u8> {
+        let proof = proof(authorization, audience, challenge);
+        self.run(move |attester| proof.encode_signed(&SessionSigner::new(attester)))
+            .await
+            .expect("a proof")
+    }
+}
+
+/// The contents of an honest proof.
+///
+/// # Panics
+/// When the machine has no randomness.
+#[must_use]
+pub fn proof(authorization: &[u8], audience: &str, challenge: &[u8]) -> Proof {
+    let id = touchstone_keybroker::session::random().expect("randomness");
+    Proof {
+        audience: audience.into(),
+        issued_at: clock::wall_ms() / 1000,
+        cti: id,
+        authorization_digest: Sha256::digest(authorization).into(),
+        scope: Scope::parse(&format!("{ACTION}:{RESOURCE}")).expect("a scope"),
+        request_digest: None,
+        channel: Channel::Challenge(challenge.to_vec()),
+    }
+}
