@@ -7,5 +7,4 @@ export TSS2_LOG=all+none
 cargo bench --locked -p touchstone-verifier --bench appraisal
 cargo bench --locked -p touchstone-policies --bench cedar
 cargo bench --locked -p touchstone-authorization --bench decide
-cargo build --locked --release --bin touchstone
-cargo bench --locked -p swtpm-tests --bench reattestation
+cargo bench --locked -p touchstone --bench reattestation

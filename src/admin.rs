@@ -18,7 +18,12 @@ pub fn get(data: &Path, path: &str) -> Result<Vec<u8>, Failure> {
 
 /// Sends a command to the broker whose data is in `data`.
 pub fn post(data: &Path, path: &str, body: &Value) -> Result<Value, Failure> {
-    Ok(serde_json::from_slice(&ask(data, "POST", path, body.to_string().into_bytes())?)?)
+    Ok(serde_json::from_slice(&ask(
+        data,
+        "POST",
+        path,
+        body.to_string().into_bytes(),
+    )?)?)
 }
 
 fn ask(data: &Path, method: &'static str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
@@ -32,5 +37,9 @@ fn ask(data: &Path, method: &'static str, path: &str, body: Vec<u8>) -> Result<V
     }
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = |key: &str| problem.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    Err(Failure::new(format!("the broker refuses: {} {}", words("code"), words("detail"))))
+    Err(Failure::new(format!(
+        "the broker refuses: {} {}",
+        words("code"),
+        words("detail")
+    )))
 }

@@ -68,7 +68,9 @@ enum Command {
 /// Runs the subcommand.
 #[cfg(not(feature = "tpm"))]
 pub fn run(args: Args) -> CommandResult {
-    let Args { command: Command::Run { .. } | Command::Status { .. } | Command::Present { .. } } = args;
+    let Args {
+        command: Command::Run { .. } | Command::Status { .. } | Command::Present { .. },
+    } = args;
     Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`"))
 }
 
@@ -87,7 +89,7 @@ mod with_tpm {
     use touchstone_attest::agent::{self, AgentEvent};
 
     use super::Command;
-    use crate::output::{CommandResult, Failure, Outcome};
+    use crate::output::{CommandResult, Failure, Outcome, say};
     use crate::{output, runtime};
 
     pub(super) fn run(command: Command) -> CommandResult {
@@ -100,8 +102,19 @@ mod with_tpm {
                 Ok(Outcome::Done)
             }
             Command::Status { socket, json } => status(&socket, json),
-            Command::Present { socket, audience, challenge, action, resource } => {
-                let request = Request::Present { audience, challenge, action, resource };
+            Command::Present {
+                socket,
+                audience,
+                challenge,
+                action,
+                resource,
+            } => {
+                let request = Request::Present {
+                    audience,
+                    challenge,
+                    action,
+                    resource,
+                };
                 match ask(&socket, &request)? {
                     Response::Error { error } => {
                         output::json(&serde_json::json!({ "error": error }));
@@ -126,19 +139,32 @@ mod with_tpm {
         let Response::Status(status) = ask(socket, &Request::Status)? else {
             return Err(Failure::new("the agent gave no status"));
         };
-        let word = status.get("state").and_then(|state| state.as_str()).unwrap_or("unknown").to_owned();
+        let word = status
+            .get("state")
+            .and_then(|state| state.as_str())
+            .unwrap_or("unknown")
+            .to_owned();
         if json {
             output::json(&status);
         } else {
-            println!("{word}");
-            for reason in status.get("reasons").and_then(|reasons| reasons.as_array()).into_iter().flatten() {
-                println!("  {}", reason.as_str().unwrap_or_default());
+            say!("{word}");
+            for reason in status
+                .get("reasons")
+                .and_then(|reasons| reasons.as_array())
+                .into_iter()
+                .flatten()
+            {
+                say!("  {}", reason.as_str().unwrap_or_default());
             }
             if let Some(because) = status.get("because").and_then(|because| because.as_str()) {
-                println!("  {because}");
+                say!("  {because}");
             }
         }
-        Ok(if word == "trusted" { Outcome::Done } else { Outcome::Refused })
+        Ok(if word == "trusted" {
+            Outcome::Done
+        } else {
+            Outcome::Refused
+        })
     }
 
     fn tell(event: &AgentEvent, json: bool) {
@@ -147,18 +173,20 @@ mod with_tpm {
             return;
         }
         match event {
-            AgentEvent::Ready { ak_name } => println!("ready: attestation key {ak_name}"),
-            AgentEvent::Granted { bytes, took_ms, node, .. } => {
-                println!("authorized as {node}: {bytes} bytes, {took_ms} ms");
+            AgentEvent::Ready { ak_name } => say!("ready: attestation key {ak_name}"),
+            AgentEvent::Granted {
+                bytes, took_ms, node, ..
+            } => {
+                say!("authorized as {node}: {bytes} bytes, {took_ms} ms");
             }
             AgentEvent::Refused { reasons, .. } => {
-                println!("refused:");
+                say!("refused:");
                 for reason in reasons {
-                    println!("  {reason}");
+                    say!("  {reason}");
                 }
             }
-            AgentEvent::Unreachable { because, retry_ms } => println!("unreachable: {because}; again in {retry_ms} ms"),
-            AgentEvent::Standing { standing } => println!("state: {}", standing.word()),
+            AgentEvent::Unreachable { because, retry_ms } => say!("unreachable: {because}; again in {retry_ms} ms"),
+            AgentEvent::Standing { standing } => say!("state: {}", standing.word()),
         }
     }
 }

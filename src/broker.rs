@@ -1,5 +1,6 @@
 //! `touchstone broker`: the key broker.
 
+use crate::output::say;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -56,13 +57,20 @@ pub fn run(args: Args) -> CommandResult {
         Command::Init { config, replica } => {
             let config = read(&config)?;
             let keyset = service::init(&config.data_dir, &replica, clock::now(), KEY_LIFE_SECONDS)?;
-            println!("keys made; their public halves are in {}", keyset.display());
-            println!("next: touchstone policy keyset add REPO {}, then policy publish", keyset.display());
+            say!("keys made; their public halves are in {}", keyset.display());
+            say!(
+                "next: touchstone policy keyset add REPO {}, then policy publish",
+                keyset.display()
+            );
             Ok(Outcome::Done)
         }
         Command::Run { config, json } => {
             let config = read(&config)?;
-            if json { output::events_to_stdout() } else { output::tracing_to_stderr() }
+            if json {
+                output::events_to_stdout()
+            } else {
+                output::tracing_to_stderr()
+            }
             runtime::block_on(serve(config, json))?
         }
     }
@@ -73,7 +81,7 @@ async fn serve(config: Config, json: bool) -> CommandResult {
     if json {
         output::json(&serde_json::json!({ "event": "listening", "address": broker.address().to_string() }));
     } else {
-        println!("listening on https://{}", broker.address());
+        say!("listening on https://{}", broker.address());
     }
     tokio::select! {
         error = broker.failed() => return Err(Failure::from(error).hint("the data is as it was; start it again")),

@@ -8,9 +8,14 @@ use time::format_description::well_known::Rfc3339;
 use crate::output::Failure;
 
 /// Seconds since the Unix epoch by the wall clock.
-#[expect(clippy::disallowed_methods, reason = "the one place where the command reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the command reads the wall clock"
+)]
 pub fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// An RFC 3339 time given on the command line, or now.
@@ -23,9 +28,11 @@ pub fn at(given: Option<&str>) -> Result<i64, Failure> {
 
 /// Parses RFC 3339 (`2026-11-21T12:00:00Z`) into Unix seconds.
 pub fn parse(text: &str) -> Result<i64, Failure> {
-    OffsetDateTime::parse(text, &Rfc3339).map(OffsetDateTime::unix_timestamp).map_err(|error| {
-        Failure::new(format!("{text:?} is not an RFC 3339 time: {error}")).hint("for example 2026-11-21T12:00:00Z")
-    })
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map(OffsetDateTime::unix_timestamp)
+        .map_err(|error| {
+            Failure::new(format!("{text:?} is not an RFC 3339 time: {error}")).hint("for example 2026-11-21T12:00:00Z")
+        })
 }
 
 /// Unix seconds as RFC 3339, for people.

@@ -1,5 +1,6 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
+use crate::output::{complain, say};
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -23,12 +24,16 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Quote this machine's TPM over a raw nonce: for reference values, an inventory, an offline verdict
-    #[command(after_help = "Example:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence")]
+    #[command(
+        after_help = "Example:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence"
+    )]
     Collect(CollectArgs),
     /// Pack files written by tpm2-tools and the like into unbound evidence
-    #[command(after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
+    #[command(
+        after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
         touchstone evidence pack --tpm-quote quote.msg --tpm-signature quote.sig --tpm-pcrs quote.pcrs \\\n    \
-        --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence")]
+        --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence"
+    )]
     Pack(PackArgs),
     /// Explain an envelope in words
     Show {
@@ -121,15 +126,24 @@ fn collect(args: &CollectArgs) -> CommandResult {
 
     let nonce = hex::decode(&args.nonce).map_err(|error| Failure::new(format!("--nonce: {error}")))?;
     if nonce.is_empty() || nonce.len() > 32 {
-        return Err(Failure::new(format!("--nonce: expected 1 to 32 bytes, found {}", nonce.len())));
+        return Err(Failure::new(format!(
+            "--nonce: expected 1 to 32 bytes, found {}",
+            nonce.len()
+        )));
     }
     let state = StateDir::open(&args.state_dir)?;
     let selection = [(SHA256, args.registers.clone())];
-    let config = TpmConfig { tcti: args.tcti.clone(), ..TpmConfig::default() };
+    let config = TpmConfig {
+        tcti: args.tcti.clone(),
+        ..TpmConfig::default()
+    };
     let mut attester = Attester::open(&config, &state, &[(SHA256, vec![0])])?;
     let log = args.event_log.exists().then_some(args.event_log.as_path());
     if log.is_none() {
-        eprintln!("note: {} is not there; the evidence has no event log", args.event_log.display());
+        complain!(
+            "note: {} is not there; the evidence has no event log",
+            args.event_log.display()
+        );
     }
     let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log)?;
     output::write(&args.output, &evidence)?;
@@ -143,13 +157,17 @@ fn show(bytes: &[u8], as_json: bool) -> CommandResult {
         output::json(&document);
         return Ok(Outcome::Done);
     }
-    let binding = if collection.profile() == Profile::Bound { "bound to a session" } else { "unbound: raw nonce" };
-    println!("evidence ({binding}), {} bytes", bytes.len());
+    let binding = if collection.profile() == Profile::Bound {
+        "bound to a session"
+    } else {
+        "unbound: raw nonce"
+    };
+    say!("evidence ({binding}), {} bytes", bytes.len());
     for (label, record) in collection.records() {
-        println!("  {:<34} {:>7} bytes", label.as_str(), record.len());
+        say!("  {:<34} {:>7} bytes", label.as_str(), record.len());
     }
     for line in document.get("lines").and_then(Value::as_array).into_iter().flatten() {
-        println!("{}", line.as_str().unwrap_or_default());
+        say!("{}", line.as_str().unwrap_or_default());
     }
     Ok(Outcome::Done)
 }
@@ -203,7 +221,12 @@ fn explain(collection: &Collection) -> Value {
                     .events()
                     .iter()
                     .map(|event| {
-                        lines.push(format!("  {:>3}  PCR {:>2}  {}", event.index, event.pcr, event.describe()));
+                        lines.push(format!(
+                            "  {:>3}  PCR {:>2}  {}",
+                            event.index,
+                            event.pcr,
+                            event.describe()
+                        ));
                         json!({ "index": event.index, "pcr": event.pcr, "description": event.describe() })
                     })
                     .collect();

@@ -1,5 +1,6 @@
 //! `touchstone guard`: a small enforcer on the trust-state stream.
 
+use crate::output::say;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +23,12 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Run until stopped
-    #[command(after_help = "Example:\n  touchstone guard run --id db-proxy --domain demo.example \\\n    \
+    #[command(
+        after_help = "Example:\n  touchstone guard run --id db-proxy --domain demo.example \\\n    \
         --broker https://127.0.0.1:8443 --policy ./repo --root ./root.json\n\n\
         POST /challenge gives a challenge; POST /decide takes {authorization, proof, challenge, action, resource}\n\
-        and answers 200 or 403 with every reason.")]
+        and answers 200 or 403 with every reason."
+    )]
     Run(RunArgs),
 }
 
@@ -67,7 +70,11 @@ pub fn run(args: Args) -> CommandResult {
 }
 
 async fn serve(args: RunArgs) -> Result<(), Failure> {
-    let brokers = args.brokers.iter().map(|broker| Endpoint::parse(broker)).collect::<Result<Vec<_>, _>>()?;
+    let brokers = args
+        .brokers
+        .iter()
+        .map(|broker| Endpoint::parse(broker))
+        .collect::<Result<Vec<_>, _>>()?;
     let trust = DomainTrust::load(&args.policy, &args.root, &args.domain, clock::now()).await?;
     let config = GuardConfig {
         id: args.id.clone(),
@@ -85,9 +92,12 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
     if json {
         output::json(&serde_json::json!({ "event": "listening", "address": address.to_string() }));
     } else {
-        println!("listening on http://{address}");
+        say!("listening on http://{address}");
     }
-    let service = GuardService { guard: Arc::clone(&guard), tell: Arc::clone(&tell) };
+    let service = GuardService {
+        guard: Arc::clone(&guard),
+        tell: Arc::clone(&tell),
+    };
     let server = async { axum::serve(listener, router(service)).await };
     tokio::select! {
         served = server => Ok(served?),
@@ -102,11 +112,16 @@ fn tell(event: &GuardEvent, json: bool) {
         return;
     }
     match event {
-        GuardEvent::Following { epoch } => println!("following the trust state at epoch {epoch}"),
-        GuardEvent::Allowed { subject, scope, .. } => println!("allowed: {subject} may {scope}"),
-        GuardEvent::Denied { reasons, .. } => println!("denied: {}", reasons.join("; ")),
-        GuardEvent::Withdrawn { subject, reasons, epoch, .. } => {
-            println!("withdrawn at epoch {epoch}: {subject}: {}", reasons.join("; "));
+        GuardEvent::Following { epoch } => say!("following the trust state at epoch {epoch}"),
+        GuardEvent::Allowed { subject, scope, .. } => say!("allowed: {subject} may {scope}"),
+        GuardEvent::Denied { reasons, .. } => say!("denied: {}", reasons.join("; ")),
+        GuardEvent::Withdrawn {
+            subject,
+            reasons,
+            epoch,
+            ..
+        } => {
+            say!("withdrawn at epoch {epoch}: {subject}: {}", reasons.join("; "));
         }
     }
 }

@@ -19,10 +19,14 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Fetch the whole log from a broker and check it: every signature, every leaf, the signed root
-    #[command(after_help = "Example:\n  touchstone ledger verify --broker https://127.0.0.1:8443 --domain demo.example --policy ./repo --root ./root.json")]
+    #[command(
+        after_help = "Example:\n  touchstone ledger verify --broker https://127.0.0.1:8443 --domain demo.example --policy ./repo --root ./root.json"
+    )]
     Verify(check::VerifyArgs),
     /// Make a decision again from its recorded inputs and compare the statement byte for byte
-    #[command(after_help = "Example:\n  touchstone ledger replay --data /var/lib/touchstone-broker --policy ./repo --root ./root.json --subject node-2")]
+    #[command(
+        after_help = "Example:\n  touchstone ledger replay --data /var/lib/touchstone-broker --policy ./repo --root ./root.json --subject node-2"
+    )]
     Replay(replay::ReplayArgs),
     /// Save the evidence that a recorded decision was made on
     Record(replay::RecordArgs),

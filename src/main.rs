@@ -79,7 +79,10 @@ fn quiet_tss() {
     }
     if let Ok(own) = std::env::current_exe() {
         // Gives control back only where it fails; then the log is noisier, nothing else.
-        let _ = std::process::Command::new(own).args(std::env::args_os().skip(1)).env("TSS2_LOG", "all+none").exec();
+        let _ = std::process::Command::new(own)
+            .args(std::env::args_os().skip(1))
+            .env("TSS2_LOG", "all+none")
+            .exec();
     }
 }
 

@@ -3,6 +3,24 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+/// Prints a line to standard output. A reader that has gone away (`| head`) is no reason to fail.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout().lock(), $($words)*);
+    }};
+}
+
+/// Prints a line to standard error, likewise.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($words)*);
+    }};
+}
+
+pub(crate) use {complain, say};
+
 /// How a command ended when nothing went wrong on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -22,7 +40,10 @@ pub struct Failure {
 impl Failure {
     /// A failure in words.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Adds what the reader can do about it.
@@ -58,7 +79,11 @@ pub fn exit_code(outcome: CommandResult) -> ExitCode {
         Ok(Outcome::Refused) => ExitCode::from(1),
         Err(failure) => {
             let mut stderr = std::io::stderr().lock();
-            let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+            let (red, plain) = if std::io::stderr().is_terminal() {
+                ("\x1b[31m", "\x1b[0m")
+            } else {
+                ("", "")
+            };
             let _ = writeln!(stderr, "{red}error{plain}: {}", failure.message);
             if let Some(hint) = failure.hint {
                 let _ = writeln!(stderr, "  try: {hint}");
@@ -70,7 +95,7 @@ pub fn exit_code(outcome: CommandResult) -> ExitCode {
 
 /// Prints one JSON document on a line of its own.
 pub fn json(value: &serde_json::Value) {
-    println!("{value}");
+    say!("{value}");
 }
 
 /// Reads a file, naming it in the error.
@@ -92,7 +117,10 @@ pub fn tracing_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A second call in one process keeps the first.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Sends the program's events (target `touchstone::event`) to standard output, one JSON object a line, and its log to

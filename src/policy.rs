@@ -1,5 +1,6 @@
 //! `touchstone policy`: author, sign, publish and look at the policy repository.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
@@ -148,14 +149,17 @@ pub fn run(args: Args) -> CommandResult {
     match args.command {
         Command::Init { repo, domain, keys } => {
             let made = author::init(&repo, &domain, &keys, clock::now())?;
-            println!("{}: domain {}, root {}", repo.display(), made.domain, made.root_digest);
+            say!("{}: domain {}, root {}", repo.display(), made.domain, made.root_digest);
             for key in &made.keys_made {
-                println!("  key   {key}");
+                say!("  key   {key}");
             }
             for target in &made.staged {
-                println!("  staged {target}");
+                say!("  staged {target}");
             }
-            println!("edit what is in {}, then: touchstone policy publish", repo.join("staged").display());
+            say!(
+                "edit what is in {}, then: touchstone policy publish",
+                repo.join("staged").display()
+            );
         }
         Command::Trust(TrustCommand::Add { repo, ca, purpose }) => {
             let purpose = match purpose {
@@ -164,41 +168,66 @@ pub fn run(args: Args) -> CommandResult {
                 PurposeArg::Tdx => Purpose::Tdx,
             };
             for (subject, target) in author::trust_add(&repo, purpose, &ca)?.anchors {
-                println!("staged {target}: {subject}");
+                say!("staged {target}: {subject}");
             }
         }
-        Command::Node(NodeCommand::Add { repo, name, identity, region, zone, roles }) => {
+        Command::Node(NodeCommand::Add {
+            repo,
+            name,
+            identity,
+            region,
+            zone,
+            roles,
+        }) => {
             let identity = match identity {
-                IdentityArgs { ek_cert: Some(path), .. } => NodeIdentity::EkCert(output::read(&path)?),
+                IdentityArgs {
+                    ek_cert: Some(path), ..
+                } => NodeIdentity::EkCert(output::read(&path)?),
                 IdentityArgs { ek: Some(path), .. } => NodeIdentity::Ek(output::read(&path)?),
                 IdentityArgs { ak: Some(path), .. } => NodeIdentity::Ak(output::read(&path)?),
                 IdentityArgs { from: Some(path), .. } => NodeIdentity::Evidence(output::read(&path)?),
-                IdentityArgs { ek_cert: None, ek: None, ak: None, from: None } => {
+                IdentityArgs {
+                    ek_cert: None,
+                    ek: None,
+                    ak: None,
+                    from: None,
+                } => {
                     return Err(output::Failure::new("no identity given").hint("--ek-cert, --ek, --ak or --from"));
                 }
             };
-            let place = NodePlace { name: &name, region: &region, zone: zone.as_deref(), roles: &roles };
+            let place = NodePlace {
+                name: &name,
+                region: &region,
+                zone: zone.as_deref(),
+                roles: &roles,
+            };
             let added = author::node_add(&repo, &identity, place)?;
-            println!("{} {name} in {region}", if added.merged { "merged into" } else { "staged" });
+            say!(
+                "{} {name} in {region}",
+                if added.merged { "merged into" } else { "staged" }
+            );
             for note in &added.notes {
-                println!("  note: {note}");
+                say!("  note: {note}");
             }
         }
         Command::Keyset(KeysetCommand::Add { repo, keyset }) => {
             let added = author::keyset_add(&repo, &output::read(&keyset)?)?;
-            println!("staged keyset version {}: {} keys", added.version, added.keys);
+            say!("staged keyset version {}: {} keys", added.version, added.keys);
         }
         Command::Publish { repo, keys } => {
             let published = publish(&repo, &keys, clock::now())?;
-            println!(
+            say!(
                 "published {} version {}: {} targets, valid until {}",
-                published.domain, published.versions.targets, published.targets, published.expires
+                published.domain,
+                published.versions.targets,
+                published.targets,
+                published.expires
             );
             for reference in &published.references_signed {
-                println!("  signed {reference}");
+                say!("  signed {reference}");
             }
             for note in &published.notes {
-                println!("  note: {note}");
+                say!("  note: {note}");
             }
         }
         Command::Show { repo, at, json } => return show_repository(&repo, at.as_deref(), json),
@@ -214,35 +243,54 @@ fn show_repository(repo: &std::path::Path, at: Option<&str>, json: bool) -> Comm
         return Ok(if loads { Outcome::Done } else { Outcome::Refused });
     }
     match &shown.published {
-        None => println!("{}: nothing is published yet", repo.display()),
+        None => say!("{}: nothing is published yet", repo.display()),
         Some(published) => {
-            println!("{} version {} ({})", published.domain, published.version, published.digest);
-            println!("  first root {}", published.root_digest);
+            say!(
+                "{} version {} ({})",
+                published.domain,
+                published.version,
+                published.digest
+            );
+            say!("  first root {}", published.root_digest);
             for (role, version, end) in &published.expires {
-                println!("  {role:<10} version {version:<4} until {end}");
+                say!("  {role:<10} version {version:<4} until {end}");
             }
-            println!("  grants     {}", published.scopes.join(", "));
-            println!("  regions    {}", published.regions.join(", "));
+            say!("  grants     {}", published.scopes.join(", "));
+            say!("  regions    {}", published.regions.join(", "));
             for (name, region, zone) in &published.nodes {
-                println!("  node       {name} in {region}{}", zone.as_ref().map_or(String::new(), |z| format!("/{z}")));
+                say!(
+                    "  node       {name} in {region}{}",
+                    zone.as_ref().map_or(String::new(), |z| format!("/{z}"))
+                );
             }
             for (name, signer, end) in &published.references {
                 let end = end.as_deref().unwrap_or("without end");
-                println!("  reference  {name}, signed by {signer}, until {end}");
+                say!("  reference  {name}, signed by {signer}, until {end}");
             }
             for anchor in &published.anchors {
-                println!("  anchor     {anchor}");
+                say!("  anchor     {anchor}");
             }
         }
     }
     for role in &shown.roles {
-        println!("  role       {}: {} of {} keys", role.role, role.threshold, role.keys.len());
+        say!(
+            "  role       {}: {} of {} keys",
+            role.role,
+            role.threshold,
+            role.keys.len()
+        );
     }
     for staged in &shown.staged {
-        println!("  staged     {} ({:?})", staged.target, staged.change);
+        say!("  staged     {} ({:?})", staged.target, staged.change);
     }
     for problem in &shown.problems {
-        println!("  would not load: {}: {}: expected {}, found {}", problem.code, problem.claim, problem.expected, problem.found);
+        say!(
+            "  would not load: {}: {}: expected {}, found {}",
+            problem.code,
+            problem.claim,
+            problem.expected,
+            problem.found
+        );
     }
     Ok(if loads { Outcome::Done } else { Outcome::Refused })
 }

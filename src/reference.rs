@@ -1,12 +1,13 @@
 //! `touchstone reference`: reference values.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use touchstone_policies::author;
 
-use crate::output::{self, CommandResult, Outcome};
 use crate::clock;
+use crate::output::{self, CommandResult, Outcome};
 
 /// Make reference values that a publish will sign.
 #[derive(ClapArgs)]
@@ -18,8 +19,10 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Stage reference values taken from the evidence of a golden machine
-    #[command(after_help = "Example:\n  touchstone reference add ./repo --evidence golden.evidence --name debian-12-2026-11\n\n\
-        The evidence must hold: its quote verifies and its log replays to the quoted registers.")]
+    #[command(
+        after_help = "Example:\n  touchstone reference add ./repo --evidence golden.evidence --name debian-12-2026-11\n\n\
+        The evidence must hold: its quote verifies and its log replays to the quoted registers."
+    )]
     Add {
         /// The repository
         repo: PathBuf,
@@ -40,7 +43,13 @@ enum Command {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
-    let Command::Add { repo, evidence, name, valid_from, valid_until } = args.command;
+    let Command::Add {
+        repo,
+        evidence,
+        name,
+        valid_from,
+        valid_until,
+    } = args.command;
     let added = author::reference_add(
         &repo,
         &output::read(&evidence)?,
@@ -49,9 +58,14 @@ pub fn run(args: Args) -> CommandResult {
         valid_until.as_deref().map(clock::parse).transpose()?,
     )?;
     let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
-    println!("staged {}: registers {}, {} events", added.name, registers.join(" "), added.events);
+    say!(
+        "staged {}: registers {}, {} events",
+        added.name,
+        registers.join(" "),
+        added.events
+    );
     for note in &added.notes {
-        println!("  note: {note}");
+        say!("  note: {note}");
     }
     Ok(Outcome::Done)
 }

@@ -1,5 +1,6 @@
 //! `touchstone status`: what a broker says of itself.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -33,11 +34,15 @@ pub fn run(args: &Args) -> CommandResult {
 
 fn print(value: &Value, prefix: &str) {
     for (key, value) in value.as_object().into_iter().flatten() {
-        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let name = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         match value {
             Value::Object(_) => print(value, &name),
-            Value::String(text) => println!("{name:<32} {text}"),
-            other => println!("{name:<32} {other}"),
+            Value::String(text) => say!("{name:<32} {text}"),
+            other => say!("{name:<32} {other}"),
         }
     }
 }

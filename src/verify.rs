@@ -3,6 +3,7 @@
 //! Exit codes are a contract: 0 affirming; 1 anything else that could be judged, a stale or forged policy repository
 //! included; 2 unreadable input or usage.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -12,8 +13,8 @@ use touchstone_policies::{LoadOptions, PolicyError, PolicySet, load_blocking};
 use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, Inputs, Tier, appraise};
 use touchstone_verifier::ear::Ear;
 
-use crate::output::{self, CommandResult, Failure, Outcome};
 use crate::clock;
+use crate::output::{self, CommandResult, Failure, Outcome};
 
 /// Judge packed evidence offline: 0 affirming, 1 refused with reasons, 2 unreadable input or usage.
 #[derive(ClapArgs)]
@@ -45,17 +46,29 @@ pub fn run(args: &Args) -> CommandResult {
     let nonce = hex::decode(args.nonce.trim())
         .map_err(|error| Failure::new(format!("--nonce: {error}")).hint("the nonce in hexadecimal"))?;
     if nonce.is_empty() || nonce.len() > 64 {
-        return Err(Failure::new(format!("--nonce: expected 1 to 64 bytes, found {}", nonce.len())));
+        return Err(Failure::new(format!(
+            "--nonce: expected 1 to 64 bytes, found {}",
+            nonce.len()
+        )));
     }
     let now = clock::at(args.at.as_deref())?;
     let collection = Collection::decode(&output::read(&args.evidence)?).map_err(|error| {
         Failure::new(format!("{}: {error}", args.evidence.display())).hint("make it with touchstone evidence pack")
     })?;
     if !args.policy.is_dir() {
-        return Err(Failure::new(format!("{}: no such directory", args.policy.display())).hint("touchstone policy init"));
+        return Err(
+            Failure::new(format!("{}: no such directory", args.policy.display())).hint("touchstone policy init")
+        );
     }
     let root = args.root.as_deref().map(output::read).transpose()?;
-    let policy = match load_blocking(&args.policy, LoadOptions { root, ..LoadOptions::default() }, now) {
+    let policy = match load_blocking(
+        &args.policy,
+        LoadOptions {
+            root,
+            ..LoadOptions::default()
+        },
+        now,
+    ) {
         Ok(policy) => policy,
         Err(error) if error.is_io() => return Err(error.into()),
         Err(error) => return policy_refused(&error, args.json),
@@ -75,7 +88,11 @@ pub fn run(args: &Args) -> CommandResult {
     } else {
         tell(&appraisal, &policy);
     }
-    Ok(if appraisal.status == Tier::Affirming { Outcome::Done } else { Outcome::Refused })
+    Ok(if appraisal.status == Tier::Affirming {
+        Outcome::Done
+    } else {
+        Outcome::Refused
+    })
 }
 
 /// The repository itself is not to be believed: that is a verdict about it, and none about the machine.
@@ -88,7 +105,7 @@ fn policy_refused(error: &PolicyError, as_json: bool) -> CommandResult {
             .collect();
         output::json(&json!({ "verdict": "none", "reasons": reasons, "ear": Value::Null }));
     } else {
-        println!("none: the policy repository is not to be believed");
+        say!("none: the policy repository is not to be believed");
         for (code, claim, expected, found) in reasons {
             print_reason(code, &claim, &expected, &found);
         }
@@ -142,20 +159,20 @@ fn root_words(policy: &PolicySet) -> &'static str {
 
 fn tell(appraisal: &Appraisal, policy: &PolicySet) {
     let node = appraisal.node.as_deref().unwrap_or("an unknown machine");
-    println!("{}: {node}", appraisal.status.as_str());
-    println!(
+    say!("{}: {node}", appraisal.status.as_str());
+    say!(
         "  policy {} version {}, root {} {}",
         policy.domain,
         policy.version,
         root_words(policy),
         hex::encode(policy.root_digest)
     );
-    println!("  binding: none, ak-binding: {}", ak_binding(appraisal));
+    say!("  binding: none, ak-binding: {}", ak_binding(appraisal));
     if let Some(reference) = &appraisal.reference {
-        println!("  reference values: {reference}");
+        say!("  reference values: {reference}");
     }
     for leniency in &appraisal.leniencies {
-        println!("  leniency used: {leniency}");
+        say!("  leniency used: {leniency}");
     }
     for reason in &appraisal.reasons {
         print_reason(reason.code.as_str(), &reason.claim, &reason.expected, &reason.found);
@@ -163,7 +180,7 @@ fn tell(appraisal: &Appraisal, policy: &PolicySet) {
 }
 
 fn print_reason(code: &str, claim: &str, expected: &str, found: &str) {
-    println!("  {code}: {claim}");
-    println!("      expected  {expected}");
-    println!("      found     {found}");
+    say!("  {code}: {claim}");
+    say!("      expected  {expected}");
+    say!("      found     {found}");
 }

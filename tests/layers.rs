@@ -10,7 +10,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("touchstone-ledger", &["touchstone-cose"]),
     ("touchstone-store", &[]),
     ("touchstone-verifier", &["touchstone-cose", "touchstone-evidence"]),
-    ("touchstone-policies", &["touchstone-cose", "touchstone-evidence", "touchstone-verifier"]),
+    (
+        "touchstone-policies",
+        &["touchstone-cose", "touchstone-evidence", "touchstone-verifier"],
+    ),
     (
         "touchstone-attest",
         &[
@@ -36,9 +39,24 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that must not be able to reach the network, the disk, a clock or an async runtime, by any path.
-const PURE: &[&str] =
-    &["touchstone-cose", "touchstone-evidence", "touchstone-authorization", "touchstone-ledger", "touchstone-verifier"];
-const IMPURE: &[&str] = &["tokio", "hyper", "axum", "rustls", "redb", "tss-esapi", "tough", "rustix", "reqwest"];
+const PURE: &[&str] = &[
+    "touchstone-cose",
+    "touchstone-evidence",
+    "touchstone-authorization",
+    "touchstone-ledger",
+    "touchstone-verifier",
+];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "axum",
+    "rustls",
+    "redb",
+    "tss-esapi",
+    "tough",
+    "rustix",
+    "reqwest",
+];
 
 fn metadata() -> cargo_metadata::Metadata {
     cargo_metadata::MetadataCommand::new()
@@ -51,8 +69,10 @@ fn metadata() -> cargo_metadata::Metadata {
 #[test]
 fn imports_go_only_downwards() {
     let metadata = metadata();
-    let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        LAYERS.iter().map(|(name, below)| (*name, below.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = LAYERS
+        .iter()
+        .map(|(name, below)| (*name, below.iter().copied().collect()))
+        .collect();
     for package in metadata.workspace_packages() {
         let Some(allowed) = allowed.get(package.name.as_str()) else {
             assert!(
@@ -88,13 +108,21 @@ fn pure_crates_reach_no_world() {
             let deps = node
                 .deps
                 .iter()
-                .filter(|d| d.dep_kinds.iter().any(|k| k.kind == cargo_metadata::DependencyKind::Normal))
+                .filter(|d| {
+                    d.dep_kinds
+                        .iter()
+                        .any(|k| k.kind == cargo_metadata::DependencyKind::Normal)
+                })
                 .map(|d| &d.pkg)
                 .collect();
             (&node.id, deps)
         })
         .collect();
-    for package in metadata.workspace_packages().iter().filter(|p| PURE.contains(&p.name.as_str())) {
+    for package in metadata
+        .workspace_packages()
+        .iter()
+        .filter(|p| PURE.contains(&p.name.as_str()))
+    {
         let mut seen = BTreeSet::new();
         let mut open = vec![&package.id];
         while let Some(id) = open.pop() {
@@ -104,7 +132,11 @@ fn pure_crates_reach_no_world() {
         }
         for id in seen {
             let name = names.get(id).expect("a named package");
-            assert!(!IMPURE.contains(name), "{} reaches {name}: it decides, it must not touch the world", package.name);
+            assert!(
+                !IMPURE.contains(name),
+                "{} reaches {name}: it decides, it must not touch the world",
+                package.name
+            );
         }
     }
 }
@@ -113,6 +145,10 @@ fn pure_crates_reach_no_world() {
 fn only_attest_links_the_tpm_library() {
     for package in metadata().workspace_packages() {
         let links = package.dependencies.iter().any(|d| d.name.starts_with("tss-esapi"));
-        assert!(!links || package.name.as_str() == "touchstone-attest", "{} links the C TPM library", package.name);
+        assert!(
+            !links || package.name.as_str() == "touchstone-attest",
+            "{} links the C TPM library",
+            package.name
+        );
     }
 }

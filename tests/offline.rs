@@ -15,7 +15,10 @@ fn boots() -> PathBuf {
 }
 
 fn touchstone(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_touchstone")).args(arguments).output().expect("the command runs")
+    Command::new(env!("CARGO_BIN_EXE_touchstone"))
+        .args(arguments)
+        .output()
+        .expect("the command runs")
 }
 
 fn done(arguments: &[&str]) -> String {
@@ -41,11 +44,29 @@ struct Domain {
 
 impl Domain {
     fn new() -> Self {
-        let domain = Self { folder: tempfile::tempdir().expect("a folder") };
-        done(&["policy", "init", text(&domain.repo()), "--domain", "test.example", "--keys", text(&domain.keys())]);
+        let domain = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+        };
+        done(&[
+            "policy",
+            "init",
+            text(&domain.repo()),
+            "--domain",
+            "test.example",
+            "--keys",
+            text(&domain.keys()),
+        ]);
         let ca = boots().join("ca");
         let (root, issuer) = (ca.join("swtpm-localca-rootca-cert.pem"), ca.join("issuercert.pem"));
-        done(&["policy", "trust", "add", text(&domain.repo()), "--ca", text(&root), text(&issuer)]);
+        done(&[
+            "policy",
+            "trust",
+            "add",
+            text(&domain.repo()),
+            "--ca",
+            text(&root),
+            text(&issuer),
+        ]);
         domain
     }
 
@@ -79,7 +100,10 @@ impl Domain {
     fn pack(&self, boot: &str, quote: &str, parts: &[(&str, Option<PathBuf>)]) -> PathBuf {
         let boot_path = boots().join(boot);
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let out = self.folder.path().join(format!("{boot}-{}.evidence", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let out = self
+            .folder
+            .path()
+            .join(format!("{boot}-{}.evidence", COUNT.fetch_add(1, Ordering::Relaxed)));
         let algorithm = if quote.ends_with("ecc") { "ecc" } else { "rsa" };
         let mut files: Vec<(&str, PathBuf)> = vec![
             ("--tpm-quote", boot_path.join(quote).join("quote.msg")),
@@ -106,7 +130,15 @@ impl Domain {
 
     fn verify(&self, evidence: &Path, nonce: &str, extra: &[&str]) -> (i32, Value) {
         let repo = self.repo();
-        let mut arguments = vec!["verify", text(evidence), "--policy", text(&repo), "--nonce", nonce, "--json"];
+        let mut arguments = vec![
+            "verify",
+            text(evidence),
+            "--policy",
+            text(&repo),
+            "--nonce",
+            nonce,
+            "--json",
+        ];
         if !extra.contains(&"--at") {
             arguments.extend(["--at", AT]);
         }
@@ -118,7 +150,10 @@ impl Domain {
 }
 
 fn nonce(boot: &str) -> String {
-    std::fs::read_to_string(boots().join(boot).join("quote-rsa/nonce.hex")).expect("a nonce").trim().to_owned()
+    std::fs::read_to_string(boots().join(boot).join("quote-rsa/nonce.hex"))
+        .expect("a nonce")
+        .trim()
+        .to_owned()
 }
 
 fn codes(verdict: &Value) -> Vec<String> {
@@ -161,10 +196,20 @@ fn a_changed_command_line_is_refused_and_named() {
     let changed = domain.pack("cmdline-changed", "quote-rsa", &[]);
     domain.node("changed", &["--from", text(&changed)]).publish();
     let (code, verdict) = domain.verify(&changed, &nonce("cmdline-changed"), &[]);
-    assert_eq!((code, &verdict["verdict"]), (1, &Value::from("contraindicated")), "{verdict}");
-    assert!(codes(&verdict).contains(&"kernel-command-line-mismatch".to_owned()), "{verdict}");
+    assert_eq!(
+        (code, &verdict["verdict"]),
+        (1, &Value::from("contraindicated")),
+        "{verdict}"
+    );
+    assert!(
+        codes(&verdict).contains(&"kernel-command-line-mismatch".to_owned()),
+        "{verdict}"
+    );
     let told = verdict["reasons"].to_string();
-    assert!(told.contains("module.sig_enforce=0"), "the reason shows the command line: {told}");
+    assert!(
+        told.contains("module.sig_enforce=0"),
+        "the reason shows the command line: {told}"
+    );
 }
 
 #[test]
@@ -174,7 +219,10 @@ fn another_boot_path_is_refused_against_good_and_accepted_against_itself() {
     domain.node("uki", &["--from", text(&uki)]).publish();
     let (code, verdict) = domain.verify(&uki, &nonce("uki"), &[]);
     assert_eq!(code, 1, "{verdict}");
-    assert!(codes(&verdict).contains(&"secure-boot-mismatch".to_owned()), "{verdict}");
+    assert!(
+        codes(&verdict).contains(&"secure-boot-mismatch".to_owned()),
+        "{verdict}"
+    );
     domain.reference(&uki).publish();
     let (code, verdict) = domain.verify(&uki, &nonce("uki"), &[]);
     assert_eq!(code, 0, "{verdict}");
@@ -202,29 +250,55 @@ fn attacks_on_packed_evidence() {
     let other = boots().join("uki");
     let good = boots().join("good");
     let rows: Vec<(&str, PathBuf, String, &str)> = vec![
-        ("wrong nonce", domain.pack("good", "quote-rsa", &[]), "00".repeat(32), "nonce-mismatch"),
+        (
+            "wrong nonce",
+            domain.pack("good", "quote-rsa", &[]),
+            "00".repeat(32),
+            "nonce-mismatch",
+        ),
         (
             "quote of another machine",
-            domain.pack("good", "quote-rsa", &[("--tpm-quote", Some(other.join("quote-rsa/quote.msg")))]),
+            domain.pack(
+                "good",
+                "quote-rsa",
+                &[("--tpm-quote", Some(other.join("quote-rsa/quote.msg")))],
+            ),
             nonce("good"),
             "tpm-signature-invalid",
         ),
         (
             "register values of another machine",
-            domain.pack("good", "quote-rsa", &[("--tpm-pcrs", Some(other.join("quote-rsa/quote.pcrs")))]),
+            domain.pack(
+                "good",
+                "quote-rsa",
+                &[("--tpm-pcrs", Some(other.join("quote-rsa/quote.pcrs")))],
+            ),
             nonce("good"),
             "pcr-digest-mismatch",
         ),
         (
             "log of another machine",
-            domain.pack("good", "quote-rsa", &[("--event-log", Some(other.join("eventlog.bin")))]),
+            domain.pack(
+                "good",
+                "quote-rsa",
+                &[("--event-log", Some(other.join("eventlog.bin")))],
+            ),
             nonce("good"),
             "log-does-not-replay",
         ),
-        ("no log", domain.pack("good", "quote-rsa", &[("--event-log", None)]), nonce("good"), "event-log-missing"),
+        (
+            "no log",
+            domain.pack("good", "quote-rsa", &[("--event-log", None)]),
+            nonce("good"),
+            "event-log-missing",
+        ),
         (
             "endorsement key of another machine",
-            domain.pack("good", "quote-rsa", &[("--ek-cert", Some(other.join("ek-rsa-cert.der")))]),
+            domain.pack(
+                "good",
+                "quote-rsa",
+                &[("--ek-cert", Some(other.join("ek-rsa-cert.der")))],
+            ),
             nonce("good"),
             "node-unknown",
         ),
@@ -238,7 +312,10 @@ fn attacks_on_packed_evidence() {
     for (name, evidence, nonce, expected) in rows {
         let (code, verdict) = domain.verify(&evidence, &nonce, &[]);
         assert_eq!(code, 1, "{name}: {verdict}");
-        assert!(codes(&verdict).contains(&expected.to_owned()), "{name}: expected {expected}: {verdict}");
+        assert!(
+            codes(&verdict).contains(&expected.to_owned()),
+            "{name}: expected {expected}: {verdict}"
+        );
         assert_ne!(verdict["verdict"], "affirming", "{name}");
     }
 }
@@ -248,7 +325,11 @@ fn a_key_vouched_for_by_name_is_enough_without_attributes() {
     let domain = Domain::new();
     let pem = boots().join("good/ak-rsa.pem");
     let good = domain.pack("good", "quote-rsa", &[]);
-    let bare = domain.pack("good", "quote-rsa", &[("--tpm-ak", Some(pem.clone())), ("--ek-cert", None)]);
+    let bare = domain.pack(
+        "good",
+        "quote-rsa",
+        &[("--tpm-ak", Some(pem.clone())), ("--ek-cert", None)],
+    );
     domain.node("good", &["--ak", text(&pem)]).reference(&good).publish();
     let (code, verdict) = domain.verify(&bare, &nonce("good"), &[]);
     assert_eq!(code, 0, "{verdict}");
@@ -256,13 +337,26 @@ fn a_key_vouched_for_by_name_is_enough_without_attributes() {
 
 #[test]
 fn an_unknown_maker_is_refused() {
-    let domain = Domain { folder: tempfile::tempdir().expect("a folder") };
-    done(&["policy", "init", text(&domain.repo()), "--domain", "test.example", "--keys", text(&domain.keys())]);
+    let domain = Domain {
+        folder: tempfile::tempdir().expect("a folder"),
+    };
+    done(&[
+        "policy",
+        "init",
+        text(&domain.repo()),
+        "--domain",
+        "test.example",
+        "--keys",
+        text(&domain.keys()),
+    ]);
     let good = domain.pack("good", "quote-rsa", &[]);
     domain.node("good", &["--from", text(&good)]).reference(&good).publish();
     let (code, verdict) = domain.verify(&good, &nonce("good"), &[]);
     assert_eq!(code, 1, "{verdict}");
-    assert!(codes(&verdict).iter().any(|code| code == "certificate-issuer-unknown"), "{verdict}");
+    assert!(
+        codes(&verdict).iter().any(|code| code == "certificate-issuer-unknown"),
+        "{verdict}"
+    );
 }
 
 #[test]
@@ -270,7 +364,10 @@ fn a_repository_that_is_not_to_be_believed_is_a_verdict() {
     let (domain, good) = golden();
     let (code, verdict) = domain.verify(&good, &nonce("good"), &["--at", "2036-01-01T00:00:00Z"]);
     assert_eq!((code, &verdict["verdict"]), (1, &Value::from("none")), "{verdict}");
-    assert!(codes(&verdict).iter().all(|code| code.starts_with("policy-")), "{verdict}");
+    assert!(
+        codes(&verdict).iter().all(|code| code.starts_with("policy-")),
+        "{verdict}"
+    );
     assert!(!codes(&verdict).is_empty());
 
     // A target altered after it was signed.
@@ -284,7 +381,10 @@ fn a_repository_that_is_not_to_be_believed_is_a_verdict() {
     }
     let (code, verdict) = domain.verify(&good, &nonce("good"), &[]);
     assert_eq!((code, &verdict["verdict"]), (1, &Value::from("none")), "{verdict}");
-    assert!(codes(&verdict).iter().all(|code| code.starts_with("policy-")), "{verdict}");
+    assert!(
+        codes(&verdict).iter().all(|code| code.starts_with("policy-")),
+        "{verdict}"
+    );
 }
 
 #[test]
@@ -294,7 +394,11 @@ fn another_root_is_refused_and_the_right_one_is_pinned() {
     let own = domain.repo().join("metadata/1.root.json");
     let foreign = stranger.repo().join("metadata/1.root.json");
     let (code, verdict) = domain.verify(&good, &nonce("good"), &["--root", text(&own)]);
-    assert_eq!((code, &verdict["policy_root"]), (0, &Value::from("pinned")), "{verdict}");
+    assert_eq!(
+        (code, &verdict["policy_root"]),
+        (0, &Value::from("pinned")),
+        "{verdict}"
+    );
     let (code, verdict) = domain.verify(&good, &nonce("good"), &["--root", text(&foreign)]);
     assert_eq!((code, &verdict["verdict"]), (1, &Value::from("none")), "{verdict}");
 }
@@ -314,15 +418,44 @@ fn usage_and_unreadable_input_exit_with_2() {
     let repo = domain.repo();
     let rows: Vec<(&str, Vec<&str>)> = vec![
         ("no arguments", vec!["verify"]),
-        ("a nonce that is no hexadecimal", vec!["verify", text(&good), "--policy", text(&repo), "--nonce", "zz"]),
-        ("no such evidence", vec!["verify", "/nonexistent", "--policy", text(&repo), "--nonce", "00"]),
-        ("no such repository", vec!["verify", text(&good), "--policy", "/nonexistent", "--nonce", "00"]),
-        ("a time that is none", vec!["verify", text(&good), "--policy", text(&repo), "--nonce", "00", "--at", "now"]),
-        ("evidence that is none", vec!["verify", "Cargo.toml", "--policy", text(&repo), "--nonce", "00"]),
+        (
+            "a nonce that is no hexadecimal",
+            vec!["verify", text(&good), "--policy", text(&repo), "--nonce", "zz"],
+        ),
+        (
+            "no such evidence",
+            vec!["verify", "/nonexistent", "--policy", text(&repo), "--nonce", "00"],
+        ),
+        (
+            "no such repository",
+            vec!["verify", text(&good), "--policy", "/nonexistent", "--nonce", "00"],
+        ),
+        (
+            "a time that is none",
+            vec![
+                "verify",
+                text(&good),
+                "--policy",
+                text(&repo),
+                "--nonce",
+                "00",
+                "--at",
+                "now",
+            ],
+        ),
+        (
+            "evidence that is none",
+            vec!["verify", "Cargo.toml", "--policy", text(&repo), "--nonce", "00"],
+        ),
     ];
     for (name, arguments) in rows {
         let output = touchstone(&arguments);
-        assert_eq!(output.status.code(), Some(2), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(!output.stderr.is_empty(), "{name} says what is wrong");
     }
 }

@@ -7,7 +7,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since the Unix epoch by the wall clock.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place where the node reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the node reads the wall clock"
+)]
 pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -24,6 +27,9 @@ pub fn wall_seconds() -> i64 {
 #[must_use]
 pub fn boot_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    let (seconds, nanos) = (
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u64::try_from(now.tv_nsec).unwrap_or(0),
+    );
     seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)
 }

@@ -15,6 +15,6 @@ pub mod logs;
 pub mod pack;
 pub mod schedule;
 pub mod software_tpm;
-pub mod trust;
 #[cfg(feature = "tpm")]
 pub mod tpm;
+pub mod trust;

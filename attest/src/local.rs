@@ -19,8 +19,9 @@ const MAX_ANSWER: usize = 16 << 20;
 pub async fn request(socket: &Path, method: &str, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), Error> {
     let invalid = |error: String| Error::new(ErrorKind::InvalidData, error);
     let stream = UnixStream::connect(socket).await?;
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| invalid(e.to_string()))?;
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| invalid(e.to_string()))?;
     let driver = tokio::spawn(driver);
     let request = Request::builder()
         .method(method)
@@ -28,9 +29,15 @@ pub async fn request(socket: &Path, method: &str, path: &str, body: Vec<u8>) -> 
         .header(hyper::header::HOST, "localhost")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| invalid(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| invalid(error.to_string()))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| invalid(error.to_string()))?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| invalid(e.to_string()))?;
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|e| invalid(e.to_string()))?;
     driver.abort();
     Ok((status, body.to_bytes().into()))
 }

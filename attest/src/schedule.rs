@@ -23,7 +23,9 @@ pub fn next_attestation_ms(policy_ms: u64, config: ScheduleConfig, random: u64) 
 /// in the upper half of the pause, so that a fleet that lost its broker does not come back in one instant.
 #[must_use]
 pub fn backoff_ms(failures: u32, random: u64) -> u64 {
-    let full = FIRST_BACKOFF_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF_MS);
+    let full = FIRST_BACKOFF_MS
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(MAX_BACKOFF_MS);
     let half = full / 2;
     half + random.checked_rem(full - half + 1).unwrap_or(0)
 }
@@ -34,7 +36,10 @@ mod tests {
 
     #[test]
     fn a_local_interval_only_shortens() {
-        let config = |interval_ms| ScheduleConfig { interval_ms: Some(interval_ms), jitter_percent: Some(0) };
+        let config = |interval_ms| ScheduleConfig {
+            interval_ms: Some(interval_ms),
+            jitter_percent: Some(0),
+        };
         assert_eq!(next_attestation_ms(30_000, config(2_000), 7), 2_000);
         assert_eq!(next_attestation_ms(30_000, config(90_000), 7), 30_000);
     }
@@ -46,7 +51,10 @@ mod tests {
             assert!((27_000..=33_000).contains(&next), "{next}");
             for failures in 1..64 {
                 let pause = backoff_ms(failures, random);
-                assert!((FIRST_BACKOFF_MS / 2..=MAX_BACKOFF_MS).contains(&pause), "{failures}: {pause}");
+                assert!(
+                    (FIRST_BACKOFF_MS / 2..=MAX_BACKOFF_MS).contains(&pause),
+                    "{failures}: {pause}"
+                );
             }
         }
     }

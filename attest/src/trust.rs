@@ -60,24 +60,48 @@ impl DomainTrust {
     /// # Errors
     /// [`TrustError`]; then nothing of the domain is believed.
     pub async fn load(repository: &Path, root: &Path, domain: &str, now: i64) -> Result<Self, TrustError> {
-        let root_bytes =
-            std::fs::read(root).map_err(|cause| TrustError::Root { path: root.display().to_string(), cause })?;
-        let options = LoadOptions { root: Some(root_bytes), ..LoadOptions::default() };
+        let root_bytes = std::fs::read(root).map_err(|cause| TrustError::Root {
+            path: root.display().to_string(),
+            cause,
+        })?;
+        let options = LoadOptions {
+            root: Some(root_bytes),
+            ..LoadOptions::default()
+        };
         let policy = touchstone_policies::load(repository, options, now).await?;
         if policy.domain != domain {
-            return Err(TrustError::Domain { expected: domain.to_owned(), found: policy.domain });
+            return Err(TrustError::Domain {
+                expected: domain.to_owned(),
+                found: policy.domain,
+            });
         }
         let ring = |job| {
-            KeyRing::new(policy.keyset.keys.iter().filter(|entry| entry.job == job).map(|entry| TrustedKey {
-                key: entry.key.clone(),
-                not_before: entry.not_before,
-                not_after: entry.not_after,
-            }))
+            KeyRing::new(
+                policy
+                    .keyset
+                    .keys
+                    .iter()
+                    .filter(|entry| entry.job == job)
+                    .map(|entry| TrustedKey {
+                        key: entry.key.clone(),
+                        not_before: entry.not_before,
+                        not_after: entry.not_after,
+                    }),
+            )
         };
         let (authorization_keys, trust_state_keys) = (ring(Job::Authorization)?, ring(Job::TrustState)?);
-        let pins: Vec<_> = policy.keyset.keys(Job::Tls, now).map(|entry| entry.key.clone()).collect();
+        let pins: Vec<_> = policy
+            .keyset
+            .keys(Job::Tls, now)
+            .map(|entry| entry.key.clone())
+            .collect();
         let tls = pinned_config(&pins)?;
-        Ok(Self { policy, authorization_keys, trust_state_keys, tls })
+        Ok(Self {
+            policy,
+            authorization_keys,
+            trust_state_keys,
+            tls,
+        })
     }
 
     /// A client for the domain's brokers, pinned to the keyset.

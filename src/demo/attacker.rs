@@ -32,25 +32,35 @@ pub struct Refusal {
 pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Result<Refusal, Failure> {
     let collection = output::read(record)?;
     let seen = Collection::decode(&collection)?;
-    let ak = seen.get(Label::TpmAkPublic).ok_or_else(|| Failure::new("the record has no attestation key"))?;
+    let ak = seen
+        .get(Label::TpmAkPublic)
+        .ok_or_else(|| Failure::new("the record has no attestation key"))?;
     let ak = Public::parse(ak)?;
     let trust = DomainTrust::load(&world.path("policy"), &world.path("root.json"), DOMAIN, clock::now()).await?;
     let mut client = trust.client(vec![Endpoint::parse(broker)?]);
     let challenge = client
         .hello(&Hello {
             protocol: PROTOCOL.into(),
-            identity: Identity::Known { ak_name: ak.name().as_bytes().to_vec() },
+            identity: Identity::Known {
+                ak_name: ak.name().as_bytes().to_vec(),
+            },
             // Any key will do for a thief: he holds the private half of none.
             session_key: cbor::encode(&ak.to_cose_key()?.to_cose_key(true)),
             receive_key: None,
             kinds: vec!["tpm".into()],
         })
         .await?;
-    let submission = Submission { session_id: challenge.session_id, collection, activation: None };
+    let submission = Submission {
+        session_id: challenge.session_id,
+        collection,
+        activation: None,
+    };
     match client.submit(&submission).await {
         Err(ClientError::Refused { code, message, .. }) => Ok(Refusal { code, message }),
         Ok(submitted) if submitted.answer.allowed => Err(Failure::new("the broker accepted a replayed quote")),
-        Ok(_) => Err(Failure::new("the broker recorded a decision about a node that said nothing")),
+        Ok(_) => Err(Failure::new(
+            "the broker recorded a decision about a node that said nothing",
+        )),
         Err(other) => Err(other.into()),
     }
 }
@@ -73,5 +83,9 @@ pub fn sign_with_another_key(guard: SocketAddr, stolen: &DecisionRequest) -> Res
         channel: Channel::Challenge(hex::decode(&challenge)?),
     };
     let proof = proof.encode_signed(&SigningKey::from_seed(seed))?;
-    Ok(DecisionRequest { proof: STANDARD.encode(proof), challenge, ..stolen.clone() })
+    Ok(DecisionRequest {
+        proof: STANDARD.encode(proof),
+        challenge,
+        ..stolen.clone()
+    })
 }

@@ -9,6 +9,7 @@ mod process;
 mod story;
 mod world;
 
+use crate::output::complain;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -17,8 +18,10 @@ use crate::output::{CommandResult, Outcome};
 
 /// Three software-TPM nodes, one broker, the whole story: attested, authorized, tampered with, revoked.
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  touchstone demo\n  touchstone demo --json      one object a step, the last is the summary\n  \
-    touchstone demo --keep      leaves everything running; Ctrl-C ends it")]
+#[command(
+    after_help = "Examples:\n  touchstone demo\n  touchstone demo --json      one object a step, the last is the summary\n  \
+    touchstone demo --keep      leaves everything running; Ctrl-C ends it"
+)]
 pub struct Args {
     /// One JSON object a step
     #[arg(long)]
@@ -39,7 +42,7 @@ pub fn run(args: Args) -> CommandResult {
     let told = story::tell(&world, &narrator, args.keep);
     if told.is_err() {
         // The logs are the only witnesses of what went wrong: leave them where they are.
-        eprintln!("the demo's folder is kept: {}", folder.keep().display());
+        complain!("the demo's folder is kept: {}", folder.keep().display());
     }
     told.map(|()| Outcome::Done)
 }

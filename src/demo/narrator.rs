@@ -1,5 +1,6 @@
 //! Tells the story: lines for people, or one JSON object a step.
 
+use crate::output::say;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -15,13 +16,17 @@ pub struct Narrator {
 impl Narrator {
     /// A narrator for people, or for machines.
     pub fn new(json: bool) -> Self {
-        Self { json, colour: std::io::stdout().is_terminal(), started: Instant::now() }
+        Self {
+            json,
+            colour: std::io::stdout().is_terminal(),
+            started: Instant::now(),
+        }
     }
 
     /// A heading: a new chapter of the story.
     pub fn chapter(&self, title: &str) {
         if !self.json {
-            println!("\n{}", self.paint("1", title));
+            say!("\n{}", self.paint("1", title));
         }
     }
 
@@ -38,7 +43,7 @@ impl Narrator {
     /// Further lines under the last step, for people only.
     pub fn detail(&self, line: &str) {
         if !self.json {
-            println!("           {}", self.paint("2", &shorten_digests(line)));
+            say!("           {}", self.paint("2", &shorten_digests(line)));
         }
     }
 
@@ -50,25 +55,33 @@ impl Narrator {
     /// The last object, or the closing lines.
     pub fn summary(&self, facts: Value, lines: &[String]) {
         if self.json {
-            println!("{}", with_step("summary", facts));
+            say!("{}", with_step("summary", facts));
         } else {
-            println!();
+            say!();
             for line in lines {
-                println!("{}", self.paint("1", line));
+                say!("{}", self.paint("1", line));
             }
         }
     }
 
     fn tell(&self, colour: &str, mark: &str, step: &str, words: &str, facts: Value) {
         if self.json {
-            println!("{}", with_step(step, facts));
+            say!("{}", with_step(step, facts));
         } else {
-            println!("  {:>6.2} s  {} {words}", self.elapsed().as_secs_f64(), self.paint(colour, mark));
+            say!(
+                "  {:>6.2} s  {} {words}",
+                self.elapsed().as_secs_f64(),
+                self.paint(colour, mark)
+            );
         }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 

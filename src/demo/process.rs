@@ -32,7 +32,10 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
-        let output = child.stdout.take().ok_or_else(|| Failure::new(format!("{name}: no output to read")))?;
+        let output = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new(format!("{name}: no output to read")))?;
         let (sender, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -43,7 +46,12 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), child, events, seen: Vec::new() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            events,
+            seen: Vec::new(),
+        })
     }
 
     /// The first event from now on (or not yet looked at) for which `wanted` holds.

@@ -1,5 +1,6 @@
 //! The story itself. A step that does not go as told ends it with an error.
 
+use crate::output::say;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -41,9 +42,17 @@ pub fn tell(world: &World, narrator: &Narrator, keep: bool) -> Result<(), Failur
         json!({ "nodes": BOOTS.len() }),
     );
     let (_broker, broker) = world.start_broker()?;
-    narrator.good("broker_started", &format!("broker at {broker}, its keys known through the signed keyset"), json!({ "broker": broker }));
+    narrator.good(
+        "broker_started",
+        &format!("broker at {broker}, its keys known through the signed keyset"),
+        json!({ "broker": broker }),
+    );
     let (mut guard, guard_address) = world.start_guard(&broker)?;
-    narrator.good("guard_started", "a guard follows the trust state; it has allowed nothing yet", Value::Null);
+    narrator.good(
+        "guard_started",
+        "a guard follows the trust state; it has allowed nothing yet",
+        Value::Null,
+    );
 
     narrator.chapter("Three machines prove what they booted");
     let mut nodes = Vec::new();
@@ -57,7 +66,10 @@ pub fn tell(world: &World, narrator: &Narrator, keep: bool) -> Result<(), Failur
         figures.enrol_ms = figures.enrol_ms.max(took);
         narrator.good(
             "node_authorized",
-            &format!("{}: TPM quote, event log and endorsement key hold; authorized in {took} ms, {bytes} bytes", node.name),
+            &format!(
+                "{}: TPM quote, event log and endorsement key hold; authorized in {took} ms, {bytes} bytes",
+                node.name
+            ),
             json!({ "node": node.name, "enrol_ms": took, "authorization_bytes": bytes }),
         );
     }
@@ -65,10 +77,15 @@ pub fn tell(world: &World, narrator: &Narrator, keep: bool) -> Result<(), Failur
     narrator.chapter("A guard lets them work");
     for node in &nodes {
         let verdict = knock(guard_address, node)?;
-        expect(verdict.allowed, || format!("the guard refuses {}: {}", node.name, verdict.reasons.join("; ")))?;
+        expect(verdict.allowed, || {
+            format!("the guard refuses {}: {}", node.name, verdict.reasons.join("; "))
+        })?;
         narrator.good(
             "guard_accepts",
-            &format!("{} may {ACTION}:{RESOURCE}: authorization, proof of possession and trust state agree", node.name),
+            &format!(
+                "{} may {ACTION}:{RESOURCE}: authorization, proof of possession and trust state agree",
+                node.name
+            ),
             json!({ "node": node.name }),
         );
     }
@@ -104,7 +121,10 @@ pub fn tell(world: &World, narrator: &Narrator, keep: bool) -> Result<(), Failur
         ],
     );
     if keep {
-        println!("still running: broker {broker}, guard http://{guard_address}, folder {}; Ctrl-C ends it", world.path("").display());
+        say!(
+            "still running: broker {broker}, guard http://{guard_address}, folder {}; Ctrl-C ends it",
+            world.path("").display()
+        );
         runtime::block_on(runtime::stopped())?;
     }
     Ok(())
@@ -118,14 +138,21 @@ fn tamper(
     narrator: &Narrator,
     figures: &mut Figures,
 ) -> Result<(), Failure> {
-    let Some(victim) = nodes.get_mut(VICTIM) else { return Err(Failure::new("there is no second node")) };
+    let Some(victim) = nodes.get_mut(VICTIM) else {
+        return Err(Failure::new("there is no second node"));
+    };
     // A proof signed while all was well: what remains in hand of whoever took the machine over.
     let prepared = present(guard_address, victim)?;
     victim.agent.forget();
-    victim.tpm.extend_sha256(REGISTER, *b"a program nobody has ever vetted")?;
+    victim
+        .tpm
+        .extend_sha256(REGISTER, *b"a program nobody has ever vetted")?;
     narrator.refused(
         "pcr_changed",
-        &format!("{}: something measured itself into PCR {REGISTER}; its authorization has minutes left", victim.name),
+        &format!(
+            "{}: something measured itself into PCR {REGISTER}; its authorization has minutes left",
+            victim.name
+        ),
         json!({ "node": victim.name, "pcr": REGISTER }),
     );
 
@@ -149,13 +176,22 @@ fn tamper(
     })?;
     figures.revocation_ms = number(&withdrawn, "at_ms").saturating_sub(received_at_ms);
     let verdict = runtime::block_on(client::decide(guard_address, &prepared))??;
-    expect(!verdict.allowed && verdict.codes.iter().any(|code| code == "authorization-revoked"), || {
-        format!("the guard should call the authorization revoked, it says: {}", verdict.reasons.join("; "))
-    })?;
+    expect(
+        !verdict.allowed && verdict.codes.iter().any(|code| code == "authorization-revoked"),
+        || {
+            format!(
+                "the guard should call the authorization revoked, it says: {}",
+                verdict.reasons.join("; ")
+            )
+        },
+    )?;
     figures.refused += 1;
     narrator.refused(
         "authorization_refused",
-        &format!("the guard refuses the unexpired authorization, {} ms after the evidence arrived:", figures.revocation_ms),
+        &format!(
+            "the guard refuses the unexpired authorization, {} ms after the evidence arrived:",
+            figures.revocation_ms
+        ),
         json!({ "node": name, "codes": verdict.codes, "revocation_ms": figures.revocation_ms }),
     );
     for reason in &verdict.reasons {
@@ -164,10 +200,17 @@ fn tamper(
 
     for (index, node) in nodes.iter_mut().enumerate().filter(|(index, _)| *index != VICTIM) {
         node.agent.forget();
-        node.agent.wait_for("the next attestation", |event| is(event, "granted"))?;
+        node.agent
+            .wait_for("the next attestation", |event| is(event, "granted"))?;
         let verdict = knock(guard_address, node)?;
-        expect(verdict.allowed, || format!("node {index} should go on: {}", verdict.reasons.join("; ")))?;
-        narrator.good("node_goes_on", &format!("{} attested again and goes on", node.name), json!({ "node": node.name }));
+        expect(verdict.allowed, || {
+            format!("node {index} should go on: {}", verdict.reasons.join("; "))
+        })?;
+        narrator.good(
+            "node_goes_on",
+            &format!("{} attested again and goes on", node.name),
+            json!({ "node": node.name }),
+        );
     }
     Ok(())
 }
@@ -183,18 +226,30 @@ fn thefts(
 ) -> Result<(), Failure> {
     let record = world.path("stolen.record");
     world.command(&[
-        "ledger", "record", "--data", arg(&world.path("broker"))?, "--subject", "node-1", "-o", arg(&record)?,
+        "ledger",
+        "record",
+        "--data",
+        arg(&world.path("broker"))?,
+        "--subject",
+        "node-1",
+        "-o",
+        arg(&record)?,
     ])?;
     let refusal = runtime::block_on(attacker::replay_evidence(world, broker, &record))??;
     figures.refused += 1;
     narrator.refused(
         "replayed_quote_refused",
-        &format!("node-1's recorded evidence, sent again on another connection: {}", refusal.code),
+        &format!(
+            "node-1's recorded evidence, sent again on another connection: {}",
+            refusal.code
+        ),
         json!({ "code": refusal.code, "message": refusal.message }),
     );
     narrator.detail(&refusal.message);
 
-    let Some(honest) = nodes.first() else { return Err(Failure::new("there is no first node")) };
+    let Some(honest) = nodes.first() else {
+        return Err(Failure::new("there is no first node"));
+    };
     let stolen = present(guard_address, honest)?;
     let forged = attacker::sign_with_another_key(guard_address, &stolen)?;
     let verdict = runtime::block_on(client::decide(guard_address, &forged))??;
@@ -202,12 +257,20 @@ fn thefts(
     figures.refused += 1;
     narrator.refused(
         "stolen_authorization_refused",
-        &format!("{}'s authorization with a proof by another key: {}", honest.name, verdict.codes.join(", ")),
+        &format!(
+            "{}'s authorization with a proof by another key: {}",
+            honest.name,
+            verdict.codes.join(", ")
+        ),
         json!({ "codes": verdict.codes }),
     );
     let verdict = knock(guard_address, honest)?;
     expect(verdict.allowed, || "the theft must not harm the node it names".into())?;
-    narrator.good("victim_unharmed", &format!("{} itself is not harmed by either", honest.name), json!({ "node": honest.name }));
+    narrator.good(
+        "victim_unharmed",
+        &format!("{} itself is not harmed by either", honest.name),
+        json!({ "node": honest.name }),
+    );
     Ok(())
 }
 
@@ -215,18 +278,39 @@ fn thefts(
 fn prove(world: &World, broker: &str, narrator: &Narrator, figures: &mut Figures) -> Result<(), Failure> {
     let (policy, root, data) = (world.path("policy"), world.path("root.json"), world.path("broker"));
     let verified = last_json(&world.output(&[
-        "ledger", "verify", "--broker", broker, "--domain", super::world::DOMAIN, "--policy", arg(&policy)?, "--root",
-        arg(&root)?, "--json",
+        "ledger",
+        "verify",
+        "--broker",
+        broker,
+        "--domain",
+        super::world::DOMAIN,
+        "--policy",
+        arg(&policy)?,
+        "--root",
+        arg(&root)?,
+        "--json",
     ])?)?;
     figures.ledger_entries = number(&verified, "entries");
     narrator.good(
         "ledger_verified",
-        &format!("{} statements: every signature and the Merkle root hold", figures.ledger_entries),
+        &format!(
+            "{} statements: every signature and the Merkle root hold",
+            figures.ledger_entries
+        ),
         verified.clone(),
     );
     let replayed = last_json(&world.output(&[
-        "ledger", "replay", "--data", arg(&data)?, "--policy", arg(&policy)?, "--root", arg(&root)?, "--subject",
-        "node-2", "--json",
+        "ledger",
+        "replay",
+        "--data",
+        arg(&data)?,
+        "--policy",
+        arg(&policy)?,
+        "--root",
+        arg(&root)?,
+        "--subject",
+        "node-2",
+        "--json",
     ])?)?;
     figures.replayed = number(&replayed, "replayed");
     narrator.good(
@@ -251,7 +335,13 @@ fn knock(guard: SocketAddr, node: &Node) -> Result<Verdict, Failure> {
 fn present(guard: SocketAddr, node: &Node) -> Result<DecisionRequest, Failure> {
     let challenge = runtime::block_on(client::challenge(guard))??;
     let (authorization, proof) = ask_agent(&node.socket, &challenge)?;
-    Ok(DecisionRequest { authorization, proof, challenge, action: ACTION.into(), resource: RESOURCE.into() })
+    Ok(DecisionRequest {
+        authorization,
+        proof,
+        challenge,
+        action: ACTION.into(),
+        resource: RESOURCE.into(),
+    })
 }
 
 #[cfg(feature = "tpm")]

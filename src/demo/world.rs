@@ -76,14 +76,31 @@ impl World {
             let certificate = self.boots.join(boot).join("ek-rsa-cert.der");
             let name = node_name(index);
             self.command(&[
-                "policy", "node", "add", arg(&repo)?, &name, "--ek-cert", arg(&certificate)?, "--region", "eu-1",
-                "--zone", "a", "--role", "worker",
+                "policy",
+                "node",
+                "add",
+                arg(&repo)?,
+                &name,
+                "--ek-cert",
+                arg(&certificate)?,
+                "--region",
+                "eu-1",
+                "--zone",
+                "a",
+                "--role",
+                "worker",
             ])?;
         }
         self.reference_values(&repo)?;
         output::write(&self.path("broker.toml"), self.broker_config()?.as_bytes())?;
         self.command(&["broker", "init", "--config", arg(&self.path("broker.toml"))?])?;
-        self.command(&["policy", "keyset", "add", arg(&repo)?, arg(&self.path("broker/keyset.json"))?])?;
+        self.command(&[
+            "policy",
+            "keyset",
+            "add",
+            arg(&repo)?,
+            arg(&self.path("broker/keyset.json"))?,
+        ])?;
         self.command(&["policy", "publish", arg(&repo)?, "--keys", arg(&keys)?])?;
         std::fs::copy(repo.join("metadata/1.root.json"), self.path("root.json"))?;
         Ok(())
@@ -109,7 +126,15 @@ impl World {
             "-o",
             arg(&evidence)?,
         ])?;
-        self.command(&["reference", "add", arg(repo)?, "--evidence", arg(&evidence)?, "--name", "debian-12-golden"])
+        self.command(&[
+            "reference",
+            "add",
+            arg(repo)?,
+            "--evidence",
+            arg(&evidence)?,
+            "--name",
+            "debian-12-golden",
+        ])
     }
 
     /// Shortens the staged timers so that the story fits a minute; the inequalities between them still hold.
@@ -130,7 +155,8 @@ impl World {
     }
 
     fn broker_config(&self) -> Result<String, Failure> {
-        let quoted = |path: &Path| -> Result<String, Failure> { Ok(toml::Value::String(arg(path)?.into()).to_string()) };
+        let quoted =
+            |path: &Path| -> Result<String, Failure> { Ok(toml::Value::String(arg(path)?.into()).to_string()) };
         Ok(format!(
             "domain = \"{DOMAIN}\"\nlisten = \"127.0.0.1:0\"\ndata_dir = {}\npolicy = {}\npolicy_root = {{ file = {} }}\n",
             quoted(&self.path("broker"))?,
@@ -167,7 +193,11 @@ impl World {
         ]);
         let mut guard = Process::start("guard", &arguments, &self.path("guard.log"))?;
         let event = guard.wait_for("the guard's address", |event| is(event, "listening"))?;
-        let address = event.get("address").and_then(|a| a.as_str()).unwrap_or_default().parse()?;
+        let address = event
+            .get("address")
+            .and_then(|a| a.as_str())
+            .unwrap_or_default()
+            .parse()?;
         guard.wait_for("the trust state", |event| is(event, "following"))?;
         Ok((guard, address))
     }
@@ -180,7 +210,8 @@ impl World {
         tpm.extend(&measurements(&output::read(&log)?)?)?;
 
         let socket = self.path(&format!("{name}.sock"));
-        let quoted = |path: &Path| -> Result<String, Failure> { Ok(toml::Value::String(arg(path)?.into()).to_string()) };
+        let quoted =
+            |path: &Path| -> Result<String, Failure> { Ok(toml::Value::String(arg(path)?.into()).to_string()) };
         let config = format!(
             "brokers = [\"{broker}\"]\ndomain = \"{DOMAIN}\"\npolicy = {}\npolicy_root = {}\nstate_dir = {}\nsocket = {}\n\
              [tpm]\ntcti = \"{}\"\nevent_log = {}\n",
@@ -195,7 +226,12 @@ impl World {
         output::write(&config_path, config.as_bytes())?;
         let arguments = strings(&["agent", "run", "--json", "--config", arg(&config_path)?]);
         let agent = Process::start(&name, &arguments, &self.path(&format!("{name}.log")))?;
-        Ok(Node { name, tpm, agent, socket })
+        Ok(Node {
+            name,
+            tpm,
+            agent,
+            socket,
+        })
     }
 
     /// Runs one of the ordinary commands to its end; anything but exit code 0 is a failure of the story.
@@ -234,7 +270,8 @@ pub fn is(event: &serde_json::Value, kind: &str) -> bool {
 
 /// A path as a command-line argument.
 pub fn arg(path: &Path) -> Result<&str, Failure> {
-    path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))
+    path.to_str()
+        .ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))
 }
 
 fn strings(arguments: &[&str]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! `touchstone ledger verify`.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -19,7 +20,11 @@ use crate::{clock, runtime};
 /// Entries asked for at once.
 const PAGE: u64 = 256;
 /// The largest answer that is read, and so the largest page.
-const PAGE_LIMITS: Limits = Limits { max_bytes: 32 << 20, max_depth: 4, max_items: 1 << 10 };
+const PAGE_LIMITS: Limits = Limits {
+    max_bytes: 32 << 20,
+    max_depth: 4,
+    max_items: 1 << 10,
+};
 
 #[derive(ClapArgs)]
 pub struct VerifyArgs {
@@ -62,7 +67,10 @@ async fn verify(args: &VerifyArgs) -> CommandResult {
             append(&mut log, &statement, &trust)?;
         }
         if log.size() == before {
-            return Err(Failure::new(format!("the broker gave no entry {before} of {}", checkpoint.size())));
+            return Err(Failure::new(format!(
+                "the broker gave no entry {before} of {}",
+                checkpoint.size()
+            )));
         }
     }
     let holds = log.root() == *checkpoint.root();
@@ -70,16 +78,29 @@ async fn verify(args: &VerifyArgs) -> CommandResult {
     if args.json {
         output::json(&json!({ "holds": holds, "entries": log.size(), "root": root, "origin": origin }));
     } else if holds {
-        println!("{} entries: every signature holds, and the root is the signed one ({root})", log.size());
+        say!(
+            "{} entries: every signature holds, and the root is the signed one ({root})",
+            log.size()
+        );
     } else {
-        println!("the {} entries give root {}, the broker signed {root}", log.size(), hex::encode(log.root()));
+        say!(
+            "the {} entries give root {}, the broker signed {root}",
+            log.size(),
+            hex::encode(log.root())
+        );
     }
     Ok(if holds { Outcome::Done } else { Outcome::Refused })
 }
 
 fn open(note: &[u8], origin: &str, trust: &DomainTrust) -> Result<VerifiedCheckpoint, Failure> {
     let mut last = Failure::new("the signed keyset has no checkpoint key");
-    for entry in trust.policy.keyset.keys.iter().filter(|entry| entry.job == Job::Checkpoint) {
+    for entry in trust
+        .policy
+        .keyset
+        .keys
+        .iter()
+        .filter(|entry| entry.job == Job::Checkpoint)
+    {
         match VerifiedCheckpoint::open(note, &NoteKey::new(origin, &entry.key)?) {
             Ok(checkpoint) => return Ok(checkpoint),
             Err(error) => last = error.into(),
@@ -89,16 +110,23 @@ fn open(note: &[u8], origin: &str, trust: &DomainTrust) -> Result<VerifiedCheckp
 }
 
 async fn page(client: &mut BrokerClient, start: u64) -> Result<Vec<Value>, Failure> {
-    let bytes = client.get(&format!("/v1/ledger/entries?start={start}&count={PAGE}")).await?;
+    let bytes = client
+        .get(&format!("/v1/ledger/entries?start={start}&count={PAGE}"))
+        .await?;
     match cbor::decode(&bytes, PAGE_LIMITS)? {
         Value::Array(entries) => Ok(entries),
-        other => Err(Failure::new(format!("entries: expected an array, found {}", other.kind()))),
+        other => Err(Failure::new(format!(
+            "entries: expected an array, found {}",
+            other.kind()
+        ))),
     }
 }
 
 fn append(log: &mut Frontier, statement: &Value, trust: &DomainTrust) -> Result<(), Failure> {
     let index = log.size();
-    let bytes = statement.as_bytes().ok_or_else(|| Failure::new(format!("entry {index} is not a byte string")))?;
+    let bytes = statement
+        .as_bytes()
+        .ok_or_else(|| Failure::new(format!("entry {index} is not a byte string")))?;
     let verified = trust
         .policy
         .keyset

@@ -1,5 +1,6 @@
 //! `touchstone ledger replay` and `touchstone ledger record`.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -44,7 +45,10 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
     let record = fetch(&args.data, &args.entry)?;
     // The policy is judged at the time the decision was made: what has expired since was good then.
     let then = record.inputs()?.now;
-    let options = LoadOptions { root: Some(output::read(&args.root)?), ..LoadOptions::default() };
+    let options = LoadOptions {
+        root: Some(output::read(&args.root)?),
+        ..LoadOptions::default()
+    };
     let policy = load_blocking(&args.policy, options, then)?;
     let mut keys = policy.keyset.keys.iter().filter(|entry| entry.job == Job::Statement);
     let mut last = Failure::new("the signed keyset has no statement key");
@@ -56,14 +60,18 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
                 if args.json {
                     output::json(&json!({ "replayed": 0, "index": record.index, "error": error.to_string() }));
                 } else {
-                    println!("{error}");
+                    say!("{error}");
                 }
                 return Ok(Outcome::Refused);
             }
             Err(error) => last = error.into(),
         }
     };
-    let outcome = if replayed.decided.grant.is_some() { "allow" } else { "deny" };
+    let outcome = if replayed.decided.grant.is_some() {
+        "allow"
+    } else {
+        "deny"
+    };
     if args.json {
         output::json(&json!({
             "replayed": 1,
@@ -74,7 +82,7 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
             "decided_at": clock::words(then),
         }));
     } else {
-        println!(
+        say!(
             "entry {}: {outcome} for {}, decided at {}, made again: the same {} bytes",
             replayed.index,
             replayed.decided.node,
@@ -82,7 +90,13 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
             replayed.payload_bytes
         );
         for reason in &replayed.decided.reasons {
-            println!("  {}: {}: expected {}, found {}", reason.code, reason.claim, reason.expected, reason.found);
+            say!(
+                "  {}: {}: expected {}, found {}",
+                reason.code,
+                reason.claim,
+                reason.expected,
+                reason.found
+            );
         }
     }
     Ok(Outcome::Done)
@@ -92,7 +106,7 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
 pub fn record(args: &RecordArgs) -> CommandResult {
     let record = fetch(&args.data, &args.entry)?;
     output::write(&args.output, &record.inputs()?.evidence.encode())?;
-    println!("entry {}: its evidence is in {}", record.index, args.output.display());
+    say!("entry {}: its evidence is in {}", record.index, args.output.display());
     Ok(Outcome::Done)
 }
 

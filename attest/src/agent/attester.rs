@@ -1,6 +1,5 @@
 //! What an agent holds of its TPM: endorsement key, attestation key, and the session key the authorization is bound to.
 
-
 use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::tpm::algorithm::HashAlg;
@@ -160,7 +159,9 @@ impl Attester {
     /// [`AttesterError::Moving`] when registers never stand still; [`AttesterError::Tpm`].
     pub fn quote(&mut self, selection: &[(u16, Vec<u8>)], qualifying: &[u8]) -> Result<Quote, AttesterError> {
         for _ in 0..READ_ATTEMPTS {
-            let Attestation { attested, signature, .. } = self.tpm.quote(&self.ak, selection, qualifying)?;
+            let Attestation {
+                attested, signature, ..
+            } = self.tpm.quote(&self.ak, selection, qualifying)?;
             let values: PcrValues = self
                 .tpm
                 .pcr_values(selection)?
@@ -168,10 +169,16 @@ impl Attester {
                 .flat_map(|(bank, values)| values.into_iter().map(move |(index, value)| ((bank, index), value)))
                 .collect();
             if is_quote_of(&attested, &values) {
-                return Ok(Quote { attested, signature, values });
+                return Ok(Quote {
+                    attested,
+                    signature,
+                    values,
+                });
             }
         }
-        Err(AttesterError::Moving { attempts: READ_ATTEMPTS })
+        Err(AttesterError::Moving {
+            attempts: READ_ATTEMPTS,
+        })
     }
 
     /// Has the attestation key certify the session key over `qualifying`.
@@ -210,7 +217,10 @@ pub struct SessionSigner<'a> {
 impl<'a> SessionSigner<'a> {
     /// Signs with the session key of `attester`.
     pub fn new(attester: &'a mut Attester) -> Self {
-        Self { kid: attester.session_public.kid(), attester: std::cell::RefCell::new(attester) }
+        Self {
+            kid: attester.session_public.kid(),
+            attester: std::cell::RefCell::new(attester),
+        }
     }
 }
 
@@ -225,20 +235,30 @@ impl Signer for SessionSigner<'_> {
 
     fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignError> {
         let signed = self.attester.borrow_mut().sign(to_be_signed);
-        signed.map(|signature| signature.to_vec()).map_err(|error| SignError::Device(error.to_string()))
+        signed
+            .map(|signature| signature.to_vec())
+            .map_err(|error| SignError::Device(error.to_string()))
     }
 }
 
 fn point(point: &[u8; 64]) -> Option<VerifyingKey> {
     let (x, y) = point.split_at(32);
-    Some(VerifyingKey::P256 { x: x.try_into().ok()?, y: y.try_into().ok()? })
+    Some(VerifyingKey::P256 {
+        x: x.try_into().ok()?,
+        y: y.try_into().ok()?,
+    })
 }
 
 /// True when the quote's digest is the digest of exactly these values.
 fn is_quote_of(attested: &[u8], values: &PcrValues) -> bool {
-    let Ok(attest) = Attest::parse(attested) else { return false };
+    let Ok(attest) = Attest::parse(attested) else {
+        return false;
+    };
     let Ok(quote) = attest.quote() else { return false };
     let value = |bank: HashAlg, index: u8| values.get(&(bank.tpm_id(), index)).map(Vec::as_slice);
     // The session's attestation keys sign with SHA-256, and so does their digest of the registers.
-    quote.selection.pcr_digest(HashAlg::Sha256, value).is_ok_and(|digest| digest.as_ref() == quote.pcr_digest)
+    quote
+        .selection
+        .pcr_digest(HashAlg::Sha256, value)
+        .is_ok_and(|digest| digest.as_ref() == quote.pcr_digest)
 }

@@ -111,19 +111,30 @@ impl AgentConfig {
     /// # Errors
     /// [`ConfigError`], naming file or key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), cause: error.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.display().to_string(),
+            cause: error.to_string(),
+        })?;
         Self::parse(&text).map_err(|error| match error {
-            ConfigError::Malformed { cause, .. } => ConfigError::Malformed { path: path.display().to_string(), cause },
+            ConfigError::Malformed { cause, .. } => ConfigError::Malformed {
+                path: path.display().to_string(),
+                cause,
+            },
             other => other,
         })
     }
 
     fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
-            .map_err(|error| ConfigError::Malformed { path: String::new(), cause: error.to_string() })?;
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: String::new(),
+            cause: error.to_string(),
+        })?;
         if config.brokers.is_empty() {
-            return Err(ConfigError::Value { key: "brokers", expected: "at least one broker", found: "none".into() });
+            return Err(ConfigError::Value {
+                key: "brokers",
+                expected: "at least one broker",
+                found: "none".into(),
+            });
         }
         if let Some(percent) = config.schedule.jitter_percent.filter(|percent| *percent > 50) {
             return Err(ConfigError::Value {
@@ -182,7 +193,10 @@ mod tests {
             ("unknown table", format!("{GOOD}\n[tpn]\n")),
             ("no broker", GOOD.replace("[\"https://127.0.0.1:8443\"]", "[]")),
             ("broker in clear", GOOD.replace("https", "http")),
-            ("jitter over the limit", format!("{GOOD}\n[schedule]\njitter_percent = 51\n")),
+            (
+                "jitter over the limit",
+                format!("{GOOD}\n[schedule]\njitter_percent = 51\n"),
+            ),
         ];
         for (name, text) in rows {
             assert!(AgentConfig::parse(text).is_err(), "{name}");

@@ -59,7 +59,13 @@ impl Desk {
     /// A desk with nothing on it yet.
     #[must_use]
     pub fn new(tpm: TpmOwner) -> Self {
-        Self { tpm, held: Mutex::new(Held { standing: Standing::unknown(), authorization: None }) }
+        Self {
+            tpm,
+            held: Mutex::new(Held {
+                standing: Standing::unknown(),
+                authorization: None,
+            }),
+        }
     }
 
     /// The TPM's owner.
@@ -105,8 +111,9 @@ impl Desk {
         action: &str,
         resource: &str,
     ) -> Result<Presentation, PresentError> {
-        let authorization =
-            self.authorization().ok_or(PresentError::NotAuthorized { standing: self.standing().word() })?;
+        let authorization = self.authorization().ok_or(PresentError::NotAuthorized {
+            standing: self.standing().word(),
+        })?;
         let scope = Scope::parse(&format!("{action}:{resource}")).map_err(|e| PresentError::Scope(e.to_string()))?;
         let mut cti = [0u8; 16];
         getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
@@ -124,7 +131,10 @@ impl Desk {
             .run(move |attester| proof.encode_signed(&SessionSigner::new(attester)))
             .await?
             .map_err(PresentError::Signing)?;
-        Ok(Presentation { authorization: authorization.to_vec(), proof })
+        Ok(Presentation {
+            authorization: authorization.to_vec(),
+            proof,
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {

@@ -77,14 +77,17 @@ pub async fn attest(client: &mut BrokerClient, tpm: &TpmOwner, context: &RoundCo
     }
     let exporter = client.export(BINDER_EXPORTER, &challenge.nonce)?;
     let RoundContext { domain, event_log, .. } = context.clone();
-    let submission =
-        tpm.run(move |attester| submission(attester, &domain, &event_log, known, &challenge, exporter)).await??;
+    let submission = tpm
+        .run(move |attester| submission(attester, &domain, &event_log, known, &challenge, exporter))
+        .await??;
     Ok(client.submit(&submission).await?.answer)
 }
 
 fn hello(attester: &Attester, known: bool) -> Hello {
     let identity = if known {
-        Identity::Known { ak_name: attester.attestation_key().name().to_vec() }
+        Identity::Known {
+            ak_name: attester.attestation_key().name().to_vec(),
+        }
     } else {
         Identity::Full {
             ek_certificate: attester.endorsement_key().certificate().map(<[u8]>::to_vec),
@@ -148,7 +151,11 @@ fn submission(
     if !challenge.session_key_known {
         let certified = attester.certify_session_key(&qualifying)?;
         insert(&mut collection, Label::TpmSessionKeyCertify, certified.attested)?;
-        insert(&mut collection, Label::TpmSessionKeyCertifySignature, certified.signature)?;
+        insert(
+            &mut collection,
+            Label::TpmSessionKeyCertifySignature,
+            certified.signature,
+        )?;
     }
     insert(&mut collection, Label::FirmwareEventLog, logs::firmware_log(event_log)?)?;
 
@@ -159,7 +166,11 @@ fn submission(
             Some(activation_answer(&credential, &binder.encode()))
         }
     };
-    Ok(Submission { session_id: challenge.session_id, collection: collection.encode(), activation })
+    Ok(Submission {
+        session_id: challenge.session_id,
+        collection: collection.encode(),
+        activation,
+    })
 }
 
 fn insert(collection: &mut Collection, label: Label, bytes: Vec<u8>) -> Result<(), RoundError> {

@@ -112,18 +112,28 @@ pub async fn run(
     let tpm_config = config.tpm.clone();
     let session_registers = registers.clone();
     let tpm = TpmOwner::start(move || Attester::open(&tpm_config, &state, &session_registers)).await??;
-    let ak_name = tpm.run(|attester| hex::encode(attester.attestation_key().name())).await?;
+    let ak_name = tpm
+        .run(|attester| hex::encode(attester.attestation_key().name()))
+        .await?;
     events(AgentEvent::Ready { ak_name });
 
     let desk = Arc::new(Desk::new(tpm));
     let _socket = match &config.socket {
         None => None,
-        Some(path) => Some(AgentSocket::bind(path, Arc::clone(&desk)).map_err(|cause| AgentError::Io {
-            what: path.display().to_string(),
-            cause,
-        })?),
+        Some(path) => Some(
+            AgentSocket::bind(path, Arc::clone(&desk)).map_err(|cause| AgentError::Io {
+                what: path.display().to_string(),
+                cause,
+            })?,
+        ),
     };
-    let life = Life { config, trust, registers, desk, events };
+    let life = Life {
+        config,
+        trust,
+        registers,
+        desk,
+        events,
+    };
     tokio::select! {
         result = life.attest_forever() => result,
         () = shutdown => Ok(()),
@@ -198,7 +208,10 @@ impl<E: Fn(AgentEvent)> Life<E> {
     /// Opens the TPM anew; a TPM that cannot be had now is tried again at the next attempt.
     async fn reopen_tpm(&self) -> Result<(), AgentError> {
         if let Err(error) = self.desk.tpm().run(Attester::reopen).await? {
-            (self.events)(AgentEvent::Unreachable { because: error.to_string(), retry_ms: 0 });
+            (self.events)(AgentEvent::Unreachable {
+                because: error.to_string(),
+                retry_ms: 0,
+            });
         }
         Ok(())
     }
@@ -267,12 +280,19 @@ impl<E: Fn(AgentEvent)> Life<E> {
         let attempt = match error {
             RoundError::Client(ClientError::Refused { code, message, .. }) => {
                 let reasons = vec![format!("{code}: {message}")];
-                (self.events)(AgentEvent::Refused { reasons: reasons.clone(), decided: false, received_at_ms: 0 });
+                (self.events)(AgentEvent::Refused {
+                    reasons: reasons.clone(),
+                    decided: false,
+                    received_at_ms: 0,
+                });
                 Attempt::Refused { reasons }
             }
             other => {
                 let because = other.to_string();
-                (self.events)(AgentEvent::Unreachable { because: because.clone(), retry_ms });
+                (self.events)(AgentEvent::Unreachable {
+                    because: because.clone(),
+                    retry_ms,
+                });
                 Attempt::Unreachable { because }
             }
         };
@@ -281,9 +301,13 @@ impl<E: Fn(AgentEvent)> Life<E> {
 
     /// Drops the authorization when the trust state says that it was withdrawn.
     fn look_at_trust_state(&self, follower: &Follower) {
-        let (Some(view), Ok(now_ms)) = (follower.view(), follower.clock().now_ms()) else { return };
+        let (Some(view), Ok(now_ms)) = (follower.view(), follower.clock().now_ms()) else {
+            return;
+        };
         let Some(bytes) = self.desk.authorization() else { return };
-        let Ok(authorization) = self.verified(&bytes, now_ms) else { return };
+        let Ok(authorization) = self.verified(&bytes, now_ms) else {
+            return;
+        };
         let timers = &self.trust.policy.settings.timers;
         let enforcer = Enforcer {
             id: &self.config.domain,
@@ -312,12 +336,20 @@ impl<E: Fn(AgentEvent)> Life<E> {
     }
 
     fn follow(&self) -> Result<Follower, AgentError> {
-        Ok(self.trust.follow(self.config.endpoints()?, format!("agent-{}", std::process::id())))
+        Ok(self
+            .trust
+            .follow(self.config.endpoints()?, format!("agent-{}", std::process::id())))
     }
 }
 
 async fn load(config: &AgentConfig) -> Result<DomainTrust, TrustError> {
-    DomainTrust::load(&config.policy, &config.policy_root, &config.domain, clock::wall_seconds()).await
+    DomainTrust::load(
+        &config.policy,
+        &config.policy_root,
+        &config.domain,
+        clock::wall_seconds(),
+    )
+    .await
 }
 
 fn random() -> u64 {

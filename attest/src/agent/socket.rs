@@ -87,7 +87,10 @@ impl AgentSocket {
                 });
             }
         });
-        Ok(Self { path: path.to_owned(), task })
+        Ok(Self {
+            path: path.to_owned(),
+            task,
+        })
     }
 }
 
@@ -108,7 +111,9 @@ async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
     while let Some(line) = lines.next_line().await? {
         let response = match serde_json::from_str(&line) {
             Ok(request) => answer(request, desk).await,
-            Err(error) => Response::Error { error: error.to_string() },
+            Err(error) => Response::Error {
+                error: error.to_string(),
+            },
         };
         let mut line = serde_json::to_vec(&response).unwrap_or_default();
         line.push(b'\n');
@@ -122,16 +127,25 @@ async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
 async fn answer(request: Request, desk: &Desk) -> Response {
     match request {
         Request::Status => Response::Status(status(&desk.standing())),
-        Request::Present { audience, challenge, action, resource } => {
+        Request::Present {
+            audience,
+            challenge,
+            action,
+            resource,
+        } => {
             let Ok(challenge) = hex::decode(&challenge) else {
-                return Response::Error { error: "the challenge is not hexadecimal".into() };
+                return Response::Error {
+                    error: "the challenge is not hexadecimal".into(),
+                };
             };
             match desk.present(&audience, challenge, &action, &resource).await {
                 Ok(presentation) => Response::Presentation {
                     authorization: STANDARD.encode(presentation.authorization),
                     proof: STANDARD.encode(presentation.proof),
                 },
-                Err(error) => Response::Error { error: error.to_string() },
+                Err(error) => Response::Error {
+                    error: error.to_string(),
+                },
             }
         }
     }

@@ -55,7 +55,9 @@ impl Standing {
     /// The state before the first attempt.
     #[must_use]
     pub fn unknown() -> Self {
-        Self::Stale { because: "not attested yet".into() }
+        Self::Stale {
+            because: "not attested yet".into(),
+        }
     }
 
     /// The state after `attempt` at `now` (Unix seconds).
@@ -66,7 +68,10 @@ impl Standing {
             Attempt::Refused { reasons } => Self::Refused { reasons },
             Attempt::Unreachable { because } => match self {
                 Self::Trusted { until } | Self::Unreachable { until: Some(until), .. } if until > now => {
-                    Self::Unreachable { until: Some(until), because }
+                    Self::Unreachable {
+                        until: Some(until),
+                        because,
+                    }
                 }
                 // What was refused stays refused: silence is not forgiveness.
                 Self::Refused { reasons } => Self::Refused { reasons },
@@ -81,12 +86,13 @@ impl Standing {
     #[must_use]
     pub fn at(self, now: i64) -> Self {
         match self {
-            Self::Trusted { until } if until <= now => {
-                Self::Stale { because: "the authorization ran out before it was renewed".into() }
-            }
-            Self::Unreachable { until: Some(until), because } if until <= now => {
-                Self::Unreachable { until: None, because }
-            }
+            Self::Trusted { until } if until <= now => Self::Stale {
+                because: "the authorization ran out before it was renewed".into(),
+            },
+            Self::Unreachable {
+                until: Some(until),
+                because,
+            } if until <= now => Self::Unreachable { until: None, because },
             other => other,
         }
     }
@@ -117,7 +123,9 @@ mod tests {
     use super::*;
 
     fn lost() -> Attempt {
-        Attempt::Unreachable { because: "connection refused".into() }
+        Attempt::Unreachable {
+            because: "connection refused".into(),
+        }
     }
 
     #[test]
@@ -128,13 +136,21 @@ mod tests {
         assert_eq!(lost_once.word(), "unreachable");
         assert_eq!(lost_once.clone().at(99), lost_once);
         assert!(matches!(lost_once.at(100), Standing::Unreachable { until: None, .. }));
-        let refused = Standing::unknown().after(Attempt::Refused { reasons: vec!["secure-boot-mismatch".into()] }, 1);
+        let refused = Standing::unknown().after(
+            Attempt::Refused {
+                reasons: vec!["secure-boot-mismatch".into()],
+            },
+            1,
+        );
         assert_eq!(refused.clone().after(lost(), 2), refused);
     }
 
     #[test]
     fn an_authorization_that_ran_out_is_stale() {
         assert_eq!(Standing::Trusted { until: 5 }.at(5).word(), "stale");
-        assert_eq!(Standing::Trusted { until: 5 }.withdrawn("revoked".into()).word(), "stale");
+        assert_eq!(
+            Standing::Trusted { until: 5 }.withdrawn("revoked".into()).word(),
+            "stale"
+        );
     }
 }

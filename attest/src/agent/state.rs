@@ -53,11 +53,21 @@ impl StateDir {
     /// # Errors
     /// [`StateError::OpenToOthers`] when group or others can reach it; [`StateError::Io`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let io = |error: std::io::Error| StateError::Io { path: path.to_owned(), kind: error.kind() };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let io = |error: std::io::Error| StateError::Io {
+            path: path.to_owned(),
+            kind: error.kind(),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io)?;
         let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(StateError::OpenToOthers { path: path.to_owned(), mode });
+            return Err(StateError::OpenToOthers {
+                path: path.to_owned(),
+                mode,
+            });
         }
         Ok(Self { path: path.to_owned() })
     }
@@ -68,17 +78,25 @@ impl StateDir {
     /// [`StateError`]; a malformed file is never silently replaced, because that would change the node's identity.
     pub fn attestation_key(&self) -> Result<Option<AkBlob>, StateError> {
         let path = self.path.join(AK_FILE);
-        let io = |error: std::io::Error| StateError::Io { path: path.clone(), kind: error.kind() };
+        let io = |error: std::io::Error| StateError::Io {
+            path: path.clone(),
+            kind: error.kind(),
+        };
         match fs::metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
             Ok(metadata) if metadata.len() > MAX_FILE => {
-                return Err(StateError::Io { path, kind: ErrorKind::FileTooLarge });
+                return Err(StateError::Io {
+                    path,
+                    kind: ErrorKind::FileTooLarge,
+                });
             }
             Ok(_) => {}
         }
         let bytes = fs::read(&path).map_err(io)?;
-        AkBlob::decode(&bytes).map(Some).map_err(|cause| StateError::Malformed { path, cause })
+        AkBlob::decode(&bytes)
+            .map(Some)
+            .map_err(|cause| StateError::Malformed { path, cause })
     }
 
     /// Keeps the attestation key, whole or not at all.
@@ -92,11 +110,16 @@ impl StateDir {
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
         let partial = self.path.join(format!("{name}.partial"));
-        let io = |error: std::io::Error| StateError::Io { path: path.clone(), kind: error.kind() };
+        let io = |error: std::io::Error| StateError::Io {
+            path: path.clone(),
+            kind: error.kind(),
+        };
         fs::write(&partial, bytes).map_err(io)?;
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).map_err(io)?;
         fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(io)?;
         fs::rename(&partial, &path).map_err(io)?;
-        fs::File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(io)
+        fs::File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io)
     }
 }

@@ -31,7 +31,12 @@ impl BrokerClient {
     /// A client that tries `endpoints` in order, over connections pinned by `tls` (see [`super::pinned_config`]).
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>, tls: Arc<ClientConfig>) -> Self {
-        Self { endpoints, next: 0, tls, connection: None }
+        Self {
+            endpoints,
+            next: 0,
+            tls,
+            connection: None,
+        }
     }
 
     /// Hello → challenge. Opens a connection if there is none.
@@ -61,7 +66,9 @@ impl BrokerClient {
     /// [`ClientError`]; a recorded denial is an [`Answer`], not an error.
     pub async fn submit(&mut self, submission: &Submission) -> Result<Submitted, ClientError> {
         const PATH: &str = "/v1/evidence";
-        let Some(connection) = self.connection.as_mut() else { return Err(self.no_connection()) };
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(self.no_connection());
+        };
         let sent = connection.send(Method::POST, PATH, CBOR, submission.encode()).await;
         let (status, body) = self.keep(sent)?;
         if status == StatusCode::OK || status == StatusCode::FORBIDDEN {
@@ -90,7 +97,11 @@ impl BrokerClient {
     pub async fn get(&mut self, path: &str) -> Result<Vec<u8>, ClientError> {
         let sent = self.open().await?.send(Method::GET, path, CBOR, Vec::new()).await;
         let (status, body) = self.keep(sent)?;
-        if status == StatusCode::OK { Ok(body.into()) } else { Err(refused(status, &body)) }
+        if status == StatusCode::OK {
+            Ok(body.into())
+        } else {
+            Err(refused(status, &body))
+        }
     }
 
     /// Subscribes to the trust state on a connection of its own.
@@ -115,11 +126,18 @@ impl BrokerClient {
     async fn call(&mut self, path: &'static str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
         let sent = self.open().await?.send(Method::POST, path, CBOR, body).await;
         let (status, body) = self.keep(sent)?;
-        if status == StatusCode::OK { Ok(body.into()) } else { Err(refused(status, &body)) }
+        if status == StatusCode::OK {
+            Ok(body.into())
+        } else {
+            Err(refused(status, &body))
+        }
     }
 
     async fn open(&mut self) -> Result<&mut Connection, ClientError> {
-        let usable = self.connection.as_ref().is_some_and(|connection| !connection.is_closed());
+        let usable = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| !connection.is_closed());
         if !usable {
             self.connection = None;
             let opened = Connection::open(&self.endpoint(), Arc::clone(&self.tls)).await;
@@ -143,11 +161,17 @@ impl BrokerClient {
 
     fn endpoint(&self) -> Endpoint {
         let index = self.next.checked_rem(self.endpoints.len()).unwrap_or(0);
-        self.endpoints.get(index).cloned().unwrap_or(Endpoint { host: String::new(), port: 0 })
+        self.endpoints.get(index).cloned().unwrap_or(Endpoint {
+            host: String::new(),
+            port: 0,
+        })
     }
 
     fn no_connection(&self) -> ClientError {
-        ClientError::Unreachable { endpoint: self.endpoint().authority(), cause: "no open connection".into() }
+        ClientError::Unreachable {
+            endpoint: self.endpoint().authority(),
+            cause: "no open connection".into(),
+        }
     }
 }
 
@@ -173,14 +197,21 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let status = status.as_u16();
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => {
-            let reasons: Vec<String> =
-                problem.reasons.iter().map(|line| format!("{} ({})", line.code, line.claim)).collect();
+            let reasons: Vec<String> = problem
+                .reasons
+                .iter()
+                .map(|line| format!("{} ({})", line.code, line.claim))
+                .collect();
             let message = if reasons.is_empty() {
                 problem.detail
             } else {
                 format!("{}: {}", problem.detail, reasons.join(", "))
             };
-            ClientError::Refused { status, code: problem.code, message }
+            ClientError::Refused {
+                status,
+                code: problem.code,
+                message,
+            }
         }
         Err(_) => ClientError::Refused {
             status,

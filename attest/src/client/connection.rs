@@ -41,8 +41,10 @@ impl Connection {
     /// # Errors
     /// [`ClientError::NotInKeyset`] or [`ClientError::Unreachable`].
     pub async fn open(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Self, ClientError> {
-        let unreachable =
-            |cause: String| ClientError::Unreachable { endpoint: endpoint.authority(), cause };
+        let unreachable = |cause: String| ClientError::Unreachable {
+            endpoint: endpoint.authority(),
+            cause,
+        };
         let connect = async {
             let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
                 .await
@@ -51,7 +53,9 @@ impl Connection {
             let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| unreachable(error.to_string()))?;
             let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| {
                 if is_pin_failure(&error) {
-                    ClientError::NotInKeyset { endpoint: endpoint.authority() }
+                    ClientError::NotInKeyset {
+                        endpoint: endpoint.authority(),
+                    }
                 } else {
                     unreachable(error.to_string())
                 }
@@ -64,9 +68,15 @@ impl Connection {
                 // The driver ends with the connection; a broken one shows itself at the next request.
                 let _ = driver.await;
             });
-            Ok(Self { endpoint: endpoint.clone(), sender, tls })
+            Ok(Self {
+                endpoint: endpoint.clone(),
+                sender,
+                tls,
+            })
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(unreachable("timed out".into())))
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .unwrap_or_else(|_| Err(unreachable("timed out".into())))
     }
 
     /// True once the broker has closed the connection.
@@ -81,9 +91,14 @@ impl Connection {
     /// [`ClientError::Unreachable`] when the connection is gone.
     pub fn export(&self, label: &str, context: &[u8]) -> Result<[u8; EXPORTER_LENGTH], ClientError> {
         let stream = self.tls.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.get_ref().1.export_keying_material([0; EXPORTER_LENGTH], label.as_bytes(), Some(context)).map_err(
-            |error| ClientError::Unreachable { endpoint: self.endpoint.authority(), cause: error.to_string() },
-        )
+        stream
+            .get_ref()
+            .1
+            .export_keying_material([0; EXPORTER_LENGTH], label.as_bytes(), Some(context))
+            .map_err(|error| ClientError::Unreachable {
+                endpoint: self.endpoint.authority(),
+                cause: error.to_string(),
+            })
     }
 
     /// Sends one request and reads the whole answer, bounded in time and size.
@@ -98,7 +113,10 @@ impl Connection {
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let endpoint = self.endpoint.authority();
-        let unreachable = |cause: String| ClientError::Unreachable { endpoint: endpoint.clone(), cause };
+        let unreachable = |cause: String| ClientError::Unreachable {
+            endpoint: endpoint.clone(),
+            cause,
+        };
         let exchange = async {
             let response = self.request(method, path, content_type, body).await?;
             let status = response.status();
@@ -108,7 +126,9 @@ impl Connection {
                 .map_err(|error| unreachable(error.to_string()))?;
             Ok((status, body.to_bytes()))
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(unreachable("timed out".into())))
+        tokio::time::timeout(ANSWER_TIMEOUT, exchange)
+            .await
+            .unwrap_or_else(|_| Err(unreachable("timed out".into())))
     }
 
     /// Sends one request and hands back the response with its body still to come (for streams).
@@ -120,7 +140,10 @@ impl Connection {
         body: Vec<u8>,
     ) -> Result<Response<hyper::body::Incoming>, ClientError> {
         let endpoint = self.endpoint.authority();
-        let unreachable = |cause: String| ClientError::Unreachable { endpoint: endpoint.clone(), cause };
+        let unreachable = |cause: String| ClientError::Unreachable {
+            endpoint: endpoint.clone(),
+            cause,
+        };
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -128,21 +151,32 @@ impl Connection {
             .header(hyper::header::CONTENT_TYPE, content_type)
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| unreachable(error.to_string()))?;
-        self.sender.ready().await.map_err(|error| unreachable(error.to_string()))?;
-        self.sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
+        self.sender
+            .ready()
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        self.sender
+            .send_request(request)
+            .await
+            .map_err(|error| unreachable(error.to_string()))
     }
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
 fn is_pin_failure(error: &std::io::Error) -> bool {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some_and(|error| {
-        *error == rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)
-    })
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .is_some_and(|error| {
+            *error == rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)
+        })
 }
 
 /// The stream, shared between HTTP (which drives it) and the exporter (which only reads its secrets). The lock is never

@@ -18,7 +18,11 @@ pub struct EventStream {
 
 impl EventStream {
     pub(super) fn new(connection: Connection, body: Incoming) -> Self {
-        Self { _connection: connection, body, buffer: Vec::new() }
+        Self {
+            _connection: connection,
+            body,
+            buffer: Vec::new(),
+        }
     }
 
     /// The next frame (the bytes of a `TrustFrame`).
@@ -47,7 +51,11 @@ impl EventStream {
 }
 
 fn malformed(found: String) -> ClientError {
-    ClientError::Answer { path: "/v1/trust-state/stream", expected: "frame events, one after another", found }
+    ClientError::Answer {
+        path: "/v1/trust-state/stream",
+        expected: "frame events, one after another",
+        found,
+    }
 }
 
 /// Takes one whole event off the front of `buffer`, if there is one with data; comments (keep-alives) are passed over.
@@ -55,9 +63,15 @@ fn take_event(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ClientError> {
     while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
         let event: Vec<u8> = buffer.drain(..end + 2).collect();
         let text = std::str::from_utf8(&event).map_err(|_| malformed("bytes that are not UTF-8".into()))?;
-        let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).collect();
+        let data: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data:"))
+            .map(str::trim)
+            .collect();
         if !data.is_empty() {
-            let frame = URL_SAFE_NO_PAD.decode(data.concat()).map_err(|error| malformed(error.to_string()))?;
+            let frame = URL_SAFE_NO_PAD
+                .decode(data.concat())
+                .map_err(|error| malformed(error.to_string()))?;
             return Ok(Some(frame));
         }
     }

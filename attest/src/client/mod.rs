@@ -28,20 +28,29 @@ impl Endpoint {
     /// # Errors
     /// [`ClientError::Endpoint`] for anything else, plain `http://` included: evidence never travels in clear.
     pub fn parse(text: &str) -> Result<Self, ClientError> {
-        let refuse = || ClientError::Endpoint { found: text.chars().take(128).collect() };
+        let refuse = || ClientError::Endpoint {
+            found: text.chars().take(128).collect(),
+        };
         let rest = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
         let (host, port) = rest.rsplit_once(':').ok_or_else(refuse)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() || host.contains('/') {
             return Err(refuse());
         }
-        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| refuse())? })
+        Ok(Self {
+            host: host.to_owned(),
+            port: port.parse().map_err(|_| refuse())?,
+        })
     }
 
     /// `host:port`, for the `Host` header and for messages.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -100,8 +109,18 @@ mod tests {
         let parsed = Endpoint::parse("https://broker.example:8443/").expect("parses");
         assert_eq!(parsed.authority(), "broker.example:8443");
         assert_eq!(Endpoint::parse("[::1]:9").expect("parses").authority(), "[::1]:9");
-        for bad in ["", "broker", "http://broker:80", "broker:99999", ":443", "https://a/b:1"] {
-            assert!(matches!(Endpoint::parse(bad), Err(ClientError::Endpoint { .. })), "{bad}");
+        for bad in [
+            "",
+            "broker",
+            "http://broker:80",
+            "broker:99999",
+            ":443",
+            "https://a/b:1",
+        ] {
+            assert!(
+                matches!(Endpoint::parse(bad), Err(ClientError::Endpoint { .. })),
+                "{bad}"
+            );
         }
     }
 }

@@ -55,7 +55,9 @@ impl ServerCertVerifier for PinnedKeys {
         if listed {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+            Err(Error::InvalidCertificate(
+                rustls::CertificateError::ApplicationVerificationFailure,
+            ))
         }
     }
 
@@ -89,5 +91,8 @@ fn p256_key(certificate: &[u8]) -> Option<VerifyingKey> {
     let (prefix, coordinates) = point.split_first()?;
     let (x, y) = coordinates.split_at_checked(32)?;
     (*prefix == 4).then_some(())?;
-    Some(VerifyingKey::P256 { x: x.try_into().ok()?, y: y.try_into().ok()? })
+    Some(VerifyingKey::P256 {
+        x: x.try_into().ok()?,
+        y: y.try_into().ok()?,
+    })
 }

@@ -67,14 +67,22 @@ pub fn reading(sample: Option<Sample>, boot_ms: u64, wall_ms: u64) -> Result<u64
     let sample = sample.ok_or(ClockError::Unsynchronized)?;
     let now = sample.broker_ms.saturating_add(boot_ms.saturating_sub(sample.boot_ms));
     let apart_ms = now.abs_diff(wall_ms);
-    if apart_ms > MAX_WALL_DISAGREEMENT_MS { Err(ClockError::Disagreement { apart_ms }) } else { Ok(now) }
+    if apart_ms > MAX_WALL_DISAGREEMENT_MS {
+        Err(ClockError::Disagreement { apart_ms })
+    } else {
+        Ok(now)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SAMPLE: Sample = Sample { broker_ms: 1_000_000, boot_ms: 50, bound_ms: 3 };
+    const SAMPLE: Sample = Sample {
+        broker_ms: 1_000_000,
+        boot_ms: 50,
+        bound_ms: 3,
+    };
 
     #[test]
     fn time_goes_on_by_boottime() {
@@ -83,8 +91,14 @@ mod tests {
 
     #[test]
     fn a_set_wall_clock_denies() {
-        for wall in [1_001_000 - MAX_WALL_DISAGREEMENT_MS - 1, 1_001_000 + MAX_WALL_DISAGREEMENT_MS + 1] {
-            assert!(matches!(reading(Some(SAMPLE), 1_050, wall), Err(ClockError::Disagreement { .. })), "{wall}");
+        for wall in [
+            1_001_000 - MAX_WALL_DISAGREEMENT_MS - 1,
+            1_001_000 + MAX_WALL_DISAGREEMENT_MS + 1,
+        ] {
+            assert!(
+                matches!(reading(Some(SAMPLE), 1_050, wall), Err(ClockError::Disagreement { .. })),
+                "{wall}"
+            );
         }
         assert_eq!(reading(None, 0, 0), Err(ClockError::Unsynchronized));
     }
@@ -92,7 +106,13 @@ mod tests {
     #[test]
     fn a_slow_answer_is_no_time() {
         let clock = BrokerClock::default();
-        assert!(!clock.take(Sample { bound_ms: 501, ..SAMPLE }, 500));
+        assert!(!clock.take(
+            Sample {
+                bound_ms: 501,
+                ..SAMPLE
+            },
+            500
+        ));
         assert_eq!(clock.now_ms(), Err(ClockError::Unsynchronized));
     }
 }

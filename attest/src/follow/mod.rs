@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{KeyRing, TrustView};
 
-use crate::schedule;
 use crate::client::{BrokerClient, ClientError};
+use crate::schedule;
 
 /// How often the broker is asked for the time again.
 const TIME_PERIOD: Duration = Duration::from_secs(20);
@@ -107,11 +107,16 @@ async fn follow_once(
     failures: &mut u32,
 ) -> Result<std::convert::Infallible, String> {
     synchronize(client, config, clock).await?;
-    let mut stream = client.follow(&config.subscriber).await.map_err(|error| error.to_string())?;
+    let mut stream = client
+        .follow(&config.subscriber)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut next_time = tokio::time::Instant::now() + TIME_PERIOD;
     loop {
         let frame = tokio::time::timeout(SILENCE, stream.next()).await;
-        let frame = frame.map_err(|_| format!("silent for {SILENCE:?}"))?.map_err(|error| error.to_string())?;
+        let frame = frame
+            .map_err(|_| format!("silent for {SILENCE:?}"))?
+            .map_err(|error| error.to_string())?;
         let now_ms = clock.now_ms().map_err(|error| error.to_string())?;
         let previous = publish.borrow().clone();
         match TrustView::accept(previous.as_deref(), &frame, &config.keys, &config.domain, now_ms) {
@@ -136,17 +141,27 @@ async fn synchronize(client: &mut BrokerClient, config: &FollowConfig, clock: &B
     for _ in 0..ATTEMPTS {
         getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
         let sent = crate::clock::boot_ms();
-        let token = client.time(&nonce).await.map_err(|error: ClientError| error.to_string())?;
+        let token = client
+            .time(&nonce)
+            .await
+            .map_err(|error: ClientError| error.to_string())?;
         let arrived = crate::clock::boot_ms();
         let time = BrokerTime::verify(&token, &config.keys, &nonce, crate::clock::wall_ms())
             .map_err(|error| error.to_string())?;
         let half = arrived.saturating_sub(sent).div_ceil(2);
-        let sample = Sample { broker_ms: time.time_ms.saturating_add(half), boot_ms: arrived, bound_ms: half };
+        let sample = Sample {
+            broker_ms: time.time_ms.saturating_add(half),
+            boot_ms: arrived,
+            bound_ms: half,
+        };
         if clock.take(sample, config.skew_ms) {
             return Ok(());
         }
     }
-    Err(format!("the broker's time was off by more than {} ms in {ATTEMPTS} attempts", config.skew_ms))
+    Err(format!(
+        "the broker's time was off by more than {} ms in {ATTEMPTS} attempts",
+        config.skew_ms
+    ))
 }
 
 fn random() -> u64 {

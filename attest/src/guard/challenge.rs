@@ -19,7 +19,8 @@ impl Challenges {
     /// Remembers a challenge; false when too many are open.
     pub fn give(&mut self, challenge: [u8; CHALLENGE_BYTES], now_ms: u64) -> bool {
         if self.open.len() >= MAX_OPEN_CHALLENGES {
-            self.open.retain(|_, given| now_ms.saturating_sub(*given) < CHALLENGE_LIFE_MS);
+            self.open
+                .retain(|_, given| now_ms.saturating_sub(*given) < CHALLENGE_LIFE_MS);
         }
         let room = self.open.len() < MAX_OPEN_CHALLENGES;
         if room {

@@ -50,7 +50,9 @@ async fn post<A: for<'a> Deserialize<'a>>(
     body: Vec<u8>,
 ) -> Result<A, GuardUnavailable> {
     let unavailable = |cause: String| GuardUnavailable { address, cause };
-    let tcp = TcpStream::connect(address).await.map_err(|error| unavailable(error.to_string()))?;
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(|error| unavailable(error.to_string()))?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
         .await
         .map_err(|error| unavailable(error.to_string()))?;
@@ -61,7 +63,10 @@ async fn post<A: for<'a> Deserialize<'a>>(
         .header(hyper::header::HOST, address.to_string())
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| unavailable(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| unavailable(error.to_string()))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unavailable(error.to_string()))?;
     let body = Limited::new(response.into_body(), MAX_ANSWER)
         .collect()
         .await

@@ -93,7 +93,12 @@ impl Guard {
     #[must_use]
     pub fn new(config: GuardConfig, follower: Follower) -> Self {
         let challenges = Mutex::new(Challenges::default());
-        Self { config, follower, admitted: Mutex::new(BTreeMap::new()), challenges }
+        Self {
+            config,
+            follower,
+            admitted: Mutex::new(BTreeMap::new()),
+            challenges,
+        }
     }
 
     /// A fresh challenge for one proof.
@@ -130,7 +135,11 @@ impl Guard {
             .take(challenge, clock::boot_ms());
         if !open {
             let expected = "a challenge of this guard that was not used before";
-            return Err(vec![Refusal::new(RefusalCode::ChallengeUnknown, expected, "another, or one used before")]);
+            return Err(vec![Refusal::new(
+                RefusalCode::ChallengeUnknown,
+                expected,
+                "another, or one used before",
+            )]);
         }
         let now_ms = self.now_ms()?;
         let view = self.follower.view();
@@ -142,7 +151,13 @@ impl Guard {
             request_digest: None,
             channel: RequestChannel::Challenge(challenge),
         };
-        let (decision, _) = decide(&request, view.as_deref(), &self.enforcer(), ReplayMemory::new(0), now_ms);
+        let (decision, _) = decide(
+            &request,
+            view.as_deref(),
+            &self.enforcer(),
+            ReplayMemory::new(0),
+            now_ms,
+        );
         let allowed = decision?;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         if admitted.len() >= MAX_ADMITTED {
@@ -168,7 +183,9 @@ impl Guard {
             }
             if let (false, Some(view)) = (following, self.follower.view()) {
                 following = true;
-                tell(GuardEvent::Following { epoch: view.head().epoch });
+                tell(GuardEvent::Following {
+                    epoch: view.head().epoch,
+                });
             }
             for event in self.look_again() {
                 tell(event);
@@ -182,23 +199,26 @@ impl Guard {
         let now = self.now_ms();
         let epoch = view.as_ref().map_or(0, |view| view.head().epoch);
         let mut lost = Vec::new();
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, authorization| {
-            let decision = now
-                .clone()
-                .and_then(|now_ms| redecide(authorization, view.as_deref(), &self.enforcer(), now_ms));
-            match decision {
-                Ok(()) => true,
-                Err(refusals) => {
-                    lost.push(GuardEvent::Withdrawn {
-                        subject: authorization.contents().subject.clone(),
-                        reasons: refusals.iter().map(ToString::to_string).collect(),
-                        epoch,
-                        at_ms: clock::wall_ms(),
-                    });
-                    false
+        self.admitted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, authorization| {
+                let decision = now
+                    .clone()
+                    .and_then(|now_ms| redecide(authorization, view.as_deref(), &self.enforcer(), now_ms));
+                match decision {
+                    Ok(()) => true,
+                    Err(refusals) => {
+                        lost.push(GuardEvent::Withdrawn {
+                            subject: authorization.contents().subject.clone(),
+                            reasons: refusals.iter().map(ToString::to_string).collect(),
+                            epoch,
+                            at_ms: clock::wall_ms(),
+                        });
+                        false
+                    }
                 }
-            }
-        });
+            });
         lost
     }
 

@@ -73,7 +73,10 @@ pub fn router(service: GuardService) -> Router {
 
 async fn challenge(State(service): State<Arc<GuardService>>) -> Response {
     match service.guard.challenge() {
-        Ok(challenge) => json(StatusCode::OK, &serde_json::json!({ "challenge": hex::encode(challenge) })),
+        Ok(challenge) => json(
+            StatusCode::OK,
+            &serde_json::json!({ "challenge": hex::encode(challenge) }),
+        ),
         Err(error) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": error })),
     }
 }
@@ -83,8 +86,17 @@ async fn decision(State(service): State<Arc<GuardService>>, body: Bytes) -> Resp
         Ok(request) => request,
         Err(error) => return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "error": error })),
     };
-    let Parsed { authorization, proof, challenge, action, resource } = request;
-    match service.guard.decide(&authorization, &proof, &action, &resource, &challenge) {
+    let Parsed {
+        authorization,
+        proof,
+        challenge,
+        action,
+        resource,
+    } = request;
+    match service
+        .guard
+        .decide(&authorization, &proof, &action, &resource, &challenge)
+    {
         Ok(allowed) => {
             let subject = allowed.authorization.contents().subject.clone();
             (service.tell)(GuardEvent::Allowed {
@@ -103,9 +115,24 @@ async fn decision(State(service): State<Arc<GuardService>>, body: Bytes) -> Resp
         }
         Err(refusals) => {
             let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-            (service.tell)(GuardEvent::Denied { reasons: reasons.clone(), at_ms: clock::wall_ms() });
-            let codes = refusals.iter().map(|refusal| refusal.code.as_str().to_owned()).collect();
-            json(StatusCode::FORBIDDEN, &Verdict { allowed: false, subject: None, until_ms: None, reasons, codes })
+            (service.tell)(GuardEvent::Denied {
+                reasons: reasons.clone(),
+                at_ms: clock::wall_ms(),
+            });
+            let codes = refusals
+                .iter()
+                .map(|refusal| refusal.code.as_str().to_owned())
+                .collect();
+            json(
+                StatusCode::FORBIDDEN,
+                &Verdict {
+                    allowed: false,
+                    subject: None,
+                    until_ms: None,
+                    reasons,
+                    codes,
+                },
+            )
         }
     }
 }
@@ -121,8 +148,12 @@ struct Parsed {
 fn parse(body: &[u8]) -> Result<Parsed, String> {
     let request: DecisionRequest = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     Ok(Parsed {
-        authorization: STANDARD.decode(&request.authorization).map_err(|error| format!("authorization: {error}"))?,
-        proof: STANDARD.decode(&request.proof).map_err(|error| format!("proof: {error}"))?,
+        authorization: STANDARD
+            .decode(&request.authorization)
+            .map_err(|error| format!("authorization: {error}"))?,
+        proof: STANDARD
+            .decode(&request.proof)
+            .map_err(|error| format!("proof: {error}"))?,
         challenge: hex::decode(&request.challenge).map_err(|error| format!("challenge: {error}"))?,
         action: request.action,
         resource: request.resource,

@@ -97,5 +97,7 @@ fn der(certificate: &[u8]) -> Result<Vec<u8>, PackError> {
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).map_err(|error| refuse(error.to_string()))?;
         return Ok(pem.contents);
     }
-    trim_padding(certificate).map(<[u8]>::to_vec).map_err(|error: TrimError| refuse(error.to_string()))
+    trim_padding(certificate)
+        .map(<[u8]>::to_vec)
+        .map_err(|error: TrimError| refuse(error.to_string()))
 }

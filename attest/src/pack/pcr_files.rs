@@ -18,7 +18,12 @@ pub type PcrValues = BTreeMap<(u16, u8), Vec<u8>>;
 pub const MAX_PCR_FILE: usize = 64 * 1024;
 
 const REGISTERS: u8 = 24;
-const BANKS: &[(&str, u16, usize)] = &[("sha1", 0x04, 20), ("sha256", 0x0b, 32), ("sha384", 0x0c, 48), ("sha512", 0x0d, 64)];
+const BANKS: &[(&str, u16, usize)] = &[
+    ("sha1", 0x04, 20),
+    ("sha256", 0x0b, 32),
+    ("sha384", 0x0c, 48),
+    ("sha512", 0x0d, 64),
+];
 
 /// Reads PCR values in any of the known forms.
 ///
@@ -33,7 +38,11 @@ pub fn parse(file: &[u8]) -> Result<PcrValues, PackError> {
         Ok(text) if text.contains(':') => pcrread(text)?,
         _ => serialized(file)?,
     };
-    if values.is_empty() { Err(refuse("no value at all".into())) } else { Ok(values) }
+    if values.is_empty() {
+        Err(refuse("no value at all".into()))
+    } else {
+        Ok(values)
+    }
 }
 
 fn refuse(found: String) -> PackError {
@@ -57,7 +66,11 @@ fn insert(values: &mut PcrValues, bank: (u16, usize), register: &str, digest: &s
     let digest = digest.trim_start_matches("0x").trim_start_matches("0X");
     let bytes = hex::decode(digest).map_err(|error| refuse(format!("register {index}: {error}")))?;
     if bytes.len() != bank.1 {
-        return Err(refuse(format!("register {index}: {} bytes in a bank of {}", bytes.len(), bank.1)));
+        return Err(refuse(format!(
+            "register {index}: {} bytes in a bank of {}",
+            bytes.len(),
+            bank.1
+        )));
     }
     match values.insert((bank.0, index), bytes) {
         None => Ok(()),
@@ -83,7 +96,9 @@ fn pcrread(text: &str) -> Result<PcrValues, PackError> {
     let mut values = PcrValues::new();
     let mut current = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (left, right) = line.split_once(':').ok_or_else(|| refuse(format!("the line {line:?}")))?;
+        let (left, right) = line
+            .split_once(':')
+            .ok_or_else(|| refuse(format!("the line {line:?}")))?;
         let (left, right) = (left.trim(), right.trim());
         if right.is_empty() {
             current = Some(bank(left)?);
@@ -107,12 +122,17 @@ fn serialized(file: &[u8]) -> Result<PcrValues, PackError> {
         usize::try_from(u32::from_le_bytes(bytes)).map_err(|_| short())
     };
     let half = |at: usize| -> Result<u16, PackError> {
-        file.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes).ok_or_else(short)
+        file.get(at..at + 2)
+            .and_then(|b| b.try_into().ok())
+            .map(u16::from_le_bytes)
+            .ok_or_else(short)
     };
 
     let count = word(0)?;
     if count > SELECTIONS {
-        return Err(refuse(format!("{count} banks (not JSON, not tpm2_pcrread text, not a tpm2-tools file)")));
+        return Err(refuse(format!(
+            "{count} banks (not JSON, not tpm2_pcrread text, not a tpm2-tools file)"
+        )));
     }
     let mut wanted = Vec::new();
     for selection in 0..count {
@@ -150,7 +170,11 @@ fn serialized(file: &[u8]) -> Result<PcrValues, PackError> {
         }
     }
     if wanted.len() != digests.len() {
-        return Err(refuse(format!("{} registers selected, {} values", wanted.len(), digests.len())));
+        return Err(refuse(format!(
+            "{} registers selected, {} values",
+            wanted.len(),
+            digests.len()
+        )));
     }
     let mut values = PcrValues::new();
     for ((name, register), digest) in wanted.into_iter().zip(digests) {
@@ -164,7 +188,11 @@ mod tests {
     use super::*;
 
     fn recorded(name: &str) -> Vec<u8> {
-        std::fs::read(format!("{}/../swtpm-tests/boots/good/{name}", env!("CARGO_MANIFEST_DIR"))).expect("recorded boot")
+        std::fs::read(format!(
+            "{}/../swtpm-tests/boots/good/{name}",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .expect("recorded boot")
     }
 
     #[test]
@@ -188,7 +216,10 @@ mod tests {
         let whole = recorded("quote-rsa/quote.pcrs");
         // The last value ends at byte 904; what follows is room for digests that are not there.
         for length in 0..904 {
-            assert!(matches!(parse(&whole[..length]), Err(PackError::Pcrs { .. })), "{length}");
+            assert!(
+                matches!(parse(&whole[..length]), Err(PackError::Pcrs { .. })),
+                "{length}"
+            );
         }
     }
 
