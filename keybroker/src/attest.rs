@@ -11,6 +11,7 @@ use touchstone_evidence::message::{Answer, Submission, WireReason};
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::PolicySet;
 use touchstone_store::{Guard, Write};
+use touchstone_verifier::appraisal::Activated;
 use touchstone_verifier::ear::EarReason;
 use touchstone_verifier::tpm::credential::check_activation;
 
@@ -112,6 +113,7 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             continue;
         }
         let statement = entry.statement.bytes.clone();
+        let withdraws = matches!(entry.effect, Effect::Withdraw { .. });
         let recorded = match app.sequencer.record(entry).await {
             Ok(recorded) => recorded,
             Err(EntryError::Conflict { detail }) => {
@@ -138,10 +140,11 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
         );
         {
             let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
-            match &decided.grant {
-                Some(_) => attested.insert(decided.node.clone(), (received_at_ms, status)),
-                None => attested.remove(&decided.node),
-            };
+            if decided.grant.is_some() {
+                attested.insert(decided.node.clone(), (received_at_ms, status));
+            } else if withdraws {
+                attested.remove(&decided.node);
+            }
         }
         let authorization = match &decided.grant {
             Some(grant) => Some(
@@ -173,24 +176,53 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
 fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
     let now_ms = app.clock.now_ms();
     let policy = app.live_policy(now_ms)?;
+    let pending = &submitted.pending;
+    let stored = Stored::read(&*app.store, &pending.node, &pending.ek, &pending.ak_name).map_err(unreadable)?;
+    if stored.ek.is_of_another(&pending.node) || stored.ak.is_of_another(&pending.node) {
+        let detail = format!("the keys presented for {} were tied to another name", pending.node);
+        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+    }
+    let appraisal = &policy.settings.appraisal;
+    if pending.asked != appraisal.required_registers {
+        // An honest node quoted what it was asked for: what another policy misses in that does not speak against it.
+        let detail = "another policy has come into force, which asks for other registers: say hello again";
+        return Err(Refusal::new(RefusalCode::PolicyChanged, detail));
+    }
+    let activated = activated(&policy, submitted)?;
+    // Another endorsement key that the inventory lists for this node is a new enrolment, not the enrolled identity.
+    let record = stored.record.as_ref().map(|(record, _)| record);
+    let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
+    let kept = same_ek.filter(|record| keeps_entry(app, record));
+    let status = match kept {
+        Some(record) => record.status,
+        None => app.trust.deal().map_err(internal)?,
+    };
+    let prepared = judge(app, submitted, policy, &stored, (now_ms, status), activated);
+    let uses_entry = matches!(&prepared, Ok(p) if p.decided.grant.is_some() && p.replaces.is_none());
+    if kept.is_none() && !uses_entry {
+        // Whoever can say hello could otherwise use up every entry there is.
+        app.trust.give_back(status);
+    }
+    prepared
+}
+
+/// Decides, with the status entry the node gets if it is allowed.
+fn judge(
+    app: &App,
+    submitted: &Submitted,
+    policy: Arc<PolicySet>,
+    stored: &Stored,
+    (now_ms, status): (u64, StatusIndex),
+    activated: Option<Activated>,
+) -> Result<Prepared, Refusal> {
     let Submitted {
         pending,
         submission,
         exporter,
         evidence,
     } = submitted;
-    let stored = Stored::read(&*app.store, &pending.node, &pending.ek, &pending.ak_name).map_err(unreadable)?;
-    if stored.ek.is_of_another(&pending.node) || stored.ak.is_of_another(&pending.node) {
-        let detail = format!("the keys presented for {} were tied to another name", pending.node);
-        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
-    }
-    // Another endorsement key that the inventory lists for this node is a new enrolment, not the enrolled identity.
     let record = stored.record.as_ref().map(|(record, _)| record);
     let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
-    let status = match same_ek.filter(|record| keeps_entry(app, record)) {
-        Some(record) => record.status,
-        None => app.trust.deal().map_err(internal)?,
-    };
     let inputs = DecisionInputs {
         semantics: SEMANTICS_ID.to_owned(),
         domain: policy.domain.clone(),
@@ -202,7 +234,7 @@ fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
         receive_key: pending.receive_key,
         session_key: pending.session_key.clone(),
         asked: pending.asked.clone(),
-        activated: activated(&policy, submitted)?,
+        activated,
         evidence: evidence.clone(),
         enrolled: same_ek.map(|record| record.enrolled.clone()),
         region: record.map(|record| record.region.clone()),
@@ -225,7 +257,9 @@ fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
             expected: record.enrolled.ek.to_string(),
             found: pending.ek.to_string(),
         });
-    let entry = entry(app, &policy, &stored, record, &inputs, &mut decided)?;
+    // Only what verifies under the key enrolled for a node takes anything from it: another machine that the inventory
+    // lists under the same name, and that fails, is denied and no more (`docs/protocol.md`, section 4).
+    let entry = entry(app, &policy, stored, same_ek, &inputs, &mut decided)?;
     Ok(Prepared {
         decided,
         policy,
@@ -236,10 +270,7 @@ fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
 }
 
 /// The credential that was opened in this session; one wrong answer ends it, and says nothing about the right one.
-fn activated(
-    policy: &PolicySet,
-    submitted: &Submitted,
-) -> Result<Option<touchstone_verifier::appraisal::Activated>, Refusal> {
+fn activated(policy: &PolicySet, submitted: &Submitted) -> Result<Option<Activated>, Refusal> {
     let Submitted {
         pending,
         submission,

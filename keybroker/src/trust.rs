@@ -107,6 +107,8 @@ struct State {
     ledger: (u64, [u8; 32]),
     /// Entries dealt out, over all lists.
     dealt: u64,
+    /// Of these, entries that came back unused; at most as many as decisions were under way at once.
+    unused: Vec<StatusIndex>,
     /// Withdrawals that went out and are not durable yet.
     pending: u64,
     /// No head may go out any more: a withdrawal could not be shown.
@@ -159,6 +161,7 @@ impl Trust {
             epoch_limit: start.epoch_limit,
             ledger: start.ledger,
             dealt: start.dealt,
+            unused: Vec::new(),
             pending: 0,
             stopped: false,
             issued_at_ms: 0,
@@ -219,9 +222,20 @@ impl Trust {
     /// [`TrustError::Full`]
     pub fn deal(&self) -> Result<StatusIndex, TrustError> {
         let mut state = self.lock();
-        let place = place(state.dealt, state.facts.generation).ok_or(TrustError::Full)?;
+        let generation = state.facts.generation;
+        while let Some(place) = state.unused.pop() {
+            if place.generation == generation {
+                return Ok(place);
+            }
+        }
+        let place = place(state.dealt, generation).ok_or(TrustError::Full)?;
         state.dealt += 1;
         Ok(place)
+    }
+
+    /// Takes back an entry that was dealt out and that no decision which could be committed names: the next one gets it.
+    pub fn give_back(&self, entry: StatusIndex) {
+        self.lock().unused.push(entry);
     }
 
     /// Makes a durable change visible: `valid` are entries that a durable statement granted (lists grow to hold them,

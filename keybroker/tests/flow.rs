@@ -359,3 +359,55 @@ async fn a_machine_that_takes_anothers_place_takes_its_rights_away() {
     );
     broker.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn forgeries_use_up_no_status_entries() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]).with_limits("refusals_per_second = 1000000");
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    for _ in 0..40 {
+        // Public keys of a node that has not enrolled, and no credential opened.
+        let challenge = client.hello(&node.hello(false)).await.unwrap();
+        let mut submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+        submission.activation = None;
+        client.submit(&submission).await.unwrap_err();
+    }
+    // The machine itself, again and again, with what is not acceptable.
+    let kept = node.values.clone();
+    node.extend(4);
+    for _ in 0..10 {
+        assert!(!attest(&mut client, &mut node, false).await.unwrap().allowed);
+    }
+    node.values = kept;
+    let granted = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &granted).contents().status;
+    assert_eq!((place.list, place.index), (0, 0));
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_of_another_machine_of_the_same_name_takes_nothing_away() {
+    let mut node = SoftNode::new("good");
+    let mut spare = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node), ("node-1", &spare)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &first).contents().status;
+    let epoch = broker.app().trust.epoch();
+
+    spare.extend(4);
+    let denied = attest(&mut client, &mut spare, false).await.unwrap();
+    assert!(!denied.allowed);
+    assert_eq!(statement(&broker, &denied).outcome, Outcome::Deny, "it is on record");
+    assert_eq!(status(&view(&broker, &denied.trust_state), place), Status::Valid);
+    assert_eq!(broker.app().trust.epoch(), epoch);
+    assert!(
+        broker.app().attested.lock().unwrap().contains_key("node-1"),
+        "still watched"
+    );
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert_eq!(authorization(&broker, &again).contents().status, place);
+    broker.shutdown().await.unwrap();
+}
