@@ -346,7 +346,7 @@ pub struct Checked {
 }
 
 /// What of a node and of the domain an attack may change, or must not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rights {
     /// The trust state's epoch.
     pub epoch: u64,
@@ -356,6 +356,21 @@ pub struct Rights {
     pub record: Option<NodeRecord>,
     /// The status of its authorization.
     pub status: Option<Status>,
+}
+
+impl std::fmt::Debug for Rights {
+    /// Short: what differs is to be seen at a glance.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let record = self
+            .record
+            .as_ref()
+            .map(|record| (record.withdrawn, record.status, record.granted.cti));
+        write!(
+            f,
+            "epoch {} entries {} {record:?} {:?}",
+            self.epoch, self.entries, self.status
+        )
+    }
 }
 
 /// The node's rights as the broker sees them now.

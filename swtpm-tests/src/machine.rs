@@ -34,8 +34,8 @@ pub struct Machine {
     pub ak: Ak,
     /// Its session key.
     pub session: SessionKey,
-    /// Its event log.
-    pub log: Vec<u8>,
+    /// Its event log; none is sent where it has none.
+    pub log: Option<Vec<u8>>,
 }
 
 /// How evidence is made. As it comes from [`Plan::honest`], it is what an agent sends.
@@ -52,6 +52,8 @@ pub struct Plan<'a> {
     pub selection: Selection,
     /// The session key that is sent and certified; none where it is known.
     pub certified: Certified<'a>,
+    /// Thumbprint of the session key in the binder, where not that of the key that is sent.
+    pub named: Option<[u8; 32]>,
     /// Qualifying data of the certification, where not the binder's.
     pub certify_over: Option<[u8; 32]>,
     /// The credential to open.
@@ -83,6 +85,7 @@ impl Plan<'_> {
             } else {
                 Certified::Own
             },
+            named: None,
             certify_over: None,
             credential: challenge.credential.clone(),
         }
@@ -109,7 +112,7 @@ impl Machine {
             ek,
             ak,
             session,
-            log: Boot::GOOD.event_log(),
+            log: Some(Boot::GOOD.event_log()),
         }
     }
 
@@ -192,13 +195,15 @@ impl Machine {
             .flat_map(|(bank, values)| values.into_iter().map(move |(pcr, value)| ((bank, pcr), value)))
             .collect();
         put(Label::TpmPcrValues, pcr_values::encode(&values));
-        put(Label::FirmwareEventLog, self.log.clone());
+        if let Some(log) = &self.log {
+            put(Label::FirmwareEventLog, log.clone());
+        }
         let binder = BinderInput {
             role: Role::Node,
             domain: plan.domain,
             session_id: plan.session_id,
             nonce: plan.nonce,
-            ckt: key_of(&session_public).thumbprint(),
+            ckt: plan.named.unwrap_or_else(|| key_of(&session_public).thumbprint()),
             receive_key: None,
             tls_exporter: plan.exporter,
             manifest_digest: collection.manifest_digest().expect("each record once"),

@@ -19,9 +19,14 @@ pub fn genuine(name: &str) -> Option<PathBuf> {
         return Some(path);
     }
     if shared.exists() && std::env::var("CI").is_ok_and(|ci| ci == "true") {
-        panic!("{} is missing although ../shared lies beside the checkout", path.display());
+        panic!(
+            "{} is missing although ../shared lies beside the checkout",
+            path.display()
+        );
     }
-    skip(&format!("genuine vectors `{name}`: no ../shared/vectors beside this checkout"));
+    skip(&format!(
+        "genuine vectors `{name}`: no ../shared/vectors beside this checkout"
+    ));
     None
 }
 
