@@ -95,6 +95,9 @@ fn garbage_never_becomes_a_reference_or_a_node() {
     let mut log = boot_file("good", "eventlog.bin");
     let last = log.iter().rposition(|b| *b != 0).unwrap();
     log.truncate(last - 2000);
+    let mut lying = boot_file("good", "eventlog.bin");
+    let at = lying.windows(5).position(|w| w == b"quiet").unwrap();
+    lying[at] = b'Q';
     use PolicyCode::*;
     let rows: Vec<(&str, Vec<u8>, PolicyCode)> = vec![
         ("no evidence", b"garbage".to_vec(), EvidenceUnreadable),
@@ -130,6 +133,11 @@ fn garbage_never_becomes_a_reference_or_a_node() {
         (
             "another boot's log",
             with(Label::FirmwareEventLog, boot_file("uki", "eventlog.bin")),
+            EvidenceRefused,
+        ),
+        (
+            "a log whose text is not what was measured",
+            with(Label::FirmwareEventLog, lying),
             EvidenceRefused,
         ),
         ("a log cut short", with(Label::FirmwareEventLog, log), EvidenceRefused),
