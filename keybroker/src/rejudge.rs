@@ -57,6 +57,10 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         Ok(inputs) => inputs,
         Err(error) => return Some(because("what it showed last", &error.to_string())),
     };
+    if inputs.policy_digest == policy.digest {
+        // It was decided on under this very policy.
+        return None;
+    }
     let now = seconds(app.clock.now_ms());
     let inputs = DecisionInputs {
         policy_digest: policy.digest,

@@ -232,12 +232,17 @@ impl Broker {
             tokio::spawn(ticker::follow_policy(Arc::clone(&app), source, reloads, stopped)),
         ];
         let (tell, ended) = oneshot::channel();
+        let trust = Arc::clone(&app.trust);
         tokio::task::spawn_blocking(move || {
             let end = thread.join().unwrap_or_else(|_| {
                 Err(EntryError::Stopped {
                     detail: "it panicked".into(),
                 })
             });
+            if end.is_err() {
+                // However it ended: heads go out only while the store takes statements.
+                trust.stop();
+            }
             let _ = tell.send(end);
         });
         Ok(RunningBroker {
@@ -353,7 +358,8 @@ impl RunningBroker {
                 .into());
             }
         }
-        if app.trust.pending() > 0 || app.trust.is_stopped() {
+        // Whoever decides on a withdrawal from here on finds that nothing goes out any more.
+        if !app.trust.end() {
             return Err(EntryError::Stopped {
                 detail: "a withdrawal is not recorded".into(),
             }

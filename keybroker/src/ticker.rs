@@ -121,6 +121,8 @@ pub async fn follow_policy(
 ) {
     let path = source.timestamp();
     let mut seen = read(path.clone()).await;
+    // What was granted before this start may have been granted under another policy.
+    rejudge(&app).await;
     let mut ticks = interval_at(Instant::now() + POLICY_PERIOD, POLICY_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -141,12 +143,13 @@ pub async fn follow_policy(
         match &outcome {
             Ok(version) => {
                 tracing::info!(version, "policy is in force");
+                seen = published;
                 rejudge(&app).await;
             }
+            // Looked at again at the next tick: the broker may have been busy, or the repository half written, and a
+            // withdrawn reference value must not wait for the publication after this one.
             Err(detail) => tracing::error!(detail, "policy was not taken over; the one in force goes on"),
         }
-        // What was refused is looked at again only when something else is published.
-        seen = published;
         if let Some(asked) = asked {
             let _ = asked.send(outcome);
         }

@@ -252,6 +252,7 @@ impl Trust {
         if changed == state.lists {
             return Ok(());
         }
+        let now_ms = state.freshness(now_ms);
         self.publish(&mut state, changed, now_ms)
     }
 
@@ -264,6 +265,7 @@ impl Trust {
         state.ledger = ledger;
         state.facts = facts;
         let lists = state.lists.clone();
+        let now_ms = state.freshness(now_ms);
         self.publish(&mut state, lists, now_ms)
     }
 
@@ -365,6 +367,16 @@ impl Trust {
         self.lock().stopped = true;
     }
 
+    /// The same at the end of a run. Whether it ended in order: nothing went out that is not durable, and from here on
+    /// nothing can.
+    #[must_use]
+    pub fn end(&self) -> bool {
+        let mut state = self.lock();
+        let in_order = state.pending == 0 && !state.stopped;
+        state.stopped = true;
+        in_order
+    }
+
     /// Raises the epoch, signs, and sends what changed.
     fn publish(&self, state: &mut State, lists: StatusLists, now_ms: u64) -> Result<(), TrustError> {
         let next = state.epoch + 1;
@@ -399,6 +411,12 @@ impl Trust {
 }
 
 impl State {
+    /// The time from which a head counts that is made at `now_ms` because of something else than a withdrawal. While one
+    /// is not durable such a head says what is new, and is no fresher than the one before.
+    fn freshness(&self, now_ms: u64) -> u64 {
+        if self.pending > 0 { self.issued_at_ms } else { now_ms }
+    }
+
     fn sign(&mut self, signer: &SigningKey, now_ms: u64) -> Result<(), TrustError> {
         // Time never goes back within one process, so neither does freshness.
         let issued_at_ms = self.issued_at_ms.max(now_ms);

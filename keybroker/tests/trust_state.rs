@@ -153,7 +153,12 @@ async fn who_polls_sees_the_same() {
         .time_ms;
     assert!(time_ms.abs_diff(now_ms) < 60_000);
     assert!(BrokerTime::verify(&body, &ring(&broker, Job::TrustState), &[8; 32], now_ms).is_err());
-    broker.shutdown().await.unwrap();
+
+    // Nothing can be entered into the list any more: then nobody is told that it is fresh.
+    broker.app().trust.stop();
+    let (status, body) = client.send(Method::GET, &path, vec![]).await;
+    assert_eq!(problem(status, &body).code, "broker-stopping");
+    assert!(broker.shutdown().await.is_err());
 }
 
 #[tokio::test]
@@ -358,6 +363,36 @@ async fn a_policy_that_no_longer_accepts_a_node_takes_its_rights_now() {
             .any(|reason| reason.code == "denied-by-region-policy")
     );
     assert!(attest(&mut client, &mut kept, true).await.unwrap().allowed);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_published_while_the_broker_was_down_judges_what_was_granted_before() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, &mut node, false).await.unwrap();
+    let place = authorization(&broker, &answer).contents().status;
+    drop(client);
+    broker.shutdown().await.unwrap();
+
+    let region = domain.path("policy/staged/regions/north/policy.cedar");
+    std::fs::create_dir_all(region.parent().unwrap()).unwrap();
+    let forbid = "\nforbid (principal, action, resource);\n";
+    let text = touchstone_policies::cedar::default_region_policy("north") + forbid;
+    std::fs::write(&region, text).unwrap();
+    domain.publish();
+    let broker = domain.start().await;
+    let mut watching = broker.app().trust.subscribe().1;
+    while broker.app().trust.lists().get(place.list).unwrap().status(place.index) != Some(Status::Invalid) {
+        watching.recv().await.unwrap();
+    }
+    while broker.app().trust.pending() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let last = ledger(&broker).await.pop().unwrap();
+    assert_eq!(last.reasons[0].code, "policy-no-longer-permits");
     broker.shutdown().await.unwrap();
 }
 

@@ -109,6 +109,10 @@ pub(super) async fn status_list(State(app): State<Arc<App>>, Path(list): Path<St
     let number: u16 = list
         .parse()
         .map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "a status list has a number"))?;
+    if app.trust.is_stopped() {
+        // Who polls must not be told that a list is fresh which nothing can be entered into any more.
+        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
+    }
     let token = blocking(move || {
         let lists = app.trust.lists();
         let found = lists

@@ -211,3 +211,56 @@ fn a_lagging_subscriber_is_told_so() {
         Err(broadcast::error::TryRecvError::Lagged(1))
     ));
 }
+
+#[test]
+fn what_came_back_unused_is_dealt_again_and_nothing_else_is() {
+    let trust = trust(EPOCH_BLOCK);
+    let (first, second) = (trust.deal().unwrap(), trust.deal().unwrap());
+    trust.give_back(first);
+    assert_eq!(trust.deal().unwrap(), first);
+    assert_eq!(number(&trust.deal().unwrap()), number(&second) + 1);
+    trust.give_back(second);
+    let mut next = facts();
+    next.generation = 2;
+    trust.activate(next, (1, [0; 32]), 1_001).unwrap();
+    assert_eq!(
+        trust.deal().unwrap().generation,
+        2,
+        "an entry of another generation is none"
+    );
+}
+
+#[test]
+fn nothing_but_a_withdrawal_makes_a_fresh_head_while_one_is_not_durable() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    let withdrawn = trust.deal().unwrap();
+    let far = StatusIndex {
+        index: PAGE_ENTRIES,
+        ..trust.deal().unwrap()
+    };
+    let withdrawal = trust.withdraw(&[withdrawn], 2_000).unwrap();
+    trust.granted(&[far], (1, [1; 32]), 3_000).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.status(far), Some(Status::Valid), "it is shown");
+    assert_eq!(enforcer.view.head().fresh_until_ms, 2_000 + facts().window_ms);
+    trust.activate(facts(), (1, [1; 32]), 4_000).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.view.head().fresh_until_ms, 2_000 + facts().window_ms);
+    trust.durable(withdrawal);
+    trust.heartbeat(5_000).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.view.head().fresh_until_ms, 5_000 + facts().window_ms);
+}
+
+#[test]
+fn after_the_end_nothing_goes_out() {
+    let trust = trust(EPOCH_BLOCK);
+    let place = trust.deal().unwrap();
+    assert!(trust.end());
+    let mut enforcer = Follower::new(&trust);
+    assert!(trust.withdraw(&[place], 2_000).is_err());
+    trust.heartbeat(2_000).unwrap();
+    assert_eq!(enforcer.follow(), 0);
+    assert!(!trust.end(), "and such a run did not end in order");
+}
