@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "touchstone-authorization",
             "touchstone-cose",
             "touchstone-evidence",
+            "touchstone-ledger",
             "touchstone-policies",
             "touchstone-verifier",
         ],

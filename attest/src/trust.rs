@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey};
+use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey, VerifiedAuthorization};
+use touchstone_ledger::receipt::verify_receipt;
+use touchstone_ledger::statement::VerifiedStatement;
 use touchstone_policies::keyset_file::Job;
-use touchstone_policies::{LoadOptions, PolicyError, PolicySet};
+use touchstone_policies::{LoadOptions, PolicyError, PolicySet, RoleVersions};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
 use crate::follow::{FollowConfig, Follower};
@@ -60,12 +62,28 @@ impl DomainTrust {
     /// # Errors
     /// [`TrustError`]; then nothing of the domain is believed.
     pub async fn load(repository: &Path, root: &Path, domain: &str, now: i64) -> Result<Self, TrustError> {
+        Self::load_above(repository, root, domain, now, None).await
+    }
+
+    /// The same, refusing a repository with a role below the version in `floors`: what was accepted once is not taken
+    /// back by whoever serves the repository.
+    ///
+    /// # Errors
+    /// [`TrustError`]; `policy-rollback` for an older repository.
+    pub async fn load_above(
+        repository: &Path,
+        root: &Path,
+        domain: &str,
+        now: i64,
+        floors: Option<RoleVersions>,
+    ) -> Result<Self, TrustError> {
         let root_bytes = std::fs::read(root).map_err(|cause| TrustError::Root {
             path: root.display().to_string(),
             cause,
         })?;
         let options = LoadOptions {
             root: Some(root_bytes),
+            floors,
             ..LoadOptions::default()
         };
         let policy = touchstone_policies::load(repository, options, now).await?;
@@ -102,6 +120,42 @@ impl DomainTrust {
             trust_state_keys,
             tls,
         })
+    }
+
+    /// Checks that `authorization` rests on a statement which the domain's ledger vouches for: the statement is signed
+    /// under the keyset, it is the one the authorization names, and the receipt proves that it is in the log.
+    ///
+    /// # Errors
+    /// What does not hold, in words. Such an authorization is not held, let alone shown.
+    pub fn check_recorded(
+        &self,
+        authorization: &VerifiedAuthorization,
+        statement: &[u8],
+        receipt: &[u8],
+    ) -> Result<(), String> {
+        let keys = |job| {
+            self.policy
+                .keyset
+                .keys
+                .iter()
+                .filter(move |entry| entry.job == job)
+                .map(|entry| &entry.key)
+        };
+        let verified = keys(Job::Statement)
+            .find_map(|key| VerifiedStatement::parse(statement, key).ok())
+            .ok_or("the statement is not signed under the keyset")?;
+        if *verified.digest() != authorization.contents().statement {
+            return Err("the authorization names another statement".into());
+        }
+        let origin = format!("{}/ledger", self.policy.domain);
+        let mut last = "the keyset has no checkpoint key".to_owned();
+        for key in keys(Job::Checkpoint) {
+            match verify_receipt(receipt, statement, key, &origin) {
+                Ok(_) => return Ok(()),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(format!("the receipt does not hold: {last}"))
     }
 
     /// A client for the domain's brokers, pinned to the keyset.

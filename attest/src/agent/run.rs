@@ -107,10 +107,11 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let state = StateDir::open(&config.state_dir)?;
-    let trust = load(&config).await?;
+    let trust = load(&config, &state).await?;
     let registers = trust.policy.settings.appraisal.session_key_registers.to_wire();
     let tpm_config = config.tpm.clone();
     let session_registers = registers.clone();
+    let kept_state = state.clone();
     let tpm = TpmOwner::start(move || Attester::open(&tpm_config, &state, &session_registers)).await??;
     let ak_name = tpm
         .run(|attester| hex::encode(attester.attestation_key().name()))
@@ -129,6 +130,7 @@ pub async fn run(
     };
     let life = Life {
         config,
+        state: kept_state,
         trust,
         registers,
         desk,
@@ -142,6 +144,7 @@ pub async fn run(
 
 struct Life<E> {
     config: AgentConfig,
+    state: StateDir,
     trust: DomainTrust,
     registers: Vec<(u16, Vec<u8>)>,
     desk: Arc<Desk>,
@@ -193,7 +196,7 @@ impl<E: Fn(AgentEvent)> Life<E> {
                     }
                     if matches!(error, RoundError::Client(ClientError::NotInKeyset { .. })) {
                         // The broker's keys may have been rotated by a newer policy version.
-                        if let Ok(trust) = load(&self.config).await {
+                        if let Ok(trust) = load(&self.config, &self.state).await {
                             self.trust = trust;
                             (client, follower) = (self.client()?, self.follow()?);
                         }
@@ -250,7 +253,12 @@ impl<E: Fn(AgentEvent)> Life<E> {
             self.shift(|standing| standing.after(Attempt::Refused { reasons }, clock::wall_seconds()));
             return;
         };
-        match self.verified(&bytes, now) {
+        let held = self.verified(&bytes, now).and_then(|authorization| {
+            self.trust
+                .check_recorded(&authorization, &answer.statement, &answer.receipt)?;
+            Ok(authorization)
+        });
+        match held {
             Ok(authorization) => {
                 let contents = authorization.contents();
                 let until = i64::try_from(contents.expires).unwrap_or(i64::MAX);
@@ -342,14 +350,16 @@ impl<E: Fn(AgentEvent)> Life<E> {
     }
 }
 
-async fn load(config: &AgentConfig) -> Result<DomainTrust, TrustError> {
-    DomainTrust::load(
-        &config.policy,
-        &config.policy_root,
-        &config.domain,
-        clock::wall_seconds(),
-    )
-    .await
+/// Loads the domain's policy, never below what was accepted here before, and remembers what it accepted.
+async fn load(config: &AgentConfig, state: &StateDir) -> Result<DomainTrust, AgentError> {
+    let floors = state.policy_versions()?;
+    let (policy, root) = (&config.policy, &config.policy_root);
+    let trust = DomainTrust::load_above(policy, root, &config.domain, clock::wall_seconds(), floors).await?;
+    let accepted = floors.unwrap_or_default().raised_to(trust.policy.versions);
+    if floors != Some(accepted) {
+        state.keep_policy_versions(accepted)?;
+    }
+    Ok(trust)
 }
 
 fn random() -> u64 {

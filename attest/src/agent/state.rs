@@ -6,11 +6,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use touchstone_policies::RoleVersions;
+
 use crate::tpm::{AkBlob, TpmError};
 
 /// The largest state file that is read.
 const MAX_FILE: u64 = 64 * 1024;
 const AK_FILE: &str = "attestation-key";
+const POLICY_FILE: &str = "policy-versions.json";
 
 /// Why the state directory is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +41,14 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong with it.
         cause: TpmError,
+    },
+    /// The record of accepted policy versions is not what this program wrote.
+    #[error("{path}: {cause}", path = path.display())]
+    PolicyVersions {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
     },
 }
 
@@ -107,6 +118,35 @@ impl StateDir {
         self.write(AK_FILE, &blob.encode())
     }
 
+    /// The highest policy versions that were accepted here; `None` before the first.
+    ///
+    /// # Errors
+    /// [`StateError`]; a malformed record is never taken for none, because that would allow a rollback.
+    pub fn policy_versions(&self) -> Result<Option<RoleVersions>, StateError> {
+        let path = self.path.join(POLICY_FILE);
+        match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StateError::Io {
+                path,
+                kind: error.kind(),
+            }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| StateError::PolicyVersions {
+                    path,
+                    cause: error.to_string(),
+                }),
+        }
+    }
+
+    /// Keeps accepted policy versions, whole or not at all.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn keep_policy_versions(&self, versions: RoleVersions) -> Result<(), StateError> {
+        self.write(POLICY_FILE, &serde_json::to_vec(&versions).unwrap_or_default())
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
         let partial = self.path.join(format!("{name}.partial"));
@@ -121,5 +161,40 @@ impl StateDir {
         fs::File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_policy_versions_are_kept_and_a_malformed_record_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(&folder.path().join("state")).expect("opens");
+        assert_eq!(state.policy_versions(), Ok(None));
+        let versions = RoleVersions {
+            root: 1,
+            targets: 7,
+            snapshot: 7,
+            timestamp: 9,
+        };
+        state.keep_policy_versions(versions).expect("kept");
+        assert_eq!(state.policy_versions(), Ok(Some(versions)));
+        fs::write(folder.path().join("state").join(POLICY_FILE), b"{}").expect("writes");
+        assert!(matches!(
+            state.policy_versions(),
+            Err(StateError::PolicyVersions { .. })
+        ));
+    }
+
+    #[test]
+    fn a_folder_open_to_others_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+        assert!(matches!(
+            StateDir::open(folder.path()),
+            Err(StateError::OpenToOthers { mode: 0o755, .. })
+        ));
     }
 }

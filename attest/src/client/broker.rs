@@ -1,6 +1,7 @@
 //! Typed calls to a broker, and reconnecting to one of several.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -10,6 +11,9 @@ use super::connection::{Connection, EXPORTER_LENGTH};
 use super::{ClientError, Endpoint, EventStream};
 
 const CBOR: &str = "application/cbor";
+
+/// How long a broker may take to begin the trust-state stream.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A broker, or one of several that serve the same domain. Keeps one connection and reopens it when it is gone.
 #[derive(Debug)]
@@ -110,13 +114,17 @@ impl BrokerClient {
     /// [`ClientError`].
     pub async fn follow(&mut self, subscriber: &str) -> Result<EventStream, ClientError> {
         let endpoint = self.endpoint();
-        let opened = Connection::open(&endpoint, Arc::clone(&self.tls)).await;
-        if opened.is_err() {
-            self.next = self.next.wrapping_add(1);
-        }
-        let mut connection = opened?;
+        let mut connection = Connection::open(&endpoint, Arc::clone(&self.tls)).await?;
         let path = format!("/v1/trust-state/stream?subscriber={subscriber}");
-        let response = connection.request(Method::GET, &path, CBOR, Vec::new()).await?;
+        let request = connection.request(Method::GET, &path, CBOR, Vec::new());
+        let response = tokio::time::timeout(STREAM_TIMEOUT, request)
+            .await
+            .unwrap_or_else(|_| {
+                Err(ClientError::Unreachable {
+                    endpoint: endpoint.authority(),
+                    cause: "no answer".into(),
+                })
+            })?;
         if response.status() != StatusCode::OK {
             return Err(refused(response.status(), &[]));
         }
@@ -141,20 +149,22 @@ impl BrokerClient {
         if !usable {
             self.connection = None;
             let opened = Connection::open(&self.endpoint(), Arc::clone(&self.tls)).await;
-            if opened.is_err() {
-                // The next attempt goes to the next broker in the list.
-                self.next = self.next.wrapping_add(1);
-            }
-            self.connection = Some(opened?);
+            self.connection = Some(self.keep(opened)?);
         }
         let missing = self.no_connection();
         self.connection.as_mut().ok_or(missing)
     }
 
+    /// Goes on with the next broker in the list: the one before fails, or accepts and says nothing.
+    pub fn turn(&mut self) {
+        self.connection = None;
+        self.next = self.next.wrapping_add(1);
+    }
+
     /// Drops the connection after a failure: half an exchange must not be continued.
     fn keep<T>(&mut self, sent: Result<T, ClientError>) -> Result<T, ClientError> {
         if sent.is_err() {
-            self.connection = None;
+            self.turn();
         }
         sent
     }
@@ -218,5 +228,27 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
             code: "unexplained".into(),
             message: String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default()).into_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_fails_is_not_asked_again_before_the_others() {
+        let endpoints = ["a:1", "b:2"].map(|text| Endpoint::parse(text).expect("parses"));
+        let tls = super::super::pinned_config(&[]).expect("a configuration");
+        let mut client = BrokerClient::new(endpoints.into(), tls);
+        let unreachable = || ClientError::Unreachable {
+            endpoint: "a:1".into(),
+            cause: "timed out".into(),
+        };
+        assert_eq!(client.keep(Ok(1)), Ok(1));
+        assert_eq!(client.endpoint().authority(), "a:1");
+        assert!(client.keep::<()>(Err(unreachable())).is_err());
+        assert_eq!(client.endpoint().authority(), "b:2");
+        client.turn();
+        assert_eq!(client.endpoint().authority(), "a:1");
     }
 }

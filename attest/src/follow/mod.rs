@@ -90,6 +90,8 @@ async fn run(
             Ok(never) => match never {},
             Err(why) => {
                 failures = failures.saturating_add(1);
+                // A broker that is silent, or shows what does not verify, must not hold an enforcer that has others.
+                client.turn();
                 tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
                 let pause = schedule::backoff_ms(failures, random());
                 tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -26,6 +26,10 @@ use crate::follow::Follower;
 /// How many admitted authorizations a guard keeps an eye on; one more is not let in.
 pub const MAX_ADMITTED: usize = 4096;
 
+/// How often a guard looks whether its trust state still counts: half of what the published bound leaves beside the
+/// freshness window (`docs/protocol.md`, "timers": window + 100 ms).
+const TICK: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// What a guard is told.
 #[derive(Debug, Clone)]
 pub struct GuardConfig {
@@ -174,22 +178,41 @@ impl Guard {
     pub async fn watch(&self, tell: impl Fn(GuardEvent)) {
         let mut views = self.follower.views();
         let mut following = false;
-        let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
+        let mut was_fresh = true;
+        let mut tick = tokio::time::interval(TICK);
+        let mut since_look_ms = 0;
         loop {
-            tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
-                // Silence and expiry take rights away too, without any frame.
-                _ = second.tick() => {}
-            }
+            let news = tokio::select! {
+                changed = views.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                _ = tick.tick() => false,
+            };
             if let (false, Some(view)) = (following, self.follower.view()) {
                 following = true;
                 tell(GuardEvent::Following {
                     epoch: view.head().epoch,
                 });
             }
-            for event in self.look_again() {
-                tell(event);
+            // Silence takes rights away without any frame, and must be noticed within the published bound; expiry, which
+            // every decision looks at anyway, once a second.
+            let fresh = self.is_fresh();
+            since_look_ms += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
+            if news || fresh != was_fresh || since_look_ms >= 1_000 {
+                since_look_ms = 0;
+                for event in self.look_again() {
+                    tell(event);
+                }
             }
+            was_fresh = fresh;
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        match (self.follower.view(), self.follower.clock().now_ms()) {
+            (Some(view), Ok(now_ms)) => view.fresh(now_ms, self.config.window_ms),
+            _ => false,
         }
     }
 
