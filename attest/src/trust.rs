@@ -93,26 +93,18 @@ impl DomainTrust {
                 found: policy.domain,
             });
         }
-        let ring = |job| {
-            KeyRing::new(
-                policy
-                    .keyset
-                    .keys
-                    .iter()
-                    .filter(|entry| entry.job == job)
-                    .map(|entry| TrustedKey {
-                        key: entry.key.clone(),
-                        not_before: entry.not_before,
-                        not_after: entry.not_after,
-                    }),
-            )
+        // Each key with its time: whoever uses it looks at that whenever it does.
+        let keys = |job| {
+            let of_job = policy.keyset.keys.iter().filter(move |entry| entry.job == job);
+            of_job.map(|entry| TrustedKey {
+                key: entry.key.clone(),
+                not_before: entry.not_before,
+                not_after: entry.not_after,
+            })
         };
+        let ring = |job| KeyRing::new(keys(job));
         let (authorization_keys, trust_state_keys) = (ring(Job::Authorization)?, ring(Job::TrustState)?);
-        let pins: Vec<_> = policy
-            .keyset
-            .keys(Job::Tls, now)
-            .map(|entry| entry.key.clone())
-            .collect();
+        let pins: Vec<_> = keys(Job::Tls).collect();
         let tls = pinned_config(&pins)?;
         Ok(Self {
             policy,

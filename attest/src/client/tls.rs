@@ -1,6 +1,6 @@
 //! The pinned TLS 1.3 client configuration.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -8,20 +8,25 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use touchstone_authorization::TrustedKey;
 use touchstone_cose::key::VerifyingKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A TLS 1.3 configuration that accepts exactly the servers whose key is one of `keys`.
+/// A TLS 1.3 configuration that accepts exactly the servers whose key is one of `keys`, each within its time: also a
+/// process that runs for months stops believing a key at its end.
 ///
 /// No tickets and no early data: a resumed session would skip the key check, and 0-RTT can be replayed
 /// (`protocol.md` 3, `standards.md` F.22).
 ///
 /// # Errors
 /// The TLS library's own words if the provider does not support TLS 1.3.
-pub fn pinned_config(keys: &[VerifyingKey]) -> Result<Arc<ClientConfig>, Error> {
+pub fn pinned_config(keys: &[TrustedKey]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = PinnedKeys {
-        thumbprints: keys.iter().map(VerifyingKey::thumbprint).collect(),
+        keys: keys
+            .iter()
+            .map(|trusted| (trusted.key.thumbprint(), (trusted.not_before, trusted.not_after)))
+            .collect(),
         algorithms: provider.signature_verification_algorithms,
     };
     let mut config = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
@@ -38,8 +43,18 @@ pub fn pinned_config(keys: &[VerifyingKey]) -> Result<Arc<ClientConfig>, Error> 
 /// Accepts a server by the thumbprint (RFC 9679) of its key alone; names and issuers say nothing here.
 #[derive(Debug)]
 struct PinnedKeys {
-    thumbprints: BTreeSet<[u8; 32]>,
+    /// First second of each and the first one after it, Unix seconds.
+    keys: BTreeMap<[u8; 32], (i64, i64)>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PinnedKeys {
+    fn accepts(&self, key: &VerifyingKey, now: UnixTime) -> bool {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.keys
+            .get(&key.thumbprint())
+            .is_some_and(|(from, until)| *from <= now && now < *until)
+    }
 }
 
 impl ServerCertVerifier for PinnedKeys {
@@ -49,9 +64,9 @@ impl ServerCertVerifier for PinnedKeys {
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let listed = p256_key(end_entity).is_some_and(|key| self.thumbprints.contains(&key.thumbprint()));
+        let listed = p256_key(end_entity).is_some_and(|key| self.accepts(&key, now));
         if listed {
             Ok(ServerCertVerified::assertion())
         } else {
@@ -95,4 +110,33 @@ fn p256_key(certificate: &[u8]) -> Option<VerifyingKey> {
         x: x.try_into().ok()?,
         y: y.try_into().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn key(n: u8) -> VerifyingKey {
+        VerifyingKey::P256 { x: [n; 32], y: [n; 32] }
+    }
+
+    #[test]
+    fn a_key_counts_within_its_time_only_and_no_other_does() {
+        let pinned = PinnedKeys {
+            keys: [(key(1).thumbprint(), (100, 200))].into(),
+            algorithms: rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms,
+        };
+        for (name, key, now, expected) in [
+            ("before", key(1), 99, false),
+            ("first second", key(1), 100, true),
+            ("last second", key(1), 199, true),
+            ("after", key(1), 200, false),
+            ("another key", key(2), 150, false),
+        ] {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+            assert_eq!(pinned.accepts(&key, now), expected, "{name}");
+        }
+    }
 }
