@@ -227,6 +227,7 @@ fn judge(
         semantics: SEMANTICS_ID.to_owned(),
         domain: policy.domain.clone(),
         policy_digest: policy.digest,
+        policy_expires: policy.expires,
         now: seconds(now_ms),
         session_id: submission.session_id,
         nonce: pending.nonce,

@@ -233,7 +233,7 @@ fn judge(inputs: &DecisionInputs, policy: &PolicySet, appraisal: &Appraisal, nod
     // `expires` of an appraisal and `not_after` of a key are their last second; ours is the first one after.
     let ends = [
         ("authorization life", inputs.now.saturating_add(life)),
-        ("policy", policy.expires),
+        ("policy", inputs.policy_expires),
         ("evidence and endorsements", appraisal.expires.saturating_add(1)),
         (
             "signing key",

@@ -39,6 +39,9 @@ pub struct DecisionInputs {
     pub domain: String,
     /// Digest of the policy.
     pub policy_digest: [u8; 32],
+    /// When the metadata of that policy ended, Unix seconds. It is signed anew without another digest, so it is an input
+    /// of its own.
+    pub policy_expires: i64,
     /// The clock value, Unix seconds.
     pub now: i64,
     /// The session of the challenge.
@@ -184,6 +187,7 @@ impl DecisionInputs {
             (17, node::status_value(&self.status)),
             (18, Value::Unsigned(self.epoch)),
             (19, Value::bytes(self.signer)),
+            (20, Value::int(self.policy_expires)),
         ]));
         RecordedInputs {
             digest: Sha256::digest(&record).into(),
@@ -234,6 +238,7 @@ impl DecisionInputs {
             status: node::status(reader.required(17)?)?,
             epoch: reader.u64(18)?,
             signer: reader.fixed(19)?,
+            policy_expires: reader.i64(20)?,
         };
         reader.finish()?;
         Ok(inputs)

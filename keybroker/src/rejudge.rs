@@ -64,6 +64,7 @@ fn against(app: &App, name: &str) -> Option<Reason> {
     let now = seconds(app.clock.now_ms());
     let inputs = DecisionInputs {
         policy_digest: policy.digest,
+        policy_expires: policy.expires,
         now,
         ..inputs
     };

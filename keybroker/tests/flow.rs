@@ -233,6 +233,13 @@ async fn a_recorded_decision_is_made_again_byte_for_byte_and_a_falsified_one_is_
         "the genesis is no decision"
     );
 
+    // Metadata that was signed anew ends at another time and has the same digest.
+    let anew = touchstone_policies::PolicySet {
+        expires: allow.inputs().unwrap().now + 5,
+        ..(*policy).clone()
+    };
+    allow.replay(&anew, &key).unwrap();
+
     // Any byte of a part: it is missing under its digest. Any byte of the inputs: not those that were signed.
     let mut altered = allow.clone();
     altered.parts.iter_mut().for_each(|part| part[10] ^= 1);

@@ -15,6 +15,7 @@ fn inputs() -> DecisionInputs {
         semantics: "touchstone-semantics/1".into(),
         domain: "demo".into(),
         policy_digest: [3; 32],
+        policy_expires: 1_700_080_000,
         now: 1_700_000_000,
         session_id: [4; 16],
         nonce: [5; 32],
