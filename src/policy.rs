@@ -114,6 +114,14 @@ enum NodeCommand {
         #[arg(long = "role")]
         roles: Vec<String>,
     },
+    /// Stage the removal of a machine; it loses its rights at the next publish
+    #[command(after_help = "Example: touchstone policy node remove ./repo node-1")]
+    Remove {
+        /// The repository
+        repo: PathBuf,
+        /// The node's name
+        name: String,
+    },
 }
 
 #[derive(ClapArgs)]
@@ -209,6 +217,10 @@ pub fn run(args: Args) -> CommandResult {
             for note in &added.notes {
                 say!("  note: {note}");
             }
+        }
+        Command::Node(NodeCommand::Remove { repo, name }) => {
+            author::withdraw(&repo, &format!("nodes/{name}.json"))?;
+            say!("{name} is removed with the next publish");
         }
         Command::Keyset(KeysetCommand::Add { repo, keyset }) => {
             let added = author::keyset_add(&repo, &output::read(&keyset)?)?;

@@ -39,17 +39,28 @@ enum Command {
         #[arg(long)]
         valid_until: Option<String>,
     },
+    /// Stage the withdrawal of reference values; what rests on them falls at the next publish
+    #[command(after_help = "Example:\n  touchstone reference withdraw ./repo debian-12-2026-11")]
+    Withdraw {
+        /// The repository
+        repo: PathBuf,
+        /// Name of the reference values
+        name: String,
+    },
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
-    let Command::Add {
-        repo,
-        evidence,
-        name,
-        valid_from,
-        valid_until,
-    } = args.command;
+    let (repo, evidence, name, valid_from, valid_until) = match args.command {
+        Command::Add { repo, evidence, name, valid_from, valid_until } => {
+            (repo, evidence, name, valid_from, valid_until)
+        }
+        Command::Withdraw { repo, name } => {
+            author::withdraw(&repo, &format!("references/{name}.corim"))?;
+            say!("{name} is withdrawn with the next publish");
+            return Ok(Outcome::Done);
+        }
+    };
     let added = author::reference_add(
         &repo,
         &output::read(&evidence)?,

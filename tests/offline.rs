@@ -87,7 +87,8 @@ impl Domain {
     }
 
     fn reference(&self, evidence: &Path) -> &Self {
-        done(&["reference", "add", text(&self.repo()), "--evidence", text(evidence)]);
+        let name = if evidence.to_string_lossy().contains("good") { "golden" } else { "other" };
+        done(&["reference", "add", text(&self.repo()), "--evidence", text(evidence), "--name", name]);
         self
     }
 
@@ -410,6 +411,21 @@ fn what_is_only_staged_does_not_count() {
     domain.node("uki", &["--from", text(&uki)]).reference(&uki);
     let (code, verdict) = domain.verify(&uki, &nonce("uki"), &[]);
     assert_eq!(code, 1, "nothing was published: {verdict}");
+}
+
+#[test]
+fn what_is_withdrawn_no_longer_counts_after_the_next_publish() {
+    let (domain, good) = golden();
+    done(&["reference", "withdraw", text(&domain.repo()), "golden"]);
+    assert_eq!(domain.verify(&good, &nonce("good"), &[]).0, 0, "only staged");
+    domain.publish();
+    let (code, verdict) = domain.verify(&good, &nonce("good"), &[]);
+    assert_eq!(code, 1, "{verdict}");
+    assert!(codes(&verdict).contains(&"reference-missing".to_owned()), "{verdict}");
+    done(&["policy", "node", "remove", text(&domain.repo()), "good"]);
+    domain.publish();
+    let (_, verdict) = domain.verify(&good, &nonce("good"), &[]);
+    assert!(codes(&verdict).contains(&"node-unknown".to_owned()), "{verdict}");
 }
 
 #[test]
