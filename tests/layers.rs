@@ -146,8 +146,9 @@ fn pure_crates_reach_no_world() {
 fn only_attest_links_the_tpm_library() {
     for package in metadata().workspace_packages() {
         let links = package.dependencies.iter().any(|d| d.name.starts_with("tss-esapi"));
+        // The test harness makes odd keys of its own with it; nothing that is shipped depends on the harness.
         assert!(
-            !links || package.name.as_str() == "touchstone-attest",
+            !links || ["touchstone-attest", "swtpm-tests"].contains(&package.name.as_str()),
             "{} links the C TPM library",
             package.name
         );
