@@ -4,6 +4,8 @@
 //!
 //! `cargo bench --bench reattestation` (needs swtpm; the broker is the real binary in a process of its own).
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

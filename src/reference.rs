@@ -52,9 +52,13 @@ enum Command {
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     let (repo, evidence, name, valid_from, valid_until) = match args.command {
-        Command::Add { repo, evidence, name, valid_from, valid_until } => {
-            (repo, evidence, name, valid_from, valid_until)
-        }
+        Command::Add {
+            repo,
+            evidence,
+            name,
+            valid_from,
+            valid_until,
+        } => (repo, evidence, name, valid_from, valid_until),
         Command::Withdraw { repo, name } => {
             author::withdraw(&repo, &format!("references/{name}.corim"))?;
             say!("{name} is withdrawn with the next publish");

@@ -87,8 +87,20 @@ impl Domain {
     }
 
     fn reference(&self, evidence: &Path) -> &Self {
-        let name = if evidence.to_string_lossy().contains("good") { "golden" } else { "other" };
-        done(&["reference", "add", text(&self.repo()), "--evidence", text(evidence), "--name", name]);
+        let name = if evidence.to_string_lossy().contains("good") {
+            "golden"
+        } else {
+            "other"
+        };
+        done(&[
+            "reference",
+            "add",
+            text(&self.repo()),
+            "--evidence",
+            text(evidence),
+            "--name",
+            name,
+        ]);
         self
     }
 
