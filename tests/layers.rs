@@ -1,5 +1,7 @@
 //! Crates are layers and imports go only downwards (`docs/architecture.md`). This test holds the crate graph to it.
 
+#![allow(clippy::expect_used, reason = "a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Each crate and the crates of ours it may use, directly. What is not written here is not allowed.

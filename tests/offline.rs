@@ -1,6 +1,8 @@
 //! The contract of offline use, through the real command: policy repository, packed evidence, verdict, exit codes.
 //! The machines are the recorded boots of `swtpm-tests/boots`.
 
+#![allow(clippy::expect_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
