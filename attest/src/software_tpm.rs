@@ -38,6 +38,13 @@ const TPM_RS_PW: u32 = 0x4000_0009;
 const SWTPM_CMD_INIT: u32 = 2;
 const SHA256: u16 = 0x000B;
 
+/// Closes everything but standard input, output and error, then becomes the program.
+///
+/// libtss2 opens its connections without close-on-exec, and swtpm serves one connection at a time: a software TPM that
+/// was started meanwhile by another thread would hold the other one's connection open, and that TPM would stand still.
+const CLOSE_INHERITED: &str =
+    r#"for fd in /proc/$$/fd/*; do n=${fd##*/}; [ "$n" -gt 2 ] && eval "exec $n>&-"; done; exec "$0" "$@""#;
+
 /// One measurement: the PCR and its digest in each bank, as (TPM_ALG_ID, digest).
 pub type Measurement = (u8, Vec<(u16, Vec<u8>)>);
 
@@ -308,7 +315,11 @@ fn launch(state: &Path) -> Result<(Child, u16, u16), ErrorKind> {
     let control_port = listener.local_addr().map_err(kind)?.port();
     let data_port = control_port - 1;
     drop(TcpListener::bind((Ipv4Addr::LOCALHOST, data_port)).map_err(kind)?);
-    let mut child = Command::new("swtpm")
+    if !is_on_path("swtpm") {
+        return Err(ErrorKind::NotFound);
+    }
+    let mut child = Command::new("bash")
+        .args(["-c", CLOSE_INHERITED, "swtpm"])
         .args(["socket", "--tpm2", "--ctrl", "type=tcp,fd=0", "--log", "file=-"])
         .arg("--tpmstate")
         .arg(format!("dir={}", state.display()))
@@ -332,6 +343,11 @@ fn launch(state: &Path) -> Result<(Child, u16, u16), ErrorKind> {
             })
         }
     }
+}
+
+/// True where a program of this name is in a folder of `PATH`.
+fn is_on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// Powers the TPM on (or off and on again) over the control channel.

@@ -14,6 +14,9 @@ use crate::problem::{Refusal, RefusalCode};
 /// The type of every message of the protocol.
 pub const CBOR: &str = "application/cbor";
 
+/// Of a body that is too large, so many times the route's limit is read and thrown away, that the refusal arrives.
+pub const DISCARDED_FACTOR: usize = 4;
+
 /// Bounds on one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
@@ -29,18 +32,28 @@ pub struct BodyLimits {
 /// A [`Refusal`] that says which bound was passed, before the rest of the body is read.
 pub async fn read_cbor(request: Request, limits: BodyLimits) -> Result<Bytes, Refusal> {
     content_type(request.headers())?;
-    announced(request.headers(), limits.bytes)?;
-    timeout(
-        Duration::from_millis(limits.ms),
-        collect(request.into_body(), limits.bytes),
-    )
-    .await
-    .unwrap_or_else(|_| {
-        Err(Refusal::new(
-            RefusalCode::BodyTooSlow,
-            format!("the body took longer than {} ms", limits.ms),
-        ))
-    })
+    let announced = announced(request.headers(), limits.bytes);
+    let mut body = request.into_body();
+    let (within, ms) = (Duration::from_millis(limits.ms), limits.ms);
+    let read = match announced {
+        Ok(()) => timeout(within, collect(&mut body, limits.bytes))
+            .await
+            .unwrap_or_else(|_| {
+                let detail = format!("the body took longer than {ms} ms");
+                Err(Refusal::new(RefusalCode::BodyTooSlow, detail))
+            }),
+        Err(refusal) => Err(refusal),
+    };
+    if matches!(&read, Err(refusal) if refusal.code == RefusalCode::BodyTooLarge) {
+        // A connection closed on bytes that nobody read is reset, and the refusal lost on its way: the sender would see
+        // a broken connection and try for ever. So a body that is only somewhat too large is read, and let go.
+        let _ = timeout(
+            within,
+            discard(&mut body, limits.bytes.saturating_mul(DISCARDED_FACTOR)),
+        )
+        .await;
+    }
+    read
 }
 
 fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -65,7 +78,7 @@ fn announced(headers: &HeaderMap, limit: usize) -> Result<(), Refusal> {
     }
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
+async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
@@ -77,6 +90,18 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Reads on, until the end or `limit` bytes, and keeps nothing.
+async fn discard(body: &mut Body, limit: usize) {
+    let mut left = limit;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 fn too_large(limit: usize) -> Refusal {

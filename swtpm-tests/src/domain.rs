@@ -12,43 +12,32 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use tokio::sync::watch;
 use touchstone_attest::client::{BrokerClient, Endpoint, pinned_config};
 use touchstone_attest::clock;
 use touchstone_attest::guard::{Guard, GuardConfig};
 use touchstone_attest::pack::{self, Files};
 use touchstone_attest::trust::DomainTrust;
-use touchstone_authorization::{
-    Allowed, KeyRing, RefusalCode, Status, StatusIndex, TrustView, TrustedKey, UntrustedAuthorization,
-    VerifiedAuthorization,
-};
+use touchstone_authorization::{KeyRing, TrustView, TrustedKey, UntrustedAuthorization};
 use touchstone_cose::key::VerifyingKey;
-use touchstone_cose::receipt::VerifiedReceipt;
 use touchstone_evidence::message::Answer;
 use touchstone_keybroker::config::Config;
-use touchstone_keybroker::node::NodeRecord;
-use touchstone_keybroker::nodes;
 use touchstone_keybroker::service::{self, Broker, RunningBroker, ServiceError};
 use touchstone_ledger::receipt::verify_receipt;
-use touchstone_ledger::statement::{Statement, VerifiedStatement};
-use touchstone_policies::{self as policies, Job, Keyset, NodeIdentity, NodePlace, Purpose};
+use touchstone_ledger::statement::VerifiedStatement;
+use touchstone_policies::{self as policies, Job, Keyset, NodeIdentity, NodePlace, PolicyCode, PolicyError, Purpose};
 use touchstone_verifier::ear::Ear;
 
 use crate::boots::{self, Boot, KeyForm, QuoteOf};
 use crate::line::Line;
+use crate::observe::PATIENCE;
+pub use crate::observe::{ACTION, Checked, Post, RESOURCE, Rights, eventually, rights, status};
 
 /// The domain's name.
 pub const NAME: &str = "test.example";
 /// The region of every node.
 pub const REGION: &str = "eu-1";
-/// What nodes ask guards for.
-pub const ACTION: &str = "execute";
-/// See [`ACTION`].
-pub const RESOURCE: &str = "workloads";
 /// The broker's port. Each domain has a loopback address of its own, so a restarted broker is where it was.
 const PORT: u16 = 7440;
-/// How long a condition is waited for before the test fails.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Policy repository, keys and data folder of one domain; they go away with it.
 pub struct Domain {
@@ -78,24 +67,29 @@ impl Domain {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let repo = path("policy");
-        policies::init(&repo, NAME, &path("keys"), clock::wall_seconds()).expect("a repository");
+        unlocked(|| policies::init(&repo, NAME, &path("keys"), clock::wall_seconds())).expect("a repository");
         change_settings(&repo.join("staged/settings.toml"), settings);
         let ca = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|file| boots::boots().join("ca").join(file));
-        policies::trust_add(&repo, Purpose::Ek, &ca).expect("trust anchors");
+        unlocked(|| policies::trust_add(&repo, Purpose::Ek, &ca)).expect("trust anchors");
         for (name, boot) in nodes {
             add_node(&repo, name, boot).expect("a node");
         }
-        policies::reference_add(&repo, &recorded(&Boot::GOOD), Some("golden"), None, None).expect("a reference");
+        unlocked(|| policies::reference_add(&repo, &recorded(&Boot::GOOD), Some("golden"), None, None))
+            .expect("a reference");
         let day = 24 * 3600;
         let keys = service::init(&path("data"), "a", clock::wall_seconds() - 60, day).expect("broker keys");
         let keyset = std::fs::read(keys).expect("a keyset");
-        policies::keyset_add(&repo, &keyset).expect("staged");
-        policies::publish(&repo, &path("keys"), clock::wall_seconds()).expect("published");
+        unlocked(|| policies::keyset_add(&repo, &keyset)).expect("staged");
+        unlocked(|| policies::publish(&repo, &path("keys"), clock::wall_seconds())).expect("published");
         std::fs::copy(repo.join("metadata/1.root.json"), path("root.json")).expect("a root");
         let keyset = Keyset::parse(&keyset).expect("a keyset");
         let pins: Vec<_> = keyset
             .keys(Job::Tls, clock::wall_seconds())
-            .map(|entry| entry.key.clone())
+            .map(|entry| TrustedKey {
+                key: entry.key.clone(),
+                not_before: entry.not_before,
+                not_after: entry.not_after,
+            })
             .collect();
         let limits: String = limits
             .iter()
@@ -142,7 +136,8 @@ impl Domain {
     /// # Panics
     /// When it is refused.
     pub fn publish(&self) {
-        policies::publish(&self.path("policy"), &self.path("keys"), clock::wall_seconds()).expect("published");
+        let (repo, keys) = (self.path("policy"), self.path("keys"));
+        unlocked(|| policies::publish(&repo, &keys, clock::wall_seconds())).expect("published");
     }
 
     /// Where the broker listens.
@@ -277,14 +272,36 @@ impl Domain {
 ///
 /// # Errors
 /// What the author is told.
-pub fn add_node(repo: &std::path::Path, name: &str, boot: &Boot) -> Result<(), policies::PolicyError> {
+pub fn add_node(repo: &std::path::Path, name: &str, boot: &Boot) -> Result<(), PolicyError> {
     let place = NodePlace {
         name,
         region: REGION,
         zone: Some("a"),
         roles: &["worker".to_owned()],
     };
-    policies::node_add(repo, &NodeIdentity::EkCert(boot.ek_certificate(KeyForm::Rsa)), place).map(|_| ())
+    let identity = NodeIdentity::EkCert(boot.ek_certificate(KeyForm::Rsa));
+    unlocked(|| policies::node_add(repo, &identity, place)).map(|_| ())
+}
+
+/// Runs an author's command. While another test starts a process, the child holds a copy of every lock for a moment.
+///
+/// # Errors
+/// What the author is told.
+pub fn unlocked<T>(command: impl Fn() -> Result<T, PolicyError>) -> Result<T, PolicyError> {
+    let begun = Instant::now();
+    loop {
+        match command() {
+            Err(error) if begun.elapsed() < PATIENCE && is_locked(&error) => std::thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
+fn is_locked(error: &PolicyError) -> bool {
+    error
+        .problems()
+        .iter()
+        .any(|problem| problem.code == PolicyCode::PublishBusy)
 }
 
 /// A recorded boot's own quote, packed: unbound evidence.
@@ -326,144 +343,6 @@ pub async fn start(config: &str) -> RunningBroker {
 /// Shown only where a test fails.
 fn tracing_note(error: &ServiceError) {
     println!("the broker waits: {error}");
-}
-
-/// Everything in an answer, checked.
-#[derive(Debug)]
-pub struct Checked {
-    /// The statement.
-    pub statement: Statement,
-    /// Digest of its payload.
-    pub digest: [u8; 32],
-    /// Where it stands in the ledger.
-    pub receipt: VerifiedReceipt,
-    /// The attestation result.
-    pub ear: Ear,
-    /// The authorization, where allowed.
-    pub authorization: Option<VerifiedAuthorization>,
-    /// The trust state that came with it.
-    pub view: TrustView,
-}
-
-/// What of a node and of the domain an attack may change, or must not.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Rights {
-    /// The trust state's epoch.
-    pub epoch: u64,
-    /// Statements in the ledger.
-    pub entries: u64,
-    /// What the broker keeps of the node.
-    pub record: Option<NodeRecord>,
-    /// The status of its authorization.
-    pub status: Option<Status>,
-}
-
-impl std::fmt::Debug for Rights {
-    /// Short: what differs is to be seen at a glance.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let record = self
-            .record
-            .as_ref()
-            .map(|record| (record.withdrawn, record.status, record.granted.cti));
-        write!(
-            f,
-            "epoch {} entries {} {record:?} {:?}",
-            self.epoch, self.entries, self.status
-        )
-    }
-}
-
-/// The node's rights as the broker sees them now.
-///
-/// # Panics
-/// When its store cannot be read.
-#[must_use]
-pub fn rights(broker: &RunningBroker, node: &str) -> Rights {
-    let app = broker.app();
-    let record = nodes::by_name(&*app.store, node)
-        .expect("a readable store")
-        .map(|(record, _)| record);
-    let status = record.as_ref().and_then(|record| status(broker, record.status));
-    Rights {
-        epoch: app.trust.epoch(),
-        entries: app.head().size,
-        record,
-        status,
-    }
-}
-
-/// The status at a place of the broker's lists.
-#[must_use]
-pub fn status(broker: &RunningBroker, place: StatusIndex) -> Option<Status> {
-    broker.app().trust.lists().get(place.list)?.status(place.index)
-}
-
-/// A guard and the trust states it sees.
-pub struct Post {
-    /// The guard.
-    pub guard: Arc<Guard>,
-    views: watch::Receiver<Option<Arc<TrustView>>>,
-}
-
-impl Post {
-    /// Waits until the guard's trust state is of this epoch or a later one.
-    ///
-    /// # Panics
-    /// When it does not come.
-    pub async fn reaches(&self, epoch: u64) {
-        eventually("the epoch at the guard", || {
-            self.views
-                .borrow()
-                .as_ref()
-                .is_some_and(|view| view.head().epoch >= epoch)
-        })
-        .await;
-    }
-
-    /// A fresh challenge.
-    ///
-    /// # Panics
-    /// When it gives none.
-    #[must_use]
-    pub fn challenge(&self) -> Vec<u8> {
-        self.guard.challenge().expect("a challenge").to_vec()
-    }
-
-    /// Decides about [`ACTION`] on [`RESOURCE`].
-    ///
-    /// # Errors
-    /// The codes of every reason against.
-    pub fn decide(&self, authorization: &[u8], proof: &[u8], challenge: &[u8]) -> Result<Allowed, Vec<RefusalCode>> {
-        self.decide_about(authorization, proof, challenge, (ACTION, RESOURCE))
-    }
-
-    /// Decides about anything.
-    ///
-    /// # Errors
-    /// The codes of every reason against.
-    pub fn decide_about(
-        &self,
-        authorization: &[u8],
-        proof: &[u8],
-        challenge: &[u8],
-        (action, resource): (&str, &str),
-    ) -> Result<Allowed, Vec<RefusalCode>> {
-        self.guard
-            .decide(authorization, proof, action, resource, challenge)
-            .map_err(|refusals| refusals.into_iter().map(|refusal| refusal.code).collect())
-    }
-}
-
-/// Waits for a condition; the test fails if it never holds.
-///
-/// # Panics
-/// When it does not hold in time.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// A loopback address that no other domain of this or of another running test process has.

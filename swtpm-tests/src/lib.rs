@@ -9,6 +9,7 @@ pub mod line;
 pub mod machine;
 pub mod measurements;
 pub mod node;
+pub mod observe;
 pub mod odd_key;
 pub mod swtpm;
 pub mod tap;

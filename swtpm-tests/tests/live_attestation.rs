@@ -1,5 +1,11 @@
 //! Whole attestations of machines with TPMs through the agent's code: enrolment, renewal, restarts, resets.
-#![expect(clippy::unwrap_used, reason = "tests: what is not as it must be fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests: what is not as it must be fails"
+)]
 
 use swtpm_tests::boots::Boot;
 use swtpm_tests::domain::{ACTION, Domain, NAME, REGION, RESOURCE, rights};

@@ -1,6 +1,12 @@
 //! A broker that is killed at any moment forgets nothing that it said, and never says two things; of many who enrol at
 //! once under a name one identity is left.
-#![expect(clippy::unwrap_used, reason = "tests: what is not as it must be fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests: what is not as it must be fails"
+)]
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -303,7 +309,8 @@ async fn one_machine_has_one_name() {
     let (mine, theirs) = (ek(&Boot::GOOD), ek(&Boot::CMDLINE_CHANGED));
     assert!(other.contains(&theirs));
     std::fs::write(staged.join("node-2.json"), other.replace(&theirs, &mine)).unwrap();
-    match touchstone_policies::publish(&repo, &domain.path("keys"), clock::wall_seconds()) {
+    let publish = || touchstone_policies::publish(&repo, &domain.path("keys"), clock::wall_seconds());
+    match domain::unlocked(publish) {
         Err(refused) => assert!(refused.to_string().contains("identity"), "{refused}"),
         Ok(_) => {
             let broker = domain.broker().await;

@@ -1,7 +1,9 @@
 //! Ten thousand forgeries in a good node's name: its rights stay, and one statement says what was tried.
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests: what is not as it must be fails"
 )]
 

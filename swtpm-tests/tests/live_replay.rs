@@ -1,7 +1,9 @@
 //! Every decision of a run is made again from its recorded inputs to the same bytes; a falsified record is noticed.
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests: what is not as it must be fails"
 )]
 

@@ -1,7 +1,9 @@
 //! Rights are taken away at once, everywhere, and come back only with good evidence; nothing that was stolen opens a
 //! guard.
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "tests: what is not as it must be fails"
 )]
