@@ -1,6 +1,6 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
-use crate::output::{complain, say};
+use crate::output::say;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -140,7 +140,7 @@ fn collect(args: &CollectArgs) -> CommandResult {
     let mut attester = Attester::open(&config, &state, &[(SHA256, vec![0])])?;
     let log = args.event_log.exists().then_some(args.event_log.as_path());
     if log.is_none() {
-        complain!(
+        crate::output::complain!(
             "note: {} is not there; the evidence has no event log",
             args.event_log.display()
         );

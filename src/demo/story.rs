@@ -10,7 +10,7 @@ use touchstone_attest::guard::{DecisionRequest, Verdict, client};
 use super::attacker;
 use super::narrator::Narrator;
 use super::process::Process;
-use super::world::{ACTION, BOOTS, GUARD, Node, RESOURCE, World, arg, is};
+use super::world::{ACTION, BOOTS, Node, RESOURCE, World, arg, is};
 use crate::output::Failure;
 use crate::runtime;
 
@@ -348,7 +348,7 @@ fn present(guard: SocketAddr, node: &Node) -> Result<DecisionRequest, Failure> {
 fn ask_agent(socket: &Path, challenge: &str) -> Result<(String, String), Failure> {
     use touchstone_attest::agent::socket::{Request, Response, ask};
     let request = Request::Present {
-        audience: GUARD.into(),
+        audience: super::world::GUARD.into(),
         challenge: challenge.into(),
         action: ACTION.into(),
         resource: RESOURCE.into(),
