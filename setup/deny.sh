@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . setup/env.sh
 if ! command -v cargo-deny >/dev/null && ! [ -x target/tools/bin/cargo-deny ]; then
-  echo "Building cargo-deny once, into target/tools (about five minutes on two cores)."
+  echo "Building cargo-deny once, into target/tools (a few minutes on two cores)."
   cargo install --quiet --locked --root target/tools cargo-deny
 fi
 PATH="$PWD/target/tools/bin:$PATH"
