@@ -1,0 +1,54 @@
+//! `touchstone reference add`: reference values from the evidence of a golden machine.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use touchstone_policies::author;
+
+use crate::clock;
+use crate::output::{self, CommandResult, Outcome, say};
+
+/// Stage reference values taken from the evidence of a golden machine
+#[derive(ClapArgs)]
+#[command(
+    after_help = "Example:\n  touchstone reference add ./repo --evidence golden.evidence --name debian-12-2026-11\n\n\
+    The evidence must hold: its quote verifies and its log replays to the quoted registers."
+)]
+pub struct Args {
+    /// The repository
+    repo: PathBuf,
+    /// Evidence of the golden machine
+    #[arg(long)]
+    evidence: PathBuf,
+    /// Name of the reference values (default: from their digest)
+    #[arg(long)]
+    name: Option<String>,
+    /// Not valid before (RFC 3339); by default they judge any time
+    #[arg(long)]
+    valid_from: Option<String>,
+    /// Not valid from then on (RFC 3339)
+    #[arg(long)]
+    valid_until: Option<String>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> CommandResult {
+    let added = author::reference_add(
+        &args.repo,
+        &output::read(&args.evidence)?,
+        args.name.as_deref(),
+        args.valid_from.as_deref().map(clock::parse).transpose()?,
+        args.valid_until.as_deref().map(clock::parse).transpose()?,
+    )?;
+    let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
+    say!(
+        "staged {}: registers {}, {} events",
+        added.name,
+        registers.join(" "),
+        added.events
+    );
+    for note in &added.notes {
+        say!("  note: {note}");
+    }
+    Ok(Outcome::Done)
+}
