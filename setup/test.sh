@@ -9,6 +9,8 @@ trap 'rm -f "$skips" "$log"' EXIT
 export TOUCHSTONE_SKIPS=$skips
 status=0
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+# A short run of every fuzz target; its last line has the form of the others and is counted with them.
+setup/fuzz.sh "${FUZZ_SECONDS:-3}" 2>&1 | tee -a "$log" || status=$?
 # Without the `tpm` feature the command must build and link no C TPM library.
 cargo build --locked --no-default-features --bin touchstone 2>&1 | tail -3 || status=$?
 if ! linked=$(ldd "${CARGO_TARGET_DIR:-target}/debug/touchstone"); then

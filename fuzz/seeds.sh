@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# seeds.sh TARGET CORPUS: puts genuine inputs of that parser into the corpus folder (each once).
+set -euo pipefail
+target=$1 corpus=$2
+here=$(cd "$(dirname "$0")/.." && pwd)
+boots=$here/swtpm-tests/boots
+vectors=$here/../shared/vectors
+mkdir -p "$corpus"
+take() { for file in "$@"; do if [ -f "$file" ] && [ "$(stat -c %s "$file")" -le 262144 ]; then cp -n "$file" "$corpus/$(sha256sum <"$file" | cut -c1-16)"; fi; done; }
+case $target in
+  event_log) take "$boots"/*/eventlog.bin "$vectors"/tpm-eventlogs/*.bin "$vectors"/tpm-eventlogs/*.log "$vectors"/tpm-evidence/*.bin "$vectors"/ccel/*.bin ;;
+  certificate) take "$boots"/*/*-cert.der "$vectors"/ek-certs/*.der "$vectors"/ek-certs/*.bin ;;
+  tpm_structures) take "$boots"/*/*.pub "$boots"/*/quote-*/quote.msg "$boots"/*/quote-*/quote.sig "$vectors"/tpm-quotes/*.msg "$vectors"/tpm-quotes/*.sig ;;
+  corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
+  cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;
+  status_list | receipt | ear) take "$vectors/${target//_/-}"/* "$vectors"/merkle/* ;;
+esac
+[ -n "$(ls -A "$corpus")" ] || printf '\xa0' >"$corpus/empty-map"

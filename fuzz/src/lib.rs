@@ -1,0 +1,151 @@
+//! One function a parser: hostile bytes in; it must neither panic nor hang, and what it accepts must hold together.
+//!
+//! `fuzz_targets/` has one binary each (`cargo fuzz run NAME` works, and so does `setup/fuzz.sh NAME SECONDS`).
+
+use touchstone_authorization::token::UntrustedAuthorization;
+use touchstone_authorization::{StatusArray, TrustFrame, UntrustedProof};
+use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_cose::key::SigningKey;
+use touchstone_cose::receipt::Receipt;
+use touchstone_cose::sign1::{self, Protected, ThirdParty, Unverified, label};
+use touchstone_evidence::collection::Collection;
+use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
+use touchstone_evidence::pcr_values;
+use touchstone_ledger::statement::{self, VerifiedStatement};
+use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
+use touchstone_verifier::ear::Ear;
+use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::tpm::signature::Signature;
+use touchstone_verifier::tpm::{Attest, HashAlg, Public};
+use touchstone_verifier::x509::Certificate;
+
+/// A time at which the goldens are in force, Unix seconds.
+const NOW: i64 = 1_700_000_000;
+const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_depth: 16, max_items: 1 << 14 };
+
+/// The strict CBOR gate: what it lets through is already the one encoding of its value.
+pub fn cbor(data: &[u8]) {
+    if let Ok(value) = cbor::decode(data, LIMITS) {
+        assert_eq!(cbor::encode(&value), data, "accepted bytes are deterministic");
+        assert!(cbor::gate(data, LIMITS).is_ok(), "gate and decoder agree");
+    }
+}
+
+/// COSE_Sign1, our own strict form and third parties'.
+pub fn cose_sign1(data: &[u8]) {
+    drop(Unverified::parse(data, LIMITS));
+    drop(ThirdParty::parse(data, LIMITS));
+}
+
+/// COSE receipts.
+pub fn receipt(data: &[u8]) {
+    drop(Receipt::parse(data));
+}
+
+/// Status lists: the inflated length is what was said.
+pub fn status_list(data: &[u8]) {
+    let entries = u32::try_from(data.len()).unwrap_or(0).saturating_mul(4);
+    if let Ok(list) = StatusArray::from_bytes(entries, data) {
+        assert_eq!(list.to_bytes(), data);
+    }
+    drop(touchstone_cose::status_list::StatusList::from_bytes(data.to_vec()));
+}
+
+/// Authorizations, proofs of possession.
+pub fn authorization(data: &[u8]) {
+    drop(UntrustedAuthorization::parse(data));
+    drop(UntrustedProof::parse(data));
+}
+
+/// Trust-state frames.
+pub fn trust_frame(data: &[u8]) {
+    if let Ok(frame) = TrustFrame::parse(data) {
+        assert_eq!(frame.encode(), data);
+    }
+}
+
+/// Evidence envelopes.
+pub fn collection(data: &[u8]) {
+    if let Ok(collection) = Collection::decode(data) {
+        assert_eq!(collection.encode(), data);
+    }
+}
+
+/// Messages between node and broker.
+pub fn messages(data: &[u8]) {
+    if let Ok(hello) = Hello::decode(data) {
+        assert_eq!(hello.encode(), data);
+    }
+    if let Ok(challenge) = Challenge::decode(data) {
+        assert_eq!(challenge.encode(), data);
+    }
+    if let Ok(submission) = Submission::decode(data) {
+        assert_eq!(submission.encode(), data);
+    }
+    if let Ok(answer) = Answer::decode(data) {
+        assert_eq!(answer.encode(), data);
+    }
+}
+
+/// Register values.
+pub fn pcr_values(data: &[u8]) {
+    if let Ok(values) = pcr_values::decode(data) {
+        assert_eq!(pcr_values::encode(&values), data);
+    }
+}
+
+/// TPM structures.
+pub fn tpm_structures(data: &[u8]) {
+    drop(Attest::parse(data).map(|attest| attest.quote().is_ok()));
+    drop(Signature::parse(data));
+    if let Ok(public) = Public::from_tpm2b_or_tpmt(data) {
+        drop(public.check_ak());
+    }
+}
+
+/// Firmware event logs: parsed, described and replayed.
+pub fn event_log(data: &[u8]) {
+    let Ok(log) = EventLog::parse(data) else { return };
+    for bank in [HashAlg::Sha1, HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512] {
+        drop(log.replay(bank));
+        for event in log.events() {
+            event.check_data(bank);
+        }
+    }
+    for event in log.events() {
+        assert!(event.describe().len() <= touchstone_verifier::eventlog::MAX_DESCRIPTION);
+    }
+}
+
+/// X.509 certificates of endorsement keys and their authorities.
+pub fn certificate(data: &[u8]) {
+    drop(Certificate::from_der(data));
+}
+
+/// Reference values: the bytes as a whole file, and as a payload that a listed signer has signed.
+pub fn corim(data: &[u8]) {
+    let key = SigningKey::from_seed([7; 32]);
+    let signer = TrustedSigner { name: "fuzz".into(), key: key.verifying_key(), not_after: None };
+    assert!(UntrustedCorim::new(data).verify(&[], NOW).is_err(), "without a signer nothing is accepted");
+    if let Ok(signed) = sign_corim(data, &key, "fuzz", None) {
+        drop(UntrustedCorim::new(&signed).verify(&[signer], NOW));
+    }
+}
+
+/// Attestation results.
+pub fn ear(data: &[u8]) {
+    drop(Ear::decode(data));
+}
+
+/// Ledger statements: the bytes as a payload under a good signature.
+pub fn statement(data: &[u8]) {
+    let key = SigningKey::from_seed([7; 32]);
+    let protected = Protected {
+        typ: Some(statement::TYP.into()),
+        content_type: None,
+        extra: vec![(label::CWT_CLAIMS, Value::map([(1, Value::text("fuzz")), (2, Value::text("fuzz"))]))],
+    };
+    if let Ok(signed) = sign1::sign(&key, &protected, data, &[]) {
+        drop(VerifiedStatement::parse(&signed, &key.verifying_key()));
+    }
+}
