@@ -6,7 +6,7 @@ use touchstone_evidence::collection::Label;
 
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
-use crate::eventlog::{DataCheck, Event, EventLog, LogError, PrefixError, SeparatorDigests};
+use crate::eventlog::{DataCheck, Event, EventLog, Format, PrefixError, SeparatorDigests};
 use crate::policy::EventLogRule;
 use crate::reason::{AppraisalCode, sanitise};
 use crate::tpm::HashAlg;
@@ -61,16 +61,16 @@ pub(super) fn judge<'a>(
     };
     let log = match EventLog::parse(bytes) {
         Ok(log) => log,
-        Err(error) => {
-            let code = match error {
-                LogError::Sha1Only => AppraisalCode::LogSha1Only,
-                _ => AppraisalCode::LogUnreadable,
-            };
-            findings.refuse(code, CLAIM, "a crypto-agile TCG event log", error.to_string());
-            findings.text(claim::EVENT_LOG, "refused");
-            return JudgedLog::None;
-        }
+        Err(error) => return refuse_log(AppraisalCode::LogUnreadable, error.to_string(), findings),
     };
+    // A TPM's registers are judged here: by digests that are not weak, and by a log of a TPM.
+    match log.format() {
+        Format::CryptoAgile => {}
+        Format::Sha1 => return refuse_log(AppraisalCode::LogSha1Only, log.format().to_string(), findings),
+        Format::ConfidentialComputing => {
+            return refuse_log(AppraisalCode::LogUnreadable, log.format().to_string(), findings);
+        }
+    }
     let Some(registers) = registers else {
         findings.text(claim::EVENT_LOG, "refused");
         return JudgedLog::None;
@@ -113,6 +113,12 @@ pub(super) fn judge<'a>(
     findings.text(claim::EVENT_LOG, state);
     findings.int(claim::EVENTS_IGNORED, ignored as u64);
     JudgedLog::Replayed { log, events }
+}
+
+fn refuse_log<'a>(code: AppraisalCode, found: String, findings: &mut Findings) -> JudgedLog<'a> {
+    findings.refuse(code, CLAIM, "a crypto-agile TCG event log", found);
+    findings.text(claim::EVENT_LOG, "refused");
+    JudgedLog::None
 }
 
 /// The registers of a bank whose history the firmware log must be: in a session all that were quoted, offline those

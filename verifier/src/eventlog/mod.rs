@@ -1,7 +1,8 @@
 //! The firmware event log: what the firmware and the boot loader say they measured, and into which register.
 //!
-//! Source: TCG PC Client Platform Firmware Profile (PFP) 1.06, 10; TCG EFI Protocol. Only crypto-agile logs are judged;
-//! logs in the SHA-1 form are recognised and refused.
+//! Source: TCG PC Client Platform Firmware Profile (PFP) 1.06, 10; TCG EFI Protocol 1.22 (the SHA-1 form); UEFI 2.10, 38
+//! (logs of confidential VMs). All three forms are read, replayed and described by the same code; which one it was is
+//! [`EventLog::format`], and a policy judges that.
 //!
 //! A log proves nothing by itself. [`EventLog::match_prefix`] compares it with quoted register values; what matched is
 //! then as trustworthy as the quote, but only its *digests*: an event's type and text are commentary, unless
@@ -11,17 +12,21 @@ mod bytes;
 mod check;
 mod describe;
 mod efi;
+mod error;
 mod event;
 mod event_type;
+mod format;
 mod header;
 mod replay;
 
 pub use check::{DataCheck, SeparatorDigests};
 pub use describe::{MAX_DESCRIPTION, TextKind};
 pub use efi::EfiVariable;
+pub use error::LogError;
 pub use event::Event;
 pub use event_type::EventType;
-pub use header::Header;
+pub use format::{Format, MEASUREMENT_REGISTERS};
+pub use header::{Header, Specification};
 pub use replay::{PrefixError, PrefixMatch, RegisterValue, Replay, ReplayError};
 
 use bytes::Reader;
@@ -37,142 +42,12 @@ pub const MAX_ALGORITHMS: usize = 8;
 /// Registers of a PC Client TPM.
 pub const REGISTERS: u32 = 24;
 
-/// Smallest record, in bytes: the events' memory is reserved by it. (4 + 4 + 4, one SHA-1 digest, 4.)
-const MIN_RECORD: usize = 38;
+/// Smallest record, in bytes: the events' memory is reserved by it. (4 + 4, one SHA-1 digest, 4.)
+const MIN_RECORD: usize = 32;
 /// Body of the EV_NO_ACTION event that tells from which locality the TPM was started (PFP 1.06, 10.4.5.3).
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 
-/// Why a log could not be read. Offsets are in bytes from the start of the log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogError {
-    /// The log is longer than [`MAX_LOG`].
-    #[error("the log has {found} bytes, more than the limit of {limit}")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-        /// The log's length.
-        found: usize,
-    },
-    /// The log ends inside a record.
-    #[error("the log ends at offset {offset}: {needed} bytes were needed, {left} are left")]
-    Truncated {
-        /// Where the read began.
-        offset: usize,
-        /// Bytes needed there.
-        needed: usize,
-        /// Bytes left there.
-        left: usize,
-    },
-    /// The first record belongs to no kind of TCG event log.
-    #[error("this is not a TCG event log")]
-    NotAnEventLog,
-    /// A log in the old form with SHA-1 digests only.
-    #[error("the log is in the SHA-1 form, not crypto-agile")]
-    Sha1Only,
-    /// No algorithms, or more than [`MAX_ALGORITHMS`].
-    #[error("the log declares {found} algorithms; 1 to {limit} are read")]
-    AlgorithmCount {
-        /// The limit.
-        limit: usize,
-        /// The declared number.
-        found: u32,
-    },
-    /// The header declares an algorithm twice.
-    #[error("the log declares algorithm {algorithm:#06x} twice")]
-    AlgorithmRepeated {
-        /// TPM_ALG_ID.
-        algorithm: u16,
-    },
-    /// The header declares a known algorithm with another digest size.
-    #[error("the log declares {found} bytes for algorithm {algorithm:#06x}, which has {expected}")]
-    AlgorithmSize {
-        /// TPM_ALG_ID.
-        algorithm: u16,
-        /// The real size.
-        expected: usize,
-        /// The declared size.
-        found: u16,
-    },
-    /// The vendor information neither fits into the header record nor follows it.
-    #[error("the header declares {expected} bytes of vendor information and has room for {found}")]
-    VendorInfoSize {
-        /// The declared size.
-        expected: usize,
-        /// What is left in the record.
-        found: usize,
-    },
-    /// More than [`MAX_EVENTS`] events.
-    #[error("the log has more than {limit} events")]
-    TooManyEvents {
-        /// The limit.
-        limit: usize,
-    },
-    /// An event's data is longer than [`MAX_EVENT_DATA`].
-    #[error("the event at offset {offset} has {found} bytes of data, more than the limit of {limit}")]
-    EventTooLarge {
-        /// Where the event begins.
-        offset: usize,
-        /// The limit.
-        limit: usize,
-        /// The declared length.
-        found: u32,
-    },
-    /// An extended event names a register that does not exist.
-    #[error("the event at offset {offset} names register {found}; registers are 0 to 23")]
-    RegisterOutOfRange {
-        /// Where the event begins.
-        offset: usize,
-        /// The register named.
-        found: u32,
-    },
-    /// An event has no digest, or more than there are algorithms.
-    #[error("the event at offset {offset} has {found} digests; 1 to {declared} are declared")]
-    DigestCount {
-        /// Where the event begins.
-        offset: usize,
-        /// Algorithms the header declares.
-        declared: usize,
-        /// Digests of the event.
-        found: u32,
-    },
-    /// An event has two digests of one algorithm.
-    #[error("the event at offset {offset} has two digests of algorithm {algorithm:#06x}")]
-    DigestRepeated {
-        /// Where the event begins.
-        offset: usize,
-        /// TPM_ALG_ID.
-        algorithm: u16,
-    },
-    /// An event has a digest of an algorithm the header does not declare, so that its size is not known.
-    #[error("the event at offset {offset} uses algorithm {algorithm:#06x}, which the log does not declare")]
-    AlgorithmUndeclared {
-        /// Where the event begins.
-        offset: usize,
-        /// TPM_ALG_ID.
-        algorithm: u16,
-    },
-    /// A StartupLocality event of another shape, register or locality than 0, 3 or 4.
-    #[error("the StartupLocality event at offset {offset} is malformed")]
-    StartupLocalityInvalid {
-        /// Where the event begins.
-        offset: usize,
-    },
-    /// A second StartupLocality event.
-    #[error("a second StartupLocality event at offset {offset}")]
-    StartupLocalityRepeated {
-        /// Where the event begins.
-        offset: usize,
-    },
-    /// A StartupLocality event after register 0 was extended.
-    #[error("the StartupLocality event at offset {offset} comes after register 0 was extended")]
-    StartupLocalityLate {
-        /// Where the event begins.
-        offset: usize,
-    },
-}
-
-/// A log that was read whole. It is well formed; whether it is true only a quote can tell.
+/// A log that was read whole: the digests, types and data of its events borrow from the bytes. It is well formed; whether it is true only a quote can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventLog<'a> {
     header: Header<'a>,
@@ -182,14 +57,27 @@ pub struct EventLog<'a> {
 }
 
 impl<'a> EventLog<'a> {
-    /// Reads a crypto-agile log.
+    /// Reads a log of any form: crypto-agile, SHA-1 only, or a confidential VM's.
     ///
     /// After the last event only padding may follow: bytes that are all zero, or all 0xFF (firmware hands over its whole
-    /// log area; an event cannot look like that, for it needs a digest).
+    /// log area; a crypto-agile event cannot look like that, for it needs a digest).
     ///
     /// # Errors
     /// [`LogError`], with the offset, for anything that is not such a log.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, LogError> {
+        Self::read(bytes, None)
+    }
+
+    /// Reads the log of a confidential VM (the memory the ACPI table CCEL points at). Where it came from says what it is,
+    /// so its first record may name register 0 or 1.
+    ///
+    /// # Errors
+    /// [`LogError`], as [`parse`](EventLog::parse), and [`LogError::OtherFormat`] for a log with SHA-1 records.
+    pub fn parse_ccel(bytes: &'a [u8]) -> Result<Self, LogError> {
+        Self::read(bytes, Some(Format::ConfidentialComputing))
+    }
+
+    fn read(bytes: &'a [u8], expected: Option<Format>) -> Result<Self, LogError> {
         if bytes.len() > MAX_LOG {
             return Err(LogError::TooLarge {
                 limit: MAX_LOG,
@@ -197,7 +85,7 @@ impl<'a> EventLog<'a> {
             });
         }
         let mut reader = Reader::at(bytes, 0);
-        let header = Header::parse(&mut reader)?;
+        let header = Header::parse(&mut reader, expected)?;
         let mut events = Vec::with_capacity((bytes.len() / (2 * MIN_RECORD)).clamp(16, 1024));
         let mut startup_locality = None;
         let mut register_0_extended = false;
@@ -206,10 +94,10 @@ impl<'a> EventLog<'a> {
                 return Err(LogError::TooManyEvents { limit: MAX_EVENTS });
             }
             let offset = reader.offset();
-            let event = Event::parse(&mut reader, events.len() + 1, header.sizes())?;
+            let event = Event::parse(&mut reader, events.len() + 1, &header)?;
             if event.is_extended() {
                 register_0_extended |= event.pcr == 0;
-            } else if event.data.starts_with(STARTUP_LOCALITY) {
+            } else if event.event_type == EventType::NO_ACTION && event.data.starts_with(STARTUP_LOCALITY) {
                 let locality = read_startup_locality(&event).ok_or(LogError::StartupLocalityInvalid { offset })?;
                 if register_0_extended {
                     return Err(LogError::StartupLocalityLate { offset });
@@ -226,6 +114,11 @@ impl<'a> EventLog<'a> {
             startup_locality: startup_locality.unwrap_or(0),
             padding: reader.left(),
         })
+    }
+
+    /// Which of the three forms the log has.
+    pub fn format(&self) -> Format {
+        self.header.format()
     }
 
     /// What the log declares about itself.

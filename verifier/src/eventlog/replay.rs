@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 
-use super::{EventLog, REGISTERS};
+use super::{EventLog, Format, REGISTERS};
 use crate::tpm::HashAlg;
 
 /// Longest digest of any bank, in bytes (SHA-512).
@@ -30,6 +30,14 @@ impl RegisterValue {
             *last = startup_locality;
         }
         Self { bytes, len: len as u8 }
+    }
+
+    /// The value a confidential VM's run-time measurement registers start with.
+    pub fn zero(bank: HashAlg) -> Self {
+        Self {
+            bytes: [0; MAX_DIGEST],
+            len: bank.digest_len() as u8,
+        }
     }
 
     /// The value's bytes: the bank's digest length.
@@ -67,6 +75,7 @@ impl std::fmt::Debug for RegisterValue {
 /// All registers of one bank after a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replay {
+    format: Format,
     bank: HashAlg,
     registers: [RegisterValue; REGISTERS as usize],
     extended: u32,
@@ -78,9 +87,21 @@ impl Replay {
         self.bank
     }
 
-    /// A register's value; none above 23.
+    /// A register's value, by the index of the log's form: none above its last, and none for a confidential VM's launch
+    /// measurement, which no log leads to.
     pub fn register(&self, pcr: u32) -> Option<&[u8]> {
+        if pcr >= self.format.registers() || (self.format == Format::ConfidentialComputing && pcr == 0) {
+            return None;
+        }
         self.registers.get(pcr as usize).map(RegisterValue::as_bytes)
+    }
+
+    /// The value of a confidential VM's run-time measurement register, RTMR0 to RTMR3; none for a TPM's log.
+    pub fn rtmr(&self, index: u32) -> Option<&[u8]> {
+        match self.format {
+            Format::ConfidentialComputing => self.register(index.checked_add(1)?),
+            Format::CryptoAgile | Format::Sha1 => None,
+        }
     }
 
     /// Whether any event was extended into this register.
@@ -171,8 +192,14 @@ impl<'a> EventLog<'a> {
         }
         let mut expected: [Option<&[u8]>; REGISTERS as usize] = [None; REGISTERS as usize];
         for (pcr, value) in quoted {
-            if let Some(entry) = expected.get_mut(*pcr as usize) {
-                *entry = Some(value);
+            match expected.get_mut(*pcr as usize) {
+                Some(entry) if *pcr < self.format().registers() => *entry = Some(value),
+                // No log leads to a register that its form does not have.
+                _ => {
+                    return Err(PrefixError::Diverged {
+                        registers: vec![(*pcr, Vec::new())],
+                    });
+                }
             }
         }
         let mut state = self.start(bank);
@@ -221,13 +248,18 @@ impl<'a> EventLog<'a> {
         }
     }
 
-    /// All registers as TPM2_Startup leaves them.
+    /// All registers as TPM2_Startup, or the launch of a confidential VM, leaves them.
     fn start(&self, bank: HashAlg) -> Replay {
         let mut pcr = 0..;
         let registers = std::array::from_fn(|_| {
-            RegisterValue::initial(bank, pcr.next().unwrap_or_default(), self.startup_locality())
+            let pcr = pcr.next().unwrap_or_default();
+            match self.format() {
+                Format::CryptoAgile | Format::Sha1 => RegisterValue::initial(bank, pcr, self.startup_locality()),
+                Format::ConfidentialComputing => RegisterValue::zero(bank),
+            }
         });
         Replay {
+            format: self.format(),
             bank,
             registers,
             extended: 0,

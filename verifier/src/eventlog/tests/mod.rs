@@ -185,7 +185,11 @@ fn malformed_events_are_refused() {
         (
             "register 24",
             event(24, &[(0x000B, &one)]),
-            LogError::RegisterOutOfRange { offset: at, found: 24 },
+            LogError::RegisterOutOfRange {
+                offset: at,
+                last: 23,
+                found: 24,
+            },
         ),
         (
             "no digest",
