@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::Purpose;
-use touchstone_verifier::corim::TpmReference;
+use touchstone_verifier::corim::{BankValues, MachineReference};
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
 
@@ -280,11 +280,10 @@ pub fn reference_add(
     let mut events = evidence.events.unwrap_or_default();
     events.retain(|event| registers.contains_key(&event.pcr));
     let count = events.len();
-    let reference = TpmReference {
+    let reference = MachineReference {
         name: name.clone(),
-        bank: BANK,
-        registers,
-        events,
+        banks: [(BANK, BankValues { registers, events })].into(),
+        files: Vec::new(),
         not_before: valid_from,
         not_after: valid_until,
     };

@@ -152,6 +152,7 @@ fn events(log: &[u8], registers: &BTreeMap<u8, Vec<u8>>) -> Result<Vec<Reference
                 event_type: event.event_type,
                 digest: digest.to_vec(),
                 description: event.describe(),
+                data: None,
             });
         }
     }

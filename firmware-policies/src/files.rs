@@ -16,7 +16,7 @@ use crate::layout;
 /// Largest metadata file: a hundred thousand targets are about 20 MB.
 pub const MAX_METADATA_LEN: u64 = 32 << 20;
 /// Largest target file read, whatever was signed for it.
-pub const MAX_TARGET_FILE_LEN: u64 = 16 << 20;
+pub const MAX_TARGET_FILE_LEN: u64 = 48 << 20;
 /// Where the metadata lies, as `tough` is told.
 pub const METADATA_URL: &str = "file:///metadata/";
 /// Where the targets lie, as `tough` is told.

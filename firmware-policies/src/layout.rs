@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use touchstone_verifier::anchors::Purpose;
+use touchstone_verifier::corim::MAX_CORIM;
 
 /// Folder of the TUF metadata.
 pub const METADATA: &str = "metadata";
@@ -127,7 +128,8 @@ impl TargetKind {
         match self {
             TargetKind::Settings | TargetKind::Signers | TargetKind::Anchor(..) => 64 << 10,
             TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::RegionPolicy(_) => 256 << 10,
-            TargetKind::Keyset | TargetKind::Reference(_) => 1 << 20,
+            TargetKind::Keyset => 1 << 20,
+            TargetKind::Reference(_) => MAX_CORIM as u64,
             TargetKind::Node(_) => 64 << 10,
             TargetKind::Inventory => 16 << 20,
         }

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use touchstone_cose::key::SigningKey;
-    use touchstone_verifier::corim::{TpmReference, sign_corim};
+    use touchstone_verifier::corim::{BankValues, MachineReference, sign_corim};
     use touchstone_verifier::tpm::HashAlg;
 
     fn signer(seed: u8, not_after: Option<i64>) -> TrustedSigner {
@@ -135,11 +135,14 @@ mod tests {
     }
 
     fn corim(not_before: Option<i64>, not_after: Option<i64>, signed_until: Option<i64>) -> Vec<u8> {
-        let reference = TpmReference {
-            name: "golden".into(),
-            bank: HashAlg::Sha256,
+        let values = BankValues {
             registers: BTreeMap::from([(0, vec![1; 32])]),
             events: Vec::new(),
+        };
+        let reference = MachineReference {
+            name: "golden".into(),
+            banks: [(HashAlg::Sha256, values)].into(),
+            files: Vec::new(),
             not_before,
             not_after,
         };

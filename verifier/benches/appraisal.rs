@@ -18,7 +18,7 @@ use common::{BOOT, Boot, anchors, encode_values, policy, references, selection};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::appraisal::{Freshness, Inputs, Tier, appraise};
-use touchstone_verifier::corim::{ReferenceEvent, TpmReference};
+use touchstone_verifier::corim::{BankValues, MachineReference, ReferenceEvent};
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::inventory::{Inventory, Node};
 use touchstone_verifier::tpm::{ClockInfo, HashAlg};
@@ -142,13 +142,11 @@ impl Scene {
                 // Other machines of the fleet: the same firmware, another kernel command line.
                 registers.insert(8, HashAlg::Sha256.digest([&index.to_be_bytes()[..]]).as_ref().to_vec());
             }
-            TpmReference {
+            let events = if index == 0 { events.clone() } else { Vec::new() };
+            MachineReference {
                 name: format!("reference-{index}"),
-                bank: HashAlg::Sha256,
-                registers,
-                events: if index == 0 { events.clone() } else { Vec::new() },
-                not_before: None,
-                not_after: None,
+                banks: [(HashAlg::Sha256, BankValues { registers, events })].into(),
+                ..MachineReference::default()
             }
         };
         let references = references(&(0..REFERENCES).map(reference).collect::<Vec<_>>());
@@ -183,6 +181,7 @@ fn reference_event(event: &touchstone_verifier::eventlog::Event<'_>) -> Referenc
         event_type: event.event_type,
         digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
         description: event.describe(),
+        data: None,
     }
 }
 

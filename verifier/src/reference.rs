@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::corim::{TpmReference, VerifiedCorim};
+use crate::corim::{MachineReference, VerifiedCorim};
 use crate::tpm::HashAlg;
 
 /// One reference with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// Its registers and events.
-    pub values: TpmReference,
+    pub values: MachineReference,
     /// Name of the signer of the CoRIM it came in.
     pub authority: String,
     /// First second of its validity, if there is one.
@@ -61,14 +61,16 @@ impl ReferenceSet {
         let digest = HashAlg::Sha256.digest(digests.iter().map(<[u8; 32]>::as_slice));
         let mut references: Vec<Reference> = corims.into_iter().flat_map(VerifiedCorim::into_references).collect();
         references.sort_by(|a, b| {
-            let key = |r: &Reference| (r.values.name.clone(), r.values.bank, r.values.registers.clone());
-            key(a).cmp(&key(b)).then_with(|| b.not_after.cmp(&a.not_after))
+            let key = |r: &'_ Reference| (r.values.clone(), std::cmp::Reverse(r.not_after));
+            key(a).cmp(&key(b))
         });
         let mut by_value: BTreeMap<(HashAlg, u8), Holders> = BTreeMap::new();
         for (position, reference) in references.iter().enumerate() {
-            for (pcr, value) in &reference.values.registers {
-                let holders = by_value.entry((reference.values.bank, *pcr)).or_default();
-                holders.entry(value.clone()).or_default().push(position);
+            for (bank, values) in &reference.values.banks {
+                for (pcr, value) in &values.registers {
+                    let holders = by_value.entry((*bank, *pcr)).or_default();
+                    holders.entry(value.clone()).or_default().push(position);
+                }
             }
         }
         Self {
@@ -100,7 +102,7 @@ impl ReferenceSet {
         let mut out_of_force = None;
         let mut best: Option<&Reference> = None;
         for reference in rarest.iter().filter_map(|position| self.references.get(*position)) {
-            if self.common(reference, registers) != registers.len() {
+            if Self::common(reference, bank, registers) != registers.len() {
                 continue;
             }
             if !reference.in_force(now) {
@@ -127,15 +129,18 @@ impl ReferenceSet {
     }
 
     /// How many of `registers` the reference has with these values.
-    fn common(&self, reference: &Reference, registers: &[(u8, &[u8])]) -> usize {
-        let same = |(pcr, value): &&(u8, &[u8])| reference.values.registers.get(pcr).is_some_and(|own| own == value);
+    fn common(reference: &Reference, bank: HashAlg, registers: &[(u8, &[u8])]) -> usize {
+        let same = |(pcr, value): &&(u8, &[u8])| reference.values.register(bank, *pcr) == Some(value);
         registers.iter().filter(same).count()
     }
 
     fn nearest(&self, bank: HashAlg, registers: &[(u8, &[u8])], now: i64) -> Option<&Reference> {
         let mut best: Option<((usize, bool), &Reference)> = None;
-        for reference in self.references.iter().filter(|reference| reference.values.bank == bank) {
-            let rank = (self.common(reference, registers), reference.in_force(now));
+        for reference in &self.references {
+            if !reference.values.banks.contains_key(&bank) {
+                continue;
+            }
+            let rank = (Self::common(reference, bank, registers), reference.in_force(now));
             if best.is_none_or(|(highest, _)| rank > highest) {
                 best = Some((rank, reference));
             }

@@ -9,6 +9,7 @@ use touchstone_evidence::collection::Label;
 use touchstone_verifier::appraisal::{AkBinding, ClaimValue, Tier};
 use touchstone_verifier::policy::EventLogRule;
 use touchstone_verifier::reason::Reason;
+use touchstone_verifier::tpm::HashAlg;
 
 const QUOTES: [(&str, &str); 4] = [
     ("quote-rsa", "rsa"),
@@ -144,7 +145,7 @@ fn a_reference_ends_and_its_end_is_the_end_of_the_result() {
     scenario.now = NOW + 11;
     assert_eq!(codes(&scenario.appraise()), ["reference-out-of-force"]);
     let mut partial = good.reference("golden");
-    partial.registers.remove(&4);
+    partial.banks.get_mut(&HashAlg::Sha256).unwrap().registers.remove(&4);
     scenario.references = references(&[partial]);
     assert_eq!(codes(&scenario.appraise()), ["reference-incomplete"]);
 }

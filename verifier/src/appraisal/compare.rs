@@ -68,7 +68,7 @@ pub(super) fn compare<'a>(
             }
             Found::Nearest(reference) => {
                 complete = false;
-                tell_differences(reference, &quoted, log, findings);
+                tell_differences(reference, bank, &quoted, log, findings);
             }
             Found::Nothing => {
                 complete = false;
@@ -84,21 +84,27 @@ pub(super) fn compare<'a>(
 }
 
 /// Every register that differs from the nearest reference, with the first event that differs.
-fn tell_differences(reference: &Reference, quoted: &[(u8, &[u8])], log: &JudgedLog<'_>, findings: &mut Findings) {
-    let (bank, name) = (reference.values.bank, reference.values.name.as_str());
+fn tell_differences(
+    reference: &Reference,
+    bank: HashAlg,
+    quoted: &[(u8, &[u8])],
+    log: &JudgedLog<'_>,
+    findings: &mut Findings,
+) {
+    let name = reference.values.name.as_str();
     for (pcr, value) in quoted {
         let claim = format!("PCR {pcr} ({bank})");
-        let Some(expected) = reference.values.registers.get(pcr) else {
+        let Some(expected) = reference.values.register(bank, *pcr) else {
             let expected = format!("a value in reference {name}");
             findings.refuse(AppraisalCode::ReferenceIncomplete, claim, expected, "none");
             continue;
         };
-        if expected == value {
+        if expected == *value {
             continue;
         }
         let told = match log.events_of(bank, *pcr) {
             Some(events) => {
-                let wanted: Vec<&ReferenceEvent> = reference.values.events_of(*pcr).collect();
+                let wanted: Vec<&ReferenceEvent> = reference.values.events_of(bank, *pcr).collect();
                 let events: Vec<&Event<'_>> = events.collect();
                 tell_events(*pcr, bank, &claim, &wanted, &events, findings)
             }

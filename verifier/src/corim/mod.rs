@@ -4,13 +4,17 @@
 //! one is used. Values are read from the payload that was signed, never from a copy.
 //!
 //! The profile: one reference triple a machine state; environment class vendor `touchstone`, model the reference's
-//! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, and one measurement
-//! `event/<bank>/<register>/<sequence>` an event, with its digest and, as name, type and description for people.
+//! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, one measurement
+//! `event/<bank>/<register>/<sequence>` an event, with its digest, as name type and description, and as raw value the
+//! data where the comparison needs them; and one measurement `file/<sequence>` a file, with its digest and, as name,
+//! its path. Files of the first days have one bank a triple and no data: they are read alike.
 
 mod error;
-mod profile;
+mod model;
+mod read;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use ::corim::ValidationError;
 use ::corim::cbor::DecodeLimits;
@@ -22,7 +26,7 @@ use touchstone_cose::key::{KeyError, Signer, VerifyingKey};
 use touchstone_cose::sign1::{self, CoseError, Protected, ThirdParty, label};
 
 pub use error::CorimError;
-pub use profile::{ReferenceEvent, TpmReference};
+pub use model::{BankValues, FileDigest, MachineReference, ReferenceEvent};
 
 use crate::reason::sanitise;
 use crate::reference::Reference;
@@ -33,11 +37,17 @@ pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/tpm-pcr/1";
 /// Content type of the payload (draft-ietf-rats-corim-11, 4.2.1).
 pub const CONTENT_TYPE: &str = "application/rim+cbor";
 /// Longest signed CoRIM, in bytes.
-pub const MAX_CORIM: usize = 4 << 20;
+pub const MAX_CORIM: usize = 48 << 20;
 /// Most references in one CoRIM.
 pub const MAX_REFERENCES: usize = 64;
-/// Most events of one reference.
+/// Most events of one bank of a reference.
 pub const MAX_REFERENCE_EVENTS: usize = 4096;
+/// Most files of one reference.
+pub const MAX_REFERENCE_FILES: usize = 200_000;
+/// Longest data of a reference's event, in bytes: a `dbx` of today has 25 KB.
+pub const MAX_EVENT_REFERENCE_DATA: usize = 256 << 10;
+/// Longest path of a reference's file, in bytes (PATH_MAX of Linux).
+pub const MAX_FILE_PATH: usize = 4096;
 /// Longest name of a reference or a signer, in bytes.
 pub const MAX_NAME: usize = 128;
 
@@ -57,10 +67,14 @@ const PAYLOAD: Limits = Limits {
 };
 /// How deep the payload with its embedded tags may be.
 const MAX_DEPTH: usize = 24;
-/// How many values the payload with its embedded tags may have.
-const MAX_VALUES: usize = 1 << 20;
-/// How many entries one array or map of the payload may have.
-const MAX_COLLECTION_ITEMS: usize = 1 << 16;
+/// How many values the payload with its embedded tags may have: a file takes twelve.
+const MAX_VALUES: usize = 1 << 22;
+/// How many entries one array or map of the payload may have: all files and events of one reference.
+const MAX_COLLECTION_ITEMS: usize = 1 << 18;
+/// Environment class vendor of every reference of this profile.
+const VENDOR: &str = "touchstone";
+/// rim-validity must have an end; this one, the last second of the year 9999, stands for none.
+const NO_END: i64 = 253_402_300_799;
 
 /// Someone whose signature on reference values counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +162,7 @@ impl<'a> UntrustedCorim<'a> {
 /// Reference values whose signature was found good. Only [`UntrustedCorim::verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedCorim {
-    references: Vec<TpmReference>,
+    references: Vec<MachineReference>,
     signer: String,
     not_before: Option<i64>,
     not_after: i64,
@@ -156,8 +170,8 @@ pub struct VerifiedCorim {
 }
 
 impl VerifiedCorim {
-    /// The references, in order of name and bank.
-    pub fn references(&self) -> &[TpmReference] {
+    /// The references, in order of name.
+    pub fn references(&self) -> &[MachineReference] {
         &self.references
     }
 
@@ -198,7 +212,7 @@ impl VerifiedCorim {
     }
 }
 
-/// Signs an unsigned CoRIM (from [`TpmReference::to_corim_unsigned`]) in the name of `signer_name`.
+/// Signs an unsigned CoRIM (from [`MachineReference::to_corim_unsigned`]) in the name of `signer_name`.
 ///
 /// `not_after` is the last second at which the signature counts, Unix seconds.
 ///
@@ -279,7 +293,7 @@ fn check_window(nbf: Option<i64>, exp: Option<i64>, now: i64) -> Result<(), Cori
 /// First and last second of the contents' validity.
 type Validity = (Option<i64>, i64);
 
-fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<TpmReference>, Validity), CorimError> {
+fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, Validity), CorimError> {
     cbor::gate(payload, PAYLOAD).map_err(|error| CorimError::malformed("deterministic CBOR", error))?;
     let mut limits = DecodeLimits::default();
     (limits.max_input_bytes, limits.max_depth) = (MAX_CORIM, MAX_DEPTH);
@@ -308,6 +322,17 @@ fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<TpmReference>, Validity
         .and_then(|validity| validity.not_before)
         .map(|time| time.epoch_secs());
     let not_after = validity.map_or(i64::MAX, |validity| validity.not_after.epoch_secs());
-    let references = profile::read(&decoded, not_before, validity.map(|_| not_after))?;
+    let stated_end = validity.map(|_| not_after);
+    let references = read::read(decoded, not_before, stated_end)?;
     Ok((references, (not_before, not_after)))
+}
+
+/// Algorithm number in the IANA Named Information registry, which CoRIM digests use; none for SHA-1.
+const fn named_information_id(algorithm: HashAlg) -> Option<i64> {
+    match algorithm {
+        HashAlg::Sha256 => Some(1),
+        HashAlg::Sha384 => Some(7),
+        HashAlg::Sha512 => Some(8),
+        HashAlg::Sha1 => None,
+    }
 }

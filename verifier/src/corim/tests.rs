@@ -7,18 +7,30 @@ use crate::reference::{Found, ReferenceSet};
 
 const NOW: i64 = 1_800_000_000;
 
-fn reference(name: &str, value: u8) -> TpmReference {
-    TpmReference {
+fn reference(name: &str, value: u8) -> MachineReference {
+    MachineReference {
         name: name.into(),
-        bank: HashAlg::Sha256,
+        banks: [(HashAlg::Sha256, values(value))].into(),
+        ..MachineReference::default()
+    }
+}
+
+fn values(value: u8) -> BankValues {
+    BankValues {
         registers: [(0, vec![1; 32]), (8, vec![value; 32])].into(),
         events: vec![
             event(0, EventType::S_CRTM_VERSION, 1, "firmware version 1"),
             event(8, EventType::IPL, 2, "grub: linux /vmlinuz"),
             event(8, EventType(0x1234_5678), 3, ""),
         ],
-        not_before: None,
-        not_after: None,
+    }
+}
+
+fn file(path: &str, digest: u8) -> FileDigest {
+    FileDigest {
+        algorithm: HashAlg::Sha256,
+        digest: vec![digest; 32],
+        path: path.into(),
     }
 }
 
@@ -28,6 +40,7 @@ fn event(pcr: u8, event_type: EventType, digest: u8, description: &str) -> Refer
         event_type,
         digest: vec![digest; 32],
         description: description.into(),
+        data: None,
     }
 }
 
@@ -43,7 +56,7 @@ fn signer(name: &str, seed: u8) -> TrustedSigner {
     }
 }
 
-fn signed(reference: &TpmReference) -> Vec<u8> {
+fn signed(reference: &MachineReference) -> Vec<u8> {
     sign_corim(&reference.to_corim_unsigned().unwrap(), &key(1), "author", None).unwrap()
 }
 
@@ -59,7 +72,7 @@ fn a_reference_survives_the_journey() {
         (None, Some(NOW)),
         (Some(NOW - 9), Some(NOW + 9)),
     ] {
-        let reference = TpmReference {
+        let reference = MachineReference {
             not_before,
             not_after,
             ..reference("good", 7)
@@ -80,11 +93,11 @@ fn what_is_not_signed_by_a_listed_signer_and_in_force_is_refused() {
     let good = reference("good", 7);
     let unsigned = good.to_corim_unsigned().unwrap();
     let sign = |seed, name: &str, not_after| sign_corim(&unsigned, &key(seed), name, not_after).unwrap();
-    let expired = TpmReference {
+    let expired = MachineReference {
         not_after: Some(NOW - 1),
         ..good.clone()
     };
-    let early = TpmReference {
+    let early = MachineReference {
         not_before: Some(NOW + 1),
         ..good.clone()
     };
@@ -163,56 +176,70 @@ fn what_is_not_signed_by_a_listed_signer_and_in_force_is_refused() {
 
 #[test]
 fn a_reference_that_cannot_be_read_back_is_not_made() {
-    let good = reference("good", 7);
+    let with = |bank, values| MachineReference {
+        banks: [(bank, values)].into(),
+        ..reference("good", 7)
+    };
+    let named = |name: &str| MachineReference {
+        name: name.into(),
+        ..reference("good", 7)
+    };
+    let sha256 = |values| with(HashAlg::Sha256, values);
+    let registers = |pcr, len| BankValues {
+        registers: [(pcr, vec![0; len])].into(),
+        ..BankValues::default()
+    };
+    let events = |events| BankValues {
+        events,
+        ..BankValues::default()
+    };
+    let files = |files| MachineReference {
+        files,
+        ..reference("good", 7)
+    };
     for (what, wrong) in [
+        ("SHA-1", with(HashAlg::Sha1, registers(0, 20))),
+        ("no name", named("")),
+        ("a newline in the name", named("a\nb")),
         (
-            "SHA-1",
-            TpmReference {
-                bank: HashAlg::Sha1,
-                ..good.clone()
+            "nothing",
+            MachineReference {
+                banks: Default::default(),
+                ..named("good")
             },
         ),
-        (
-            "no name",
-            TpmReference {
-                name: String::new(),
-                ..good.clone()
-            },
-        ),
-        (
-            "a newline in the name",
-            TpmReference {
-                name: "a\nb".into(),
-                ..good.clone()
-            },
-        ),
-        (
-            "no register",
-            TpmReference {
-                registers: Default::default(),
-                ..good.clone()
-            },
-        ),
-        (
-            "register 24",
-            TpmReference {
-                registers: [(24, vec![0; 32])].into(),
-                ..good.clone()
-            },
-        ),
-        (
-            "a short value",
-            TpmReference {
-                registers: [(0, vec![0; 31])].into(),
-                ..good.clone()
-            },
-        ),
+        ("a bank without anything", sha256(BankValues::default())),
+        ("register 24", sha256(registers(24, 32))),
+        ("a short value", sha256(registers(0, 31))),
+        ("another bank's value", sha256(registers(0, 48))),
         (
             "too many events",
-            TpmReference {
-                events: vec![event(0, EventType::IPL, 0, ""); 4097],
-                ..good.clone()
-            },
+            sha256(events(vec![event(0, EventType::IPL, 0, ""); 4097])),
+        ),
+        (
+            "too long data",
+            sha256(events(vec![ReferenceEvent {
+                data: Some(vec![0; MAX_EVENT_REFERENCE_DATA + 1]),
+                ..event(0, EventType::IPL, 0, "")
+            }])),
+        ),
+        ("too many files", files(vec![file("/a", 1); MAX_REFERENCE_FILES + 1])),
+        ("a file without a path", files(vec![file("", 1)])),
+        ("a path too long", files(vec![file(&"a".repeat(MAX_FILE_PATH + 1), 1)])),
+        (
+            "a file by SHA-1",
+            files(vec![FileDigest {
+                algorithm: HashAlg::Sha1,
+                digest: vec![1; 20],
+                path: "/a".into(),
+            }]),
+        ),
+        (
+            "a file with a short digest",
+            files(vec![FileDigest {
+                digest: vec![1; 31],
+                ..file("/a", 1)
+            }]),
         ),
     ] {
         assert!(wrong.to_corim_unsigned().is_err(), "{what}");
@@ -220,19 +247,66 @@ fn a_reference_that_cannot_be_read_back_is_not_made() {
 }
 
 #[test]
+fn banks_data_and_files_survive_the_journey() {
+    let mut whole = reference("good", 7);
+    whole.banks.get_mut(&HashAlg::Sha256).unwrap().events[1].data = Some(b"grub_cmd: linux /vmlinuz\0".to_vec());
+    whole.banks.insert(
+        HashAlg::Sha384,
+        BankValues {
+            registers: [(0, vec![3; 48])].into(),
+            events: vec![ReferenceEvent {
+                digest: vec![9; 48],
+                data: Some(Vec::new()),
+                ..event(0, EventType::IPL, 0, "x")
+            }],
+        },
+    );
+    // Two registers' events may alternate, as they do in a log.
+    let alternating = [0, 8, 0].map(|pcr| ReferenceEvent {
+        digest: vec![4; 64],
+        ..event(pcr, EventType::IPL, 0, "")
+    });
+    whole.banks.insert(
+        HashAlg::Sha512,
+        BankValues {
+            events: alternating.to_vec(),
+            ..BankValues::default()
+        },
+    );
+    whole.files = vec![
+        file("/usr/bin/b", 1),
+        FileDigest {
+            algorithm: HashAlg::Sha512,
+            digest: vec![2; 64],
+            path: "/usr/bin/a".into(),
+        },
+        file("/usr/bin/b", 1),
+    ];
+    assert_eq!(verify(&signed(&whole)).unwrap().references(), [whole.clone()]);
+    let files_only = MachineReference {
+        banks: Default::default(),
+        ..whole
+    };
+    assert_eq!(verify(&signed(&files_only)).unwrap().references(), [files_only]);
+}
+
+#[test]
 fn references_are_found_whole_or_the_nearest_is_named() {
-    let set = |references: &[TpmReference]| {
+    let set = |references: &[MachineReference]| {
         ReferenceSet::new(references.iter().map(|r| verify(&signed(r)).unwrap()).collect())
     };
     let (a, b) = (reference("a", 7), reference("b", 8));
-    let ending = TpmReference {
+    let ending = MachineReference {
         not_after: Some(NOW + 5),
         ..reference("c", 9)
     };
-    let other_firmware = TpmReference {
-        registers: [(0, vec![2; 32]), (8, vec![10; 32])].into(),
-        ..reference("d", 10)
-    };
+    let mut other_firmware = reference("d", 10);
+    other_firmware
+        .banks
+        .get_mut(&HashAlg::Sha256)
+        .unwrap()
+        .registers
+        .insert(0, vec![2; 32]);
     let all = set(&[b.clone(), a.clone(), other_firmware.clone(), ending.clone()]);
     let (one, seven, eight, nine, other) = ([1; 32], [7; 32], [8; 32], [9; 32], [5; 32]);
     let find = |first: &[u8], second: &[u8], now| match all.find(HashAlg::Sha256, &[(0, first), (8, second)], now) {

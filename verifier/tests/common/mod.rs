@@ -21,7 +21,7 @@ use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
 use touchstone_verifier::appraisal::{Appraisal, Freshness, Inputs, appraise};
 use touchstone_verifier::corim::{
-    ReferenceEvent, TpmReference, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
+    BankValues, MachineReference, ReferenceEvent, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
 };
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
@@ -121,7 +121,7 @@ impl Boot {
     }
 
     /// This boot's registers and events as a reference.
-    pub fn reference(&self, name: &str) -> TpmReference {
+    pub fn reference(&self, name: &str) -> MachineReference {
         let log = EventLog::parse(&self.log).unwrap();
         let events = log
             .events()
@@ -132,17 +132,19 @@ impl Boot {
                 event_type: event.event_type,
                 digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
                 description: event.describe(),
+                data: None,
             });
-        TpmReference {
-            name: name.into(),
-            bank: HashAlg::Sha256,
+        let values = BankValues {
             registers: BOOT
                 .iter()
                 .map(|pcr| (*pcr, self.registers[&(HashAlg::Sha256, *pcr)].clone()))
                 .collect(),
             events: events.collect(),
-            not_before: None,
-            not_after: None,
+        };
+        MachineReference {
+            name: name.into(),
+            banks: [(HashAlg::Sha256, values)].into(),
+            ..MachineReference::default()
         }
     }
 
@@ -204,7 +206,7 @@ pub fn selection(registers: &[u8]) -> PcrSelection {
 }
 
 /// Signs a reference as the domain's author does, and verifies it.
-pub fn verified(reference: &TpmReference) -> VerifiedCorim {
+pub fn verified(reference: &MachineReference) -> VerifiedCorim {
     let key = SigningKey::from_seed([3; 32]);
     let signed = sign_corim(&reference.to_corim_unsigned().unwrap(), &key, "author", None).unwrap();
     let signer = TrustedSigner {
@@ -215,7 +217,7 @@ pub fn verified(reference: &TpmReference) -> VerifiedCorim {
     UntrustedCorim::new(&signed).verify(&[signer], NOW).unwrap()
 }
 
-pub fn references(all: &[TpmReference]) -> ReferenceSet {
+pub fn references(all: &[MachineReference]) -> ReferenceSet {
     ReferenceSet::new(all.iter().map(verified).collect())
 }
 
