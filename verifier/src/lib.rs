@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod policy;
 pub mod reason;
 pub mod reference;
+pub mod snp;
 pub mod tpm;
 pub mod x509;
 

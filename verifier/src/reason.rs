@@ -7,6 +7,7 @@ use std::fmt;
 
 use touchstone_cose::reason::CatalogueEntry;
 
+use crate::snp::SnpCode;
 use crate::tpm::TpmCode;
 use crate::x509::CertificateCode;
 
@@ -86,20 +87,27 @@ pub enum Code {
     Tpm(TpmCode),
     /// A certificate or chain.
     Certificate(CertificateCode),
+    /// An SEV-SNP report or its signing key.
+    Snp(SnpCode),
     /// The appraisal itself.
     Appraisal(AppraisalCode),
 }
 
 impl Code {
     /// The rows this crate adds to `docs/reasons.md`.
-    pub const CATALOGUES: &'static [&'static [CatalogueEntry]] =
-        &[TpmCode::CATALOGUE, CertificateCode::CATALOGUE, AppraisalCode::CATALOGUE];
+    pub const CATALOGUES: &'static [&'static [CatalogueEntry]] = &[
+        TpmCode::CATALOGUE,
+        CertificateCode::CATALOGUE,
+        SnpCode::CATALOGUE,
+        AppraisalCode::CATALOGUE,
+    ];
 
     /// The stable, kebab-case code.
     pub const fn as_str(self) -> &'static str {
         match self {
             Code::Tpm(code) => code.as_str(),
             Code::Certificate(code) => code.as_str(),
+            Code::Snp(code) => code.as_str(),
             Code::Appraisal(code) => code.as_str(),
         }
     }
@@ -109,6 +117,7 @@ impl Code {
         match self {
             Code::Tpm(code) => code.meaning(),
             Code::Certificate(code) => code.meaning(),
+            Code::Snp(code) => code.meaning(),
             Code::Appraisal(code) => code.meaning(),
         }
     }
@@ -129,6 +138,12 @@ impl From<TpmCode> for Code {
 impl From<CertificateCode> for Code {
     fn from(code: CertificateCode) -> Self {
         Code::Certificate(code)
+    }
+}
+
+impl From<SnpCode> for Code {
+    fn from(code: SnpCode) -> Self {
+        Code::Snp(code)
     }
 }
 

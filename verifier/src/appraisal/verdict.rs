@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::reason::{AppraisalCode, Code, Reason};
+use crate::snp::SnpCode;
 use crate::tpm::TpmCode;
 
 /// A verdict in one word.
@@ -154,6 +155,13 @@ pub(super) fn verdict(reasons: &[Reason]) -> (Tier, TrustVector) {
 fn aspect_of(code: Code) -> Aspect {
     match code {
         Code::Certificate(_) => Aspect::Hardware,
+        Code::Snp(code) => match code {
+            SnpCode::ReportMalformed | SnpCode::VekMalformed | SnpCode::SignatureInvalid | SnpCode::ReportData => {
+                Aspect::Evidence
+            }
+            SnpCode::Debug | SnpCode::Vmpl | SnpCode::MigrationAgent => Aspect::Executables,
+            _ => Aspect::Hardware,
+        },
         Code::Tpm(code) => match code {
             TpmCode::EkTemplate | TpmCode::EkMismatch => Aspect::Hardware,
             TpmCode::AkNotRestricted

@@ -1,0 +1,270 @@
+//! The certificate of the key that signs reports: VCEK (a chip's own) or VLEK (a cloud provider's).
+//!
+//! Source: AMD 57230 (VCEK certificate and KDS interface), table 8, and AMD 58369 for VLEK. Extensions below
+//! 1.3.6.1.4.1.3704.1 hold product, security versions and chip id or provider.
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::product::Product;
+use super::tcb::Tcb;
+use crate::tpm::algorithm::Curve;
+use crate::x509::certificate::CertificateError;
+use crate::x509::chain::ChainError;
+use crate::x509::{Certificate, CertificateStore, Expiry, SubjectKey, verify_chain};
+
+/// Where AMD's extensions live.
+const ARC: &str = "1.3.6.1.4.1.3704.1.";
+/// Most intermediates that may come with a certificate.
+pub const MAX_OFFERED: usize = 4;
+/// Longest provider name, in bytes.
+pub const MAX_PROVIDER: usize = 64;
+
+/// Whose key it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VekKind {
+    /// A chip's own key, with the chip's id as AMD certifies it: 64 bytes, on Turin 8.
+    Vcek {
+        /// hwID.
+        chip_id: Vec<u8>,
+    },
+    /// A key made for a cloud provider, with the provider's name.
+    Vlek {
+        /// cspID.
+        provider: String,
+    },
+}
+
+/// Why a certificate is not that of a signing key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VekError {
+    /// Not a certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// No chain to a trust anchor.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// An AMD extension is missing, unknown or unreadable.
+    #[error("extension {oid}: expected {expected}")]
+    Extension {
+        /// Its object identifier.
+        oid: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The key is not on P-384.
+    #[error("expected a P-384 key, found {found}")]
+    Key {
+        /// The key found.
+        found: String,
+    },
+    /// The issuer is not the authority of this product and kind of key.
+    #[error("expected an issuer {expected}, found {found}")]
+    Issuer {
+        /// The authority's common name.
+        expected: String,
+        /// The issuer found.
+        found: String,
+    },
+}
+
+/// A signing key that AMD certified. Only [`VerifiedVek::verify`] makes one; it may be kept and used again while
+/// [`is_valid`](VerifiedVek::is_valid) holds and the trust anchors are the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedVek {
+    point: Vec<u8>,
+    kind: VekKind,
+    product: Product,
+    tcb: Tcb,
+    not_before: i64,
+    not_after: i64,
+}
+
+impl VerifiedVek {
+    /// Reads a certificate (DER) and checks its chain to an anchor of `store` at `now` (Unix seconds), with `offered`
+    /// intermediates as help.
+    ///
+    /// # Errors
+    /// [`VekError`]. Expired certificates are always refused: a provider's keys are renewed by expiring.
+    pub fn verify(der: &[u8], offered: &[Certificate], store: &CertificateStore, now: i64) -> Result<Self, VekError> {
+        let certificate = Certificate::from_der(der)?;
+        let extensions = Extensions::read(certificate.as_der())?;
+        let offered = offered.get(..MAX_OFFERED).unwrap_or(offered);
+        let chain = verify_chain(&certificate, offered, store, now, Expiry::Deny)?;
+        let line = match extensions.product {
+            Product::Milan => "Milan",
+            Product::Genoa => "Genoa",
+            Product::Turin => "Turin",
+        };
+        let expected = match extensions.kind {
+            VekKind::Vcek { .. } => format!("CN=SEV-{line}"),
+            VekKind::Vlek { .. } => format!("CN=SEV-VLEK-{line}"),
+        };
+        let issuer = certificate.issuer();
+        if !issuer.split(", ").any(|part| part == expected) {
+            return Err(VekError::Issuer {
+                expected,
+                found: issuer.to_owned(),
+            });
+        }
+        match certificate.key() {
+            SubjectKey::Ec { curve: Curve::P384, .. } => {}
+            other => {
+                return Err(VekError::Key {
+                    found: other.describe(),
+                });
+            }
+        }
+        Ok(Self {
+            point: certificate.key().uncompressed_point(),
+            kind: extensions.kind,
+            product: extensions.product,
+            tcb: extensions.tcb,
+            not_before: certificate.not_before(),
+            not_after: chain.not_after,
+        })
+    }
+
+    /// Whether the certificate and its chain hold at `now`, Unix seconds.
+    pub fn is_valid(&self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// The public key, 04 ‖ x ‖ y.
+    pub(super) fn point(&self) -> &[u8] {
+        &self.point
+    }
+
+    /// Whose key it is.
+    pub fn kind(&self) -> &VekKind {
+        &self.kind
+    }
+
+    /// Of which product line.
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// The security versions it was derived from.
+    pub fn tcb(&self) -> Tcb {
+        self.tcb
+    }
+
+    /// Last second at which certificate and chain hold, Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+}
+
+/// What AMD's extensions say.
+struct Extensions {
+    product: Product,
+    kind: VekKind,
+    tcb: Tcb,
+}
+
+impl Extensions {
+    fn read(der: &[u8]) -> Result<Self, VekError> {
+        let wrong = |oid: &str, expected| VekError::Extension {
+            oid: format!("{ARC}{oid}"),
+            expected,
+        };
+        let Ok((_, x509)) = X509Certificate::from_der(der) else {
+            return Err(CertificateError::Malformed {
+                expected: "an X.509 certificate",
+            }
+            .into());
+        };
+        let (mut name, mut chip, mut provider) = (None, None, None);
+        let mut versions: [Option<u8>; 10] = [None; 10];
+        for extension in x509.extensions() {
+            let oid = extension.oid.to_id_string();
+            let Some(rest) = oid.strip_prefix(ARC) else { continue };
+            let value = extension.value;
+            match rest {
+                "1" => drop(small_integer(value).ok_or(wrong(rest, "an INTEGER"))?),
+                "2" => name = Some(ia5(value).ok_or(wrong(rest, "an IA5String"))?),
+                "4" => chip = Some(value.to_vec()),
+                "5" => provider = Some(ia5(value).ok_or(wrong(rest, "an IA5String"))?),
+                _ => {
+                    // 3.1 to 3.9: a security version each; anything else in this arc is not known, and is not guessed at.
+                    let slot = rest.strip_prefix("3.").and_then(|index| index.parse::<usize>().ok());
+                    let slot = slot
+                        .filter(|index| (1..=9).contains(index) && rest.len() == 3)
+                        .and_then(|index| versions.get_mut(index));
+                    let slot = slot.ok_or(wrong(rest, "a known extension"))?;
+                    *slot = Some(small_integer(value).ok_or(wrong(rest, "an INTEGER of 0 to 255"))?);
+                }
+            }
+        }
+        let name = name.ok_or(wrong("2", "a product name"))?;
+        let product = Product::of_certificate(&name).ok_or(wrong("2", "Milan, Genoa, Bergamo, Siena or Turin"))?;
+        let kind = match (chip, provider) {
+            (Some(chip_id), None) if chip_id.len() == product.chip_id_len() => VekKind::Vcek { chip_id },
+            (Some(_), None) => return Err(wrong("4", "64 bytes, on Turin 8")),
+            (None, Some(provider)) if (1..=MAX_PROVIDER).contains(&provider.len()) => VekKind::Vlek { provider },
+            _ => return Err(wrong("4", "either a chip id or a provider")),
+        };
+        let [_, boot_loader, tee, snp, r4, r5, r6, r7, microcode, fmc] = versions;
+        if [r4, r5, r6, r7].into_iter().flatten().any(|version| version != 0) {
+            return Err(wrong("3.4", "zero in reserved versions"));
+        }
+        if fmc.is_some() != (product == Product::Turin) {
+            return Err(wrong("3.9", "an FMC version on Turin, and only there"));
+        }
+        let need = |version: Option<u8>, oid| version.ok_or(wrong(oid, "a security version"));
+        let tcb = Tcb {
+            fmc,
+            boot_loader: need(boot_loader, "3.1")?,
+            tee: need(tee, "3.2")?,
+            snp: need(snp, "3.3")?,
+            microcode: need(microcode, "3.8")?,
+        };
+        Ok(Self { product, kind, tcb })
+    }
+}
+
+/// A DER INTEGER of 0 to 255 that fills `value`.
+fn small_integer(value: &[u8]) -> Option<u8> {
+    match value {
+        [0x02, 1, number] if *number < 0x80 => Some(*number),
+        [0x02, 2, 0, number] if *number >= 0x80 => Some(*number),
+        _ => None,
+    }
+}
+
+/// A DER IA5String of at most 127 bytes that fills `value`.
+fn ia5(value: &[u8]) -> Option<String> {
+    match value {
+        [0x16, len, text @ ..] if usize::from(*len) == text.len() && *len < 0x80 && text.is_ascii() => {
+            String::from_utf8(text.to_vec()).ok()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_and_strings_have_one_form() {
+        assert_eq!(small_integer(&[2, 1, 4]), Some(4));
+        assert_eq!(small_integer(&[2, 2, 0, 0xDB]), Some(0xDB));
+        for wrong in [
+            &[2, 1, 0xDB][..],
+            &[2, 2, 0, 4],
+            &[2, 2, 1, 0],
+            &[2, 1, 4, 0],
+            &[2, 1],
+            &[4, 1, 4],
+            &[],
+        ] {
+            assert_eq!(small_integer(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(ia5(b"\x16\x05Genoa").as_deref(), Some("Genoa"));
+        assert_eq!(ia5(b"\x16\x06Genoa"), None);
+        assert_eq!(ia5(b"\x16\x04Genoa"), None);
+    }
+}
