@@ -10,7 +10,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use touchstone_evidence::collection::{Collection, Profile};
 use touchstone_policies::{LoadOptions, PolicyError, PolicySet, load_blocking};
-use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, Inputs, Tier, appraise};
+use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, ImaKnown, Inputs, Tier, appraise};
 use touchstone_verifier::ear::Ear;
 
 use crate::clock;
@@ -81,6 +81,7 @@ pub fn run(args: &Args) -> CommandResult {
         anchors: &policy.anchors,
         inventory: &policy.inventory,
         enrolled: None,
+        ima: ImaKnown::default(),
         now,
     });
     if args.json {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::Expiry;
@@ -162,6 +163,7 @@ impl Settings {
                 EventLogName::Required => EventLogRule::Required,
                 EventLogName::RegistersSuffice => EventLogRule::RegistersSuffice,
             },
+            ima: ImaPolicy::default(),
         };
         Ok(Settings {
             domain: file.domain,

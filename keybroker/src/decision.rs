@@ -12,7 +12,7 @@ use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
-use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, Inputs, appraise};
+use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, Inputs, appraise};
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
 
@@ -195,6 +195,7 @@ fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet) -> Appraisal {
         anchors: &policy.anchors,
         inventory: &policy.inventory,
         enrolled: inputs.enrolled.as_ref(),
+        ima: ImaKnown::default(),
         now: inputs.now,
     })
 }

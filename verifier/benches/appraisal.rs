@@ -17,7 +17,7 @@ use common::node::{AK_ATTRIBUTES, Attest, MAGIC, QUOTE, SoftKey, name_of, quote_
 use common::{BOOT, Boot, anchors, encode_values, policy, references, selection};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
-use touchstone_verifier::appraisal::{Freshness, Inputs, Tier, appraise};
+use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
 use touchstone_verifier::corim::{BankValues, MachineReference, ReferenceEvent};
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::inventory::{Inventory, Node};
@@ -170,6 +170,7 @@ impl Scene {
             anchors: &self.anchors,
             inventory: &self.inventory,
             enrolled: None,
+            ima: ImaKnown::default(),
             now: common::NOW,
         }
     }

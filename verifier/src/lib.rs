@@ -8,6 +8,7 @@ pub mod appraisal;
 pub mod corim;
 pub mod ear;
 pub mod eventlog;
+pub mod ima;
 pub mod inventory;
 pub mod policy;
 pub mod reason;

@@ -1,5 +1,6 @@
 //! Appraisal policy: what the domain demands of evidence. Every leniency is a signed line in it, none is code.
 
+use crate::ima::ImaPolicy;
 use crate::tpm::PcrSelection;
 use crate::x509::Expiry;
 
@@ -25,6 +26,8 @@ pub struct AppraisalPolicy {
     pub ek_expiry: Expiry,
     /// What to do without an event log.
     pub event_log: EventLogRule,
+    /// What is demanded of what ran since the boot.
+    pub ima: ImaPolicy,
     /// Name of this policy in Attestation Results (claim 1003).
     pub policy_id: String,
 }

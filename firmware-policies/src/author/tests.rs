@@ -421,7 +421,7 @@ fn keysets_do_not_go_back() {
 #[test]
 fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one() {
     use touchstone_evidence::collection::Collection;
-    use touchstone_verifier::appraisal::{Freshness, Inputs, Tier, appraise};
+    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
     let test = TestRepo::published();
     test.add_node(
         "web-2",
@@ -443,6 +443,7 @@ fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one()
             anchors: &policy.anchors,
             inventory: &policy.inventory,
             enrolled: None,
+            ima: ImaKnown::default(),
             now,
         });
         let codes: Vec<&str> = appraisal.reasons.iter().map(|r| r.code.as_str()).collect();

@@ -8,6 +8,7 @@ use touchstone_evidence::collection::{Collection, Profile};
 
 use super::findings::Findings;
 use crate::anchors::TrustAnchors;
+use crate::ima::ImaPrefix;
 use crate::inventory::{EkId, EnrolledNode, Inventory};
 use crate::policy::AppraisalPolicy;
 use crate::reason::AppraisalCode;
@@ -31,8 +32,21 @@ pub struct Inputs<'a> {
     pub inventory: &'a Inventory,
     /// What was stored for the node when it was last affirmed.
     pub enrolled: Option<&'a EnrolledNode>,
+    /// What is known of the node's IMA list.
+    pub ima: ImaKnown<'a>,
     /// The time, Unix seconds.
     pub now: i64,
+}
+
+/// What is known of a node's IMA list from earlier rounds of the same boot. The default: nothing, so that the evidence
+/// must hold the whole list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImaKnown<'a> {
+    /// The verified prefix: the record in the evidence begins where it ends.
+    pub prefix: Option<&'a ImaPrefix>,
+    /// The chunks that the prefix names, in its order: needed where it was judged under other rules, or names as many
+    /// as it may ([`AppraisalCode::ImaEntriesUnavailable`] asks for them).
+    pub seen: Option<&'a [Vec<u8>]>,
 }
 
 /// What makes evidence fresh.

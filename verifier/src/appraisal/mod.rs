@@ -12,6 +12,7 @@ mod ak;
 mod compare;
 mod findings;
 mod identity;
+mod ima;
 mod inputs;
 mod log;
 mod quote;
@@ -21,7 +22,8 @@ mod verdict;
 use std::collections::BTreeMap;
 
 pub use findings::{ClaimValue, Claims, MAX_REASONS, claim};
-pub use inputs::{Activated, BinderContext, Freshness, Inputs};
+pub use ima::ImaOutcome;
+pub use inputs::{Activated, BinderContext, Freshness, ImaKnown, Inputs};
 pub use verdict::{Tier, TrustVector};
 
 use crate::inventory::{CertifiedKey, EnrolledNode};
@@ -88,6 +90,8 @@ pub struct Appraisal {
     pub session_key: Option<CertifiedKey>,
     /// What to store for the next round: only where the evidence is authentic and affirming.
     pub enrol: Option<EnrolledNode>,
+    /// What to store of the IMA list for the next round: only where the evidence is authentic and affirming.
+    pub ima: Option<ImaOutcome>,
 }
 
 /// Appraises one machine's TPM evidence.
@@ -166,5 +170,6 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         registers: quoted.map(|quoted| quoted.registers).unwrap_or_default(),
         session_key,
         enrol,
+        ima: None,
     }
 }

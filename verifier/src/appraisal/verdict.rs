@@ -196,6 +196,19 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::LogDoesNotReplay
             | AppraisalCode::EventDigestMismatch
             | AppraisalCode::SeparatorSmuggled
+            | AppraisalCode::ImaLogMissing
+            | AppraisalCode::ImaRegisterNotQuoted
+            | AppraisalCode::ImaLogUnreadable
+            | AppraisalCode::ImaPathUnsafe
+            | AppraisalCode::ImaEntryMismatch
+            | AppraisalCode::ImaLogDoesNotReplay
+            | AppraisalCode::ImaBankWeak
+            | AppraisalCode::ImaBootAggregateMismatch
+            | AppraisalCode::ImaViolation
+            | AppraisalCode::ImaSignatureInvalid
+            | AppraisalCode::ImaFileUnknown
+            | AppraisalCode::ImaKexec
+            | AppraisalCode::ImaEntriesUnavailable
             | AppraisalCode::ReferenceMissing
             | AppraisalCode::ReferenceOutOfForce
             | AppraisalCode::ReferenceIncomplete

@@ -19,11 +19,12 @@ use touchstone_cose::key::SigningKey;
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
-use touchstone_verifier::appraisal::{Appraisal, Freshness, Inputs, appraise};
+use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, appraise};
 use touchstone_verifier::corim::{
     BankValues, MachineReference, ReferenceEvent, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
 };
 use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
 use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
 use touchstone_verifier::reference::ReferenceSet;
@@ -197,6 +198,7 @@ pub fn policy() -> AppraisalPolicy {
         session_key_registers: selection(&[0, 2, 4, 7, 8, 9, 14]),
         ek_expiry: Expiry::Deny,
         event_log: EventLogRule::Required,
+        ima: ImaPolicy::default(),
         policy_id: "test/1".into(),
     }
 }
@@ -257,6 +259,7 @@ impl Offline {
             anchors: &self.anchors,
             inventory: &self.inventory,
             enrolled: self.enrolled.as_ref(),
+            ima: ImaKnown::default(),
             now: self.now,
         })
     }

@@ -7,7 +7,7 @@ use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::anchors::TrustAnchors;
-use touchstone_verifier::appraisal::{Activated, Appraisal, BinderContext, Freshness, Inputs, appraise};
+use touchstone_verifier::appraisal::{Activated, Appraisal, BinderContext, Freshness, ImaKnown, Inputs, appraise};
 use touchstone_verifier::inventory::{EnrolledNode, Inventory};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reference::ReferenceSet;
@@ -312,6 +312,7 @@ impl Session {
             anchors: &self.anchors,
             inventory: &self.inventory,
             enrolled: self.enrolled.as_ref(),
+            ima: ImaKnown::default(),
             now: self.now,
         })
     }
