@@ -11,6 +11,9 @@ case $target in
   event_log) take "$boots"/*/eventlog.bin "$vectors"/tpm-eventlogs/*.bin "$vectors"/tpm-eventlogs/*.log "$vectors"/tpm-evidence/*.bin "$vectors"/ccel/*.bin ;;
   certificate) take "$boots"/*/*-cert.der "$vectors"/ek-certs/*.der "$vectors"/ek-certs/*.bin ;;
   tpm_structures) take "$boots"/*/*.pub "$boots"/*/quote-*/quote.msg "$boots"/*/quote-*/quote.sig "$vectors"/tpm-quotes/*.msg "$vectors"/tpm-quotes/*.sig ;;
+  snp_report) take "$vectors"/snp/*.report.bin ;;
+  vek_certificate) take "$vectors"/snp/*.der "$vectors"/snp/ca/*.der ;;
+  hcl_report) take "$vectors"/azure/hcl-*.bin ;;
   corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
   cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;
   status_list | receipt | ear) take "$vectors/${target//_/-}"/* "$vectors"/merkle/* ;;

@@ -15,9 +15,11 @@ use touchstone_ledger::statement::{self, VerifiedStatement};
 use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
 use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::hcl::HclReport;
+use touchstone_verifier::snp::{Report, VerifiedVek};
 use touchstone_verifier::tpm::signature::Signature;
 use touchstone_verifier::tpm::{Attest, HashAlg, Public};
-use touchstone_verifier::x509::Certificate;
+use touchstone_verifier::x509::{Certificate, CertificateStore};
 
 /// A time at which the goldens are in force, Unix seconds.
 const NOW: i64 = 1_700_000_000;
@@ -148,4 +150,22 @@ pub fn statement(data: &[u8]) {
     if let Ok(signed) = sign1::sign(&key, &protected, data, &[]) {
         drop(VerifiedStatement::parse(&signed, &key.verifying_key()));
     }
+}
+
+/// SEV-SNP reports.
+pub fn snp_report(data: &[u8]) {
+    if let Ok(report) = Report::parse(data) {
+        drop(report.signature());
+        assert_eq!(report.signed(), &data[..0x2A0], "what is signed is what came");
+    }
+}
+
+/// Certificates of SEV-SNP signing keys: nothing without an anchor is accepted.
+pub fn vek_certificate(data: &[u8]) {
+    assert!(VerifiedVek::verify(data, &[], &CertificateStore::default(), NOW).is_err());
+}
+
+/// Azure's paravisor reports.
+pub fn hcl_report(data: &[u8]) {
+    drop(HclReport::parse(data).map(|hcl| hcl.is_bound_to(&[0; 64])));
 }

@@ -9,6 +9,7 @@ pub mod corim;
 pub mod ear;
 pub mod eventlog;
 pub mod ima;
+pub mod hcl;
 pub mod inventory;
 pub mod policy;
 pub mod reason;
