@@ -15,6 +15,7 @@ use touchstone_attest::agent::config::TpmConfig;
 use touchstone_attest::agent::owner::TpmOwner;
 use touchstone_attest::agent::round::{RoundContext, attest};
 use touchstone_attest::agent::state::StateDir;
+use touchstone_attest::agent::tails::LogPaths;
 use touchstone_attest::client::Endpoint;
 use touchstone_attest::software_tpm::{STATE_FILE, SoftwareTpm};
 use touchstone_attest::trust::DomainTrust;
@@ -230,7 +231,12 @@ async fn rounds(folder: &Path, tpm: &SoftwareTpm, address: &str, broker: u32) ->
     let mut client = trust.client(vec![Endpoint::parse(address).expect("address")]);
     let mut context = RoundContext {
         domain: DOMAIN.into(),
-        event_log: boots().join("good/eventlog.bin"),
+        logs: LogPaths {
+            event_log: boots().join("good/eventlog.bin"),
+            ima_list: folder.join("no-ima-list"),
+            boot_id: touchstone_attest::logs::BOOT_ID.into(),
+        },
+        whole: false,
         known: false,
         session_registers: registers,
     };

@@ -4,17 +4,27 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use touchstone_evidence::label;
+use touchstone_evidence::message::BOOT_ID_LEN;
+
 /// Where Linux shows the firmware's event log (TCG PC Client Platform Firmware Profile, crypto-agile format).
 pub const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-/// The longest firmware log that is read, in bytes. Logs of real machines are 5-100 KiB; firmware reserves at most
-/// a few hundred.
-pub const MAX_FIRMWARE_LOG: usize = 1 << 20;
+/// Where Linux shows the list of IMA's measurements, binary form.
+pub const IMA_LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
+/// Where Linux shows the id it drew for this boot (`Documentation/admin-guide/sysctl/kernel.rst`, `random`): a UUID.
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The longest firmware log that is read, in bytes.
+pub const MAX_FIRMWARE_LOG: usize = label::MAX_FIRMWARE_LOG;
+/// The most of an IMA list that is sent at once, in bytes.
+pub const MAX_IMA_LIST: usize = label::MAX_IMA_LOG;
 
 /// Why a log could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogReadError {
     /// There is no such file: the kernel has no log (Secure Boot off with an old loader), or securityfs is not mounted.
-    #[error("no firmware event log at {path}: is securityfs mounted, and was the kernel started through its EFI stub?")]
+    #[error(
+        "no log at {path}: is securityfs mounted, and was the kernel started through its EFI stub (firmware log) or with an IMA policy (IMA list)?"
+    )]
     Absent {
         /// The path looked at.
         path: PathBuf,
@@ -25,7 +35,7 @@ pub enum LogReadError {
         /// The path looked at.
         path: PathBuf,
     },
-    /// The log is longer than [`MAX_FIRMWARE_LOG`]. It is not cut: a cut log would replay to other values.
+    /// The log is longer than [`MAX_FIRMWARE_LOG`] or [`MAX_IMA_LIST`]. It is not cut: a cut log would replay to other values.
     #[error("{path} is longer than {limit} bytes")]
     TooLong {
         /// The path looked at.
@@ -55,6 +65,26 @@ pub enum LogReadError {
 /// [`LogReadError`]; a log over [`MAX_FIRMWARE_LOG`] bytes is refused, never cut.
 pub fn firmware_log(path: &Path) -> Result<Vec<u8>, LogReadError> {
     read_bounded(path, MAX_FIRMWARE_LOG)
+}
+
+/// Reads the IMA list at `path` (usually [`IMA_LIST`]), whole; `known` bytes of it have been sent before and do not count
+/// towards the limit.
+///
+/// # Errors
+/// [`LogReadError`]; a list with over [`MAX_IMA_LIST`] bytes behind the known ones is refused, never cut.
+pub fn ima_list(path: &Path, known: usize) -> Result<Vec<u8>, LogReadError> {
+    read_bounded(path, MAX_IMA_LIST.saturating_add(known))
+}
+
+/// The kernel's id of this boot at `path` (usually [`BOOT_ID`]). `None` where there is none, or no UUID: it is a hint, and
+/// without it logs are sent whole.
+#[must_use]
+pub fn boot_id(path: &Path) -> Option<[u8; BOOT_ID_LEN]> {
+    /// A UUID in text and a line break.
+    const MAX_TEXT: usize = 64;
+    let text = String::from_utf8(read_bounded(path, MAX_TEXT).ok()?).ok()?;
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    hex::decode(digits).ok()?.try_into().ok()
 }
 
 fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, LogReadError> {
@@ -126,6 +156,37 @@ mod tests {
                 limit: MAX_FIRMWARE_LOG
             })
         );
+    }
+
+    #[test]
+    fn what_was_sent_before_does_not_count_towards_the_limit_of_a_list() {
+        let path = scratch("list", &vec![7; MAX_IMA_LIST + 1]);
+        assert!(matches!(
+            ima_list(&path, 0),
+            Err(LogReadError::TooLong {
+                limit: MAX_IMA_LIST,
+                ..
+            })
+        ));
+        assert_eq!(ima_list(&path, 1).map(|list| list.len()), Ok(MAX_IMA_LIST + 1));
+        std::fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
+    fn a_boot_id_is_a_uuid_or_nothing() {
+        let uuid = "6f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0\n";
+        for (name, contents, expected) in [
+            ("uuid", uuid, hex::decode("6f1e2d3c4b5a49788796a5b4c3d2e1f0").ok()),
+            ("short", "6f1e2d3c-4b5a-4978-8796-a5b4c3d2e1\n", None),
+            ("words", "no boot id of this kernel here\n", None),
+            ("long", &uuid.repeat(2), None),
+            ("empty", "", None),
+        ] {
+            let path = scratch(&format!("boot-id-{name}"), contents.as_bytes());
+            assert_eq!(boot_id(&path).map(|id| id.to_vec()), expected, "{name}");
+            std::fs::remove_file(path).expect("removed");
+        }
+        assert_eq!(boot_id(&std::env::temp_dir().join("touchstone-no-boot-id")), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What every request handler shares.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -17,6 +17,7 @@ use crate::keys::BrokerKeys;
 use crate::log::LogHead;
 use crate::problem::{Refusal, RefusalCode};
 use crate::refusals::Refusals;
+use crate::room::Room;
 use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
 use crate::statements::Circumstances;
@@ -38,6 +39,10 @@ pub struct App {
     pub policy: RwLock<Arc<PolicySet>>,
     /// Challenges that wait for their answer.
     pub sessions: Mutex<Sessions<Pending>>,
+    /// Room for large evidence.
+    pub room: Room,
+    /// Nodes whose logs did not reach their quote, and who have been asked to send them again: the second time it counts.
+    pub forgiven: Mutex<HashSet<String>>,
     /// Refusals before authentication.
     pub refusals: Mutex<Refusals>,
     /// Where statements are handed in.
@@ -92,6 +97,12 @@ impl App {
     #[must_use]
     pub fn head(&self) -> LogHead {
         *self.head.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether logs that do not reach their quote are to be sent again: once, until something is decided about the node.
+    pub fn forgive(&self, node: &str) -> bool {
+        let mut forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
+        forgiven.insert(node.to_owned())
     }
 
     /// Counts a refusal; touches nothing else.

@@ -14,8 +14,8 @@ use crate::problem::{Refusal, RefusalCode};
 /// The type of every message of the protocol.
 pub const CBOR: &str = "application/cbor";
 
-/// Of a body that is too large, so many times the route's limit is read and thrown away, that the refusal arrives.
-pub const DISCARDED_FACTOR: usize = 4;
+/// Of a body that is too large, this much is read and thrown away, so that the refusal arrives.
+pub const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bounds on one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,10 @@ pub struct BodyLimits {
 /// A [`Refusal`] that says which bound was passed, before the rest of the body is read.
 pub async fn read_cbor(request: Request, limits: BodyLimits) -> Result<Bytes, Refusal> {
     content_type(request.headers())?;
-    let announced = announced(request.headers(), limits.bytes);
+    let announced = match announced(request.headers())? {
+        Some(found) if found > limits.bytes => Err(too_large(limits.bytes)),
+        _ => Ok(()),
+    };
     let mut body = request.into_body();
     let (within, ms) = (Duration::from_millis(limits.ms), limits.ms);
     let read = match announced {
@@ -47,11 +50,7 @@ pub async fn read_cbor(request: Request, limits: BodyLimits) -> Result<Bytes, Re
     if matches!(&read, Err(refusal) if refusal.code == RefusalCode::BodyTooLarge) {
         // A connection closed on bytes that nobody read is reset, and the refusal lost on its way: the sender would see
         // a broken connection and try for ever. So a body that is only somewhat too large is read, and let go.
-        let _ = timeout(
-            within,
-            discard(&mut body, limits.bytes.saturating_mul(DISCARDED_FACTOR)),
-        )
-        .await;
+        let _ = timeout(within, discard(&mut body, MAX_DISCARDED_BYTES)).await;
     }
     read
 }
@@ -67,15 +66,16 @@ fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn announced(headers: &HeaderMap, limit: usize) -> Result<(), Refusal> {
+/// The length that the head announces, where it does.
+///
+/// # Errors
+/// A length that is no number: nobody knows then where the body ends.
+pub fn announced(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     let Some(length) = headers.get(header::CONTENT_LENGTH) else {
-        return Ok(());
+        return Ok(None);
     };
     let found = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
-    match found {
-        Some(found) if found <= limit => Ok(()),
-        _ => Err(too_large(limit)),
-    }
+    found.map(Some).ok_or_else(|| too_large(usize::MAX))
 }
 
 async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Refusal> {

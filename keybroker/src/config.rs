@@ -4,9 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use touchstone_evidence::message::MAX_SUBMISSION;
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+
+/// Largest `limits.evidence_bytes_at_once`.
+const MOST_AT_ONCE: u64 = 4 << 30;
 
 /// What `broker.toml` says. Unknown keys are refused, so that a misspelt limit is not silently the default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -54,8 +58,11 @@ pub struct Limits {
     pub body_ms: u64,
     /// Largest hello, in bytes.
     pub hello_bytes: usize,
-    /// Largest evidence, in bytes.
+    /// Largest evidence, in bytes. Only a first contact with a long IMA list comes near it.
     pub evidence_bytes: usize,
+    /// Most bytes of evidence over 64 KiB a piece at once, of connections on which no node has proved itself yet; as many
+    /// again of those on which one has. Larger evidence waits for room.
+    pub evidence_bytes_at_once: usize,
     /// Most challenges open at once, over all connections.
     pub sessions: usize,
     /// Most challenges open at once on one connection.
@@ -79,7 +86,8 @@ impl Default for Limits {
             head_ms: 60_000,
             body_ms: 10_000,
             hello_bytes: 16 * 1024,
-            evidence_bytes: 1024 * 1024 - 4096,
+            evidence_bytes: MAX_SUBMISSION,
+            evidence_bytes_at_once: 128 * 1024 * 1024,
             sessions: 65_536,
             sessions_per_connection: 4,
             session_ms: 30_000,
@@ -192,18 +200,18 @@ impl Config {
             });
         }
         let l = &self.limits;
-        let numbers: [(&'static str, u64, u64); 13] = [
+        let numbers: [(&'static str, u64, u64); 14] = [
             ("limits.connections", l.connections as u64, 1_000_000),
             ("limits.handshakes", l.handshakes as u64, 1_000_000),
             ("limits.handshake_ms", l.handshake_ms, 60_000),
             ("limits.head_ms", l.head_ms, 600_000),
             ("limits.body_ms", l.body_ms, 60_000),
             ("limits.hello_bytes", l.hello_bytes as u64, 1024 * 1024),
-            // A record of evidence is one value of the store.
+            ("limits.evidence_bytes", l.evidence_bytes as u64, MAX_SUBMISSION as u64),
             (
-                "limits.evidence_bytes",
-                l.evidence_bytes as u64,
-                touchstone_store::MAX_VALUE_LEN as u64,
+                "limits.evidence_bytes_at_once",
+                l.evidence_bytes_at_once as u64,
+                MOST_AT_ONCE,
             ),
             ("limits.sessions", l.sessions as u64, 1_000_000),
             ("limits.sessions_per_connection", l.sessions_per_connection as u64, 64),
@@ -212,6 +220,13 @@ impl Config {
             ("limits.refusals_per_second", l.refusals_per_second.into(), 1_000_000),
             ("limits.queue", l.queue as u64, 65_536),
         ];
+        if l.evidence_bytes_at_once < l.evidence_bytes {
+            return Err(ConfigError::Value {
+                key: "limits.evidence_bytes_at_once",
+                expected: "at least evidence_bytes",
+                found: l.evidence_bytes_at_once.to_string(),
+            });
+        }
         for (key, found, most) in numbers {
             if found == 0 || found > most {
                 let expected = "at least 1 and at most the documented maximum";
@@ -278,6 +293,10 @@ mod tests {
             ),
             ("empty domain", GOOD.replace("demo", "")),
             ("no limit at all", format!("{GOOD}\n[limits]\nsessions = 0")),
+            (
+                "less room than for one evidence",
+                format!("{GOOD}\n[limits]\nevidence_bytes_at_once = 1048576"),
+            ),
             (
                 "limit over the maximum",
                 format!("{GOOD}\n[limits]\nsession_ms = 60001"),

@@ -6,15 +6,19 @@
 
 mod statement;
 
+use std::collections::BTreeSet;
+
 use touchstone_authorization::{Authorization, KeyKind, Scope};
 use touchstone_evidence::binder::Role;
 use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
-use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, Inputs, appraise};
+use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, appraise};
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
+use touchstone_verifier::policy::AppraisalPolicy;
+use touchstone_verifier::reason::{AppraisalCode, Code};
 
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use statement::{digests, statement};
@@ -37,6 +41,11 @@ touchstone_cose::reason_codes! {
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
     }
 }
+
+/// A log that does not reach what was quoted.
+const LOGS_BEHIND: &[Code] = &[Code::Appraisal(AppraisalCode::ImaLogDoesNotReplay)];
+/// Something that was kept of the node's logs and is gone.
+const LOGS_MISSING: &[Code] = &[Code::Appraisal(AppraisalCode::ImaEntriesUnavailable)];
 
 /// What comes of evidence.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,10 +71,33 @@ pub struct Decided {
     pub ear: Ear,
     /// Every reason against; empty where it is allowed.
     pub reasons: Vec<EarReason>,
+    /// The codes of the appraisal's reasons alone, each once.
+    pub appraised: BTreeSet<Code>,
     /// What is granted; nothing where it is denied.
     pub grant: Option<Grant>,
     /// The inputs, as they are to be recorded.
     pub recorded: RecordedInputs,
+    /// What a grant makes the broker keep of the node's IMA list: what a later appraisal goes on from.
+    pub list: Option<ImaOutcome>,
+}
+
+impl Decided {
+    /// Whether nothing speaks against the node but a log that does not reach what was quoted: it may have been read too
+    /// early, or the broker may have seen another one.
+    #[must_use]
+    pub fn logs_are_behind(&self) -> bool {
+        self.only(LOGS_BEHIND)
+    }
+
+    /// Whether nothing speaks against the node but that what was kept of its logs is not enough.
+    #[must_use]
+    pub fn logs_are_missing(&self) -> bool {
+        self.only(LOGS_MISSING)
+    }
+
+    fn only(&self, codes: &[Code]) -> bool {
+        !self.appraised.is_empty() && self.appraised.iter().all(|code| codes.contains(code))
+    }
 }
 
 /// What an allowed node is granted.
@@ -119,6 +151,19 @@ impl DecisionError {
 /// # Errors
 /// [`DecisionError`]
 pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, DecisionError> {
+    decide_under(inputs, policy, &policy.settings.appraisal)
+}
+
+/// Decides with the demands of `appraisal` in the place of the policy's own: for what a node showed before it was asked
+/// for everything that this policy demands.
+///
+/// # Errors
+/// [`DecisionError`]
+pub fn decide_under(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    appraisal: &AppraisalPolicy,
+) -> Result<Decision, DecisionError> {
     if inputs.semantics != SEMANTICS_ID {
         return Err(DecisionError::Semantics {
             expected: SEMANTICS_ID,
@@ -131,7 +176,7 @@ pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, D
             found: policy.digest,
         });
     }
-    let appraisal = appraise_with(inputs, policy);
+    let appraisal = appraise_with(inputs, policy, appraisal);
     let mut ear = Ear::of(
         &appraisal,
         &policy.settings.appraisal.policy_id,
@@ -155,6 +200,7 @@ pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, D
         ..statement(inputs, policy, &appraisal, node, &judged, &ear)
     };
     let digest = statement.digest()?;
+    let appraised = appraisal.reasons.iter().map(|reason| reason.code).collect();
     let grant = match (appraisal.enrol, judged.reasons.is_empty()) {
         (Some(enrolled), true) => Some(Grant {
             authorization: authorization(inputs, policy, node, &judged, digest),
@@ -169,12 +215,14 @@ pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, D
         digest,
         ear,
         reasons: judged.reasons,
+        appraised,
+        list: appraisal.ima.filter(|_| grant.is_some()),
         grant,
         recorded,
     })))
 }
 
-fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet) -> Appraisal {
+fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet, demands: &AppraisalPolicy) -> Appraisal {
     appraise(&Inputs {
         collection: &inputs.evidence,
         freshness: Freshness::Bound {
@@ -190,12 +238,15 @@ fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet) -> Appraisal {
             session_key: &inputs.session_key,
             activated: inputs.activated.as_ref(),
         },
-        policy: &policy.settings.appraisal,
+        policy: demands,
         references: &policy.references,
         anchors: &policy.anchors,
         inventory: &policy.inventory,
         enrolled: inputs.enrolled.as_ref(),
-        ima: ImaKnown::default(),
+        ima: inputs.ima.as_ref().map_or_else(ImaKnown::default, |known| ImaKnown {
+            prefix: Some(&known.prefix),
+            seen: known.entries.as_deref(),
+        }),
         now: inputs.now,
     })
 }

@@ -5,7 +5,7 @@
 
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::key::VerifyingKey;
-use touchstone_evidence::message::{Challenge, Hello, Identity};
+use touchstone_evidence::message::{BOOT_ID_LEN, Challenge, Hello, Identity};
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 use touchstone_verifier::appraisal::Activated;
@@ -16,6 +16,9 @@ use touchstone_verifier::tpm::credential::{
 use touchstone_verifier::tpm::{PcrSelection, Public};
 use zeroize::Zeroizing;
 
+use crate::asked::asked;
+use crate::logs::{self, SeenLogs};
+use crate::node::NodeRecord;
 use crate::nodes::{self, NodesError, Stored};
 use crate::problem::{Refusal, RefusalCode};
 use crate::session::{NONCE_LEN, SESSION_ID_LEN, SessionId, random};
@@ -40,6 +43,10 @@ pub struct Pending {
     pub receive_key: Option<[u8; 32]>,
     /// The registers asked for.
     pub asked: PcrSelection,
+    /// The boot the node says it is in.
+    pub boot: Option<[u8; BOOT_ID_LEN]>,
+    /// What it was told it need not send again.
+    pub seen: Option<SeenLogs>,
     /// The credential that was sent, where the two keys are not tied yet.
     pub credential: Option<SentCredential>,
 }
@@ -79,6 +86,12 @@ pub fn challenge(
         Identity::Known { ak_name } => known(store, policy, ak_name)?,
     };
     let appraisal = &policy.settings.appraisal;
+    let asked = asked(policy);
+    let seen = claimed
+        .record
+        .as_ref()
+        .and_then(|record| logs::offered(record, hello.boot, &asked));
+    let session_key_known = claimed.certified() == Some(session_key.thumbprint());
     let (session_id, nonce) = (
         random::<SESSION_ID_LEN>().map_err(internal)?,
         random().map_err(internal)?,
@@ -86,14 +99,14 @@ pub fn challenge(
     let challenge = Challenge {
         session_id,
         nonce,
-        selection: appraisal.required_registers.to_wire(),
+        selection: asked.to_wire(),
         credential: claimed
             .sealed
             .map(|sealed| (sealed.credential_blob, sealed.encrypted_secret)),
-        log_bytes_known: 0,
+        known: seen.map(|seen| seen.known()).unwrap_or_default(),
         session_key_registers: appraisal.session_key_registers.to_wire(),
         broker_time_ms: now_ms,
-        session_key_known: claimed.certified == Some(session_key.thumbprint()),
+        session_key_known,
     };
     let pending = Pending {
         nonce,
@@ -102,7 +115,9 @@ pub fn challenge(
         ak_name: claimed.ak_name,
         receive_key: receive_key.map(|key| key.thumbprint()),
         session_key,
-        asked: appraisal.required_registers.clone(),
+        asked,
+        boot: hello.boot,
+        seen,
         credential: claimed.sent,
     };
     Ok((session_id, pending, challenge))
@@ -112,10 +127,18 @@ struct Claimed {
     node: String,
     ek: EkId,
     ak_name: Vec<u8>,
-    /// Thumbprint of the session key that was certified last.
-    certified: Option<[u8; 32]>,
+    /// Its record, where it has enrolled with these very keys.
+    record: Option<NodeRecord>,
     sent: Option<SentCredential>,
     sealed: Option<Credential>,
+}
+
+impl Claimed {
+    /// Thumbprint of the session key that was certified last.
+    fn certified(&self) -> Option<[u8; 32]> {
+        let key = self.record.as_ref()?.enrolled.session_key.as_ref();
+        key.map(|key| key.thumbprint)
+    }
 }
 
 fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8]) -> Result<Claimed, Refusal> {
@@ -150,17 +173,14 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         let detail = format!("the keys presented for {node} were tied to another name before");
         return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
     }
-    let enrolled = stored.record.map(|(record, _)| record.enrolled);
-    let certified = enrolled
-        .as_ref()
-        .and_then(|e| e.session_key.as_ref())
-        .map(|key| key.thumbprint);
-    if enrolled.is_some_and(|enrolled| enrolled.ek == ek_id && enrolled.ak_name == ak_name) {
+    let record = stored.record.map(|(record, _)| record);
+    let record = record.filter(|record| record.enrolled.ek == ek_id && record.enrolled.ak_name == ak_name);
+    if record.is_some() {
         return Ok(Claimed {
             node,
             ek: ek_id,
             ak_name,
-            certified,
+            record,
             sent: None,
             sealed: None,
         });
@@ -178,7 +198,7 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         node,
         ek: ek_id,
         ak_name,
-        certified: None,
+        record: None,
         sent,
         sealed: Some(sealed),
     })
@@ -200,7 +220,7 @@ fn known(store: &dyn Store, policy: &PolicySet, ak_name: &[u8]) -> Result<Claime
         node: name,
         ek: record.enrolled.ek,
         ak_name: ak_name.to_vec(),
-        certified: record.enrolled.session_key.map(|key| key.thumbprint),
+        record: Some(record),
         sent: None,
         sealed: None,
     })

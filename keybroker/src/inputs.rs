@@ -10,6 +10,7 @@ use touchstone_cose::key::{KeyError, VerifyingKey};
 use touchstone_evidence::collection::{Collection, EnvelopeError, Profile};
 use touchstone_evidence::label::Label;
 use touchstone_verifier::appraisal::Activated;
+use touchstone_verifier::ima::{ImaPrefix, StateError, chunk_digest};
 use touchstone_verifier::inventory::{EkId, EnrolledNode};
 use touchstone_verifier::tpm::PcrSelection;
 use touchstone_verifier::tpm::selection::SelectionError;
@@ -27,6 +28,8 @@ const LIMITS: Limits = Limits {
     max_depth: 6,
     max_items: 1_024,
 };
+/// The format of records this release writes. Format 1, which knows nothing of IMA, is read.
+const FORMAT: u64 = 2;
 const MAX_NAME: usize = 255;
 const CONTEXT: &str = "decision inputs";
 
@@ -60,6 +63,8 @@ pub struct DecisionInputs {
     pub activated: Option<Activated>,
     /// The evidence.
     pub evidence: Collection,
+    /// What is known of the node's IMA list; nothing where the evidence holds all of it.
+    pub ima: Option<KnownList>,
     /// What is stored of the node.
     pub enrolled: Option<EnrolledNode>,
     /// The region stored for the node.
@@ -74,6 +79,15 @@ pub struct DecisionInputs {
     pub epoch: u64,
     /// Id of the key that will sign the authorization.
     pub signer: [u8; 8],
+}
+
+/// What is known of a node's IMA list from earlier rounds of the same boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownList {
+    /// The verified prefix: the list in the evidence goes on behind it.
+    pub prefix: ImaPrefix,
+    /// The chunks of entries it names, in its order, where they are judged again.
+    pub entries: Option<Vec<Vec<u8>>>,
 }
 
 /// A part of evidence, by its SHA-256.
@@ -108,6 +122,9 @@ pub enum InputsError {
     /// The evidence.
     #[error("recorded inputs: {0}")]
     Envelope(#[from] EnvelopeError),
+    /// What was kept of an IMA list.
+    #[error("recorded inputs: IMA list: {0}")]
+    List(#[from] StateError),
     /// A part is not there.
     #[error("recorded inputs: part {} is missing", hex::encode(digest))]
     PartMissing {
@@ -154,6 +171,14 @@ impl DecisionInputs {
                 Value::array([Value::text(label.as_str()), kept])
             });
         let evidence = Value::array([Value::text(self.evidence.profile().uri()), Value::array(records)]);
+        let ima = self.ima.as_ref().map_or(Value::Null, |known| {
+            let prefix = known.prefix.encode();
+            let digest = chunk_digest(&prefix);
+            parts.push((digest, prefix));
+            let entries = known.entries.iter().flatten();
+            parts.extend(entries.map(|chunk| (chunk_digest(chunk), chunk.clone())));
+            Value::array([Value::bytes(digest), Value::Bool(known.entries.is_some())])
+        });
         let asked = self
             .asked
             .to_wire()
@@ -167,7 +192,7 @@ impl DecisionInputs {
             .iter()
             .map(|(label, revision)| Value::array([Value::text(label.as_str()), Value::Unsigned(*revision)]));
         let record = cbor::encode(&Value::map([
-            (0, Value::Unsigned(node::FORMAT)),
+            (0, Value::Unsigned(FORMAT)),
             (1, Value::text(self.semantics.as_str())),
             (2, Value::text(self.domain.as_str())),
             (3, Value::bytes(self.policy_digest)),
@@ -188,6 +213,7 @@ impl DecisionInputs {
             (18, Value::Unsigned(self.epoch)),
             (19, Value::bytes(self.signer)),
             (20, Value::int(self.policy_expires)),
+            (21, ima),
         ]));
         RecordedInputs {
             digest: Sha256::digest(&record).into(),
@@ -204,7 +230,7 @@ impl DecisionInputs {
     pub fn decode(record: &[u8], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Self, InputsError> {
         let value = cbor::decode(record, LIMITS).map_err(RecordError::from)?;
         let mut reader = MapReader::new(value, CONTEXT)?;
-        node::format(&mut reader)?;
+        let format = node::format(&mut reader, FORMAT)?;
         let inputs = Self {
             semantics: reader.text(1, MAX_NAME)?,
             domain: reader.text(2, MAX_NAME)?,
@@ -223,7 +249,7 @@ impl DecisionInputs {
                 Value::Null => None,
                 value => Some(activated(&value)?),
             },
-            evidence: evidence(reader.required(12)?, part)?,
+            evidence: evidence(reader.required(12)?, &part)?,
             enrolled: match reader.required(13)? {
                 Value::Null => None,
                 value => Some(node::enrolled(value)?),
@@ -239,6 +265,11 @@ impl DecisionInputs {
             epoch: reader.u64(18)?,
             signer: reader.fixed(19)?,
             policy_expires: reader.i64(20)?,
+            ima: match (format, reader.optional(21)) {
+                (1, None) | (2, Some(Value::Null)) => None,
+                (2, Some(value)) => Some(known_list(&value, &part)?),
+                _ => return Err(ShapeError::member(CONTEXT, "key 21", "as the format says", "otherwise").into()),
+            },
         };
         reader.finish()?;
         Ok(inputs)
@@ -280,6 +311,34 @@ fn activated(value: &Value) -> Result<Activated, InputsError> {
     })
 }
 
+/// A part that is what its digest says.
+fn whole(expected: [u8; 32], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Vec<u8>, InputsError> {
+    let bytes = part(&expected).ok_or(InputsError::PartMissing { digest: expected })?;
+    let found: [u8; 32] = Sha256::digest(&bytes).into();
+    if found == expected {
+        Ok(bytes)
+    } else {
+        Err(InputsError::PartAltered { expected, found })
+    }
+}
+
+fn known_list(value: &Value, part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<KnownList, InputsError> {
+    let (digest, again) = pair(value, "key 21", "[digest, whether entries are judged again]")?;
+    let prefix = ImaPrefix::decode(&whole(fixed(&digest, "key 21")?, &part)?)?;
+    let entries = match again.as_bool() {
+        Some(true) => Some(
+            prefix
+                .seen
+                .iter()
+                .map(|digest| whole(*digest, &part))
+                .collect::<Result<_, _>>()?,
+        ),
+        Some(false) => None,
+        None => return Err(ShapeError::member(CONTEXT, "key 21", "a boolean", again.kind()).into()),
+    };
+    Ok(KnownList { prefix, entries })
+}
+
 fn evidence(value: Value, part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Collection, InputsError> {
     let (profile, records) = pair(&value, "key 12", "[profile, records]")?;
     let wrong = |found: &Value| ShapeError::member(CONTEXT, "key 12", "[profile, records]", found.kind());
@@ -294,15 +353,7 @@ fn evidence(value: Value, part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result
         let bytes = match kept {
             Value::Bytes(bytes) => bytes,
             Value::Array(digest) => match digest.as_slice() {
-                [digest] => {
-                    let expected: [u8; 32] = fixed(digest, "key 12")?;
-                    let bytes = part(&expected).ok_or(InputsError::PartMissing { digest: expected })?;
-                    let found: [u8; 32] = Sha256::digest(&bytes).into();
-                    if found != expected {
-                        return Err(InputsError::PartAltered { expected, found });
-                    }
-                    bytes
-                }
+                [digest] => whole(fixed(digest, "key 12")?, &part)?,
                 _ => return Err(wrong(record).into()),
             },
             other => return Err(wrong(&other).into()),

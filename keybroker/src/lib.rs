@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod asked;
 pub mod attest;
 pub mod body;
 pub mod clock;
@@ -13,8 +14,10 @@ pub mod inputs;
 pub mod key_files;
 pub mod keys;
 pub mod log;
+pub mod logs;
 pub mod node;
 pub mod nodes;
+pub mod parts;
 pub mod policy;
 pub mod problem;
 pub mod queue;
@@ -22,6 +25,7 @@ pub mod record;
 pub mod refusals;
 mod rejudge;
 pub mod restore;
+pub mod room;
 pub mod routes;
 pub mod rows;
 pub mod sequencer;

@@ -8,11 +8,13 @@ use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Valu
 use touchstone_verifier::inventory::{CertifiedKey, EkId, EnrolledNode};
 use touchstone_verifier::tpm::ClockInfo;
 
+use crate::logs::SeenLogs;
+
 /// Largest record, in bytes: an endorsement certificate and an attestation key are the most of it.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
-/// The format of records this release writes.
-pub(crate) const FORMAT: u64 = 1;
+/// The format of records this release writes. Format 1, which says nothing of logs, is read.
+const FORMAT: u64 = 2;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RECORD_BYTES,
     max_depth: 4,
@@ -32,9 +34,9 @@ pub enum RecordError {
     #[error("a stored record: {0}")]
     Shape(#[from] ShapeError),
     /// Written in a format this release does not know.
-    #[error("a stored record has format {found}, expected {expected}")]
+    #[error("a stored record has format {found}, expected 1 to {expected}")]
     Format {
-        /// The format this release writes.
+        /// The format this release writes; it reads every one before.
         expected: u64,
         /// The format found.
         found: u64,
@@ -67,6 +69,8 @@ pub struct NodeRecord {
     pub withdrawn: bool,
     /// What it was granted last.
     pub granted: Granted,
+    /// What has been seen of its logs in the boot in which it was granted that.
+    pub logs: Option<SeenLogs>,
 }
 
 impl NodeRecord {
@@ -83,6 +87,7 @@ impl NodeRecord {
             (6, Value::Unsigned(self.granted.expires)),
             (7, Value::bytes(self.granted.statement)),
             (8, Value::bytes(self.granted.inputs)),
+            (9, self.logs.as_ref().map_or(Value::Null, SeenLogs::value)),
         ]))
     }
 
@@ -92,7 +97,7 @@ impl NodeRecord {
     /// [`RecordError`]: a malformed record denies that node, and no other.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut reader = MapReader::new(cbor::decode(bytes, LIMITS)?, CONTEXT)?;
-        format(&mut reader)?;
+        let found = format(&mut reader, FORMAT)?;
         let record = Self {
             region: reader.text(1, MAX_NAME)?,
             enrolled: enrolled(reader.required(2)?)?,
@@ -104,18 +109,22 @@ impl NodeRecord {
                 statement: reader.fixed(7)?,
                 inputs: reader.fixed(8)?,
             },
+            logs: match found {
+                1 => None,
+                _ => SeenLogs::read(&reader.required(9)?)?,
+            },
         };
         reader.finish()?;
         Ok(record)
     }
 }
 
-/// Checks the format number under key 0.
-pub(crate) fn format(reader: &mut MapReader) -> Result<(), RecordError> {
+/// Reads the format number under key 0: `newest`, or one before it.
+pub(crate) fn format(reader: &mut MapReader, newest: u64) -> Result<u64, RecordError> {
     match reader.u64(0)? {
-        FORMAT => Ok(()),
+        found if (1..=newest).contains(&found) => Ok(found),
         found => Err(RecordError::Format {
-            expected: FORMAT,
+            expected: newest,
             found,
         }),
     }
@@ -266,6 +275,7 @@ pub(crate) mod tests {
                 statement: [6; 32],
                 inputs: [7; 32],
             },
+            logs: Some(crate::logs::tests::seen()),
         }
     }
 
@@ -276,6 +286,7 @@ pub(crate) mod tests {
         without.enrolled.ek_certificate = None;
         without.enrolled.session_key = None;
         without.withdrawn = true;
+        without.logs = None;
         for record in [with, without] {
             assert_eq!(NodeRecord::decode(&record.encode()), Ok(record));
         }
@@ -287,11 +298,28 @@ pub(crate) mod tests {
         for cut in 0..good.len() {
             assert!(NodeRecord::decode(&good[..cut]).is_err(), "cut at {cut}");
         }
-        let mut newer = good.clone();
-        newer[2] = 2;
-        assert_eq!(
-            NodeRecord::decode(&newer),
-            Err(RecordError::Format { expected: 1, found: 2 })
-        );
+        for found in [0, 3] {
+            let mut other = good.clone();
+            other[2] = found;
+            let found = found.into();
+            assert_eq!(
+                NodeRecord::decode(&other),
+                Err(RecordError::Format { expected: 2, found })
+            );
+        }
+        let mut mixed = good;
+        mixed[2] = 1;
+        assert!(NodeRecord::decode(&mixed).is_err(), "format 1 has no logs");
+    }
+
+    #[test]
+    fn records_of_the_release_before_are_read() {
+        // The record `a` as that release wrote it, made without this code.
+        let fixture = include_bytes!("../fixtures/node-record-1.cbor");
+        let expected = NodeRecord {
+            logs: None,
+            ..record("a")
+        };
+        assert_eq!(NodeRecord::decode(fixture), Ok(expected));
     }
 }

@@ -23,6 +23,7 @@ touchstone_cose::reason_codes! {
         IdentityUnknown = "identity-unknown": "No node of this identity is enrolled in this domain. Present the full identity, or add the node to policy.",
         EvidenceRefused = "evidence-refused": "The evidence is not authentic for this session, so nothing was decided on it. The reasons say what was found.",
         EvidenceUnreadable = "evidence-not-accepted": "The evidence is not an envelope that can be read, or not one made for a session. Send what the agent of this version makes.",
+        LogsIncomplete = "logs-incomplete": "The logs do not reach what was quoted, or continue something that does not count any more. Nothing was decided; say hello again and send them whole.",
         EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
         ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
         SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
@@ -90,7 +91,7 @@ impl Refusal {
             C::RouteUnknown | C::NotFound => StatusCode::NOT_FOUND,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
-            C::SessionUnknown | C::EnrolmentConflict => StatusCode::CONFLICT,
+            C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete => StatusCode::CONFLICT,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd => StatusCode::UNAUTHORIZED,
             C::EvidenceUnreadable => StatusCode::UNPROCESSABLE_ENTITY,
             C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {

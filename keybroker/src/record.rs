@@ -9,10 +9,11 @@ use touchstone_store::Store;
 use crate::decision::{Decided, Decision, DecisionError, decide};
 use crate::inputs::{DecisionInputs, InputsError};
 use crate::log::{self, LogError};
+use crate::parts;
 use crate::rows;
 
-/// Largest record file, in bytes.
-pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
+/// Largest record file, in bytes: evidence at its limit, with what was kept of an IMA list before it.
+pub const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
 
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RECORD_BYTES,
@@ -112,7 +113,7 @@ impl DecisionRecord {
             .ok_or_else(|| RecordError::NotFound(format!("under {}", hex::encode(digest))))?;
         let parts = std::cell::RefCell::new(Vec::new());
         DecisionInputs::decode(&inputs, |digest| {
-            let part = get(rows::PART.key(digest).ok()?).ok()??;
+            let part = parts::read(store, digest).ok()??;
             parts.borrow_mut().push(part.clone());
             Some(part)
         })?;

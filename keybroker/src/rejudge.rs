@@ -7,12 +7,16 @@
 use std::sync::{Arc, PoisonError};
 
 use touchstone_ledger::statement::Reason;
+use touchstone_verifier::ima::ImaMode;
 
 use crate::app::App;
+use crate::asked::as_far_as_asked;
 use crate::clock::seconds;
-use crate::decision::{Decision, DenialCode, decide};
+use crate::decision::{Decision, DenialCode, SEMANTICS_ID};
 use crate::inputs::DecisionInputs;
+use crate::logs;
 use crate::nodes;
+use crate::parts;
 use crate::rows;
 use crate::withdraw::withdraw;
 
@@ -53,7 +57,8 @@ fn against(app: &App, name: &str) -> Option<Reason> {
     let Some(inputs) = get(rows::INPUTS.key(&record.granted.inputs).ok()) else {
         return Some(because("what it showed last", "nothing"));
     };
-    let inputs = match DecisionInputs::decode(&inputs, |digest| get(rows::PART.key(digest).ok())) {
+    let part = |digest: &[u8; 32]| parts::read(&*app.store, digest).ok().flatten();
+    let inputs = match DecisionInputs::decode(&inputs, part) {
         Ok(inputs) => inputs,
         Err(error) => return Some(because("what it showed last", &error.to_string())),
     };
@@ -62,13 +67,23 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         return None;
     }
     let now = seconds(app.clock.now_ms());
-    let inputs = DecisionInputs {
+    let mut inputs = DecisionInputs {
+        // What an earlier release granted is judged by the rules of this one.
+        semantics: SEMANTICS_ID.to_owned(),
         policy_digest: policy.digest,
         policy_expires: policy.expires,
         now,
         ..inputs
     };
-    match decide(&inputs, &policy) {
+    // What it was not asked for does not speak against it, and what the broker has lost of its list does not either: it is
+    // asked for both at its next attestation, and gets nothing before that.
+    let mut demands = as_far_as_asked(&policy, &inputs.asked);
+    let mut decision = logs::decide_on(&*app.store, &mut inputs, &policy, &demands);
+    if matches!(&decision, Ok(Decision::Decided(decided)) if decided.logs_are_missing()) {
+        demands.ima.mode = ImaMode::Off;
+        decision = logs::decide_on(&*app.store, &mut inputs, &policy, &demands);
+    }
+    match decision {
         Ok(Decision::Decided(decided)) => {
             let first = decided.reasons.first()?;
             Some(because(&format!("{}: {}", first.code, first.claim), &first.found))

@@ -21,6 +21,8 @@ pub const NONCE: Namespace = Namespace::new("nonce");
 pub const INPUTS: Namespace = Namespace::new("inputs");
 /// `part/<digest>`: a part of evidence that records of inputs name by its digest.
 pub const PART: Namespace = Namespace::new("part");
+/// `pieces/<digest>`: the digests of the pieces, parts each, of a part that is longer than a value of the store.
+pub const PIECES: Namespace = Namespace::new("pieces");
 /// `latest/<name>`: the index of the latest decision about a node's evidence.
 pub const LATEST: Namespace = Namespace::new("latest");
 /// `status/<list, page>`: a page of a status list that is not all valid.

@@ -9,7 +9,7 @@ mod handle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
 use forming::{Forming, latest, size, takes_away, writes};
@@ -24,6 +24,7 @@ use crate::clock::{Clock, seconds};
 use crate::entry::{Effect, Entry, EntryError, Recorded};
 use crate::log::{LogEdge, LogHead};
 use crate::node::NodeRecord;
+use crate::parts::{self, MAX_COMMIT_BYTES, MAX_PART_BYTES};
 use crate::queue::Queue;
 use crate::rows;
 use crate::trust::Trust;
@@ -173,13 +174,14 @@ impl Running {
         if entry.policy.is_some_and(|policy| policy != self.s.policy) {
             return Ok(Admission::Refuse(EntryError::PolicyChanged));
         }
-        let values = entry.writes.iter().filter_map(|w| match w {
-            Write::Put(_, value) => Some(value.len()),
-            Write::Delete(_) => None,
-        });
-        let largest = values.chain(entry.parts.iter().map(|(_, bytes)| bytes.len())).max();
-        if let Some(found) = largest.filter(|largest| *largest > MAX_VALUE_LEN) {
-            let detail = format!("a value of {found} bytes, the limit is {MAX_VALUE_LEN}");
+        let value = |write: &Write| match write {
+            Write::Put(_, value) => value.len(),
+            Write::Delete(_) => 0,
+        };
+        let values = entry.writes.iter().map(|write| (value(write), MAX_VALUE_LEN));
+        let parts = entry.parts.iter().map(|(_, bytes)| (bytes.len(), MAX_PART_BYTES));
+        if let Some((found, most)) = values.chain(parts).find(|(found, most)| found > most) {
+            let detail = format!("a value of {found} bytes, the limit is {most}");
             return Ok(Admission::Refuse(EntryError::Unstorable { detail }));
         }
         let keys = || {
@@ -277,11 +279,10 @@ impl Running {
                 index.to_be_bytes(),
             );
         }
-        let stored_parts = self.new_parts(forming)?;
-        for (digest, bytes) in &stored_parts {
-            batch.put(rows::PART.key(*digest).map_err(stopped)?, *bytes);
+        let (stored_parts, written) = self.new_parts(forming)?;
+        for (key, bytes) in written {
+            batch.put(key, bytes);
         }
-        let stored_parts: Vec<[u8; 32]> = stored_parts.into_keys().copied().collect();
         for (list, page, bytes) in self.s.trust.pages(&forming.revoked, &forming.granted) {
             batch.put(rows::status(list, page), bytes);
         }
@@ -320,21 +321,37 @@ impl Running {
         self.settle(forming, head, first, now_ms)
     }
 
-    /// The parts of this commit's entries that are not stored yet, each once.
-    fn new_parts<'a>(&mut self, forming: &'a Forming) -> Result<HashMap<&'a [u8; 32], &'a [u8]>, EntryError> {
-        let mut new = HashMap::new();
+    /// The parts of this commit's entries that are not stored yet, and the rows they are to be stored in with it. More
+    /// than one commit takes is stored beforehand: parts are named by their digest, so one too many does no harm.
+    fn new_parts(&mut self, forming: &Forming) -> Result<(HashSet<[u8; 32]>, BTreeMap<Key, Vec<u8>>), EntryError> {
+        let (mut new, mut written, mut bytes_written) = (HashSet::new(), BTreeMap::new(), 0);
         for (digest, bytes) in forming.taken.iter().flat_map(|waiting| &waiting.entry.parts) {
-            if self.known_parts.contains(digest) || new.contains_key(digest) {
+            if self.known_parts.contains(digest) || new.contains(digest) {
                 continue;
             }
-            let key = rows::PART.key(digest).map_err(stopped)?;
-            if self.s.store.get(&key).map_err(stopped)?.is_some() {
+            if parts::is_stored(&*self.s.store, digest, bytes.len()).map_err(stopped)? {
                 self.known_parts.insert(*digest);
-            } else {
-                new.insert(digest, bytes.as_slice());
+                continue;
+            }
+            new.insert(*digest);
+            for (key, value) in parts::writes(digest, bytes).map_err(stopped)? {
+                bytes_written += value.len();
+                written.insert(key, value);
+                if bytes_written > MAX_COMMIT_BYTES - MAX_VALUE_LEN {
+                    bytes_written = 0;
+                    self.commit_parts(std::mem::take(&mut written))?;
+                }
             }
         }
-        Ok(new)
+        Ok((new, written))
+    }
+
+    fn commit_parts(&self, written: BTreeMap<Key, Vec<u8>>) -> Result<(), EntryError> {
+        let mut batch = Batch::new();
+        for (key, bytes) in written {
+            batch.put(key, bytes);
+        }
+        self.s.store.commit(batch).map(|_| ()).map_err(stopped)
     }
 
     /// One receipt for each entry from `first` on.

@@ -24,6 +24,7 @@ use crate::log::{LogEdge, LogError};
 use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset};
 use crate::refusals::Refusals;
 use crate::restore::{RestoreError, mark_clean, restore};
+use crate::room::Room;
 use crate::sequencer::{self, Sequencer};
 use crate::server;
 use crate::session::{SessionLimits, Sessions};
@@ -191,6 +192,8 @@ impl Broker {
                 per_connection: config.limits.sessions_per_connection,
                 life_ms: config.limits.session_ms,
             })),
+            room: Room::new(config.limits.evidence_bytes_at_once),
+            forgiven: Mutex::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
             trust,

@@ -118,6 +118,12 @@ impl<T> Sessions<T> {
         self.remove(id)
     }
 
+    /// Whether one is open on this connection. `now_ms` is time since boot.
+    pub fn has(&mut self, connection: ConnectionId, now_ms: u64) -> bool {
+        self.expire(now_ms);
+        self.oldest_of(connection).is_some()
+    }
+
     /// How many are open.
     #[must_use]
     pub fn len(&self) -> usize {

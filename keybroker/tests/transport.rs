@@ -14,7 +14,7 @@ use hyper::{Method, StatusCode};
 use rustls::client::Resumption;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use touchstone_evidence::message::{Identity, Submission};
+use touchstone_evidence::message::{Identity, LogBytes, Submission};
 use touchstone_keybroker::config::Config;
 use touchstone_keybroker::keys::KeyJob;
 use touchstone_keybroker::policy::PolicySourceError;
@@ -111,6 +111,7 @@ async fn hostile_requests_are_typed_refusals() {
         session_id: [9; 16],
         collection: vec![0xA0],
         activation: None,
+        offsets: LogBytes::new(),
     };
     let large = broker.app().limits.hello_bytes + 1;
     for (attack, path, body, status, code) in [
@@ -230,6 +231,7 @@ async fn wrong_evidence_in_a_session_is_refused_and_uses_it_up() {
             session_id: challenge.session_id,
             collection,
             activation: None,
+            offsets: LogBytes::new(),
         };
         assert_eq!(
             client.submit(&submission).await.unwrap_err().code,

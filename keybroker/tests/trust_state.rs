@@ -6,14 +6,12 @@ mod common;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use common::client::{Client, problem};
 use common::tpm::SoftNode;
-use common::{DOMAIN, Domain, attest, authorization, key, ledger, now, ring, view};
-use http_body_util::{BodyExt as _, Full};
+use common::{DOMAIN, Domain, attest, authorization, command, key, ledger, now, ring, view};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{Status, TrustView};
 use touchstone_cose::cbor::{self, Limits};
@@ -62,29 +60,6 @@ impl Stream {
             self.buffer.push_str(std::str::from_utf8(&data).unwrap());
         }
     }
-}
-
-/// A command over the admin socket.
-async fn command(domain: &Domain, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
-    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock"))
-        .await
-        .unwrap();
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(driver);
-    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "admin")
-        .body(body)
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    (
-        response.status(),
-        response.into_body().collect().await.unwrap().to_bytes(),
-    )
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use touchstone_authorization::{Channel, Proof, Scope};
 use touchstone_cose::cbor;
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::collection::{Collection, Label};
-use touchstone_evidence::message::{Hello, Identity, PROTOCOL, Submission};
+use touchstone_evidence::message::{Hello, Identity, LogBytes, PROTOCOL, Submission};
 use touchstone_verifier::tpm::Public;
 
 use super::world::{DOMAIN, GUARD, World};
@@ -48,12 +48,14 @@ pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Resu
             session_key: cbor::encode(&ak.to_cose_key()?.to_cose_key(true)),
             receive_key: None,
             kinds: vec!["tpm".into()],
+            boot: None,
         })
         .await?;
     let submission = Submission {
         session_id: challenge.session_id,
         collection,
         activation: None,
+        offsets: LogBytes::new(),
     };
     match client.submit(&submission).await {
         Err(ClientError::Refused { code, message, .. }) => Ok(Refusal { code, message }),

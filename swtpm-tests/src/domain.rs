@@ -64,6 +64,20 @@ impl Domain {
     /// When it cannot be made.
     #[must_use]
     pub fn with(nodes: &[(&str, Boot)], settings: &[(&str, u64)], limits: &[(&str, u64)]) -> Self {
+        Self::with_golden(nodes, settings, limits, &recorded(&Boot::GOOD))
+    }
+
+    /// The same with this evidence (unbound) as the reference, named `golden`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn with_golden(
+        nodes: &[(&str, Boot)],
+        settings: &[(&str, u64)],
+        limits: &[(&str, u64)],
+        golden: &[u8],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let repo = path("policy");
@@ -74,8 +88,7 @@ impl Domain {
         for (name, boot) in nodes {
             add_node(&repo, name, boot).expect("a node");
         }
-        unlocked(|| policies::reference_add(&repo, &recorded(&Boot::GOOD), Some("golden"), None, None))
-            .expect("a reference");
+        unlocked(|| policies::reference_add(&repo, golden, Some("golden"), None, None)).expect("a reference");
         let day = 24 * 3600;
         let keys = service::init(&path("data"), "a", clock::wall_seconds() - 60, day).expect("broker keys");
         let keyset = std::fs::read(keys).expect("a keyset");
@@ -153,6 +166,12 @@ impl Domain {
     #[must_use]
     pub fn client(&self) -> BrokerClient {
         BrokerClient::new(vec![self.endpoint()], Arc::clone(&self.tls))
+    }
+
+    /// A client as an agent has it, over the relay that listens at `endpoint`.
+    #[must_use]
+    pub fn client_over(&self, endpoint: Endpoint) -> BrokerClient {
+        BrokerClient::new(vec![endpoint], Arc::clone(&self.tls))
     }
 
     /// A connection on which anything can be sent.

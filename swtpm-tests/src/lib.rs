@@ -11,6 +11,7 @@ pub mod measurements;
 pub mod node;
 pub mod observe;
 pub mod odd_key;
+pub mod relay;
 pub mod swtpm;
 pub mod tap;
 pub mod tools;

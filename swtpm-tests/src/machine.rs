@@ -8,7 +8,7 @@ use touchstone_attest::tpm::{Ak, EkKind, EndorsementKey, SessionKey, Tpm};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
-use touchstone_evidence::message::{Challenge, Hello, Identity, PROTOCOL, Selection, Submission};
+use touchstone_evidence::message::{Challenge, Hello, Identity, LogBytes, PROTOCOL, Selection, Submission};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::tpm::credential::activation_answer;
 use touchstone_verifier::tpm::policy::policy_pcr;
@@ -21,6 +21,9 @@ use crate::swtpm::Swtpm;
 
 /// The registers a session key is tied to, by the default settings.
 pub const SESSION_REGISTERS: [u8; 7] = [0, 2, 4, 7, 8, 9, 14];
+
+/// The registers a golden machine shows: the boot's, and IMA's.
+const GOLDEN_REGISTERS: [u8; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14];
 
 /// A running machine: the TPM of a recorded boot, its recorded attestation key, the registers and log of `good`.
 pub struct Machine {
@@ -36,6 +39,8 @@ pub struct Machine {
     pub session: SessionKey,
     /// Its event log; none is sent where it has none.
     pub log: Option<Vec<u8>>,
+    /// Its IMA list; sent whole where register 10 is quoted.
+    pub list: Option<Vec<u8>>,
 }
 
 /// How evidence is made. As it comes from [`Plan::honest`], it is what an agent sends.
@@ -113,6 +118,7 @@ impl Machine {
             ak,
             session,
             log: Some(Boot::GOOD.event_log()),
+            list: None,
         }
     }
 
@@ -167,6 +173,32 @@ impl Machine {
         policy_pcr(&selection, value).expect("a policy")
     }
 
+    /// Unbound evidence of what this machine shows, with this IMA list: what a reference is made of.
+    ///
+    /// # Panics
+    /// When the TPM does not do its part.
+    #[must_use]
+    pub fn golden(&mut self, list: &[u8]) -> Vec<u8> {
+        let selection = vec![(SHA256, GOLDEN_REGISTERS.to_vec())];
+        let values: PcrValues = self
+            .tpm
+            .pcr_values(&selection)
+            .expect("values")
+            .into_iter()
+            .flat_map(|(bank, values)| values.into_iter().map(move |(pcr, value)| ((bank, pcr), value)))
+            .collect();
+        let quote = self.tpm.quote(&self.ak, &selection, &[7; 32]).expect("a quote");
+        let mut collection = Collection::unbound();
+        let mut put = |label, bytes| collection.insert(label, bytes).expect("room");
+        put(Label::TpmAkPublic, self.ak.public().to_vec());
+        put(Label::TpmQuote, quote.attested);
+        put(Label::TpmQuoteSignature, quote.signature);
+        put(Label::TpmPcrValues, pcr_values::encode(&values));
+        put(Label::FirmwareEventLog, Boot::GOOD.event_log());
+        put(Label::ImaLog, list.to_vec());
+        collection.encode()
+    }
+
     /// Makes evidence by this plan.
     ///
     /// # Panics
@@ -197,6 +229,9 @@ impl Machine {
         put(Label::TpmPcrValues, pcr_values::encode(&values));
         if let Some(log) = &self.log {
             put(Label::FirmwareEventLog, log.clone());
+        }
+        if let Some(list) = self.list.as_ref().filter(|_| values.contains_key(&(SHA256, 10))) {
+            put(Label::ImaLog, list.clone());
         }
         let binder = BinderInput {
             role: Role::Node,
@@ -240,6 +275,7 @@ impl Machine {
             session_id: plan.session_id,
             collection: collection.encode(),
             activation,
+            offsets: LogBytes::new(),
         }
     }
 }
@@ -253,6 +289,7 @@ pub fn hello(identity: Identity, session_key: &VerifyingKey) -> Hello {
         session_key: touchstone_cose::cbor::encode(&session_key.to_cose_key(true)),
         receive_key: None,
         kinds: vec!["tpm".into()],
+        boot: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 use touchstone_attest::software_tpm::Measurement;
+use touchstone_verifier::tpm::HashAlg;
 
 use crate::boots::{SHA1, SHA256};
 
@@ -63,6 +64,36 @@ pub fn firmware(log: &[u8]) -> Option<Vec<Measurement>> {
         }
     }
     Some(measurements)
+}
+
+/// An entry of an IMA list, binary form, template `ima-ng`: register, SHA-1 of the template data, the template's name, its
+/// data (`d-ng`, `n-ng`), each with its length, little-endian.
+#[must_use]
+pub fn ima_entry(path: &str, contents: &[u8]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        [&length.to_le_bytes()[..], bytes].concat()
+    };
+    let digest = [b"sha256:\0", Sha256::digest(contents).as_slice()].concat();
+    let data = [sized(&digest), sized(&[path.as_bytes(), b"\0"].concat())].concat();
+    let mut entry = 10u32.to_le_bytes().to_vec();
+    entry.extend_from_slice(HashAlg::Sha1.digest([data.as_slice()]).as_ref());
+    entry.extend(sized(b"ima-ng"));
+    entry.extend(sized(&data));
+    entry
+}
+
+/// How many bytes the first `count` entries of an IMA list have; all of them where it has fewer.
+#[must_use]
+pub fn ima_length(list: &[u8], count: usize) -> usize {
+    let mut rest = Reader(list);
+    for _ in 0..count {
+        let entry = rest.take(4 + 20).and_then(|_| rest.sized()).and_then(|_| rest.sized());
+        if entry.is_none() {
+            break;
+        }
+    }
+    list.len() - rest.0.len()
 }
 
 /// The measurements of an IMA list in `binary_runtime_measurements` form: PCR, SHA-1 of the template data, template

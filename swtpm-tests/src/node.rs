@@ -13,7 +13,8 @@ use touchstone_attest::agent::config::{AttestationKeyKind, TpmConfig};
 use touchstone_attest::agent::owner::TpmOwner;
 use touchstone_attest::agent::round::{self, RoundContext, RoundError};
 use touchstone_attest::agent::state::StateDir;
-use touchstone_attest::client::BrokerClient;
+use touchstone_attest::agent::tails::LogPaths;
+use touchstone_attest::client::{BrokerClient, ClientError};
 use touchstone_attest::clock;
 use touchstone_authorization::{Channel, Proof, Scope};
 use touchstone_evidence::message::Answer;
@@ -22,6 +23,9 @@ use crate::boots::Boot;
 use crate::domain::{ACTION, NAME, RESOURCE};
 use crate::machine::session_registers;
 use crate::swtpm::Swtpm;
+
+/// The boot a node is in at first.
+pub const FIRST_BOOT: &str = "00000000-0000-4000-8000-000000000001\n";
 
 /// A node: software TPM, state folder, and the agent's parts.
 pub struct Node {
@@ -56,17 +60,26 @@ impl Node {
     }
 
     async fn open(swtpm: Arc<Swtpm>, state: Arc<tempfile::TempDir>) -> Self {
+        let logs = LogPaths {
+            event_log: Boot::GOOD.path("eventlog.bin"),
+            ima_list: state.path().join("ima-list"),
+            boot_id: state.path().join("boot-id"),
+        };
+        if !logs.boot_id.exists() {
+            std::fs::write(&logs.boot_id, FIRST_BOOT).expect("written");
+        }
         let config = TpmConfig {
             tcti: swtpm.tcti(),
-            event_log: Boot::GOOD.path("eventlog.bin"),
             attestation_key: AttestationKeyKind::Ecc,
+            ..TpmConfig::default()
         };
         let folder: PathBuf = state.path().join("agent");
         let open = move || Attester::open(&config, &StateDir::open(&folder)?, &session_registers());
         let tpm = TpmOwner::start(open).await.expect("a thread").expect("a TPM");
         let context = RoundContext {
             domain: NAME.into(),
-            event_log: Boot::GOOD.path("eventlog.bin"),
+            logs,
+            whole: false,
             known: false,
             session_registers: session_registers(),
         };
@@ -83,14 +96,36 @@ impl Node {
         self.context.known = false;
     }
 
-    /// One round; after an answer that allows, the next hello names the attestation key alone.
+    /// One round as the agent makes it; after an answer that allows, the next hello names the attestation key alone, and
+    /// only what is new of the logs is sent.
     ///
     /// # Errors
     /// [`RoundError`]
     pub async fn attest(&mut self, client: &mut BrokerClient) -> Result<Answer, RoundError> {
-        let answer = round::attest(client, &self.tpm, &self.context).await?;
+        let outcome = round::attest(client, &self.tpm, &self.context).await;
+        self.context.whole = match &outcome {
+            Ok(answer) => !answer.allowed,
+            Err(error) => self.context.whole || matches!(error, RoundError::Client(ClientError::Refused { .. })),
+        };
+        let answer = outcome?;
         self.context.known = answer.allowed;
         Ok(answer)
+    }
+
+    /// Puts these bytes where the kernel shows IMA's list.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn shows_list(&self, list: &[u8]) {
+        std::fs::write(&self.context.logs.ima_list, list).expect("written");
+    }
+
+    /// Another boot id, as after a reboot.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn boots_anew(&self, id: &str) {
+        std::fs::write(&self.context.logs.boot_id, id).expect("written");
     }
 
     /// Runs `job` on the thread that owns the TPM.

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use touchstone_attest::software_tpm::{STATE_FILE, SoftwareTpm, SoftwareTpmError};
 
 use crate::boots::Boot;
+use crate::measurements;
 
 /// Why a software TPM could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,15 @@ impl Swtpm {
         let mut list = boot.ima_measurements();
         list.truncate(entries.unwrap_or(usize::MAX));
         Ok(self.tpm.extend(&list)?)
+    }
+
+    /// Extends what a kernel with this part of an IMA list extended.
+    ///
+    /// # Errors
+    /// [`SwtpmError::Setup`] when it is no list; [`SwtpmError::Tpm`] when the TPM does not answer.
+    pub fn extend_list(&self, list: &[u8]) -> Result<(), SwtpmError> {
+        let measured = measurements::ima(list).ok_or_else(|| SwtpmError::Setup("no IMA list".into()))?;
+        Ok(self.tpm.extend(&measured)?)
     }
 
     /// Extends one digest into one PCR of the SHA-256 bank.

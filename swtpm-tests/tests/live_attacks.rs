@@ -17,7 +17,7 @@ use touchstone_authorization::Status;
 use touchstone_cose::cbor;
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::collection::Label;
-use touchstone_evidence::message::{Answer, Challenge, Identity, Submission};
+use touchstone_evidence::message::{Answer, Challenge, Identity, LogBytes, Submission};
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::statement::{Kind, Outcome, VerifiedStatement};
 use touchstone_policies::Job;
@@ -532,6 +532,7 @@ async fn what_is_no_evidence_for_a_session_is_refused() {
                 session_id: challenge.session_id,
                 collection: packed,
                 activation: None,
+                offsets: LogBytes::new(),
             })
             .await
     })
@@ -549,6 +550,7 @@ async fn what_is_no_evidence_for_a_session_is_refused() {
                     session_id: challenge.session_id,
                     collection: bytes,
                     activation: None,
+                    offsets: LogBytes::new(),
                 })
                 .await
         })

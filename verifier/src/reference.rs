@@ -49,6 +49,7 @@ type Holders = BTreeMap<Vec<u8>, Vec<usize>>;
 pub struct ReferenceSet {
     references: Vec<Reference>,
     by_value: BTreeMap<(HashAlg, u8), Holders>,
+    has_files: bool,
     digest: [u8; 32],
 }
 
@@ -74,6 +75,7 @@ impl ReferenceSet {
             }
         }
         Self {
+            has_files: references.iter().any(|reference| !reference.values.files.is_empty()),
             references,
             by_value,
             digest: digest.as_ref().try_into().unwrap_or_default(),
@@ -83,6 +85,11 @@ impl ReferenceSet {
     /// SHA-256 over the sorted digests of the signed CoRIMs: what this set *is*, for statements and replay.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+
+    /// Whether any of them lists files, so that some machine may have to show what it ran.
+    pub fn has_files(&self) -> bool {
+        self.has_files
     }
 
     /// Every reference.

@@ -18,8 +18,9 @@ pub const BOUND_PROFILE: &str = "tag:touchstone.dev,2026:cmw/evidence/1";
 pub const UNBOUND_PROFILE: &str = "tag:touchstone.dev,2026:cmw/unbound-evidence/1";
 /// The most records one collection may hold (RFC 9999 lets the profile choose).
 pub const MAX_RECORDS: usize = 32;
-/// The most bytes one collection may have.
-pub const MAX_BYTES: usize = 4 << 20;
+/// The most bytes one collection may have: an IMA list at its limit ([`label::MAX_IMA_LOG`](crate::label::MAX_IMA_LOG)),
+/// a firmware log at its own, and the small records. Only the IMA list can bring it near.
+pub const MAX_BYTES: usize = 18 << 20;
 
 const TYPE_KEY: &str = "__cmwc_t";
 const EVIDENCE_INDICATOR: u64 = 4;
@@ -250,6 +251,24 @@ impl Collection {
         self.records.get(&label).map(Vec::as_slice)
     }
 
+    /// Puts `bytes` in the place of a log's record, whether there is one or not: the whole of a log whose tail came, or
+    /// nothing where a log has not grown since its last whole. A register authenticates logs, not the manifest, so the
+    /// manifest's digest is the same for a part and for the whole.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Record`] for a label that is no log: nothing else travels in parts.
+    pub fn put_log(&mut self, label: Label, bytes: Vec<u8>) -> Result<(), EnvelopeError> {
+        if !label.is_log() {
+            return Err(EnvelopeError::Record {
+                label: label.as_str().into(),
+                expected: "a log, which may travel in parts",
+                found: "another record".into(),
+            });
+        }
+        self.records.insert(label, bytes);
+        Ok(())
+    }
+
     /// All records, ordered.
     pub fn records(&self) -> impl Iterator<Item = (Label, &[u8])> {
         self.records.iter().map(|(label, bytes)| (*label, bytes.as_slice()))
@@ -296,6 +315,10 @@ fn record(label: Label, value: Value) -> Result<Vec<u8>, EnvelopeError> {
         return Err(refuse("indicator 4 (evidence)", indicator.kind()));
     }
     match bytes {
+        Value::Bytes(bytes) if bytes.len() > label.max_bytes() => Err(refuse(
+            "a record within the limit of its label",
+            format!("{} bytes", bytes.len()),
+        )),
         Value::Bytes(bytes) if !bytes.is_empty() => Ok(bytes),
         other => Err(refuse("a byte string that is not empty", other.kind())),
     }

@@ -11,8 +11,15 @@ pub enum Class {
     Plain,
 }
 
+/// The most bytes of a firmware event log. Logs of real machines have 5-100 KiB; firmware reserves at most a few hundred.
+pub const MAX_FIRMWARE_LOG: usize = 1 << 20;
+/// The most bytes of an IMA list, or of the tail of one, in one collection.
+pub const MAX_IMA_LOG: usize = 16 << 20;
+/// The most bytes of any other record: keys, certificates, signatures and register values.
+pub const MAX_SMALL_RECORD: usize = 64 << 10;
+
 macro_rules! labels {
-    ($($variant:ident = $label:literal, $media:literal, $class:ident, $doc:literal;)+) => {
+    ($($variant:ident = $label:literal, $media:literal, $class:ident, $max:expr, $doc:literal;)+) => {
         /// A record of a collection.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
@@ -42,6 +49,12 @@ macro_rules! labels {
                 match self { $(Self::$variant => Class::$class),+ }
             }
 
+            /// The most bytes of the record.
+            #[must_use]
+            pub const fn max_bytes(self) -> usize {
+                match self { $(Self::$variant => $max),+ }
+            }
+
             /// The label that travels as `text`.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
@@ -51,30 +64,38 @@ macro_rules! labels {
     };
 }
 
+impl Label {
+    /// Whether the record is a log that only grows between two quotes, so that a tail of it may travel alone.
+    #[must_use]
+    pub const fn is_log(self) -> bool {
+        matches!(self, Self::FirmwareEventLog | Self::ImaLog)
+    }
+}
+
 labels! {
-    TpmEkCertificate = "tpm/ek-certificate", "application/pkix-cert", Plain,
+    TpmEkCertificate = "tpm/ek-certificate", "application/pkix-cert", Plain, MAX_SMALL_RECORD,
         "The endorsement key's X.509 certificate, DER.";
-    TpmEkPublic = "tpm/ek-public", "application/vnd.touchstone.tpmt-public", Plain,
+    TpmEkPublic = "tpm/ek-public", "application/vnd.touchstone.tpmt-public", Plain, MAX_SMALL_RECORD,
         "The endorsement key's public area, TPMT_PUBLIC.";
-    TpmAkPublic = "tpm/ak-public", "application/vnd.touchstone.tpmt-public", Plain,
+    TpmAkPublic = "tpm/ak-public", "application/vnd.touchstone.tpmt-public", Plain, MAX_SMALL_RECORD,
         "The attestation key's public area, TPMT_PUBLIC.";
-    TpmAkPem = "tpm/ak-pem", "application/x-pem-file", Plain,
+    TpmAkPem = "tpm/ak-pem", "application/x-pem-file", Plain, MAX_SMALL_RECORD,
         "The attestation key as PEM, without TPM attributes; in unbound evidence only.";
-    TpmQuote = "tpm/quote", "application/vnd.touchstone.tpms-attest", Fresh,
+    TpmQuote = "tpm/quote", "application/vnd.touchstone.tpms-attest", Fresh, MAX_SMALL_RECORD,
         "The quote, TPMS_ATTEST: exactly the signed bytes.";
-    TpmQuoteSignature = "tpm/quote-signature", "application/vnd.touchstone.tpmt-signature", Fresh,
+    TpmQuoteSignature = "tpm/quote-signature", "application/vnd.touchstone.tpmt-signature", Fresh, MAX_SMALL_RECORD,
         "The quote's signature, TPMT_SIGNATURE.";
-    TpmPcrValues = "tpm/pcr-values", "application/vnd.touchstone.pcr-values+cbor", Quoted,
+    TpmPcrValues = "tpm/pcr-values", "application/vnd.touchstone.pcr-values+cbor", Quoted, MAX_SMALL_RECORD,
         "The values of the quoted registers (see `pcr_values`).";
-    TpmSessionKey = "tpm/session-key", "application/vnd.touchstone.tpmt-public", Plain,
+    TpmSessionKey = "tpm/session-key", "application/vnd.touchstone.tpmt-public", Plain, MAX_SMALL_RECORD,
         "The session signing key's public area, TPMT_PUBLIC.";
-    TpmSessionKeyCertify = "tpm/session-key-certify", "application/vnd.touchstone.tpms-attest", Fresh,
+    TpmSessionKeyCertify = "tpm/session-key-certify", "application/vnd.touchstone.tpms-attest", Fresh, MAX_SMALL_RECORD,
         "The attestation key's certification of the session key, TPMS_ATTEST.";
-    TpmSessionKeyCertifySignature = "tpm/session-key-certify-signature", "application/vnd.touchstone.tpmt-signature", Fresh,
+    TpmSessionKeyCertifySignature = "tpm/session-key-certify-signature", "application/vnd.touchstone.tpmt-signature", Fresh, MAX_SMALL_RECORD,
         "That certification's signature, TPMT_SIGNATURE.";
-    FirmwareEventLog = "firmware/event-log", "application/vnd.touchstone.tcg-event-log", Quoted,
+    FirmwareEventLog = "firmware/event-log", "application/vnd.touchstone.tcg-event-log", Quoted, MAX_FIRMWARE_LOG,
         "The firmware's event log (TCG PC Client PFP), as the kernel gives it.";
-    ImaLog = "ima/log", "application/vnd.touchstone.ima-log", Quoted,
+    ImaLog = "ima/log", "application/vnd.touchstone.ima-log", Quoted, MAX_IMA_LOG,
         "The kernel's IMA measurement list, binary form.";
 }
 
@@ -88,5 +109,13 @@ mod tests {
             assert_eq!(Label::parse(label.as_str()), Some(*label));
         }
         assert_eq!(Label::parse("tpm/unknown"), None);
+    }
+
+    #[test]
+    fn only_what_a_register_authenticates_may_travel_in_parts() {
+        for label in Label::ALL {
+            assert!(!label.is_log() || label.class() == Class::Quoted, "{label:?}");
+            assert_eq!(label.is_log(), label.max_bytes() > MAX_SMALL_RECORD, "{label:?}");
+        }
     }
 }

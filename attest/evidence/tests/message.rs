@@ -5,9 +5,10 @@
 use proptest::prelude::*;
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_cose::code::Code;
+use touchstone_evidence::label::Label;
 use touchstone_evidence::message::{
-    Answer, Challenge, Hello, Identity, MAX_CERTIFICATE, MAX_HELLO, MAX_REASONS, MessageError, PROTOCOL, Submission,
-    WireReason,
+    Answer, Challenge, Hello, Identity, LogBytes, MAX_CERTIFICATE, MAX_HELLO, MAX_REASONS, MessageError, PROTOCOL,
+    Submission, WireReason,
 };
 
 fn full() -> Identity {
@@ -25,7 +26,12 @@ fn hello(identity: Identity) -> Hello {
         session_key: vec![1],
         receive_key: None,
         kinds: vec!["tpm".into()],
+        boot: None,
     }
+}
+
+fn logs() -> LogBytes {
+    LogBytes::from([(Label::ImaLog, 300), (Label::FirmwareEventLog, 9)])
 }
 
 fn challenge() -> Challenge {
@@ -34,7 +40,7 @@ fn challenge() -> Challenge {
         nonce: [2; 32],
         selection: vec![(0x0b, vec![0, 7])],
         credential: Some((vec![3], vec![4])),
-        log_bytes_known: 0,
+        known: logs(),
         session_key_registers: vec![(0x0b, vec![7])],
         broker_time_ms: 5,
         session_key_known: false,
@@ -46,6 +52,7 @@ fn submission(activation: Option<[u8; 32]>) -> Submission {
         session_id: [7; 16],
         collection: vec![1, 2],
         activation,
+        offsets: LogBytes::new(),
     }
 }
 
@@ -76,29 +83,57 @@ fn answer(authorization: Option<Vec<u8>>) -> Answer {
 #[test]
 fn golden_bytes() {
     let protocol = hex::encode(PROTOCOL);
+    let known = format!(
+        "82 8272{}09 8267{}19012c",
+        hex::encode("firmware/event-log"),
+        hex::encode("ima/log")
+    );
+    let this_boot = Hello {
+        boot: Some([0xb0; 16]),
+        ..hello(Identity::Known { ak_name: vec![6] })
+    };
+    let tail = Submission {
+        offsets: logs(),
+        ..submission(None)
+    };
     let rows = [
         (
             hello(full()).encode(),
             format!(
-                "a5 006c{protocol} 01a3004109014108024107 024101 03f6 048163{}",
+                "a6 006c{protocol} 01a3004109014108024107 024101 03f6 048163{} 05f6",
                 hex::encode("tpm")
             ),
         ),
         (
             hello(Identity::Known { ak_name: vec![6] }).encode(),
-            format!("a5 006c{protocol} 01a1034106 024101 03f6 048163{}", hex::encode("tpm")),
+            format!(
+                "a6 006c{protocol} 01a1034106 024101 03f6 048163{} 05f6",
+                hex::encode("tpm")
+            ),
+        ),
+        (
+            this_boot.encode(),
+            format!(
+                "a6 006c{protocol} 01a1034106 024101 03f6 048163{} 0550{}",
+                hex::encode("tpm"),
+                "b0".repeat(16)
+            ),
         ),
         (
             challenge().encode(),
             format!(
-                "a8 0050{} 015820{} 0281820b820007 038241034104 0400 0581820b8107 0605 07f4",
+                "a8 0050{} 015820{} 0281820b820007 038241034104 04{known} 0581820b8107 0605 07f4",
                 "01".repeat(16),
                 "02".repeat(32)
             ),
         ),
         (
             submission(None).encode(),
-            format!("a3 0050{} 01420102 02f6", "07".repeat(16)),
+            format!("a4 0050{} 01420102 02f6 0380", "07".repeat(16)),
+        ),
+        (
+            tail.encode(),
+            format!("a4 0050{} 01420102 02f6 03{known}", "07".repeat(16)),
         ),
         (
             answer(Some(vec![9])).encode(),
@@ -123,22 +158,32 @@ fn round_trips() {
         ak_public: vec![7],
     };
     for identity in [full(), bare, Identity::Known { ak_name: vec![6] }] {
-        assert_eq!(Hello::decode(&hello(identity.clone()).encode()), Ok(hello(identity)));
+        for boot in [None, Some([1; 16])] {
+            let hello = Hello {
+                boot,
+                ..hello(identity.clone())
+            };
+            assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        }
     }
     let plain = Challenge {
         credential: None,
         selection: vec![(0x0c, vec![23]), (0x0b, vec![0])],
         session_key_registers: vec![],
+        known: LogBytes::new(),
         ..challenge()
     };
     for challenge in [challenge(), plain] {
         assert_eq!(Challenge::decode(&challenge.encode()), Ok(challenge));
     }
     for activation in [None, Some([1; 32])] {
-        assert_eq!(
-            Submission::decode(&submission(activation).encode()),
-            Ok(submission(activation))
-        );
+        for offsets in [LogBytes::new(), logs()] {
+            let submission = Submission {
+                offsets,
+                ..submission(activation)
+            };
+            assert_eq!(Submission::decode(&submission.encode()), Ok(submission));
+        }
     }
     for authorization in [None, Some(vec![1])] {
         assert_eq!(
@@ -206,7 +251,10 @@ fn hostile_hellos() {
         ("nine kinds", 4, Some(Value::array((0..9).map(|_| Value::text("tpm"))))),
         ("an empty kind", 4, Some(Value::array([Value::text("")]))),
         ("a kind as a number", 4, Some(Value::array([Value::int(1)]))),
-        ("an unknown key", 5, Some(Value::Null)),
+        ("boot id absent, not null", 5, None),
+        ("a boot id of 15 bytes", 5, Some(Value::bytes([0; 15]))),
+        ("a boot id as text", 5, Some(Value::text("0123456789abcdef"))),
+        ("an unknown key", 6, Some(Value::Null)),
     ];
     for (name, key, value) in rows {
         assert_eq!(
@@ -256,7 +304,8 @@ fn hostile_challenges_and_submissions() {
             3,
             Some(Value::array([Value::bytes([1]), Value::bytes([0; 1025])])),
         ),
-        ("negative log length", 4, Some(Value::int(-1))),
+        ("known logs absent", 4, None),
+        ("a length alone", 4, Some(Value::int(1))),
         ("time as text", 6, Some(Value::text("now"))),
         ("known as a number", 7, Some(Value::int(1))),
         ("an unknown key", 8, Some(Value::Null)),
@@ -268,6 +317,12 @@ fn hostile_challenges_and_submissions() {
             "{name}"
         );
     }
+    for (name, value) in hostile_logs() {
+        let known = with(&base, 4, Some(value.clone()));
+        assert_eq!(code(Challenge::decode(&known)), Some(Code::ShapeMismatch), "{name}");
+        let offsets = with(&submission(None).encode(), 3, Some(value));
+        assert_eq!(code(Submission::decode(&offsets)), Some(Code::ShapeMismatch), "{name}");
+    }
     let base = submission(Some([1; 32])).encode();
     let rows = [
         ("session of 17 bytes", 0, Some(Value::bytes([0; 17]))),
@@ -275,7 +330,9 @@ fn hostile_challenges_and_submissions() {
         ("no collection", 1, None),
         ("activation of 31 bytes", 2, Some(Value::bytes([0; 31]))),
         ("activation absent, not null", 2, None),
-        ("an unknown key", 3, Some(Value::Null)),
+        ("offsets absent", 3, None),
+        ("offsets null", 3, Some(Value::Null)),
+        ("an unknown key", 4, Some(Value::Null)),
     ];
     for (name, key, value) in rows {
         assert_eq!(
@@ -284,6 +341,35 @@ fn hostile_challenges_and_submissions() {
             "{name}"
         );
     }
+}
+
+fn hostile_logs() -> Vec<(&'static str, Value)> {
+    let entry = |label: &str, bytes: Value| Value::array([Value::text(label), bytes]);
+    let (firmware, ima) = (Label::FirmwareEventLog.as_str(), Label::ImaLog.as_str());
+    vec![
+        ("no array", Value::Null),
+        ("an entry that is no pair", Value::array([Value::text(ima)])),
+        (
+            "three parts",
+            Value::array([Value::array([Value::text(ima), Value::int(1), Value::int(1)])]),
+        ),
+        (
+            "a record that is no log",
+            Value::array([entry("tpm/pcr-values", Value::int(1))]),
+        ),
+        ("a log nobody knows", Value::array([entry("ima/other", Value::int(1))])),
+        ("a length of 0", Value::array([entry(ima, Value::int(0))])),
+        ("a negative length", Value::array([entry(ima, Value::int(-1))])),
+        ("a length as text", Value::array([entry(ima, Value::text("1"))])),
+        (
+            "a log twice",
+            Value::array([entry(ima, Value::int(1)), entry(ima, Value::int(2))]),
+        ),
+        (
+            "out of order",
+            Value::array([entry(ima, Value::int(1)), entry(firmware, Value::int(1))]),
+        ),
+    ]
 }
 
 #[test]

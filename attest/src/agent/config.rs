@@ -40,6 +40,10 @@ pub struct TpmConfig {
     pub tcti: String,
     /// The firmware's event log.
     pub event_log: PathBuf,
+    /// IMA's list of measurements, binary form. Where there is no such file the machine has no IMA.
+    pub ima_list: PathBuf,
+    /// The kernel's id of this boot: by it the broker tells which part of the logs it has seen.
+    pub boot_id: PathBuf,
     /// The algorithm of the attestation key made at first start: `ecc` (P-256, ECDSA) or `rsa` (2048, RSASSA).
     pub attestation_key: AttestationKeyKind,
 }
@@ -58,7 +62,9 @@ impl Default for TpmConfig {
     fn default() -> Self {
         Self {
             tcti: "device:/dev/tpmrm0".into(),
-            event_log: PathBuf::from("/sys/kernel/security/tpm0/binary_bios_measurements"),
+            event_log: PathBuf::from(crate::logs::FIRMWARE_LOG),
+            ima_list: PathBuf::from(crate::logs::IMA_LIST),
+            boot_id: PathBuf::from(crate::logs::BOOT_ID),
             attestation_key: AttestationKeyKind::Ecc,
         }
     }

@@ -18,6 +18,8 @@ mod run;
 pub mod socket;
 #[cfg(feature = "tpm")]
 pub mod state;
+#[cfg(feature = "tpm")]
+pub mod tails;
 
 #[cfg(feature = "tpm")]
 pub use run::{AgentError, AgentEvent, run};

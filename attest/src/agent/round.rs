@@ -1,20 +1,22 @@
 //! One attestation: hello, challenge, binder, quote, evidence, answer (`docs/protocol.md`).
 
-use std::path::{Path, PathBuf};
-
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
-use touchstone_evidence::message::{Answer, Challenge, Hello, Identity, PROTOCOL, Submission};
+use touchstone_evidence::message::{Answer, BOOT_ID_LEN, Challenge, Hello, Identity, LogBytes, PROTOCOL, Submission};
 use touchstone_evidence::pcr_values;
 use touchstone_verifier::tpm::credential::activation_answer;
 
 use super::attester::{Attester, AttesterError};
 use super::owner::{OwnerGone, TpmOwner};
+use super::tails::LogPaths;
 use crate::client::{BrokerClient, ClientError};
-use crate::logs::{self, LogReadError};
+use crate::logs::LogReadError;
 
 /// Label of the exporter that ties evidence to one TLS connection (`docs/protocol.md`, "binder").
 pub const BINDER_EXPORTER: &str = "EXPORTER-touchstone-binder";
+
+/// The broker's refusal of logs that do not reach what was quoted, or that continue something it has not seen.
+pub const LOGS_INCOMPLETE: &str = "logs-incomplete";
 
 /// Why a round gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +31,7 @@ pub enum RoundError {
     /// The TPM's thread is gone.
     #[error(transparent)]
     Owner(#[from] OwnerGone),
-    /// The event log could not be read.
+    /// A log could not be read.
     #[error(transparent)]
     Log(#[from] LogReadError),
     /// What the broker asks for does not follow from signed policy: its word alone is not enough.
@@ -52,8 +54,10 @@ pub enum RoundError {
 pub struct RoundContext {
     /// The trust domain's name.
     pub domain: String,
-    /// Where the firmware's event log is.
-    pub event_log: PathBuf,
+    /// Where the machine's logs are.
+    pub logs: LogPaths,
+    /// True when logs are to be sent whole, whatever the broker has seen of them: after anything went wrong.
+    pub whole: bool,
     /// True when the broker has accepted this identity before: its name alone is sent.
     pub known: bool,
     /// The registers that signed policy binds session keys to.
@@ -62,11 +66,29 @@ pub struct RoundContext {
 
 /// Runs one round on `client`'s connection and gives the broker's answer, not yet checked.
 ///
+/// Where the broker says that the logs were incomplete the round is made once more, with a new nonce and whole logs: only
+/// what those show counts against the node.
+///
 /// # Errors
 /// [`RoundError`]; nothing is kept of a round that failed.
 pub async fn attest(client: &mut BrokerClient, tpm: &TpmOwner, context: &RoundContext) -> Result<Answer, RoundError> {
+    match attempt(client, tpm, context, context.whole).await {
+        Err(RoundError::Client(ClientError::Refused { code, .. })) if code == LOGS_INCOMPLETE => {
+            attempt(client, tpm, context, true).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    client: &mut BrokerClient,
+    tpm: &TpmOwner,
+    context: &RoundContext,
+    whole: bool,
+) -> Result<Answer, RoundError> {
     let known = context.known;
-    let hello = tpm.run(move |attester| hello(attester, known)).await?;
+    let boot = if whole { None } else { context.logs.boot_id() };
+    let hello = tpm.run(move |attester| hello(attester, known, boot)).await?;
     let challenge = client.hello(&hello).await?;
     if challenge.session_key_registers != context.session_registers {
         return Err(RoundError::Challenge {
@@ -76,14 +98,14 @@ pub async fn attest(client: &mut BrokerClient, tpm: &TpmOwner, context: &RoundCo
         });
     }
     let exporter = client.export(BINDER_EXPORTER, &challenge.nonce)?;
-    let RoundContext { domain, event_log, .. } = context.clone();
+    let RoundContext { domain, logs, .. } = context.clone();
     let submission = tpm
-        .run(move |attester| submission(attester, &domain, &event_log, known, &challenge, exporter))
+        .run(move |attester| submission(attester, &domain, &logs, known, &challenge, exporter))
         .await??;
     Ok(client.submit(&submission).await?.answer)
 }
 
-fn hello(attester: &Attester, known: bool) -> Hello {
+fn hello(attester: &Attester, known: bool, boot: Option<[u8; BOOT_ID_LEN]>) -> Hello {
     let identity = if known {
         Identity::Known {
             ak_name: attester.attestation_key().name().to_vec(),
@@ -101,13 +123,14 @@ fn hello(attester: &Attester, known: bool) -> Hello {
         session_key: touchstone_cose::cbor::encode(&attester.session_key().to_cose_key(true)),
         receive_key: None,
         kinds: vec!["tpm".into()],
+        boot,
     }
 }
 
 fn submission(
     attester: &mut Attester,
     domain: &str,
-    event_log: &Path,
+    logs: &LogPaths,
     known: bool,
     challenge: &Challenge,
     tls_exporter: [u8; 32],
@@ -131,7 +154,10 @@ fn submission(
     }
     let mut announced = collection.clone();
     insert(&mut announced, Label::TpmPcrValues, Vec::new())?;
-    insert(&mut announced, Label::FirmwareEventLog, Vec::new())?;
+    let logs_announced = logs.announced(&challenge.selection);
+    for label in &logs_announced {
+        insert(&mut announced, *label, Vec::new())?;
+    }
     let binder = BinderInput {
         role: Role::Node,
         domain,
@@ -157,7 +183,16 @@ fn submission(
             certified.signature,
         )?;
     }
-    insert(&mut collection, Label::FirmwareEventLog, logs::firmware_log(event_log)?)?;
+    let mut offsets = LogBytes::new();
+    for label in logs_announced {
+        let tail = logs.tail(label, &challenge.known)?;
+        if tail.offset > 0 {
+            offsets.insert(label, tail.offset);
+        }
+        if !tail.bytes.is_empty() {
+            insert(&mut collection, label, tail.bytes)?;
+        }
+    }
 
     let activation = match &challenge.credential {
         None => None,
@@ -170,6 +205,7 @@ fn submission(
         session_id: challenge.session_id,
         collection: collection.encode(),
         activation,
+        offsets,
     })
 }
 

@@ -16,6 +16,7 @@ use super::round::{self, RoundContext, RoundError};
 use super::socket::AgentSocket;
 use super::standing::{Attempt, Standing};
 use super::state::{StateDir, StateError};
+use super::tails::LogPaths;
 use crate::client::{BrokerClient, ClientError};
 use crate::follow::Follower;
 use crate::trust::{DomainTrust, TrustError};
@@ -156,12 +157,19 @@ impl<E: Fn(AgentEvent)> Life<E> {
         let mut client = self.client()?;
         let mut follower = self.follow()?;
         let mut known = false;
+        // What went wrong may have been what the broker thinks it has seen of the logs.
+        let mut whole = false;
         let mut failures = 0u32;
         loop {
             let started = clock::boot_ms();
             let context = RoundContext {
                 domain: self.config.domain.clone(),
-                event_log: self.config.tpm.event_log.clone(),
+                logs: LogPaths {
+                    event_log: self.config.tpm.event_log.clone(),
+                    ima_list: self.config.tpm.ima_list.clone(),
+                    boot_id: self.config.tpm.boot_id.clone(),
+                },
+                whole,
                 known,
                 session_registers: self.registers.clone(),
             };
@@ -171,6 +179,7 @@ impl<E: Fn(AgentEvent)> Life<E> {
                 Ok(answer) => {
                     failures = 0;
                     known = answer.allowed;
+                    whole = !answer.allowed;
                     let interval = answer.next_attestation_ms;
                     self.take(answer, took_ms);
                     if !known {
@@ -187,6 +196,7 @@ impl<E: Fn(AgentEvent)> Life<E> {
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    whole |= matches!(&error, RoundError::Client(ClientError::Refused { .. }));
                     let retry_ms = schedule::backoff_ms(failures, random());
                     self.missed(&error, retry_ms);
                     if matches!(&error, RoundError::Attester(error) if error.keys_are_gone()) {

@@ -114,6 +114,9 @@ pub(super) fn digests(
     digests.insert("inputs".into(), recorded.digest);
     digests.insert("references".into(), policy.references.digest());
     digests.insert("session".into(), session_digest(inputs));
+    if let Some(known) = &inputs.ima {
+        digests.insert("ima/known".into(), known.prefix.digest());
+    }
     if let Some(enrolled) = &inputs.enrolled {
         digests.insert(
             "enrolled".into(),

@@ -7,6 +7,17 @@ use touchstone_verifier::tpm::HashAlg;
 
 use super::*;
 
+const CHUNK: &[u8] = b"a chunk of entries";
+
+fn prefix() -> ImaPrefix {
+    ImaPrefix {
+        entries: 2,
+        bytes: 300,
+        seen: vec![chunk_digest(CHUNK)],
+        ..ImaPrefix::default()
+    }
+}
+
 fn inputs() -> DecisionInputs {
     let mut evidence = Collection::bound();
     evidence.insert(Label::TpmQuote, vec![1; 100]).unwrap();
@@ -28,6 +39,10 @@ fn inputs() -> DecisionInputs {
             ak_name: vec![9; 34],
         }),
         evidence,
+        ima: Some(KnownList {
+            prefix: prefix(),
+            entries: None,
+        }),
         enrolled: Some(crate::node::tests::record("a").enrolled),
         region: Some("north".into()),
         revisions: vec![("node".into(), 5)],
@@ -47,13 +62,16 @@ fn inputs_come_back_as_recorded() {
     let full = inputs();
     let mut bare = inputs();
     (bare.activated, bare.enrolled, bare.region, bare.receive_key) = (None, None, None, Some([1; 32]));
-    for inputs in [full, bare] {
+    bare.ima = None;
+    let mut again = inputs();
+    again.ima.as_mut().unwrap().entries = Some(vec![CHUNK.to_vec()]);
+    for (inputs, count) in [(full, 2), (bare, 1), (again, 3)] {
         let RecordedInputs {
             record, parts, digest, ..
         } = inputs.record();
         assert!(record.len() < 3_000, "the log is not in the record");
         let parts: BTreeMap<_, _> = parts.into_iter().collect();
-        assert_eq!(parts.len(), 1);
+        assert_eq!(parts.len(), count);
         let read = DecisionInputs::decode(&record, |digest| parts.get(digest).cloned()).unwrap();
         assert_eq!(read, inputs);
         assert_eq!(read.record().digest, digest);
@@ -73,9 +91,29 @@ fn altered_or_missing_parts_are_told() {
 }
 
 #[test]
+fn inputs_of_the_release_before_are_read() {
+    let mut bare = inputs();
+    bare.ima = None;
+    let RecordedInputs { record, parts, .. } = bare.record();
+    let Ok(Value::Map(mut entries)) = cbor::decode(&record, LIMITS) else {
+        panic!("a map")
+    };
+    let parts: BTreeMap<_, _> = parts.into_iter().collect();
+    let decode = |entries: &[(Value, Value)]| {
+        let record = cbor::encode(&Value::Map(entries.to_vec()));
+        DecisionInputs::decode(&record, |digest| parts.get(digest).cloned())
+    };
+    assert_eq!(decode(&entries), Ok(bare.clone()));
+    entries.retain(|(key, _)| *key != Value::int(21));
+    assert!(decode(&entries).is_err(), "format 2 says what is known of the list");
+    entries[0].1 = Value::Unsigned(1);
+    assert_eq!(decode(&entries), Ok(bare));
+}
+
+#[test]
 fn every_input_changes_the_digest() {
     let base = inputs().record().digest;
-    let changes: [fn(&mut DecisionInputs); 12] = [
+    let changes: [fn(&mut DecisionInputs); 15] = [
         |i| i.now += 1,
         |i| i.nonce[0] ^= 1,
         |i| i.session_id[0] ^= 1,
@@ -88,6 +126,9 @@ fn every_input_changes_the_digest() {
         |i| i.cti[0] ^= 1,
         |i| i.epoch += 1,
         |i| i.revisions[0].1 += 1,
+        |i| i.ima = None,
+        |i| i.ima.as_mut().unwrap().prefix.entries += 1,
+        |i| i.ima.as_mut().unwrap().entries = Some(vec![CHUNK.to_vec()]),
     ];
     for (n, change) in changes.into_iter().enumerate() {
         let mut other = inputs();

@@ -1,5 +1,6 @@
 //! `POST /v1/hello` and `POST /v1/evidence`.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use axum::Extension;
@@ -50,15 +51,22 @@ pub(super) async fn evidence(
     Extension(connection): Extension<ConnectionInfo>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let limits = BodyLimits {
-        bytes: app.limits.evidence_bytes,
-        ms: app.limits.body_ms,
+    let has_challenge = {
+        let mut sessions = app.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.has(connection.id, app.clock.now_ms())
     };
-    let body = read_cbor(request, limits).await?;
+    let proven = connection.proven.load(Ordering::Relaxed);
+    let (most, ms) = (app.limits.evidence_bytes, app.limits.body_ms);
+    let taken = app
+        .room
+        .take(proven, has_challenge, request.headers(), most, ms)
+        .await?;
+    let body = read_cbor(request, BodyLimits { bytes: taken.bytes, ms }).await?;
     let received_at_ms = app.clock.now_ms();
     let submission =
         Submission::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
-    let decided = attest::evidence(app, connection, submission, received_at_ms).await?;
+    drop(body);
+    let decided = attest::evidence(app, connection, submission, taken, received_at_ms).await?;
     let status = if decided.allowed {
         StatusCode::OK
     } else {

@@ -240,6 +240,46 @@ async fn a_part_that_many_name_is_stored_once_and_holds_nobody_up() {
     assert_eq!(bed.store.get(&key).unwrap().unwrap(), stored);
 }
 
+#[tokio::test]
+async fn a_part_longer_than_a_commit_is_stored_before_the_statement_that_names_it() {
+    let bed = bed();
+    let part = (
+        [4; 32],
+        (0..9 * MAX_VALUE_LEN + 5)
+            .map(|n| (n / MAX_VALUE_LEN) as u8)
+            .collect::<Vec<_>>(),
+    );
+    let entry = |text: &str| Entry {
+        parts: vec![part.clone()],
+        ..entry(text, Effect::None)
+    };
+    // Two commits of pieces; the disk goes before the statement.
+    bed.permit(2);
+    bed.permits.send(false).unwrap();
+    let lost = bed.handle.record(entry("lost")).await;
+    assert!(matches!(lost, Err(EntryError::Stopped { .. })));
+    let (folder, _) = bed.stop();
+    let bed = bed_in(folder, 64);
+    assert_eq!(
+        bed.store.get(&rows::log_head().unwrap()).unwrap(),
+        None,
+        "nothing is recorded"
+    );
+    bed.permit(3);
+    assert_eq!(bed.handle.record(entry("next")).await.unwrap().index, 0);
+    assert_eq!(parts::read(&*bed.store, &part.0).unwrap().as_deref(), Some(&part.1[..]));
+    bed.permit(1);
+    bed.handle.record(entry("again")).await.unwrap();
+    let huge = Entry {
+        parts: vec![([5; 32], vec![0; MAX_PART_BYTES + 1])],
+        ..entry("huge")
+    };
+    assert!(matches!(
+        bed.handle.record(huge).await,
+        Err(EntryError::Unstorable { .. })
+    ));
+}
+
 fn status_of(lists: &StatusLists, place: StatusIndex) -> Status {
     lists.get(place.list).unwrap().status(place.index).unwrap()
 }

@@ -15,6 +15,10 @@ pub mod tpm;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use touchstone_authorization::{KeyRing, TrustView, TrustedKey, UntrustedAuthorization, VerifiedAuthorization};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::collection::Collection;
@@ -229,4 +233,27 @@ pub async fn ledger(broker: &RunningBroker) -> Vec<Statement> {
                 .into_statement()
         }));
     }
+}
+
+/// A command over the admin socket.
+pub async fn command(domain: &Domain, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
+    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock"))
+        .await
+        .unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "admin")
+        .body(body)
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    (
+        response.status(),
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
 }

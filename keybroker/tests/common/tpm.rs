@@ -13,7 +13,7 @@ use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::Collection;
 use touchstone_evidence::label::Label;
-use touchstone_evidence::message::{Challenge, Hello, Identity, PROTOCOL, Submission};
+use touchstone_evidence::message::{Challenge, Hello, Identity, LogBytes, PROTOCOL, Submission};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::tpm::credential::activation_answer;
 use touchstone_verifier::tpm::ek::POLICY_A_SHA256;
@@ -83,6 +83,10 @@ pub struct SoftNode {
     pub session: SoftKey,
     pub values: PcrValues,
     pub log: Vec<u8>,
+    /// IMA's list, where it has one.
+    pub ima: Option<Vec<u8>>,
+    /// The boot it says it is in.
+    pub boot: Option<[u8; 16]>,
     pub clock: u64,
     pub resets: u32,
 }
@@ -96,6 +100,8 @@ impl SoftNode {
             session: SoftKey::new(),
             values: recorded_values(boot),
             log: std::fs::read(boots().join(boot).join("eventlog.bin")).unwrap(),
+            ima: None,
+            boot: None,
             clock: 1_000,
             resets: 3,
         }
@@ -136,6 +142,7 @@ impl SoftNode {
             session_key: cbor::encode(&self.session.verifying_key().to_cose_key(true)),
             receive_key: None,
             kinds: vec!["tpm".into()],
+            boot: self.boot,
         }
     }
 
@@ -152,7 +159,24 @@ impl SoftNode {
         let mut put = |label, bytes: Vec<u8>| collection.insert(label, bytes).unwrap();
         put(Label::TpmEkPublic, self.ek_public());
         put(Label::TpmAkPublic, self.ak_public());
-        put(Label::FirmwareEventLog, self.log.clone());
+        let mut offsets = LogBytes::new();
+        let logs = [
+            (Label::FirmwareEventLog, Some(&self.log)),
+            (Label::ImaLog, self.ima.as_ref()),
+        ];
+        let mut unchanged = Vec::new();
+        for (label, log) in logs {
+            let Some(log) = log else { continue };
+            let known = challenge.known.get(&label).copied().unwrap_or(0);
+            let known = if known > log.len() as u64 { 0 } else { known };
+            if known > 0 {
+                offsets.insert(label, known);
+            }
+            match &log[known as usize..] {
+                [] => unchanged.push(label),
+                tail => put(label, tail.to_vec()),
+            }
+        }
         let selection = PcrSelection::from_wire(&challenge.selection).unwrap();
         let asked: PcrValues = selection
             .iter()
@@ -175,7 +199,13 @@ impl SoftNode {
             ckt: self.session.verifying_key().thumbprint(),
             receive_key: None,
             tls_exporter,
-            manifest_digest: collection.manifest_digest().unwrap(),
+            manifest_digest: {
+                let mut announced = collection.clone();
+                for label in unchanged {
+                    announced.put_log(label, Vec::new()).unwrap();
+                }
+                announced.manifest_digest().unwrap()
+            },
         };
         let digest = selection.pcr_digest(HashAlg::Sha256, value).unwrap();
         let quote = self.attest(QUOTE, &binder, &[selection.to_tpml(), sized(digest.as_ref())].concat());
@@ -196,6 +226,7 @@ impl SoftNode {
             session_id: challenge.session_id,
             collection: collection.encode(),
             activation,
+            offsets,
         }
     }
 

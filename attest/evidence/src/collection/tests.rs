@@ -179,12 +179,48 @@ fn hostile_envelopes() {
             "{name}"
         );
     }
-    let mut oversized = sample();
-    oversized.records.insert(Label::ImaLog, vec![0; MAX_BYTES]);
-    assert_eq!(
-        Collection::decode(&oversized.encode()).map_err(|e| e.code()),
-        Err(EnvelopeCode::Unreadable)
+}
+
+#[test]
+fn each_record_has_its_own_limit() {
+    let holding = |label: Label, length: usize| {
+        let mut collection = Collection::bound();
+        collection.insert(label, vec![0; length]).unwrap();
+        Collection::decode(&collection.encode()).map_err(|error| error.code())
+    };
+    for label in Label::ALL.iter().copied().filter(|label| *label != Label::TpmAkPem) {
+        assert!(holding(label, label.max_bytes()).is_ok(), "{label:?} at its limit");
+        assert_eq!(
+            holding(label, label.max_bytes() + 1),
+            Err(EnvelopeCode::Record),
+            "{label:?} over its limit"
+        );
+    }
+    assert_eq!(holding(Label::ImaLog, MAX_BYTES), Err(EnvelopeCode::Unreadable));
+}
+
+#[test]
+fn a_log_in_parts_has_the_manifest_of_the_whole() {
+    let mut part = Collection::bound();
+    part.insert(Label::TpmAkPublic, vec![1]).unwrap();
+    part.insert(Label::ImaLog, vec![3]).unwrap();
+    let mut whole = part.clone();
+    whole.put_log(Label::ImaLog, vec![1, 2, 3]).unwrap();
+    assert_eq!(whole.get(Label::ImaLog), Some(&[1, 2, 3][..]));
+    assert_eq!(part.manifest_digest(), whole.manifest_digest());
+    whole.put_log(Label::FirmwareEventLog, vec![4]).unwrap();
+    assert_ne!(
+        part.manifest_digest(),
+        whole.manifest_digest(),
+        "that there is a log is part of the manifest"
     );
+    for label in Label::ALL.iter().copied().filter(|label| !label.is_log()) {
+        assert_eq!(
+            part.put_log(label, vec![1]).map_err(|error| error.code()),
+            Err(EnvelopeCode::Record),
+            "{label:?} in parts"
+        );
+    }
 }
 
 proptest::proptest! {

@@ -2,6 +2,7 @@
 
 use touchstone_cose::cbor::{self, ShapeError, Value};
 
+use super::logs::{self, LogBytes};
 use super::{MessageError, bounded, bytes, open};
 use crate::{collection, pcr_values};
 
@@ -33,8 +34,8 @@ pub struct Challenge {
     pub selection: Selection,
     /// For an attestation key not tied yet.
     pub credential: Option<Credential>,
-    /// How many bytes of the event log the broker already holds.
-    pub log_bytes_known: u64,
+    /// How many bytes of each log the broker has seen and verified in this boot: what is behind them is enough.
+    pub known: LogBytes,
     /// Registers a session key must be bound to.
     pub session_key_registers: Selection,
     /// The broker's clock, Unix milliseconds; informative.
@@ -52,6 +53,9 @@ pub struct Submission {
     pub collection: Vec<u8>,
     /// HMAC-SHA256(credential secret, SHA-256(binder input)), where a credential was given.
     pub activation: Option<[u8; 32]>,
+    /// Where each log in the collection begins, where that is not its beginning: exactly as many bytes as the challenge
+    /// says are known. A log named here that has no record in the collection has not grown.
+    pub offsets: LogBytes,
 }
 
 impl Challenge {
@@ -66,7 +70,7 @@ impl Challenge {
             (1, Value::bytes(self.nonce)),
             (2, selection_value(&self.selection)),
             (3, credential),
-            (4, Value::Unsigned(self.log_bytes_known)),
+            (4, logs::value(&self.known)),
             (5, selection_value(&self.session_key_registers)),
             (6, Value::Unsigned(self.broker_time_ms)),
             (7, Value::Bool(self.session_key_known)),
@@ -84,7 +88,7 @@ impl Challenge {
             nonce: reader.fixed(1)?,
             selection: selection(reader.required(2)?, "key 2")?,
             credential: credential(reader.required(3)?)?,
-            log_bytes_known: reader.u64(4)?,
+            known: logs::read(&reader.required(4)?, CONTEXT, "key 4")?,
             session_key_registers: selection(reader.required(5)?, "key 5")?,
             broker_time_ms: reader.u64(6)?,
             session_key_known: reader.bool(7)?,
@@ -102,6 +106,7 @@ impl Submission {
             (0, Value::bytes(self.session_id)),
             (1, Value::bytes(self.collection.clone())),
             (2, self.activation.map_or(Value::Null, Value::bytes)),
+            (3, logs::value(&self.offsets)),
         ]))
     }
 
@@ -117,11 +122,13 @@ impl Submission {
             Value::Null => None,
             value => Some(fixed_activation(&value)?),
         };
+        let offsets = logs::read(&reader.required(3)?, SUBMISSION, "key 3")?;
         reader.finish()?;
         Ok(Self {
             session_id,
             collection,
             activation,
+            offsets,
         })
     }
 }

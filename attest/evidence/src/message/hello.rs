@@ -20,6 +20,9 @@ pub const MAX_COSE_KEY: usize = 256;
 /// The most kinds of evidence.
 pub const MAX_KINDS: usize = 8;
 
+/// Bytes of a boot id.
+pub const BOOT_ID_LEN: usize = 16;
+
 const MAX_KIND: usize = 32;
 
 /// Who says hello.
@@ -54,6 +57,9 @@ pub struct Hello {
     pub receive_key: Option<Vec<u8>>,
     /// The kinds of evidence that can be given.
     pub kinds: Vec<String>,
+    /// The kernel's id of this boot (Linux `random/boot_id`): a hint, without any authority, by which a broker tells
+    /// whether the logs it has seen are this boot's. Without it every log is asked for whole.
+    pub boot: Option<[u8; BOOT_ID_LEN]>,
 }
 
 impl Hello {
@@ -82,6 +88,7 @@ impl Hello {
                 4,
                 Value::array(self.kinds.iter().map(|kind| Value::text(kind.as_str()))),
             ),
+            (5, self.boot.map_or(Value::Null, Value::bytes)),
         ]))
     }
 
@@ -110,6 +117,7 @@ impl Hello {
         let session_key = bytes(&mut reader, 2, CONTEXT, MAX_COSE_KEY)?;
         let receive_key = optional_bytes(&mut reader, 3, CONTEXT, MAX_COSE_KEY)?;
         let kinds = kinds(reader.array(4)?)?;
+        let boot = boot(&reader.required(5)?)?;
         reader.finish()?;
         Ok(Self {
             protocol,
@@ -117,8 +125,18 @@ impl Hello {
             session_key,
             receive_key,
             kinds,
+            boot,
         })
     }
+}
+
+fn boot(value: &Value) -> Result<Option<[u8; BOOT_ID_LEN]>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    let id = value.as_bytes().and_then(|bytes| bytes.try_into().ok());
+    let refuse = || ShapeError::member(CONTEXT, "key 5", format!("{BOOT_ID_LEN} bytes or null"), value.kind());
+    id.map(Some).ok_or_else(refuse)
 }
 
 fn kinds(items: Vec<Value>) -> Result<Vec<String>, ShapeError> {

@@ -6,10 +6,14 @@
 mod answer;
 mod challenge;
 mod hello;
+mod logs;
 
 pub use answer::{Answer, MAX_ANSWER, MAX_REASONS, MAX_RECEIPT, MAX_STATEMENT, MAX_TOKEN, Problem, WireReason};
 pub use challenge::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL, MAX_SUBMISSION, Selection, Submission};
-pub use hello::{Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_HELLO, MAX_KINDS, MAX_NAME, MAX_PUBLIC};
+pub use hello::{
+    BOOT_ID_LEN, Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_HELLO, MAX_KINDS, MAX_NAME, MAX_PUBLIC,
+};
+pub use logs::LogBytes;
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 

@@ -1,0 +1,58 @@
+//! Which registers a node is asked to quote.
+
+use touchstone_policies::PolicySet;
+use touchstone_verifier::ima::ImaMode;
+use touchstone_verifier::policy::AppraisalPolicy;
+use touchstone_verifier::tpm::PcrSelection;
+
+/// IMA's register.
+pub const IMA_REGISTER: u8 = 10;
+
+/// The registers a node is asked for: those that policy requires, and IMA's in each bank of theirs wherever some
+/// machine's list may have to be judged. One answer for a whole policy, so that a challenge says nothing about which
+/// reference a machine is expected to match.
+#[must_use]
+pub fn asked(policy: &PolicySet) -> PcrSelection {
+    let required = &policy.settings.appraisal.required_registers;
+    if !needs_ima(policy) {
+        return required.clone();
+    }
+    let banks = required.banks().iter().filter(|bank| bank.count() > 0);
+    let banks = banks.map(|bank| {
+        let mut registers: Vec<u8> = bank.registers().chain([IMA_REGISTER]).collect();
+        registers.sort_unstable();
+        registers.dedup();
+        (bank.bank(), registers)
+    });
+    // Registers of a selection with one more that every TPM has: there is nothing in it to refuse.
+    PcrSelection::new(banks).unwrap_or_else(|_| required.clone())
+}
+
+/// What a policy demands, as far as a node was asked for it: what an earlier policy did not ask for does not speak against
+/// what was shown then.
+#[must_use]
+pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPolicy {
+    let mut demands = policy.settings.appraisal.clone();
+    let required = demands.required_registers.banks().iter().map(|bank| {
+        let registers = bank
+            .registers()
+            .filter(|register| before.contains(bank.bank(), *register));
+        (bank.bank(), registers.collect::<Vec<u8>>())
+    });
+    if let Ok(required) = PcrSelection::new(required.filter(|(_, registers)| !registers.is_empty())) {
+        demands.required_registers = required;
+    }
+    if !before.iter().any(|(_, register)| register == IMA_REGISTER) {
+        demands.ima.mode = ImaMode::Off;
+    }
+    demands
+}
+
+/// Whether some machine's IMA list may have to be judged.
+fn needs_ima(policy: &PolicySet) -> bool {
+    match policy.settings.appraisal.ima.mode {
+        ImaMode::Off => false,
+        ImaMode::Required => true,
+        ImaMode::ByReference => policy.references.has_files(),
+    }
+}

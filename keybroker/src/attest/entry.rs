@@ -1,0 +1,109 @@
+//! What is recorded of a decision about evidence.
+
+use touchstone_evidence::message::BOOT_ID_LEN;
+use touchstone_policies::PolicySet;
+use touchstone_store::{Guard, Write};
+use touchstone_verifier::ima::chunk_digest;
+
+use crate::app::App;
+use crate::decision::Decided;
+use crate::entry::{Effect, Entry};
+use crate::hello::{internal, unreadable};
+use crate::inputs::{DecisionInputs, RecordedInputs};
+use crate::logs;
+use crate::node::{Granted, NodeRecord};
+use crate::nodes::Stored;
+use crate::problem::Refusal;
+use crate::rows;
+
+/// What a decision rests on and changes in the store.
+pub(super) struct Standing<'a> {
+    /// What is stored of the node that was named.
+    pub(super) stored: &'a Stored,
+    /// Its record, where it is of the machine that speaks.
+    pub(super) record: Option<&'a NodeRecord>,
+    /// The boot that machine says it is in.
+    pub(super) boot: Option<[u8; BOOT_ID_LEN]>,
+}
+
+/// The statement of a decision and everything that happens with it. What takes away goes out here.
+pub(super) fn entry(
+    app: &App,
+    policy: &PolicySet,
+    standing: &Standing<'_>,
+    inputs: &DecisionInputs,
+    decided: &mut Decided,
+) -> Result<Entry, Refusal> {
+    let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
+    let Standing { stored, record, boot } = *standing;
+    let seen = logs::seen(boot, inputs, decided);
+    let RecordedInputs {
+        record: inputs_record,
+        digest: inputs_digest,
+        mut parts,
+        ..
+    } = std::mem::take(&mut decided.recorded);
+    let nonce = rows::NONCE.key(&inputs.nonce).map_err(internal)?;
+    let mut guards = vec![Guard::Absent(nonce.clone())];
+    let mut writes = vec![
+        Write::Put(nonce, app.clock.now_ms().to_be_bytes().to_vec()),
+        Write::Put(rows::INPUTS.key(&inputs_digest).map_err(internal)?, inputs_record),
+    ];
+    let (policy_digest, effect) = match (&decided.grant, record) {
+        (Some(grant), _) => {
+            guards.extend(stored.guards());
+            let record = NodeRecord {
+                region: decided.region.clone(),
+                enrolled: grant.enrolled.clone(),
+                status: inputs.status,
+                withdrawn: false,
+                granted: Granted {
+                    cti: inputs.cti,
+                    expires: grant.authorization.expires,
+                    statement: decided.digest,
+                    inputs: inputs_digest,
+                },
+                logs: seen,
+            };
+            if let Some(list) = &decided.list {
+                let prefix = list.prefix.encode();
+                let kept = list.chunk.iter().cloned().chain([prefix]);
+                parts.extend(kept.map(|bytes| (chunk_digest(&bytes), bytes)));
+            }
+            writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);
+            (Some(policy.digest), Effect::Grant { status: inputs.status })
+        }
+        // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
+        (None, Some(record)) if !record.withdrawn => {
+            let now_ms = app.clock.now_ms();
+            let withdrawal = app.trust.withdraw(&[record.status], now_ms).map_err(internal)?;
+            tracing::info!(
+                target: "touchstone::event",
+                event = "withdrawn",
+                node = %decided.node,
+                epoch = withdrawal.epoch,
+                at_ms = now_ms
+            );
+            // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
+            guards.clear();
+            (
+                None,
+                Effect::Withdraw {
+                    node: decided.node.clone(),
+                    withdrawal,
+                },
+            )
+        }
+        (None, _) => (Some(policy.digest), Effect::None),
+    };
+    let subject = Some(decided.node.clone());
+    Ok(Entry {
+        statement,
+        subject,
+        policy: policy_digest,
+        guards,
+        writes,
+        parts,
+        effect,
+    })
+}

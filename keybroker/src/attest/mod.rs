@@ -1,0 +1,182 @@
+//! Evidence to answer: one try of one challenge, decided, recorded, answered.
+
+mod entry;
+mod prepare;
+
+use std::sync::{Arc, PoisonError};
+
+use touchstone_evidence::collection::{Collection, Profile};
+use touchstone_evidence::message::{Answer, LogBytes, Submission, WireReason};
+use touchstone_verifier::ear::EarReason;
+
+use crate::app::App;
+use crate::entry::{Effect, EntryError};
+use crate::hello::{Pending, internal};
+use crate::problem::{Refusal, RefusalCode};
+use crate::room::Taken;
+use crate::server::ConnectionInfo;
+use crate::withdraw::withdraw;
+use prepare::{Prepared, prepare};
+
+/// Label of the exporter that ties evidence to one TLS connection (`docs/protocol.md`, section 3).
+pub const BINDER_EXPORTER: &str = "EXPORTER-touchstone-binder";
+
+/// How often a decision is made again because what it rested on has changed meanwhile.
+pub const MAX_TRIES: usize = 4;
+
+/// Judges evidence and records what was decided. Runs to its end also when the client has gone: a withdrawal that went
+/// out must be recorded.
+///
+/// # Errors
+/// A [`Refusal`]: nothing was decided, and no node's state was touched.
+pub async fn evidence(
+    app: Arc<App>,
+    connection: ConnectionInfo,
+    submission: Submission,
+    room: Taken,
+    received_at_ms: u64,
+) -> Result<Answer, Refusal> {
+    let pending = {
+        let mut sessions = app.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.take(&submission.session_id, connection.id, app.clock.now_ms())
+    };
+    let pending = pending.ok_or_else(|| Refusal::new(RefusalCode::SessionUnknown, "say hello on this connection"))?;
+    let exporter = connection
+        .exporter
+        .export(BINDER_EXPORTER, &pending.nonce)
+        .map_err(|e| Refusal::new(RefusalCode::ChannelNotEndToEnd, e.to_string()))?;
+    let evidence = Collection::decode(&submission.collection)
+        .map_err(|e| Refusal::new(RefusalCode::EvidenceUnreadable, e.to_string()))?;
+    if evidence.profile() != Profile::Bound {
+        let detail = "packed evidence is not bound to a session and is accepted by no broker";
+        return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
+    }
+    tracing::info!(target: "touchstone::event", event = "evidence_received", node = %pending.node, at_ms = received_at_ms);
+    let submitted = Submitted {
+        pending,
+        session_id: submission.session_id,
+        activation: submission.activation,
+        offsets: submission.offsets,
+        exporter,
+        evidence,
+        _room: room,
+    };
+    let answering = tokio::spawn(answer(app, submitted, received_at_ms));
+    let answer = answering.await.map_err(internal)??;
+    connection.proven.store(true, std::sync::atomic::Ordering::Relaxed);
+    Ok(answer)
+}
+
+/// One try of one challenge.
+struct Submitted {
+    pending: Pending,
+    session_id: [u8; 16],
+    activation: Option<[u8; 32]>,
+    /// Where the logs of the evidence begin.
+    offsets: LogBytes,
+    exporter: [u8; 32],
+    evidence: Collection,
+    /// Given back when the evidence is no longer in memory.
+    _room: Taken,
+}
+
+async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Result<Answer, Refusal> {
+    let submitted = Arc::new(submitted);
+    for _ in 0..MAX_TRIES {
+        let prepared = {
+            let (app, submitted) = (Arc::clone(&app), Arc::clone(&submitted));
+            tokio::task::spawn_blocking(move || prepare(&app, &submitted))
+                .await
+                .map_err(internal)??
+        };
+        let Prepared {
+            decided,
+            policy,
+            status,
+            entry,
+            replaces,
+        } = prepared;
+        if let Some(reason) = replaces {
+            // The machine behind the name is another one: what the old one holds goes first.
+            withdraw(&app, &decided.node, reason).await?;
+            continue;
+        }
+        let statement = entry.statement.bytes.clone();
+        let withdraws = matches!(entry.effect, Effect::Withdraw { .. });
+        let recorded = match app.sequencer.record(entry).await {
+            Ok(recorded) => recorded,
+            Err(EntryError::Conflict { detail }) => {
+                tracing::debug!(node = %decided.node, detail, "decided again");
+                continue;
+            }
+            Err(EntryError::PolicyChanged) => continue,
+            Err(EntryError::Busy { .. }) => {
+                return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
+            }
+            Err(EntryError::Unstorable { detail }) => {
+                return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
+            }
+            Err(error) => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
+        };
+        app.forgiven
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&decided.node);
+        let now_ms = app.clock.now_ms();
+        tracing::info!(
+            target: "touchstone::event",
+            event = "decision",
+            node = %decided.node,
+            allow = decided.grant.is_some(),
+            entry = recorded.index,
+            at_ms = now_ms
+        );
+        {
+            let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
+            if decided.grant.is_some() {
+                attested.insert(decided.node.clone(), (received_at_ms, status));
+            } else if withdraws {
+                attested.remove(&decided.node);
+            }
+        }
+        let authorization = match &decided.grant {
+            Some(grant) => Some(
+                grant
+                    .authorization
+                    .encode_signed(&app.keys.authorization)
+                    .map_err(internal)?,
+            ),
+            None => None,
+        };
+        return Ok(Answer {
+            allowed: decided.grant.is_some(),
+            reasons: decided.reasons.into_iter().map(wire).collect(),
+            ear: decided.ear.sign(&app.keys.ear).map_err(internal)?,
+            statement,
+            receipt: recorded.receipt,
+            authorization,
+            trust_state: app.trust.full().to_vec(),
+            next_attestation_ms: policy.settings.timers.attestation_interval_ms,
+            received_at_ms,
+        });
+    }
+    Err(Refusal::new(
+        RefusalCode::PolicyChanged,
+        "state or policy changed again and again meanwhile",
+    ))
+}
+
+fn wire(reason: EarReason) -> WireReason {
+    let EarReason {
+        code,
+        claim,
+        expected,
+        found,
+    } = reason;
+    WireReason {
+        code,
+        claim,
+        expected,
+        found,
+    }
+}

@@ -1,0 +1,231 @@
+//! Decides on evidence and makes what is to be recorded of it.
+
+use std::sync::Arc;
+
+use touchstone_authorization::Status;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_cose::key::Signer as _;
+use touchstone_evidence::binder::{BinderInput, Role};
+use touchstone_evidence::collection::Collection;
+use touchstone_ledger::statement::Reason;
+use touchstone_policies::PolicySet;
+use touchstone_verifier::appraisal::Activated;
+use touchstone_verifier::ear::EarReason;
+use touchstone_verifier::tpm::credential::check_activation;
+
+use super::Submitted;
+use super::entry::{Standing, entry};
+use crate::app::App;
+use crate::asked::asked;
+use crate::clock::seconds;
+use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID};
+use crate::entry::Entry;
+use crate::hello::{internal, unreadable};
+use crate::inputs::{DecisionInputs, KnownList};
+use crate::logs;
+use crate::node::NodeRecord;
+use crate::nodes::Stored;
+use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::session::random;
+
+/// A decision and what is to be recorded with it.
+pub(super) struct Prepared {
+    pub(super) decided: Decided,
+    pub(super) policy: Arc<PolicySet>,
+    pub(super) status: StatusIndex,
+    pub(super) entry: Entry,
+    /// Set where another identity takes the place of one that still holds rights.
+    pub(super) replaces: Option<Reason>,
+}
+
+/// Decides on evidence with what is stored and in force now.
+pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refusal> {
+    let now_ms = app.clock.now_ms();
+    let policy = app.live_policy(now_ms)?;
+    let pending = &submitted.pending;
+    let stored = Stored::read(&*app.store, &pending.node, &pending.ek, &pending.ak_name).map_err(unreadable)?;
+    if stored.ek.is_of_another(&pending.node) || stored.ak.is_of_another(&pending.node) {
+        let detail = format!("the keys presented for {} were tied to another name", pending.node);
+        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+    }
+    if pending.asked != asked(&policy) {
+        // An honest node quoted what it was asked for: what another policy misses in that does not speak against it.
+        let detail = "another policy has come into force, which asks for other registers: say hello again";
+        return Err(Refusal::new(RefusalCode::PolicyChanged, detail));
+    }
+    let record = stored.record.as_ref().map(|(record, _)| record);
+    let same_ak =
+        record.filter(|record| record.enrolled.ek == pending.ek && record.enrolled.ak_name == pending.ak_name);
+    let (offsets, evidence) = (&submitted.offsets, submitted.evidence.clone());
+    let (evidence, known) = logs::whole(&*app.store, same_ak, pending.seen, offsets, evidence)?;
+    let activated = activated(&policy, submitted, &evidence)?;
+    // Another endorsement key that the inventory lists for this node is a new enrolment, not the enrolled identity.
+    let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
+    let kept = same_ek.filter(|record| keeps_entry(app, record));
+    let status = match kept {
+        Some(record) => record.status,
+        None => app.trust.deal().map_err(internal)?,
+    };
+    let prepared = judge(
+        app,
+        submitted,
+        (evidence, known),
+        policy,
+        &stored,
+        (now_ms, status),
+        activated,
+    );
+    let uses_entry = matches!(&prepared, Ok(p) if p.decided.grant.is_some() && p.replaces.is_none());
+    if kept.is_none() && !uses_entry {
+        // Whoever can say hello could otherwise use up every entry there is.
+        app.trust.give_back(status);
+    }
+    prepared
+}
+
+/// Decides, with the status entry the node gets if it is allowed.
+fn judge(
+    app: &App,
+    submitted: &Submitted,
+    (evidence, ima): (Collection, Option<KnownList>),
+    policy: Arc<PolicySet>,
+    stored: &Stored,
+    (now_ms, status): (u64, StatusIndex),
+    activated: Option<Activated>,
+) -> Result<Prepared, Refusal> {
+    let Submitted {
+        pending,
+        session_id,
+        exporter,
+        ..
+    } = submitted;
+    let record = stored.record.as_ref().map(|(record, _)| record);
+    let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
+    let mut inputs = DecisionInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        domain: policy.domain.clone(),
+        policy_digest: policy.digest,
+        policy_expires: policy.expires,
+        now: seconds(now_ms),
+        session_id: *session_id,
+        nonce: pending.nonce,
+        tls_exporter: *exporter,
+        receive_key: pending.receive_key,
+        session_key: pending.session_key.clone(),
+        asked: pending.asked.clone(),
+        activated,
+        evidence,
+        ima,
+        enrolled: same_ek.map(|record| record.enrolled.clone()),
+        region: record.map(|record| record.region.clone()),
+        revisions: stored.revisions(),
+        cti: random().map_err(internal)?,
+        status,
+        epoch: app.trust.epoch(),
+        signer: app.keys.authorization.kid(),
+    };
+    let decision = logs::decide_on(&*app.store, &mut inputs, &policy, &policy.settings.appraisal).map_err(internal)?;
+    let mut decided = match decision {
+        Decision::Decided(decided) if decided.node == pending.node => *decided,
+        Decision::Decided(_) => return Err(refused(&[])),
+        Decision::Refused(reasons) => return Err(refused(&reasons)),
+    };
+    if decided.logs_are_missing() {
+        return Err(logs::incomplete("entries of the list that were judged before are gone"));
+    }
+    if decided.logs_are_behind() && app.forgive(&decided.node) {
+        return Err(logs::incomplete("a log does not reach the quoted value"));
+    }
+    let replaces = record
+        .filter(|record| decided.grant.is_some() && same_ek.is_none() && !record.withdrawn)
+        .map(|record| Reason {
+            code: DenialCode::IdentityReplaced.as_str().into(),
+            claim: "endorsement key".into(),
+            expected: record.enrolled.ek.to_string(),
+            found: pending.ek.to_string(),
+        });
+    // Only what verifies under the key enrolled for a node takes anything from it: another machine that the inventory
+    // lists under the same name, and that fails, is denied and no more (`docs/protocol.md`, section 4).
+    let standing = Standing {
+        stored,
+        record: same_ek,
+        boot: pending.boot,
+    };
+    let entry = entry(app, &policy, &standing, &inputs, &mut decided)?;
+    Ok(Prepared {
+        decided,
+        policy,
+        status,
+        entry,
+        replaces,
+    })
+}
+
+/// The credential that was opened in this session; one wrong answer ends it, and says nothing about the right one.
+fn activated(policy: &PolicySet, submitted: &Submitted, evidence: &Collection) -> Result<Option<Activated>, Refusal> {
+    let Submitted {
+        pending,
+        session_id,
+        activation,
+        exporter,
+        ..
+    } = submitted;
+    let Some(sent) = &pending.credential else {
+        return Ok(None);
+    };
+    let binder = BinderInput {
+        role: Role::Node,
+        domain: &policy.domain,
+        session_id: *session_id,
+        nonce: pending.nonce,
+        ckt: pending.session_key.thumbprint(),
+        receive_key: pending.receive_key,
+        tls_exporter: *exporter,
+        manifest_digest: evidence.manifest_digest().map_err(internal)?,
+    };
+    let answer = activation.unwrap_or([0; 32]);
+    check_activation(sent.secret.as_slice(), &binder.encode(), &answer).map_err(|error| {
+        let (expected, found) = error.details();
+        let line = ReasonLine {
+            code: error.code().as_str().into(),
+            claim: "activation".into(),
+            expected,
+            found,
+        };
+        Refusal::new(RefusalCode::EvidenceRefused, "the credential was not opened").with_reasons(vec![line])
+    })?;
+    Ok(Some(sent.pair.clone()))
+}
+
+/// Whether a node goes on with the status entry it has. After a withdrawal it gets a new one: the old one stays marked.
+fn keeps_entry(app: &App, record: &NodeRecord) -> bool {
+    let lists = app.trust.lists();
+    let status = lists
+        .get(record.status.list)
+        .and_then(|list| list.status(record.status.index));
+    record.status.generation == app.trust.generation()
+        && !record.withdrawn
+        && matches!(status, Some(Status::Valid | Status::Suspended))
+}
+
+fn refused(reasons: &[EarReason]) -> Refusal {
+    let lines = reasons.iter().take(64).map(|reason| {
+        let EarReason {
+            code,
+            claim,
+            expected,
+            found,
+        } = reason.clone();
+        ReasonLine {
+            code,
+            claim,
+            expected,
+            found,
+        }
+    });
+    Refusal::new(
+        RefusalCode::EvidenceRefused,
+        "the evidence is not authentic for this session",
+    )
+    .with_reasons(lines.collect())
+}
