@@ -3,7 +3,9 @@
 //! An appraisal collects *every* reason, not the first, and sorts them: by the order of declaration here (which is the
 //! order of the stages of an appraisal), then by claim. Scripts match on the code; people read the words.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use touchstone_cose::reason::CatalogueEntry;
 
@@ -33,6 +35,7 @@ touchstone_cose::reason_codes! {
         LogDoesNotReplay = "log-does-not-replay": "Replaying the event log does not give the quoted register. The log is incomplete, altered, or of another boot.",
         EventDigestMismatch = "event-digest-mismatch": "An event's digest is not the digest of its data, though its type says it must be. The log lies about what was measured.",
         SeparatorSmuggled = "separator-smuggled": "An event that is no separator carries a separator's digest. The log hides where the firmware ended.",
+        EventAfterExit = "event-after-exit-boot-services": "The log has a firmware event after the firmware handed over to the operating system. Whoever measured it, the firmware did not.",
         // The IMA list: what ran since the boot.
         ImaLogMissing = "ima-log-missing": "The machine must show its IMA list (what ran since the boot) and none came. Boot with an IMA policy and send the list.",
         ImaRegisterNotQuoted = "ima-register-not-quoted": "An IMA list came, but the quote does not hold register 10 in a strong bank, so nothing vouches for the list. Quote register 10 as well.",
@@ -170,10 +173,24 @@ impl From<AppraisalCode> for Code {
 /// Longest text of [`Reason::claim`], [`Reason::expected`] and [`Reason::found`], in bytes.
 pub const MAX_REASON_TEXT: usize = 512;
 
+/// Where to look and what to do: help for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// The event's number in the log.
+    pub event: Option<usize>,
+    /// The register.
+    pub register: Option<u8>,
+    /// Name of the reference that was nearest.
+    pub nearest: Option<String>,
+    /// The command that would accept what was found, where that can be sensible at all: never for evidence that lies.
+    pub command: Option<String>,
+}
+
 /// One reason: a stable code, the claim it is about, what was expected and what was found.
 ///
-/// Ordered by code (declaration order), then claim, then the words.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Ordered and compared by code (declaration order), then claim, then the words. The hint is help: it takes no part in
+/// comparison, and is in no signed result.
+#[derive(Debug, Clone)]
 pub struct Reason {
     /// The stable code.
     pub code: Code,
@@ -183,9 +200,15 @@ pub struct Reason {
     pub expected: String,
     /// What came, in words.
     pub found: String,
+    /// Where to look and what to do.
+    pub hint: Option<Hint>,
 }
 
 impl Reason {
+    fn compared(&self) -> (Code, &str, &str, &str) {
+        (self.code, &self.claim, &self.expected, &self.found)
+    }
+
     /// A reason whose texts are sanitised: see [`sanitise`].
     pub fn new(
         code: impl Into<Code>,
@@ -198,7 +221,46 @@ impl Reason {
             claim: sanitise(claim.as_ref(), MAX_REASON_TEXT),
             expected: sanitise(expected.as_ref(), MAX_REASON_TEXT),
             found: sanitise(found.as_ref(), MAX_REASON_TEXT),
+            hint: None,
         }
+    }
+
+    /// The same with a hint; its texts are sanitised.
+    #[must_use]
+    pub fn with_hint(mut self, hint: Hint) -> Self {
+        let safe = |text: String| sanitise(&text, MAX_REASON_TEXT);
+        self.hint = Some(Hint {
+            nearest: hint.nearest.map(safe),
+            command: hint.command.map(safe),
+            ..hint
+        });
+        self
+    }
+}
+
+impl PartialEq for Reason {
+    fn eq(&self, other: &Self) -> bool {
+        self.compared() == other.compared()
+    }
+}
+
+impl Eq for Reason {}
+
+impl PartialOrd for Reason {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Reason {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.compared().cmp(&other.compared())
+    }
+}
+
+impl Hash for Reason {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.compared().hash(state);
     }
 }
 
@@ -271,6 +333,19 @@ mod tests {
         let mut all = vec![late.clone(), early_b.clone(), early_a.clone()];
         all.sort();
         assert_eq!(all, [early_a, early_b, late]);
+    }
+
+    #[test]
+    fn a_hint_takes_no_part_in_comparison() {
+        let plain = Reason::new(AppraisalCode::NodeUnknown, "a", "b", "c");
+        let hint = Hint {
+            nearest: Some("gol\nden".into()),
+            ..Hint::default()
+        };
+        let hinted = plain.clone().with_hint(hint);
+        assert_eq!(plain, hinted);
+        assert_eq!(plain.cmp(&hinted), Ordering::Equal);
+        assert_eq!(hinted.hint.unwrap().nearest.as_deref(), Some("gol\\u{a}den"));
     }
 
     #[test]

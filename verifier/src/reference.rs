@@ -1,16 +1,28 @@
 //! Reference values in force, and which of them a machine's registers match.
 //!
-//! A reference is a *whole* state: registers of several references are never mixed.
+//! A reference is a *whole* state: registers of several references, or banks of several, are never mixed. A register
+//! matches a reference by its value, or, where the log replays to it, by the identity of its events
+//! ([`eventlog::identity`](crate::eventlog::identity)): what belongs to the single machine is left out of it.
+//!
+//! Both are hash look-ups, so that an answer takes the same time whether a thousand values are loaded or a million.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::corim::{MachineReference, VerifiedCorim};
+use crate::corim::{BankValues, MachineReference, ReferenceEvent, VerifiedCorim};
+use crate::eventlog::identity::{IdentityDigest, Measured, RegisterIdentity, register_identity};
 use crate::tpm::HashAlg;
+
+/// How many holders of each register's value are looked at for the nearest reference: it is a help for people, and its
+/// cost must not grow with the number of references.
+pub const NEAREST_HOLDERS: usize = 16;
+
+/// The register whose start value says from which locality the TPM was started. Its events alone do not say it.
+const LOCALITY_REGISTER: u8 = 0;
 
 /// One reference with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// Its registers and events.
+    /// Its registers, events and files.
     pub values: MachineReference,
     /// Name of the signer of the CoRIM it came in.
     pub authority: String,
@@ -25,30 +37,69 @@ impl Reference {
     pub fn in_force(&self, now: i64) -> bool {
         self.not_before.is_none_or(|start| start <= now) && now <= self.not_after
     }
+
+    /// Whether it lists files and no register: then it counts for every machine.
+    pub fn is_files_only(&self) -> bool {
+        self.values.banks.is_empty()
+    }
+}
+
+/// A register as it was quoted.
+#[derive(Debug, Clone, Copy)]
+pub struct QuotedRegister<'a> {
+    /// The bank.
+    pub bank: HashAlg,
+    /// The register.
+    pub pcr: u8,
+    /// Its value.
+    pub value: &'a [u8],
+    /// The identity of its events, where a log replays to the value.
+    pub identity: Option<&'a RegisterIdentity<'a>>,
 }
 
 /// Answer of [`ReferenceSet::find`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// Every register equals this reference's, and it is in force.
+    /// Every register matches this reference, and it is in force.
     Match(&'a Reference),
-    /// Every register equals this reference's, but none of those that match is in force.
+    /// Every register matches this reference, but none of those that match is in force.
     OutOfForce(&'a Reference),
-    /// No reference matches; this one has the most registers in common (of several, the one in force, then the first by
-    /// name).
+    /// No reference matches; of those looked at ([`NEAREST_HOLDERS`]), this one has the most registers in common (of
+    /// several, the one in force, then the first by name).
     Nearest(&'a Reference),
-    /// There is no reference for this bank at all.
+    /// There is no reference with registers of these banks at all.
     Nothing,
 }
 
-/// Which references hold a value in a register: positions in ascending order.
-type Holders = BTreeMap<Vec<u8>, Vec<usize>>;
+/// How a register of a reference compares with a quoted one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// Its value is the quoted one.
+    Value,
+    /// Its events have the identity of the log's, and nothing is older.
+    Identity,
+    /// It differs.
+    Other,
+}
 
-/// All reference values of a policy, indexed by register value.
+/// Positions of references, in ascending order.
+type Positions = Vec<u32>;
+
+/// The references that have a register of one bank, by what they state of it.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    by_value: HashMap<Vec<u8>, Positions>,
+    by_identity: HashMap<IdentityDigest, Positions>,
+}
+
+/// All reference values of a policy, indexed by register value and identity.
 #[derive(Debug, Clone, Default)]
 pub struct ReferenceSet {
     references: Vec<Reference>,
-    by_value: BTreeMap<(HashAlg, u8), Holders>,
+    slots: BTreeMap<(HashAlg, u8), Slot>,
+    /// The first references of each bank: what is nearest where nothing is in common.
+    first: BTreeMap<HashAlg, Positions>,
+    files_only: Positions,
     has_files: bool,
     digest: [u8; 32],
 }
@@ -56,29 +107,44 @@ pub struct ReferenceSet {
 impl ReferenceSet {
     /// Indexes verified references. The order in which they come has no influence on any answer.
     pub fn new(corims: Vec<VerifiedCorim>) -> Self {
-        let mut digests: Vec<[u8; 32]> = corims.iter().map(VerifiedCorim::digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
+        let digests: BTreeSet<[u8; 32]> = corims.iter().map(VerifiedCorim::digest).collect();
         let digest = HashAlg::Sha256.digest(digests.iter().map(<[u8; 32]>::as_slice));
         let mut references: Vec<Reference> = corims.into_iter().flat_map(VerifiedCorim::into_references).collect();
-        references.sort_by(|a, b| {
-            let key = |r: &'_ Reference| (r.values.clone(), std::cmp::Reverse(r.not_after));
-            key(a).cmp(&key(b))
-        });
-        let mut by_value: BTreeMap<(HashAlg, u8), Holders> = BTreeMap::new();
-        for (position, reference) in references.iter().enumerate() {
-            for (bank, values) in &reference.values.banks {
-                for (pcr, value) in &values.registers {
-                    let holders = by_value.entry((*bank, *pcr)).or_default();
-                    holders.entry(value.clone()).or_default().push(position);
-                }
-            }
-        }
-        Self {
-            has_files: references.iter().any(|reference| !reference.values.files.is_empty()),
-            references,
-            by_value,
+        references.sort_by(|a, b| a.values.cmp(&b.values).then_with(|| b.not_after.cmp(&a.not_after)));
+        let mut set = Self {
             digest: digest.as_ref().try_into().unwrap_or_default(),
+            ..Self::default()
+        };
+        for (position, reference) in (0u32..).zip(&references) {
+            set.index(position, reference);
+        }
+        set.references = references;
+        set
+    }
+
+    fn index(&mut self, position: u32, reference: &Reference) {
+        self.has_files |= !reference.values.files.is_empty();
+        if reference.is_files_only() {
+            self.files_only.push(position);
+        }
+        for (bank, values) in &reference.values.banks {
+            let first = self.first.entry(*bank).or_default();
+            if first.len() < NEAREST_HOLDERS {
+                first.push(position);
+            }
+            for (pcr, value) in &values.registers {
+                let slot = self.slots.entry((*bank, *pcr)).or_default();
+                slot.by_value.entry(value.clone()).or_default().push(position);
+            }
+            for (pcr, events) in by_register(values) {
+                // Every event of this register is its software's, and the start value is more than the events tell.
+                if pcr == LOCALITY_REGISTER && values.registers.contains_key(&pcr) {
+                    continue;
+                }
+                let identity = register_identity(*bank, events.into_iter().map(measured)).digest;
+                let slot = self.slots.entry((*bank, pcr)).or_default();
+                slot.by_identity.entry(identity).or_default().push(position);
+            }
         }
     }
 
@@ -87,29 +153,42 @@ impl ReferenceSet {
         self.digest
     }
 
-    /// Whether any of them lists files, so that some machine may have to show what it ran.
-    pub fn has_files(&self) -> bool {
-        self.has_files
-    }
-
     /// Every reference.
     pub fn references(&self) -> &[Reference] {
         &self.references
     }
 
-    /// The reference whose registers of `bank` include exactly `registers`, at the time `now` (Unix seconds).
+    /// The references that list files and no register: they count for every machine.
+    pub fn files_only(&self) -> impl Iterator<Item = &Reference> {
+        self.at(&self.files_only)
+    }
+
+    /// Whether any reference lists files.
+    pub fn has_files(&self) -> bool {
+        self.has_files
+    }
+
+    /// Whether any reference has registers or events of this bank.
+    pub fn has_bank(&self, bank: HashAlg) -> bool {
+        self.first.contains_key(&bank)
+    }
+
+    /// The reference that *all* of `registers` match, of whatever banks, at the time `now` (Unix seconds).
     ///
-    /// A match costs one ordered look-up a register and looks only at references that share the rarest of the values.
-    pub fn find(&self, bank: HashAlg, registers: &[(u8, &[u8])], now: i64) -> Found<'_> {
+    /// Costs one look-up a register and a look at those references only that share the rarest of the registers.
+    pub fn find(&self, registers: &[QuotedRegister<'_>], now: i64) -> Found<'_> {
         let rarest = registers
             .iter()
-            .map(|(pcr, value)| self.holders(bank, *pcr, value))
-            .min_by_key(|holders| holders.len())
+            .map(|register| self.holders(register))
+            .min_by_key(|[by_value, by_identity]| by_value.len() + by_identity.len())
             .unwrap_or_default();
         let mut out_of_force = None;
         let mut best: Option<&Reference> = None;
-        for reference in rarest.iter().filter_map(|position| self.references.get(*position)) {
-            if Self::common(reference, bank, registers) != registers.len() {
+        for (position, reference) in self.merged(rarest) {
+            let all = registers
+                .iter()
+                .all(|register| self.likeness_at(position, reference, register) != Likeness::Other);
+            if !all {
                 continue;
             }
             if !reference.in_force(now) {
@@ -121,37 +200,125 @@ impl ReferenceSet {
         match (best, out_of_force) {
             (Some(reference), _) => Found::Match(reference),
             (None, Some(reference)) => Found::OutOfForce(reference),
-            (None, None) => self
-                .nearest(bank, registers, now)
-                .map_or(Found::Nothing, Found::Nearest),
+            (None, None) => self.nearest(registers, now).map_or(Found::Nothing, Found::Nearest),
         }
     }
 
-    fn holders(&self, bank: HashAlg, pcr: u8, value: &[u8]) -> &[usize] {
-        self.by_value
-            .get(&(bank, pcr))
-            .and_then(|holders| holders.get(value))
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+    /// How a reference's register compares with the quoted one.
+    pub fn likeness(reference: &Reference, register: &QuotedRegister<'_>) -> Likeness {
+        let values = &reference.values;
+        if values.register(register.bank, register.pcr) == Some(register.value) {
+            return Likeness::Value;
+        }
+        let has_value = values.register(register.bank, register.pcr).is_some();
+        let Some(found) = register.identity else {
+            return Likeness::Other;
+        };
+        if (register.pcr == LOCALITY_REGISTER && has_value) || !values.has_events(register.bank, register.pcr) {
+            return Likeness::Other;
+        }
+        let wanted = identity_of(reference, register.bank, register.pcr);
+        if wanted.digest == found.digest && found.no_older_than(&wanted).is_ok() {
+            Likeness::Identity
+        } else {
+            Likeness::Other
+        }
     }
 
-    /// How many of `registers` the reference has with these values.
-    fn common(reference: &Reference, bank: HashAlg, registers: &[(u8, &[u8])]) -> usize {
-        let same = |(pcr, value): &&(u8, &[u8])| reference.values.register(bank, *pcr) == Some(value);
-        registers.iter().filter(same).count()
+    /// The same by look-ups; the events are read again only where something may be newer.
+    fn likeness_at(&self, position: u32, reference: &Reference, register: &QuotedRegister<'_>) -> Likeness {
+        if reference.values.register(register.bank, register.pcr) == Some(register.value) {
+            return Likeness::Value;
+        }
+        let [_, by_identity] = self.holders(register);
+        let Some(found) = register
+            .identity
+            .filter(|_| by_identity.binary_search(&position).is_ok())
+        else {
+            return Likeness::Other;
+        };
+        if found.floors.is_empty() {
+            return Likeness::Identity;
+        }
+        let wanted = identity_of(reference, register.bank, register.pcr);
+        match found.no_older_than(&wanted) {
+            Ok(()) => Likeness::Identity,
+            Err(_) => Likeness::Other,
+        }
     }
 
-    fn nearest(&self, bank: HashAlg, registers: &[(u8, &[u8])], now: i64) -> Option<&Reference> {
+    /// Who states this register's value, and who has its identity.
+    fn holders(&self, register: &QuotedRegister<'_>) -> [&[u32]; 2] {
+        let Some(slot) = self.slots.get(&(register.bank, register.pcr)) else {
+            return [&[], &[]];
+        };
+        let by_value = slot.by_value.get(register.value);
+        let by_identity = register
+            .identity
+            .and_then(|identity| slot.by_identity.get(&identity.digest));
+        [by_value, by_identity].map(|positions| positions.map(Vec::as_slice).unwrap_or_default())
+    }
+
+    fn at(&self, positions: &[u32]) -> impl Iterator<Item = &Reference> {
+        positions
+            .iter()
+            .filter_map(|position| self.references.get(*position as usize))
+    }
+
+    /// Both lists in ascending order, each reference once.
+    fn merged(&self, [a, b]: [&[u32]; 2]) -> impl Iterator<Item = (u32, &Reference)> {
+        let mut positions = [a, b].concat();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+            .into_iter()
+            .filter_map(|position| Some((position, self.references.get(position as usize)?)))
+    }
+
+    /// The reference with the most in common, among a bounded number of those that share a register.
+    fn nearest(&self, registers: &[QuotedRegister<'_>], now: i64) -> Option<&Reference> {
+        let mut candidates = BTreeSet::new();
+        for holders in registers.iter().flat_map(|register| self.holders(register)) {
+            candidates.extend(holders.iter().take(NEAREST_HOLDERS));
+        }
+        for register in registers {
+            candidates.extend(self.first.get(&register.bank).into_iter().flatten());
+        }
         let mut best: Option<((usize, bool), &Reference)> = None;
-        for reference in &self.references {
-            if !reference.values.banks.contains_key(&bank) {
+        for position in candidates {
+            let Some(reference) = self.references.get(position as usize) else {
                 continue;
-            }
-            let rank = (Self::common(reference, bank, registers), reference.in_force(now));
+            };
+            let like =
+                |register: &&QuotedRegister<'_>| self.likeness_at(position, reference, register) != Likeness::Other;
+            let rank = (registers.iter().filter(like).count(), reference.in_force(now));
             if best.is_none_or(|(highest, _)| rank > highest) {
                 best = Some((rank, reference));
             }
         }
         best.map(|(_, reference)| reference)
     }
+}
+
+/// The identity of a reference's register.
+pub fn identity_of(reference: &Reference, bank: HashAlg, pcr: u8) -> RegisterIdentity<'_> {
+    register_identity(bank, reference.values.events_of(bank, pcr).map(measured))
+}
+
+/// A reference's event as the comparison takes it.
+pub fn measured(event: &ReferenceEvent) -> Measured<'_> {
+    Measured {
+        pcr: u32::from(event.pcr),
+        event_type: event.event_type,
+        digest: &event.digest,
+        data: event.data.as_deref().unwrap_or_default(),
+    }
+}
+
+fn by_register(values: &BankValues) -> BTreeMap<u8, Vec<&ReferenceEvent>> {
+    let mut registers: BTreeMap<u8, Vec<&ReferenceEvent>> = BTreeMap::new();
+    for event in &values.events {
+        registers.entry(event.pcr).or_default().push(event);
+    }
+    registers
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::identity::Identity;
 use super::inputs::{Freshness, Inputs};
-use crate::reason::{AppraisalCode, Code, Reason};
+use crate::reason::{AppraisalCode, Code, Hint, Reason};
 use crate::tpm::{ClockInfo, TpmCode};
 
 /// Most reasons one appraisal tells. Evidence that lies more often is refused all the same.
@@ -56,6 +56,9 @@ pub mod claim {
     pub const SECURE_BOOT: &str = "secure_boot";
     /// Text: the kernel command line, as the log says and the registers prove.
     pub const KERNEL_COMMAND_LINE: &str = "kernel_command_line";
+    /// Text: the last phase of the boot that systemd measured into register 11 after the firmware log: `enter-initrd`,
+    /// `leave-initrd`, `sysinit`, `ready`, `shutdown` or `final`. Absent where none was.
+    pub const BOOT_PHASE: &str = "boot_phase";
     /// Text: the reference that the registers match.
     pub const REFERENCE: &str = "reference";
     /// Text: `not excluded`: boot registers stay while another kernel is started from the running one.
@@ -81,14 +84,32 @@ impl Findings {
         expected: impl AsRef<str>,
         found: impl AsRef<str>,
     ) {
-        if self.reasons.len() >= MAX_REASONS {
-            return;
-        }
-        let code = match code.into() {
+        self.push(Reason::new(Self::code(code.into()), claim, expected, found));
+    }
+
+    /// Adds a reason that says where to look.
+    pub(super) fn refuse_at(
+        &mut self,
+        code: impl Into<Code>,
+        claim: impl AsRef<str>,
+        expected: impl AsRef<str>,
+        found: impl AsRef<str>,
+        hint: Hint,
+    ) {
+        self.push(Reason::new(Self::code(code.into()), claim, expected, found).with_hint(hint));
+    }
+
+    fn code(code: Code) -> Code {
+        match code {
             Code::Tpm(TpmCode::HashWeak | TpmCode::AkNameHashWeak) => AppraisalCode::WeakAlgorithm.into(),
             other => other,
-        };
-        self.reasons.push(Reason::new(code, claim, expected, found));
+        }
+    }
+
+    fn push(&mut self, reason: Reason) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.push(reason);
+        }
     }
 
     /// Adds a reason from an error's own words.

@@ -6,14 +6,19 @@ use touchstone_evidence::collection::Label;
 
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
-use crate::eventlog::{DataCheck, Event, EventLog, Format, PrefixError, SeparatorDigests};
+use super::phases;
+use crate::eventlog::{DataCheck, Event, EventLog, EventType, Format, PrefixError, RegisterValue, SeparatorDigests};
 use crate::policy::EventLogRule;
-use crate::reason::{AppraisalCode, sanitise};
+use crate::reason::{AppraisalCode, Hint, sanitise};
 use crate::tpm::HashAlg;
 
 const CLAIM: &str = "event log";
 /// IMA's register: its history is another log.
 const IMA: u8 = 10;
+/// The register of ExitBootServices (PFP 1.06, 10.4.4).
+const EXIT_REGISTER: u32 = 5;
+/// The firmware's registers; the others belong to the operating system and its loader.
+const LAST_FIRMWARE_REGISTER: u32 = 7;
 
 /// What became of the log.
 pub(super) enum JudgedLog<'a> {
@@ -25,21 +30,37 @@ pub(super) enum JudgedLog<'a> {
         log: EventLog<'a>,
         /// How many events belong to the quoted state, by bank.
         events: BTreeMap<HashAlg, usize>,
+        /// The log's value of register 11 in the banks where phases of the boot were measured after it.
+        before_phases: BTreeMap<HashAlg, Vec<u8>>,
     },
 }
 
 impl<'a> JudgedLog<'a> {
-    /// The events of one register and bank that a quote vouches for; none where the log does not reach them.
+    /// The events of one judged register and bank that a quote vouches for; none where the log does not reach them, and
+    /// for IMA's register, whose history is another log.
     pub(super) fn events_of(&self, bank: HashAlg, pcr: u8) -> Option<impl Iterator<Item = &Event<'a>>> {
-        let JudgedLog::Replayed { log, events } = self else {
+        let JudgedLog::Replayed { log, events, .. } = self else {
             return None;
         };
+        if pcr == IMA {
+            return None;
+        }
         let prefix = log.events().get(..*events.get(&bank)?)?;
         Some(
             prefix
                 .iter()
                 .filter(move |event| event.is_extended() && event.pcr == u32::from(pcr)),
         )
+    }
+
+    /// The value to compare for a quoted register: in register 11 without the phases measured after the log.
+    pub(super) fn compared<'s>(&'s self, bank: HashAlg, pcr: u8, quoted: &'s [u8]) -> &'s [u8] {
+        match self {
+            JudgedLog::Replayed { before_phases, .. } if pcr == phases::REGISTER => {
+                before_phases.get(&bank).map_or(quoted, Vec::as_slice)
+            }
+            _ => quoted,
+        }
     }
 }
 
@@ -66,6 +87,12 @@ pub(super) fn judge<'a>(
     // A TPM's registers are judged here: by digests that are not weak, and by a log of a TPM.
     match log.format() {
         Format::CryptoAgile => {}
+        // It proves nothing. Where registers suffice it counts as no log.
+        Format::Sha1 if inputs.policy.event_log == EventLogRule::RegistersSuffice => {
+            findings.leniencies.push("event-log: registers-suffice".to_owned());
+            findings.text(claim::EVENT_LOG, "none");
+            return JudgedLog::None;
+        }
         Format::Sha1 => return refuse_log(AppraisalCode::LogSha1Only, log.format().to_string(), findings),
         Format::ConfidentialComputing => {
             return refuse_log(AppraisalCode::LogUnreadable, log.format().to_string(), findings);
@@ -76,10 +103,15 @@ pub(super) fn judge<'a>(
         return JudgedLog::None;
     };
     let mut events = BTreeMap::new();
+    let before_phases = before_phases(inputs, &log, registers, findings);
     let mut ignored = 0;
     let before = findings.reasons.len();
     for bank in inputs.policy.required_registers.banks().iter().map(|bank| bank.bank()) {
-        let judged = judged_registers(inputs, registers, bank);
+        let mut judged = judged_registers(inputs, registers, bank);
+        if let Some(value) = before_phases.get(&bank) {
+            judged.retain(|(pcr, _)| *pcr != u32::from(phases::REGISTER));
+            judged.push((u32::from(phases::REGISTER), value.as_slice()));
+        }
         match log.match_prefix(bank, &judged) {
             Ok(matched) => {
                 events.insert(bank, matched.events);
@@ -112,7 +144,51 @@ pub(super) fn judge<'a>(
     };
     findings.text(claim::EVENT_LOG, state);
     findings.int(claim::EVENTS_IGNORED, ignored as u64);
-    JudgedLog::Replayed { log, events }
+    JudgedLog::Replayed {
+        log,
+        events,
+        before_phases,
+    }
+}
+
+/// The log's value of register 11, by bank, where the same run of systemd's phases leads from it to the quoted value in
+/// every bank. Only after events of a unified kernel image: nothing else has phases measured.
+fn before_phases(
+    inputs: &Inputs<'_>,
+    log: &EventLog<'_>,
+    registers: &BTreeMap<(HashAlg, u8), Vec<u8>>,
+    findings: &mut Findings,
+) -> BTreeMap<HashAlg, Vec<u8>> {
+    let mut values = BTreeMap::new();
+    let mut runs = Vec::new();
+    for bank in inputs.policy.required_registers.banks().iter().map(|bank| bank.bank()) {
+        let judged = judged_registers(inputs, registers, bank);
+        let pcr = u32::from(phases::REGISTER);
+        let Some((_, quoted)) = judged.iter().find(|(judged, _)| *judged == pcr) else {
+            continue;
+        };
+        let mut value = RegisterValue::initial(bank, pcr, 0);
+        let events = log
+            .events()
+            .iter()
+            .filter(|event| event.is_extended() && event.pcr == pcr);
+        let digests: Vec<&[u8]> = events.filter_map(|event| event.digest(bank)).collect();
+        digests.iter().for_each(|digest| value.extend(bank, digest));
+        if digests.is_empty() || value.as_bytes() == *quoted {
+            continue;
+        }
+        if let Some(run) = phases::run_between(bank, value.as_bytes(), quoted) {
+            values.insert(bank, value.as_bytes().to_vec());
+            runs.push(run);
+        }
+    }
+    runs.dedup();
+    match runs.as_slice() {
+        [run] => findings.text(claim::BOOT_PHASE, phases::last(*run)),
+        // Banks that tell of different phases were not extended by one boot: they replay to nothing.
+        _ => values.clear(),
+    }
+    values
 }
 
 fn refuse_log<'a>(code: AppraisalCode, found: String, findings: &mut Findings) -> JudgedLog<'a> {
@@ -143,7 +219,15 @@ fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], fi
         .fold(0u32, |mask, (pcr, _)| mask | 1u32.wrapping_shl(*pcr));
     let separators = SeparatorDigests::new(bank);
     let (mut secure_boot, mut command_line) = (None, None);
+    let mut handed_over = false;
     for event in prefix {
+        let exit = exit_action(event, bank);
+        handed_over = match exit {
+            Some(Exit::Invoked) => true,
+            // The boot loader goes on, and may measure before it tries again.
+            Some(Exit::Failed) => false,
+            Some(Exit::Succeeded) | None => handed_over,
+        };
         if !event.is_extended() || registers & 1u32.wrapping_shl(event.pcr) == 0 {
             continue;
         }
@@ -162,6 +246,9 @@ fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], fi
         if separators.is_smuggled(event, bank) {
             refuse_event(AppraisalCode::SeparatorSmuggled, event, bank, findings);
         }
+        if handed_over && exit.is_none() && event.pcr <= LAST_FIRMWARE_REGISTER {
+            refuse_event(AppraisalCode::EventAfterExit, event, bank, findings);
+        }
     }
     match secure_boot {
         Some([1]) => findings.bool(claim::SECURE_BOOT, true),
@@ -174,17 +261,42 @@ fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], fi
     }
 }
 
+/// What the firmware measures into register 5 when the boot loader ends it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Invoked,
+    Failed,
+    Succeeded,
+}
+
+/// Which of these an event is; its digest must cover the words.
+fn exit_action(event: &Event<'_>, bank: HashAlg) -> Option<Exit> {
+    if event.pcr != EXIT_REGISTER || event.event_type != EventType::EFI_ACTION {
+        return None;
+    }
+    let exit = match event.data {
+        b"Exit Boot Services Invocation" => Exit::Invoked,
+        b"Exit Boot Services Returned with Failure" => Exit::Failed,
+        b"Exit Boot Services Returned with Success" => Exit::Succeeded,
+        _ => return None,
+    };
+    (event.check_data(bank) == DataCheck::Covered).then_some(exit)
+}
+
 fn refuse_event(code: AppraisalCode, event: &Event<'_>, bank: HashAlg, findings: &mut Findings) {
     let claim = format!("event {}, PCR {} ({bank})", event.index, event.pcr);
     let expected = match code {
         AppraisalCode::SeparatorSmuggled => "a separator's digest in separators only",
+        AppraisalCode::EventAfterExit => "no firmware event after ExitBootServices",
         _ => "the digest of the event's data",
     };
     let digest = hex::encode(event.digest(bank).unwrap_or_default());
-    findings.refuse(
-        code,
-        claim,
-        expected,
-        format!("{digest} in {}: {}", event.event_type, event.describe()),
-    );
+    let found = format!("{digest} in {}: {}", event.event_type, event.describe());
+    // A log that lies is nothing to accept: the hint says where, and no command.
+    let hint = Hint {
+        event: Some(event.index),
+        register: u8::try_from(event.pcr).ok(),
+        ..Hint::default()
+    };
+    findings.refuse_at(code, claim, expected, found, hint);
 }

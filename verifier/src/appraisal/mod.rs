@@ -10,11 +10,13 @@
 
 mod ak;
 mod compare;
+mod difference;
 mod findings;
 mod identity;
 mod ima;
 mod inputs;
 mod log;
+mod phases;
 mod quote;
 mod session_key;
 mod verdict;

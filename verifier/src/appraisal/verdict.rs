@@ -196,6 +196,7 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::LogDoesNotReplay
             | AppraisalCode::EventDigestMismatch
             | AppraisalCode::SeparatorSmuggled
+            | AppraisalCode::EventAfterExit
             | AppraisalCode::ImaLogMissing
             | AppraisalCode::ImaRegisterNotQuoted
             | AppraisalCode::ImaLogUnreadable

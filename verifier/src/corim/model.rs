@@ -79,6 +79,11 @@ impl MachineReference {
             .flat_map(move |values| values.events_of(pcr))
     }
 
+    /// Whether the reference has events of this register.
+    pub fn has_events(&self, bank: HashAlg, pcr: u8) -> bool {
+        self.events_of(bank, pcr).next().is_some()
+    }
+
     /// The limits and lengths that writing and reading check alike.
     pub(super) fn check(&self) -> Result<(), CorimError> {
         let wrong = |expected, found: &dyn std::fmt::Display| Err(CorimError::malformed(expected, found));

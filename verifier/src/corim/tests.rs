@@ -3,7 +3,7 @@ use touchstone_cose::key::SigningKey;
 use super::*;
 use crate::eventlog::EventType;
 use crate::reason::AppraisalCode;
-use crate::reference::{Found, ReferenceSet};
+use crate::reference::{Found, QuotedRegister, ReferenceSet};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -309,7 +309,16 @@ fn references_are_found_whole_or_the_nearest_is_named() {
         .insert(0, vec![2; 32]);
     let all = set(&[b.clone(), a.clone(), other_firmware.clone(), ending.clone()]);
     let (one, seven, eight, nine, other) = ([1; 32], [7; 32], [8; 32], [9; 32], [5; 32]);
-    let find = |first: &[u8], second: &[u8], now| match all.find(HashAlg::Sha256, &[(0, first), (8, second)], now) {
+    let quoted = |bank, registers: &[(u8, &[u8])], now| {
+        let register = |&(pcr, value)| QuotedRegister {
+            bank,
+            pcr,
+            value,
+            identity: None,
+        };
+        all.find(&registers.iter().map(register).collect::<Vec<_>>(), now)
+    };
+    let find = |first: &[u8], second: &[u8], now| match quoted(HashAlg::Sha256, &[(0, first), (8, second)], now) {
         Found::Match(found) => format!("match {}", found.values.name),
         Found::OutOfForce(found) => format!("out of force {}", found.values.name),
         Found::Nearest(found) => format!("nearest {}", found.values.name),
@@ -323,10 +332,10 @@ fn references_are_found_whole_or_the_nearest_is_named() {
     assert_eq!(find(&[2; 32], &seven, NOW), "nearest a");
     assert_eq!(find(&other, &eight, NOW), "nearest b");
     assert_eq!(find(&other, &other, NOW), "nearest a");
-    assert_eq!(all.find(HashAlg::Sha384, &[(0, &one)], NOW), Found::Nothing);
+    assert_eq!(quoted(HashAlg::Sha384, &[(0, &one)], NOW), Found::Nothing);
     // A register the reference does not state is no match.
     assert!(matches!(
-        all.find(HashAlg::Sha256, &[(0, &one), (9, &one)], NOW),
+        quoted(HashAlg::Sha256, &[(0, &one), (9, &one)], NOW),
         Found::Nearest(_)
     ));
     assert_eq!(

@@ -114,6 +114,7 @@ impl From<&Reason> for EarReason {
             claim,
             expected,
             found,
+            hint: _,
         } = reason.clone();
         Self {
             code: Code::as_str(code).to_owned(),

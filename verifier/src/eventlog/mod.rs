@@ -17,6 +17,7 @@ mod event;
 mod event_type;
 mod format;
 mod header;
+pub mod identity;
 mod replay;
 
 pub use check::{DataCheck, SeparatorDigests};

@@ -83,7 +83,7 @@ impl<'a> Floor<'a> {
     }
 
     /// Whether this is at least `wanted`.
-    pub(super) fn no_older_than(&self, wanted: &Floor<'_>) -> Result<(), FloorFault> {
+    pub(crate) fn no_older_than(&self, wanted: &Floor<'_>) -> Result<(), FloorFault> {
         if self.value == wanted.value {
             return Ok(());
         }
@@ -130,7 +130,11 @@ fn entries(mut rest: &[u8]) -> Option<BTreeSet<Entry<'_>>> {
         if each <= OWNER || signatures.len() % each != 0 {
             return None;
         }
-        entries.extend(signatures.chunks_exact(each).filter_map(|one| Some((kind, one.get(OWNER..)?))));
+        entries.extend(
+            signatures
+                .chunks_exact(each)
+                .filter_map(|one| Some((kind, one.get(OWNER..)?))),
+        );
         rest = after;
     }
     Some(entries)

@@ -56,7 +56,10 @@ fn groups(text: &[u8], lengths: &[usize]) -> Option<usize> {
             (text.get(at) == Some(&b'-')).then_some(())?;
             at += 1;
         }
-        text.get(at..at + len)?.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+        text.get(at..at + len)?
+            .iter()
+            .all(u8::is_ascii_hexdigit)
+            .then_some(())?;
         at += len;
     }
     let ends = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';

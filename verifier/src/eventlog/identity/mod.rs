@@ -116,8 +116,11 @@ fn token<'a>(bank: HashAlg, event: &Measured<'a>) -> Token<'a> {
             }
         }
         // What GRUB hashed is the text after the prefix that names its kind.
+        // NUL marks what is masked, so a text with one of its own is compared as it is.
         (8, EventType::IPL) => match grub_text(event.data) {
-            Some((_, text)) if event.covers(bank, text) => Token::Text(mask::file_system_ids(text)),
+            Some((_, text)) if !text.contains(&0) && event.covers(bank, text) => {
+                Token::Text(mask::file_system_ids(text))
+            }
             _ => fixed,
         },
         _ => fixed,
