@@ -3,19 +3,21 @@
 //! Staging signs nothing and changes nothing that anyone reads: it writes below `REPO/staged`, where people may look
 //! and edit. What is published stays valid meanwhile.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::Purpose;
 use touchstone_verifier::corim::{BankValues, MachineReference};
+use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
 
 use crate::cedar::default_region_policy;
 use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
-use crate::evidence::{BANK, CheckedEvidence, is_pem};
+use crate::evidence::{CheckedEvidence, IMA_REGISTER, is_pem};
 use crate::files::read_bounded;
 use crate::identity::{Hardware, NodeIdentity};
 use crate::inventory_file::NodeFile;
@@ -27,8 +29,6 @@ pub use crate::init::{Initialised, init};
 
 /// Largest file of certificates.
 pub const MAX_CA_FILE_LEN: u64 = 1 << 20;
-/// The register the kernel measures into while it runs: its value is no property of a boot.
-const RUN_TIME_REGISTER: u8 = 10;
 
 /// The certificates [`trust_add`] staged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -212,18 +212,23 @@ fn merge_place(mut node: NodeFile, place: NodePlace<'_>, hardware: &Hardware) ->
 pub struct ReferenceAdded {
     /// Its name.
     pub name: String,
-    /// The registers it fixes.
+    /// The banks it states, by name.
+    pub banks: Vec<String>,
+    /// The registers it states, in any of its banks.
     pub registers: Vec<u8>,
-    /// How many events explain them; none without a log.
+    /// How many events lead to them, in one bank; none without a log.
     pub events: usize,
+    /// How many files it lists.
+    pub files: usize,
     /// The file staged: an unsigned CoRIM, which counts for nothing before publish signs it.
     pub staged: String,
     /// What the author should know.
     pub notes: Vec<String>,
 }
 
-/// Stages the reference values that `evidence` shows, after checking that it holds together. Without a name it is
-/// called by the digest of its registers. Validity is Unix seconds, and unlimited unless asked for.
+/// Stages the reference values that `evidence` shows, after checking that it holds together: every quoted bank that is
+/// not weak, with the events that led to its registers. Without a name it is called by the digest of its registers.
+/// Validity is Unix seconds, and unlimited unless asked for.
 ///
 /// # Errors
 /// [`PolicyError`]: `policy-evidence-unreadable`, `policy-evidence-refused`, `policy-reference-conflict`.
@@ -235,12 +240,15 @@ pub fn reference_add(
     valid_until: Option<i64>,
 ) -> Result<ReferenceAdded, PolicyError> {
     let repository = Repository::open(repo)?;
-    let evidence = CheckedEvidence::read(evidence)?;
-    let moves = |register: u8| register == RUN_TIME_REGISTER || RESETTABLE_REGISTERS.contains(&register);
-    let mut registers = evidence.registers;
-    registers.retain(|register, _| !moves(*register));
-    if registers.is_empty() {
-        let expected = format!("quoted boot registers of the {BANK} bank");
+    let CheckedEvidence { mut banks, notes, .. } = CheckedEvidence::read(evidence)?;
+    let moves = |register: u8| register == IMA_REGISTER || RESETTABLE_REGISTERS.contains(&register);
+    for values in banks.values_mut() {
+        values.registers.retain(|register, _| !moves(*register));
+        values.events.retain(|event| !moves(event.pcr));
+    }
+    banks.retain(|_, values| !values.registers.is_empty());
+    if banks.is_empty() {
+        let expected = "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank";
         return Err(PolicyError::new(PolicyCode::EvidenceRefused, "quote", expected, "none"));
     }
     let name = match name {
@@ -254,13 +262,7 @@ pub fn reference_add(
                 name,
             ));
         }
-        None => {
-            let digest = registers.iter().fold(Sha256::new(), |hash, (register, value)| {
-                hash.chain_update([*register]).chain_update(value)
-            });
-            let digest = hex::encode(digest.finalize());
-            format!("reference-{}", digest.get(..16).unwrap_or_default())
-        }
+        None => name_of(&banks),
     };
     if let (Some(from), Some(until)) = (valid_from, valid_until)
         && until < from
@@ -272,17 +274,19 @@ pub fn reference_add(
             until,
         ));
     }
-    let mut notes = Vec::new();
-    if evidence.events.is_none() {
-        notes.push("the evidence has no event log: a mismatch can name the register only, not the event".into());
-    }
-    let numbers: Vec<u8> = registers.keys().copied().collect();
-    let mut events = evidence.events.unwrap_or_default();
-    events.retain(|event| registers.contains_key(&event.pcr));
-    let count = events.len();
+    let names = banks.keys().map(ToString::to_string).collect();
+    let numbers: BTreeSet<u8> = banks
+        .values()
+        .flat_map(|values| values.registers.keys().copied())
+        .collect();
+    let count = banks
+        .values()
+        .map(|values| values.events.len())
+        .max()
+        .unwrap_or_default();
     let reference = MachineReference {
         name: name.clone(),
-        banks: [(BANK, BankValues { registers, events })].into(),
+        banks,
         files: Vec::new(),
         not_before: valid_from,
         not_after: valid_until,
@@ -305,11 +309,27 @@ pub fn reference_add(
     let staged = repository.stage(&kind, &unsigned)?;
     Ok(ReferenceAdded {
         name,
-        registers: numbers,
+        banks: names,
+        registers: numbers.into_iter().collect(),
         events: count,
+        files: reference.files.len(),
         staged,
         notes,
     })
+}
+
+/// A name by the digest of the registers.
+fn name_of(banks: &BTreeMap<HashAlg, BankValues>) -> String {
+    let mut hash = Sha256::new();
+    for (bank, values) in banks {
+        for (register, value) in &values.registers {
+            hash.update(bank.tpm_id().to_be_bytes());
+            hash.update([*register]);
+            hash.update(value);
+        }
+    }
+    let digest = hex::encode(hash.finalize());
+    format!("reference-{}", digest.get(..16).unwrap_or_default())
 }
 
 /// What [`keyset_add`] staged.

@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values;
-use touchstone_verifier::corim::ReferenceEvent;
-use touchstone_verifier::eventlog::{DataCheck, EventLog, SeparatorDigests};
+use touchstone_verifier::corim::{BankValues, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
+use touchstone_verifier::eventlog::identity::{Measured, needs_data};
+use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
 use touchstone_verifier::inventory::EkId;
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, Name, Public};
 use touchstone_verifier::x509::{Certificate, SubjectKey};
 
 use crate::error::{PolicyCode, PolicyError};
 
-/// The bank references are made in.
-pub const BANK: HashAlg = HashAlg::Sha256;
+/// IMA's register: its history is another log.
+pub(crate) const IMA_REGISTER: u8 = 10;
 
 /// The attestation key of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +34,10 @@ pub(crate) struct CheckedEvidence {
     pub ak: EvidenceAk,
     /// Its endorsement key, where it names one.
     pub ek: Option<EkId>,
-    /// Quoted register values of [`BANK`].
-    pub registers: BTreeMap<u8, Vec<u8>>,
-    /// The events that led to them; none where there is no log.
-    pub events: Option<Vec<ReferenceEvent>>,
+    /// Quoted values of every bank that is not weak, each with the events that led to them where a log tells.
+    pub banks: BTreeMap<HashAlg, BankValues>,
+    /// What could not be taken, and what was changed, in words.
+    pub notes: Vec<String>,
 }
 
 fn refused(claim: &str, expected: &str, found: impl std::fmt::Display) -> PolicyError {
@@ -61,17 +62,27 @@ impl CheckedEvidence {
             .check_values(|bank, register| values.get(&(bank.tpm_id(), register)).map(Vec::as_slice))
             .map_err(|e| refused(Label::TpmPcrValues.as_str(), "the values that were quoted", e))?;
         // Values by the signed selection, never by what else came along.
-        let quoted = quote.info().selection.iter().filter(|(bank, _)| *bank == BANK);
-        let registers: BTreeMap<u8, Vec<u8>> = quoted
-            .filter_map(|(bank, register)| Some((register, values.get(&(bank.tpm_id(), register))?.clone())))
-            .collect();
-        let log = collection.get(Label::FirmwareEventLog);
-        let events = log.map(|log| events(log, &registers)).transpose()?;
+        let mut banks: BTreeMap<HashAlg, BankValues> = BTreeMap::new();
+        for (bank, register) in quote.info().selection.iter().filter(|(bank, _)| !bank.is_weak()) {
+            if let Some(value) = values.get(&(bank.tpm_id(), register)) {
+                let registers = &mut banks.entry(bank).or_default().registers;
+                registers.insert(register, value.clone());
+            }
+        }
+        let mut notes = Vec::new();
+        match collection.get(Label::FirmwareEventLog) {
+            Some(log) => take_events(log, &mut banks, &mut notes)?,
+            None => notes.push(
+                "the evidence has no event log: only machines with the same register values will match, and a mismatch \
+                 can name the register only, not the event"
+                    .into(),
+            ),
+        }
         Ok(CheckedEvidence {
             ak,
             ek: endorsement_key(&collection)?,
-            registers,
-            events,
+            banks,
+            notes,
         })
     }
 }
@@ -119,44 +130,111 @@ fn endorsement_key(collection: &Collection) -> Result<Option<EkId>, PolicyError>
     }
 }
 
-/// The log's events up to what was quoted, after the log has been believed: it replays, and does not lie about its data.
-fn events(log: &[u8], registers: &BTreeMap<u8, Vec<u8>>) -> Result<Vec<ReferenceEvent>, PolicyError> {
+/// Adds the log's events up to what was quoted, bank by bank, after the log has been believed.
+fn take_events(
+    log: &[u8],
+    banks: &mut BTreeMap<HashAlg, BankValues>,
+    notes: &mut Vec<String>,
+) -> Result<(), PolicyError> {
     let claim = Label::FirmwareEventLog.as_str();
     let log = EventLog::parse(log).map_err(|e| refused(claim, "an event log", e))?;
+    match log.format() {
+        Format::CryptoAgile => {}
+        Format::Sha1 => {
+            notes.push("the event log is in the SHA-1 form and proves nothing: register values only".into());
+            return Ok(());
+        }
+        Format::ConfidentialComputing => {
+            return Err(refused(claim, "a TPM's event log", "one of a confidential VM"));
+        }
+    }
+    if !banks.is_empty() && !banks.keys().any(|bank| log.header().has_bank(*bank)) {
+        return Err(refused(claim, "digests of a quoted bank", "none"));
+    }
+    for (bank, values) in banks {
+        if log.header().has_bank(*bank) {
+            take_bank(&log, *bank, values, notes)?;
+        } else {
+            notes.push(format!(
+                "the event log has no digests for the {bank} bank: register values only"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The events of one bank, where the log replays to the quoted values and does not lie about its data.
+fn take_bank(
+    log: &EventLog<'_>,
+    bank: HashAlg,
+    values: &mut BankValues,
+    notes: &mut Vec<String>,
+) -> Result<(), PolicyError> {
+    let claim = Label::FirmwareEventLog.as_str();
     let replay = log
-        .replay(BANK)
+        .replay(bank)
         .map_err(|e| refused(claim, "digests of the quoted bank", e))?;
+    if let Some(note) = take_off_phases(&replay, bank, values) {
+        notes.push(note);
+    }
     // Registers that the firmware's log says nothing about (10, say) are not its to prove.
-    let logged: Vec<(u32, &[u8])> = registers
+    let logged: Vec<(u32, &[u8])> = values
+        .registers
         .iter()
         .map(|(register, value)| (u32::from(*register), value.as_slice()))
-        .filter(|(register, _)| replay.is_extended(*register))
+        .filter(|(register, _)| *register != u32::from(IMA_REGISTER) && replay.is_extended(*register))
         .collect();
     let prefix = log
-        .match_prefix(BANK, &logged)
+        .match_prefix(bank, &logged)
         .map_err(|e| refused(claim, "the quoted values by replay", e))?;
-    let separators = SeparatorDigests::new(BANK);
+    let separators = SeparatorDigests::new(bank);
     let mut events = Vec::new();
     for event in log.events().iter().take(prefix.events).filter(|e| e.is_extended()) {
-        let lies = event.check_data(BANK) == DataCheck::Mismatch || separators.is_smuggled(event, BANK);
+        let lies = event.check_data(bank) == DataCheck::Mismatch || separators.is_smuggled(event, bank);
         if lies {
             let found = format!("event {} in register {}: {}", event.index, event.pcr, event.describe());
             return Err(refused(claim, "digests of what the events say", found));
         }
-        let (Ok(pcr), Some(digest)) = (u8::try_from(event.pcr), event.digest(BANK)) else {
+        let (Ok(pcr), Some(measured)) = (u8::try_from(event.pcr), Measured::of(event, bank)) else {
             continue;
         };
-        if registers.contains_key(&pcr) {
-            events.push(ReferenceEvent {
-                pcr,
-                event_type: event.event_type,
-                digest: digest.to_vec(),
-                description: event.describe(),
-                data: None,
-            });
+        if !values.registers.contains_key(&pcr) {
+            continue;
         }
+        let mut data = needs_data(bank, &measured).then_some(event.data);
+        if data.is_some_and(|data| data.len() > MAX_EVENT_REFERENCE_DATA) {
+            data = None;
+            notes.push(format!(
+                "event {} is too long to keep: only machines with the very same register {pcr} will match",
+                event.index
+            ));
+        }
+        events.push(ReferenceEvent {
+            pcr,
+            event_type: event.event_type,
+            digest: measured.digest.to_vec(),
+            description: event.describe(),
+            data: data.map(<[u8]>::to_vec),
+        });
     }
-    Ok(events)
+    values.events = events;
+    Ok(())
+}
+
+/// Register 11 as the log leaves it, where only phases of the boot were measured after that: they are no property of the
+/// software. In words, if there were any.
+fn take_off_phases(replay: &Replay, bank: HashAlg, values: &mut BankValues) -> Option<String> {
+    let register = phases::REGISTER;
+    let quoted = values.registers.get_mut(&register)?;
+    let log = replay
+        .register(u32::from(register))
+        .filter(|log| replay.is_extended(u32::from(register)) && *log != quoted.as_slice())?;
+    let run = phases::run_between(bank, log, quoted)?;
+    *quoted = log.to_vec();
+    let phase = phases::last(run);
+    Some(format!(
+        "register {register} ({bank}) was quoted in the phase {phase}: its value before the phases is taken"
+    ))
 }
 
 /// A public key from PEM text (`PUBLIC KEY`).

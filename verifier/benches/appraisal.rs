@@ -14,7 +14,7 @@ use std::time::Instant;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use common::node::{AK_ATTRIBUTES, Attest, MAGIC, QUOTE, SoftKey, name_of, quote_info};
-use common::{BOOT, Boot, anchors, encode_values, policy, references, selection};
+use common::{BOOT, Boot, anchors, encode_values, policy, reference_event, references, selection};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
@@ -135,7 +135,10 @@ impl Scene {
         ] {
             collection.insert(label, bytes).unwrap();
         }
-        let events: Vec<ReferenceEvent> = parsed.events().iter().map(reference_event).collect();
+        let events: Vec<ReferenceEvent> = {
+            let event = |event| reference_event(event, HashAlg::Sha256);
+            parsed.events().iter().map(event).collect()
+        };
         let reference = |index: usize| {
             let mut registers: std::collections::BTreeMap<u8, Vec<u8>> = registers.iter().cloned().collect();
             if index > 0 {
@@ -173,16 +176,6 @@ impl Scene {
             ima: ImaKnown::default(),
             now: common::NOW,
         }
-    }
-}
-
-fn reference_event(event: &touchstone_verifier::eventlog::Event<'_>) -> ReferenceEvent {
-    ReferenceEvent {
-        pcr: event.pcr as u8,
-        event_type: event.event_type,
-        digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
-        description: event.describe(),
-        data: None,
     }
 }
 

@@ -145,7 +145,16 @@ fn a_reference_ends_and_its_end_is_the_end_of_the_result() {
     scenario.now = NOW + 11;
     assert_eq!(codes(&scenario.appraise()), ["reference-out-of-force"]);
     let mut partial = good.reference("golden");
+    scenario.now = NOW;
     partial.banks.get_mut(&HashAlg::Sha256).unwrap().registers.remove(&4);
+    scenario.references = references(std::slice::from_ref(&partial));
+    assert_eq!(codes(&scenario.appraise()), [""; 0], "the events tell the value");
+    partial
+        .banks
+        .get_mut(&HashAlg::Sha256)
+        .unwrap()
+        .events
+        .retain(|event| event.pcr != 4);
     scenario.references = references(&[partial]);
     assert_eq!(codes(&scenario.appraise()), ["reference-incomplete"]);
 }

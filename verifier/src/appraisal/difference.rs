@@ -4,6 +4,8 @@
 //! Events are compared as [`eventlog::identity`](crate::eventlog::identity) takes them, so that what belongs to the
 //! machine is never told as a difference. Texts choose among codes that all refuse; they never decide.
 
+use std::collections::BTreeMap;
+
 use super::findings::Findings;
 use super::log::JudgedLog;
 use crate::corim::ReferenceEvent;
@@ -73,19 +75,29 @@ fn tell_events(
     findings: &mut Findings,
 ) -> bool {
     let QuotedRegister { bank, pcr, .. } = *register;
-    let wanted: Vec<Wanted<'_>> = {
-        let events: Vec<&ReferenceEvent> = reference.values.events_of(bank, pcr).collect();
-        let tokens = tokens(bank, events.iter().map(|event| measured(event)));
-        software(events, tokens)
-    };
     let found: Vec<Present<'_, '_>> = {
         let events: Vec<(&Event<'_>, Measured<'_>)> = found
             .iter()
             .filter_map(|event| Some((*event, Measured::of(event, bank)?)))
             .collect();
         let tokens = tokens(bank, events.iter().map(|(_, measured)| *measured));
-        software(events, tokens)
+        events.into_iter().zip(tokens).collect()
     };
+    // A reference of the first days has kept no data: what the log has under the same digest is the same event.
+    let known: BTreeMap<&[u8], &Token<'_>> = found
+        .iter()
+        .map(|((_, measured), token)| (measured.digest, token))
+        .collect();
+    let wanted: Vec<Wanted<'_>> = {
+        let events: Vec<&ReferenceEvent> = reference.values.events_of(bank, pcr).collect();
+        let tokens = tokens(bank, events.iter().map(|event| measured(event)));
+        let tokens = tokens.into_iter().map(|token| match token {
+            Token::Fixed(digest) => known.get(digest).map_or(token, |token| (*token).clone()),
+            token => token,
+        });
+        events.into_iter().zip(tokens).collect()
+    };
+    let (wanted, found) = (software(wanted), software(found.clone()));
     if wanted.is_empty() {
         return false;
     }
@@ -125,12 +137,9 @@ type Wanted<'w> = (&'w ReferenceEvent, Token<'w>);
 type Present<'e, 'l> = ((&'e Event<'l>, Measured<'l>), Token<'l>);
 
 /// Without what belongs to the machine.
-fn software<'t, E>(events: Vec<E>, tokens: Vec<Token<'t>>) -> Vec<(E, Token<'t>)> {
+fn software<E>(mut events: Vec<(E, Token<'_>)>) -> Vec<(E, Token<'_>)> {
+    events.retain(|(_, token)| *token != Token::Machine);
     events
-        .into_iter()
-        .zip(tokens)
-        .filter(|(_, token)| *token != Token::Machine)
-        .collect()
 }
 
 fn is_same(want: &Token<'_>, have: &Token<'_>) -> bool {

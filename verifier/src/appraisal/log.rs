@@ -6,8 +6,9 @@ use touchstone_evidence::collection::Label;
 
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
-use super::phases;
-use crate::eventlog::{DataCheck, Event, EventLog, EventType, Format, PrefixError, RegisterValue, SeparatorDigests};
+use crate::eventlog::{
+    DataCheck, Event, EventLog, EventType, Format, PrefixError, RegisterValue, SeparatorDigests, phases,
+};
 use crate::policy::EventLogRule;
 use crate::reason::{AppraisalCode, Hint, sanitise};
 use crate::tpm::HashAlg;

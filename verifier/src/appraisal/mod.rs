@@ -16,7 +16,6 @@ mod identity;
 mod ima;
 mod inputs;
 mod log;
-mod phases;
 mod quote;
 mod session_key;
 mod verdict;

@@ -18,6 +18,7 @@ mod event_type;
 mod format;
 mod header;
 pub mod identity;
+pub mod phases;
 mod replay;
 
 pub use check::{DataCheck, SeparatorDigests};

@@ -23,7 +23,8 @@ use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, app
 use touchstone_verifier::corim::{
     BankValues, MachineReference, ReferenceEvent, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
 };
-use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::eventlog::identity::{Measured, needs_data};
+use touchstone_verifier::eventlog::{Event, EventLog};
 use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
 use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
@@ -128,13 +129,7 @@ impl Boot {
             .events()
             .iter()
             .filter(|event| event.is_extended())
-            .map(|event| ReferenceEvent {
-                pcr: event.pcr as u8,
-                event_type: event.event_type,
-                digest: event.digest(HashAlg::Sha256).unwrap().to_vec(),
-                description: event.describe(),
-                data: None,
-            });
+            .map(|event| reference_event(event, HashAlg::Sha256));
         let values = BankValues {
             registers: BOOT
                 .iter()
@@ -168,6 +163,18 @@ impl Boot {
             authority: "domain".into(),
             ..Node::default()
         }
+    }
+}
+
+/// An event as `reference add` takes it.
+pub fn reference_event(event: &Event<'_>, bank: HashAlg) -> ReferenceEvent {
+    let measured = Measured::of(event, bank).unwrap();
+    ReferenceEvent {
+        pcr: event.pcr as u8,
+        event_type: event.event_type,
+        digest: measured.digest.to_vec(),
+        description: event.describe(),
+        data: needs_data(bank, &measured).then(|| event.data.to_vec()),
     }
 }
 

@@ -1,23 +1,23 @@
 //! Register 11 after the firmware log: systemd measures the phases of the boot into it (systemd-pcrphase(8)), each as the
 //! digest of its word.
 //!
-//! The words are public and anyone on the machine may measure them. They are taken off only where a known run of them
+//! The words are public, and anyone on the machine may measure them. They are taken off only where a known run of them
 //! leads from the log's value to the quoted one exactly; then the log's value is what is compared.
 
 use crate::tpm::HashAlg;
 
 /// The register that unified kernel images and systemd's phases are measured into.
-pub(super) const REGISTER: u8 = 11;
+pub const REGISTER: u8 = 11;
 /// The phases, in the only order they come in.
 const PHASES: [&str; 6] = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];
 /// Where a run begins: in the initrd, or after it where the initrd measures none.
 const STARTS: [usize; 2] = [0, 2];
 
 /// A run of phases: positions of the first and after the last.
-pub(super) type Run = (usize, usize);
+pub type Run = (usize, usize);
 
 /// The run of at least one phase that leads from `log`, the log's value, to `quoted`.
-pub(super) fn run_between(bank: HashAlg, log: &[u8], quoted: &[u8]) -> Option<Run> {
+pub fn run_between(bank: HashAlg, log: &[u8], quoted: &[u8]) -> Option<Run> {
     STARTS.into_iter().find_map(|start| {
         let mut value = log.to_vec();
         let ends = start + 1..=PHASES.len();
@@ -30,7 +30,7 @@ pub(super) fn run_between(bank: HashAlg, log: &[u8], quoted: &[u8]) -> Option<Ru
 }
 
 /// The last phase of a run.
-pub(super) fn last((_, end): Run) -> &'static str {
+pub fn last((_, end): Run) -> &'static str {
     end.checked_sub(1)
         .and_then(|last| PHASES.get(last))
         .copied()
