@@ -250,3 +250,62 @@ pub(crate) fn subject_key_from_pem(bytes: &[u8]) -> Result<SubjectKey, String> {
 pub(crate) fn is_pem(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"-----BEGIN ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{boot_file, boot_values};
+
+    const BANK: HashAlg = HashAlg::Sha256;
+
+    fn taken(
+        log: &[u8],
+        change: impl FnOnce(&mut BTreeMap<u8, Vec<u8>>),
+    ) -> Result<(BankValues, Vec<String>), PolicyError> {
+        let mut registers: BTreeMap<u8, Vec<u8>> = boot_values("uki")
+            .into_iter()
+            .filter_map(|((_, register), value)| (register != IMA_REGISTER).then_some((register, value)))
+            .collect();
+        change(&mut registers);
+        let values = BankValues {
+            registers,
+            events: Vec::new(),
+        };
+        let (mut banks, mut notes) = ([(BANK, values)].into(), Vec::new());
+        take_events(log, &mut banks, &mut notes)?;
+        Ok((banks.remove(&BANK).unwrap(), notes))
+    }
+
+    fn extend(value: &mut Vec<u8>, word: &str) {
+        let word = BANK.digest([word.as_bytes()]);
+        *value = BANK.digest([value.as_slice(), word.as_ref()]).as_ref().to_vec();
+    }
+
+    #[test]
+    fn phases_of_the_boot_are_no_property_of_the_software() {
+        let log = boot_file("uki", "eventlog.bin");
+        let (plain, notes) = taken(&log, |_| {}).unwrap();
+        assert_eq!((notes.len(), plain.events.is_empty()), (0, false));
+        let (phased, notes) = taken(&log, |registers| {
+            for phase in ["enter-initrd", "leave-initrd", "sysinit"] {
+                extend(registers.get_mut(&11).unwrap(), phase);
+            }
+        })
+        .unwrap();
+        assert_eq!(phased, plain);
+        assert!(notes[0].contains("phase sysinit"), "{notes:?}");
+        let other = taken(&log, |registers| extend(registers.get_mut(&11).unwrap(), "other"));
+        assert_eq!(other.unwrap_err().code(), PolicyCode::EvidenceRefused);
+    }
+
+    #[test]
+    fn a_log_in_the_old_form_gives_registers_only() {
+        // TCG_PCR_EVENT: register 0, EV_S_CRTM_VERSION, a SHA-1 digest, two bytes.
+        let mut old = [[0, 0, 0, 0], [8, 0, 0, 0]].concat();
+        old.extend([7; 20]);
+        old.extend([2, 0, 0, 0, 0, 0]);
+        let (values, notes) = taken(&old, |_| {}).unwrap();
+        assert!(values.events.is_empty() && !values.registers.is_empty());
+        assert!(notes[0].contains("SHA-1"), "{notes:?}");
+    }
+}

@@ -54,6 +54,14 @@ fn a_golden_machine_becomes_a_signed_reference_and_a_node() {
     let registers: Vec<u8> = sha256.registers.keys().copied().collect();
     assert_eq!(registers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14]);
     assert!(sha256.events.len() > 40);
+    // What is compared by more than its digest has its data; the rest has not.
+    let with_data: std::collections::BTreeSet<u8> = sha256
+        .events
+        .iter()
+        .filter(|event| event.data.is_some())
+        .map(|event| event.pcr)
+        .collect();
+    assert_eq!(with_data.into_iter().collect::<Vec<_>>(), [1, 4, 5, 7, 8]);
     let [node] = policy.inventory.nodes() else {
         panic!("one node")
     };

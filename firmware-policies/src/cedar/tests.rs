@@ -163,6 +163,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::TPM_MODEL,
         claim::EVENT_LOG,
         claim::KERNEL_COMMAND_LINE,
+        claim::BOOT_PHASE,
         claim::REFERENCE,
         claim::KEXEC,
     ];

@@ -1,5 +1,7 @@
 //! Structures that belong to one machine: what they must look like, to the last byte, to be left out.
 
+use std::collections::BTreeSet;
+
 use super::{EventType, Measured, is_variable, whole_variable};
 
 /// EFI_GLOBAL_VARIABLE 8be4df61-93ca-11d2-aa0d-00e098032b8c (UEFI 2.10, 3.3), as on the wire.
@@ -45,8 +47,10 @@ pub(super) fn boot_variable(data: &[u8]) -> Option<&[u8]> {
 /// Distinct numbers.
 fn is_order(value: &[u8]) -> bool {
     let (numbers, odd) = value.as_chunks::<2>();
-    let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
-    odd.is_empty() && !numbers.is_empty() && numbers.len() <= MAX_BOOT_ORDER && distinct.len() == numbers.len()
+    if numbers.is_empty() || numbers.len() > MAX_BOOT_ORDER || !odd.is_empty() {
+        return false;
+    }
+    numbers.iter().collect::<BTreeSet<_>>().len() == numbers.len()
 }
 
 /// `Boot` and four upper-case hexadecimal digits, in UTF-16.
