@@ -6,7 +6,7 @@
 //!
 //! Source: TCG TPM 2.0 Library Part 1, 24 (credential protection) and B.10.4, C.6.4; standards.md C.11.3.
 
-use aws_lc_rs::agreement::{ECDH_P256, ECDH_P384, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::agreement::{ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::error::Unspecified;
@@ -187,12 +187,12 @@ fn seed_ecc(
     let algorithm = match curve {
         Curve::P256 => &ECDH_P256,
         Curve::P384 => &ECDH_P384,
-        Curve::P521 => return Err(Unspecified),
+        Curve::P521 => &ECDH_P521,
     };
     // A random string is no valid scalar with a probability of 2^-32 on P-256: the next part of the entropy is tried.
     let ephemeral = entropy
         .chunks_exact(curve.field_len())
-        .find_map(|scalar| PrivateKey::from_private_key(algorithm, scalar).ok())
+        .find_map(|scalar| PrivateKey::from_private_key(algorithm, &cut_to_field(curve, scalar)).ok())
         .ok_or(Unspecified)?;
     let point = ephemeral.compute_public_key()?;
     let (x, y) = point
@@ -205,6 +205,15 @@ fn seed_ecc(
         Ok(kdf_e(hash, z, b"IDENTITY", x, ek_x, hash.digest_len()))
     })?;
     Ok((seed, [tpm2b(&[x]), tpm2b(&[y])].concat()))
+}
+
+/// A candidate without the bits above the curve's field: P-521 has 521 bits in 66 bytes.
+fn cut_to_field(curve: Curve, scalar: &[u8]) -> Vec<u8> {
+    let mut cut = scalar.to_vec();
+    if let (Curve::P521, Some(top)) = (curve, cut.first_mut()) {
+        *top &= 0x01;
+    }
+    cut
 }
 
 /// AES-CFB with a zero IV, in place.

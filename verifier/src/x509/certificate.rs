@@ -4,29 +4,27 @@
 //! Source: RFC 5280 4.1 and 4.2.
 
 use thiserror::Error;
-use x509_parser::asn1_rs::{Any, Oid, Tag};
-use x509_parser::certificate::{X509Certificate, X509CertificateParser};
-use x509_parser::extensions::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, GeneralName, KeyIdentifier, KeyUsage,
-    SubjectAlternativeName,
-};
+use x509_parser::asn1_rs::{Any, Tag};
+use x509_parser::certificate::X509CertificateParser;
 use x509_parser::nom::Parser;
 use x509_parser::prelude::FromDer;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
-use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, X509Name};
+use x509_parser::x509::{AlgorithmIdentifier, X509Version};
 
 use super::code::CertificateCode;
-use super::der::{TrimError, trim_padding};
+use super::der::{TrimError, trim_padding, without_leading_zeros};
+use super::extensions::Extensions;
 use super::key::{KeyError, SaltLength, SignatureAlgorithm, SubjectKey, VerifyError};
-use crate::reason::sanitise;
+use super::name::{HardwareModuleName, attributes, name_key, name_text};
 use crate::tpm::algorithm::HashAlg;
+
+pub use super::extensions::MAX_EXTENSIONS;
+pub use super::name::MAX_NAME_TEXT;
 
 /// Longest certificate read.
 pub const MAX_CERTIFICATE_LEN: usize = 16 * 1024;
-/// Most extensions in a certificate.
-pub const MAX_EXTENSIONS: usize = 32;
-/// Longest name shown, in bytes.
-pub const MAX_NAME_TEXT: usize = 256;
+/// `id-at-serialNumber`: a device's serial number in its name.
+const SERIAL_NUMBER: &str = "2.5.4.5";
 
 /// Why a certificate could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -100,13 +98,11 @@ pub struct Certificate {
     key: SubjectKey,
     not_before: i64,
     not_after: i64,
-    pub(crate) basic_constraints: Option<(bool, Option<u32>)>,
-    pub(crate) key_usage: Option<KeyUsage>,
-    pub(crate) extended_key_usage: Option<Vec<String>>,
-    pub(crate) subject_key_id: Option<Vec<u8>>,
-    pub(crate) authority_key_id: Option<Vec<u8>>,
-    pub(crate) unknown_critical: Vec<String>,
-    pub(crate) alternative_attributes: Vec<(String, String)>,
+    /// Serial number without leading zeros: with the issuer, what a revocation list names it by.
+    serial: Vec<u8>,
+    version_3: bool,
+    subject_serials: Vec<String>,
+    pub(crate) extensions: Extensions,
 }
 
 impl Certificate {
@@ -133,7 +129,7 @@ impl Certificate {
         if x509.signature_value.unused_bits != 0 || x509.public_key().subject_public_key.unused_bits != 0 {
             return Err(malformed("bit strings of whole bytes"));
         }
-        let mut certificate = Self {
+        Ok(Self {
             tbs: start..start + tbs_bytes.len(),
             signature: x509.signature_value.data.to_vec(),
             signature_algorithm: issuer_signature(&x509.signature_algorithm),
@@ -144,17 +140,15 @@ impl Certificate {
             key: SubjectKey::from_spki(x509.public_key())?,
             not_before: x509.validity().not_before.timestamp(),
             not_after: x509.validity().not_after.timestamp(),
-            basic_constraints: None,
-            key_usage: None,
-            extended_key_usage: None,
-            subject_key_id: None,
-            authority_key_id: None,
-            unknown_critical: Vec::new(),
-            alternative_attributes: Vec::new(),
+            serial: without_leading_zeros(x509.raw_serial()).to_vec(),
+            version_3: x509.version() == X509Version::V3,
+            subject_serials: attributes(x509.subject())
+                .into_iter()
+                .filter_map(|(oid, text)| (oid == SERIAL_NUMBER && !text.is_empty()).then_some(text))
+                .collect(),
+            extensions: Extensions::read(x509.extensions()).map_err(malformed)?,
             der: der.to_vec(),
-        };
-        certificate.read_extensions(&x509)?;
-        Ok(certificate)
+        })
     }
 
     /// The DER bytes, without padding.
@@ -192,6 +186,26 @@ impl Certificate {
         self.issuer == self.subject
     }
 
+    /// The certificate's serial number, without leading zeros.
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// Serial numbers in the subject's name (2.5.4.5), safe to show: a device's, in an IEEE 802.1AR identity.
+    pub fn subject_serials(&self) -> &[String] {
+        &self.subject_serials
+    }
+
+    /// Names of hardware modules in subjectAltName (RFC 4108).
+    pub fn hardware_module_names(&self) -> &[HardwareModuleName] {
+        &self.extensions.hardware_module_names
+    }
+
+    /// Whether it is of version 3: others have no extensions, so they say nothing about what they are for.
+    pub(crate) fn is_version_3(&self) -> bool {
+        self.version_3
+    }
+
     /// Whether `issuer` signed this certificate.
     ///
     /// # Errors
@@ -203,56 +217,10 @@ impl Certificate {
         let signed = self.der.get(self.tbs.clone()).ok_or(VerifyError::Invalid)?;
         issuer.verify(*algorithm, signed, &self.signature)
     }
-
-    fn read_extensions(&mut self, x509: &X509Certificate<'_>) -> Result<(), CertificateError> {
-        let malformed = |expected| CertificateError::Malformed { expected };
-        let extensions = x509.extensions();
-        if extensions.len() > MAX_EXTENSIONS {
-            return Err(malformed("at most 32 extensions"));
-        }
-        let mut seen = Vec::with_capacity(extensions.len());
-        for extension in extensions {
-            let oid = extension.oid.to_id_string();
-            match oid.as_str() {
-                "2.5.29.19" => {
-                    let basic: BasicConstraints = whole(extension.value).ok_or(malformed("basicConstraints"))?;
-                    self.basic_constraints = Some((basic.ca, basic.path_len_constraint));
-                }
-                "2.5.29.15" => self.key_usage = Some(whole(extension.value).ok_or(malformed("keyUsage"))?),
-                "2.5.29.37" => {
-                    self.extended_key_usage = Some(purposes(extension.value).ok_or(malformed("extKeyUsage"))?);
-                }
-                "2.5.29.14" => {
-                    let id: KeyIdentifier<'_> = whole(extension.value).ok_or(malformed("subjectKeyIdentifier"))?;
-                    self.subject_key_id = Some(id.0.to_vec());
-                }
-                "2.5.29.35" => {
-                    let id: AuthorityKeyIdentifier<'_> =
-                        whole(extension.value).ok_or(malformed("authorityKeyIdentifier"))?;
-                    self.authority_key_id = id.key_identifier.map(|id| id.0.to_vec());
-                }
-                "2.5.29.17" => {
-                    let names: SubjectAlternativeName<'_> =
-                        whole(extension.value).ok_or(malformed("subjectAltName"))?;
-                    self.alternative_attributes = names.general_names.iter().flat_map(directory_attributes).collect();
-                }
-                // certificatePolicies restrict only verifiers that demand a policy, and this one demands none
-                // (RFC 5280 6.1.1 (c): any policy is acceptable). TPM makers mark it critical.
-                "2.5.29.32" => {}
-                _ if extension.critical => self.unknown_critical.push(sanitise(&oid, MAX_NAME_TEXT)),
-                _ => {}
-            }
-            if seen.contains(&oid) {
-                return Err(malformed("each extension once"));
-            }
-            seen.push(oid);
-        }
-        Ok(())
-    }
 }
 
 /// The bytes of `whole` from the start of `part` on, if `part` lies inside it.
-fn remaining(whole: &[u8], part: &[u8]) -> Option<usize> {
+pub(super) fn remaining(whole: &[u8], part: &[u8]) -> Option<usize> {
     let (start, begin) = (whole.as_ptr() as usize, part.as_ptr() as usize);
     let offset = begin.checked_sub(start)?;
     (offset + part.len() <= whole.len()).then(|| whole.len() - offset)
@@ -277,99 +245,7 @@ fn first_element(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..bytes.len() - rest.len())
 }
 
-fn whole<'a, T: FromDer<'a, x509_parser::error::X509Error>>(value: &'a [u8]) -> Option<T> {
-    match T::from_der(value) {
-        Ok(([], parsed)) => Some(parsed),
-        _ => None,
-    }
-}
-
-fn purposes(value: &[u8]) -> Option<Vec<String>> {
-    let usage: ExtendedKeyUsage<'_> = whole(value)?;
-    let named = [
-        (usage.any, "2.5.29.37.0"),
-        (usage.server_auth, "1.3.6.1.5.5.7.3.1"),
-        (usage.client_auth, "1.3.6.1.5.5.7.3.2"),
-        (usage.code_signing, "1.3.6.1.5.5.7.3.3"),
-        (usage.email_protection, "1.3.6.1.5.5.7.3.4"),
-        (usage.time_stamping, "1.3.6.1.5.5.7.3.8"),
-        (usage.ocsp_signing, "1.3.6.1.5.5.7.3.9"),
-    ];
-    let named = named.into_iter().filter(|(set, _)| *set).map(|(_, oid)| oid.to_owned());
-    Some(named.chain(usage.other.iter().map(Oid::to_id_string)).collect())
-}
-
-fn directory_attributes(name: &GeneralName<'_>) -> Vec<(String, String)> {
-    match name {
-        GeneralName::DirectoryName(name) => name
-            .iter_attributes()
-            .map(|a| (a.attr_type().to_id_string(), text(a.as_str().unwrap_or_default())))
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn text(value: &str) -> String {
-    sanitise(value, MAX_NAME_TEXT)
-}
-
-/// A name in a form in which equal names are equal bytes (RFC 5280 7.1): PrintableString, UTF8String and IA5String are
-/// text, ASCII letters without case, white space as one space; any other value is its tag and bytes.
-///
-/// Makers do need it: an intermediate of STMicroelectronics writes its issuer's name in another string type than the
-/// issuer does. Names only lead to candidates; whether one issued the certificate is decided by the signature.
-fn name_key(name: &X509Name<'_>) -> Vec<u8> {
-    let mut key = Vec::with_capacity(name.as_raw().len() + 32);
-    for rdn in name.iter() {
-        let mut attributes: Vec<Vec<u8>> = rdn.iter().map(attribute_key).collect();
-        attributes.sort_unstable();
-        key.extend((attributes.len() as u32).to_be_bytes());
-        for attribute in attributes {
-            key.extend((attribute.len() as u32).to_be_bytes());
-            key.extend(attribute);
-        }
-    }
-    key
-}
-
-fn attribute_key(attribute: &AttributeTypeAndValue<'_>) -> Vec<u8> {
-    let value = attribute.attr_value();
-    let mut key = attribute.attr_type().as_bytes().to_vec();
-    match (value.tag(), attribute.as_str()) {
-        (Tag::PrintableString | Tag::Utf8String | Tag::Ia5String, Ok(text)) => {
-            key.push(0);
-            let words: Vec<&str> = text.split_ascii_whitespace().collect();
-            key.extend(words.join(" ").to_ascii_lowercase().into_bytes());
-        }
-        (tag, _) => {
-            key.push(1);
-            key.extend(tag.0.to_be_bytes());
-            key.extend_from_slice(value.data);
-        }
-    }
-    key
-}
-
-/// `CN=…, O=…` in the order of the certificate; attributes without a short name by their object identifier.
-fn name_text(name: &X509Name<'_>) -> String {
-    let parts = name.iter_attributes().map(|attribute| {
-        let oid = attribute.attr_type().to_id_string();
-        let label = match oid.as_str() {
-            "2.5.4.3" => "CN",
-            "2.5.4.5" => "serialNumber",
-            "2.5.4.6" => "C",
-            "2.5.4.7" => "L",
-            "2.5.4.8" => "ST",
-            "2.5.4.10" => "O",
-            "2.5.4.11" => "OU",
-            other => other,
-        };
-        format!("{label}={}", attribute.as_str().unwrap_or("?"))
-    });
-    text(&parts.collect::<Vec<_>>().join(", "))
-}
-
-fn issuer_signature(algorithm: &AlgorithmIdentifier<'_>) -> IssuerSignature {
+pub(super) fn issuer_signature(algorithm: &AlgorithmIdentifier<'_>) -> IssuerSignature {
     let oid = algorithm.algorithm.to_id_string();
     let known = match oid.as_str() {
         "1.2.840.113549.1.1.11" => Some(SignatureAlgorithm::RsaPkcs1(HashAlg::Sha256)),

@@ -1,14 +1,15 @@
 //! From a device's certificate to a trust anchor of the domain, at a given time.
 //!
 //! EK and VCEK chains break generic web-PKI rules (no host names, critical names, dates in the year 9999), so the rules
-//! are written out here. Source: RFC 5280 6.1, without CRLs, policies and name constraints: a certificate that
-//! *demands* what is not implemented (a critical extension) is refused.
+//! are written out here. Source: RFC 5280 6.1 and 6.3, without policies: a certificate that *demands* what is not
+//! implemented (a critical extension) is refused.
 
 use std::collections::HashMap;
 
 use super::certificate::{Certificate, IssuerSignature};
 pub use super::chain_error::ChainError;
-use super::key::VerifyError;
+use super::crl::{Crl, CrlError};
+use super::key::{SubjectKey, VerifyError};
 
 /// Most certificates in a chain, leaf and anchor included.
 pub const MAX_CHAIN_DEPTH: usize = 6;
@@ -25,6 +26,35 @@ pub enum Expiry {
     IgnoreWithClaim,
 }
 
+/// When revocation lists are looked at (setting `crl`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CrlRule {
+    /// Where the domain has a list of an issuer, it must be in force and must not name the certificate.
+    #[default]
+    WhenPresent,
+    /// Every issuer must have one: for certificates of devices always, for those of CAs unless an anchor issued them
+    /// (the policy lists the anchor, and can take it out).
+    Required,
+}
+
+/// How strictly chains are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ChainRules {
+    /// What to do about expired certificates.
+    pub expiry: Expiry,
+    /// When revocation lists are looked at.
+    pub crl: CrlRule,
+}
+
+impl From<Expiry> for ChainRules {
+    fn from(expiry: Expiry) -> Self {
+        Self {
+            expiry,
+            crl: CrlRule::default(),
+        }
+    }
+}
+
 /// A certificate of a chain that had expired and was accepted all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiredCertificate {
@@ -39,6 +69,8 @@ pub struct ExpiredCertificate {
 pub struct CertificateStore {
     certificates: Vec<(Certificate, bool)>,
     by_subject: HashMap<Vec<u8>, Vec<usize>>,
+    /// Verified lists by issuer name, each with the key that signed it.
+    crls: HashMap<Vec<u8>, Vec<(SubjectKey, Crl)>>,
 }
 
 impl CertificateStore {
@@ -71,6 +103,48 @@ impl CertificateStore {
             .map(|(certificate, anchor)| (certificate, *anchor))
     }
 
+    /// Adds a revocation list that a CA of this store issued. Whether the CA itself is to be believed is each chain's
+    /// matter: the list speaks about the certificates of that very key.
+    ///
+    /// # Errors
+    /// [`CrlError`] if no certificate here has the issuer's name, key identifier and the right to sign lists, or none
+    /// of their keys made the signature.
+    pub fn add_crl(&mut self, crl: Crl) -> Result<(), CrlError> {
+        let mut refusal = CrlError::IssuerUnknown {
+            issuer: crl.issuer().to_owned(),
+        };
+        let mut signer = None;
+        for (issuer, _) in self.with_subject(&crl.issuer).take(MAX_SIGNATURE_CHECKS) {
+            let extensions = &issuer.extensions;
+            let other_key = matches!((&crl.authority_key_id, &extensions.subject_key_id), (Some(a), Some(b)) if a != b);
+            let is_ca = matches!(extensions.basic_constraints, Some((true, _)));
+            if other_key || !is_ca || extensions.key_usage.is_some_and(|usage| !usage.crl_sign()) {
+                continue;
+            }
+            match crl.check_signed_by(issuer.key()) {
+                Ok(()) => {
+                    signer = Some(issuer.key().clone());
+                    break;
+                }
+                Err(e) => refusal = e,
+            }
+        }
+        let key = signer.ok_or(refusal)?;
+        self.crls.entry(crl.issuer.clone()).or_default().push((key, crl));
+        Ok(())
+    }
+
+    /// Every verified revocation list.
+    pub fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.crls.values().flatten().map(|(_, crl)| crl)
+    }
+
+    /// The lists of this very CA: name and key.
+    fn crls_of<'s, 'i>(&'s self, issuer: &'i Certificate) -> impl Iterator<Item = &'s Crl> + use<'s, 'i> {
+        let named = self.crls.get(&issuer.subject).map(Vec::as_slice).unwrap_or_default();
+        named.iter().filter(|(key, _)| key == issuer.key()).map(|(_, crl)| crl)
+    }
+
     fn with_subject<'s>(&'s self, subject: &[u8]) -> impl Iterator<Item = (&'s Certificate, bool)> + use<'s> {
         let same = self.by_subject.get(subject).map(Vec::as_slice).unwrap_or_default();
         same.iter()
@@ -84,11 +158,13 @@ impl CertificateStore {
 pub struct VerifiedChain {
     /// Names from the leaf's issuer up to the anchor, safe to show.
     pub issuers: Vec<String>,
-    /// The earliest end of validity in the chain, Unix seconds, leaf and anchor included; certificates that were
-    /// accepted although they had expired are left out.
+    /// The earliest end of validity in the chain, Unix seconds, leaf, anchor and the revocation lists that were looked
+    /// at included; certificates that were accepted although they had expired are left out.
     pub not_after: i64,
     /// Certificates that were accepted although they had expired.
     pub expired: Vec<ExpiredCertificate>,
+    /// Whether a revocation list of the leaf's issuer was looked at.
+    pub revocation_checked: bool,
 }
 
 /// Finds and checks a chain from `leaf` to an anchor of `store` at the time `now` (Unix seconds).
@@ -104,13 +180,13 @@ pub fn verify_chain(
     offered: &[Certificate],
     store: &CertificateStore,
     now: i64,
-    expiry: Expiry,
+    rules: impl Into<ChainRules>,
 ) -> Result<VerifiedChain, ChainError> {
     let mut search = Search {
         offered,
         store,
         now,
-        expiry,
+        rules: rules.into(),
         checks_left: MAX_SIGNATURE_CHECKS,
     };
     search.check_contents(leaf)?;
@@ -120,7 +196,16 @@ pub fn verify_chain(
         issuers: Vec::new(),
         not_after: i64::MAX,
         expired: Vec::new(),
+        revocation_checked: false,
     };
+    for (depth, pair) in path.windows(2).enumerate() {
+        if let [_, issuer] = pair
+            && let Some(crl) = search.current_crl(issuer)
+        {
+            chain.not_after = chain.not_after.min(crl.next_update());
+            chain.revocation_checked |= depth == 0;
+        }
+    }
     for (depth, certificate) in path.into_iter().enumerate() {
         if depth > 0 {
             chain.issuers.push(certificate.subject().to_owned());
@@ -139,7 +224,7 @@ struct Search<'s> {
     offered: &'s [Certificate],
     store: &'s CertificateStore,
     now: i64,
-    expiry: Expiry,
+    rules: ChainRules,
     checks_left: usize,
 }
 
@@ -168,7 +253,7 @@ impl<'s> Search<'s> {
             if path.contains(&issuer) {
                 continue;
             }
-            let result = self.check_issuer(child, issuer, path.len() - 1).and_then(|()| {
+            let result = self.check_issuer(path, issuer, anchor).and_then(|()| {
                 path.push(issuer);
                 if anchor { Ok(()) } else { self.extend(path) }
             });
@@ -187,11 +272,15 @@ impl<'s> Search<'s> {
         Err(refusal)
     }
 
-    /// Checks that `issuer` may have issued `child` and did; `below` intermediates lie between the leaf and `issuer`.
-    fn check_issuer(&mut self, child: &Certificate, issuer: &Certificate, below: usize) -> Result<(), ChainError> {
+    /// Checks that `issuer` may have issued the last certificate of `path` (leaf first), and did, and has not revoked it.
+    fn check_issuer(&mut self, path: &[&Certificate], issuer: &Certificate, is_anchor: bool) -> Result<(), ChainError> {
+        let Some(&child) = path.last() else {
+            return Ok(());
+        };
+        let below = path.len() - 1;
         let (subject, issuer_name) = (child.subject().to_owned(), issuer.subject().to_owned());
         // Another key of the same CA: not this one's child.
-        if let (Some(wanted), Some(found)) = (&child.authority_key_id, &issuer.subject_key_id)
+        if let (Some(wanted), Some(found)) = (&child.extensions.authority_key_id, &issuer.extensions.subject_key_id)
             && wanted != found
         {
             return Err(ChainError::IssuerUnknown {
@@ -219,7 +308,7 @@ impl<'s> Search<'s> {
                     issuer: issuer_name.clone(),
                 },
             })?;
-        let path_len = match issuer.basic_constraints {
+        let path_len = match issuer.extensions.basic_constraints {
             Some((true, path_len)) => path_len,
             _ => {
                 return Err(ChainError::NotACa {
@@ -228,7 +317,7 @@ impl<'s> Search<'s> {
                 });
             }
         };
-        if issuer.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
+        if issuer.extensions.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
             return Err(ChainError::NotACa {
                 subject: issuer_name,
                 expected: "keyCertSign",
@@ -242,12 +331,66 @@ impl<'s> Search<'s> {
                 expected: limit as usize + 2,
             });
         }
-        self.check_contents(issuer)
+        self.check_names(path, issuer)?;
+        self.check_contents(issuer)?;
+        self.check_revocation(child, issuer, below > 0 && is_anchor)
+    }
+
+    /// Name constraints hold for everything below, but not for self-issued intermediates (RFC 5280 6.1.4 (b)).
+    fn check_names(&self, path: &[&Certificate], issuer: &Certificate) -> Result<(), ChainError> {
+        let Some(constraints) = &issuer.extensions.name_constraints else {
+            return Ok(());
+        };
+        for (depth, certificate) in path.iter().enumerate() {
+            let exempt = depth > 0 && certificate.is_self_issued();
+            if !exempt && !constraints.allow(&certificate.subject, &certificate.extensions) {
+                return Err(ChainError::Names {
+                    subject: certificate.subject().to_owned(),
+                    issuer: issuer.subject().to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest list of `issuer` that is in force.
+    fn current_crl(&self, issuer: &Certificate) -> Option<&'s Crl>
+    where
+        Self: 's,
+    {
+        let ours = self.store.crls_of(issuer);
+        ours.filter(|crl| crl.is_current(self.now))
+            .max_by_key(|crl| crl.this_update())
+    }
+
+    fn check_revocation(&self, child: &Certificate, issuer: &Certificate, exempt: bool) -> Result<(), ChainError> {
+        let (subject, issuer_name) = (child.subject().to_owned(), issuer.subject().to_owned());
+        match (self.current_crl(issuer), self.store.crls_of(issuer).last()) {
+            (Some(crl), _) => match crl.revoked_at(child.serial()) {
+                Some(at) => Err(ChainError::Revoked {
+                    subject,
+                    issuer: issuer_name,
+                    at,
+                }),
+                None => Ok(()),
+            },
+            // A list that is there and says nothing about this time: stale is denied, not passed over.
+            (None, Some(crl)) => Err(ChainError::CrlNotCurrent {
+                issuer: issuer_name,
+                this_update: crl.this_update(),
+                next_update: crl.next_update(),
+                now: self.now,
+            }),
+            (None, None) if self.rules.crl == CrlRule::Required && !exempt => {
+                Err(ChainError::CrlMissing { issuer: issuer_name })
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     fn check_contents(&self, certificate: &Certificate) -> Result<(), ChainError> {
         let (subject, now) = (certificate.subject().to_owned(), self.now);
-        if let Some(found) = certificate.unknown_critical.first() {
+        if let Some(found) = certificate.extensions.unknown_critical.first() {
             return Err(ChainError::Extension {
                 subject,
                 found: found.clone(),
@@ -260,7 +403,7 @@ impl<'s> Search<'s> {
                 now,
             });
         }
-        if now > certificate.not_after() && self.expiry == Expiry::Deny {
+        if now > certificate.not_after() && self.rules.expiry == Expiry::Deny {
             return Err(ChainError::Expired {
                 subject,
                 not_after: certificate.not_after(),

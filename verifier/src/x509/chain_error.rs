@@ -56,6 +56,42 @@ pub enum ChainError {
         /// Object identifier of the extension.
         found: String,
     },
+    /// A name that a CA above may not issue for.
+    #[error("certificate {subject}: expected names that {issuer} may issue for, found others")]
+    Names {
+        /// Name of the certificate.
+        subject: String,
+        /// Name of the CA with the constraints.
+        issuer: String,
+    },
+    /// Its issuer has revoked it.
+    #[error("certificate {subject}: expected one that {issuer} has not revoked, found it revoked at {at}")]
+    Revoked {
+        /// Name of the certificate.
+        subject: String,
+        /// Name of its issuer.
+        issuer: String,
+        /// When, Unix seconds.
+        at: i64,
+    },
+    /// The domain has a revocation list of the issuer, and none that is in force.
+    #[error("revocation list of {issuer}: in force from {this_update} to {next_update}, found the time {now}")]
+    CrlNotCurrent {
+        /// Name of the issuer.
+        issuer: String,
+        /// Start, Unix seconds.
+        this_update: i64,
+        /// End, Unix seconds.
+        next_update: i64,
+        /// The time given, Unix seconds.
+        now: i64,
+    },
+    /// The policy requires a revocation list of the issuer, and there is none.
+    #[error("revocation list of {issuer}: expected one in the policy, found none")]
+    CrlMissing {
+        /// Name of the issuer.
+        issuer: String,
+    },
     /// Not valid yet.
     #[error("certificate {subject}: valid from {not_before}, found the time {now}")]
     NotYetValid {
@@ -88,6 +124,10 @@ impl ChainError {
             ChainError::NotACa { .. } => CertificateCode::NotACa,
             ChainError::TooLong { .. } => CertificateCode::PathTooLong,
             ChainError::Extension { .. } => CertificateCode::ExtensionUnknown,
+            ChainError::Names { .. } => CertificateCode::NameConstrained,
+            ChainError::Revoked { .. } => CertificateCode::Revoked,
+            ChainError::CrlNotCurrent { .. } => CertificateCode::CrlNotCurrent,
+            ChainError::CrlMissing { .. } => CertificateCode::CrlMissing,
             ChainError::NotYetValid { .. } => CertificateCode::NotYetValid,
             ChainError::Expired { .. } => CertificateCode::Expired,
         }
@@ -115,6 +155,24 @@ impl ChainError {
                 "only understood critical extensions".into(),
                 format!("{found} in {subject}"),
             ),
+            ChainError::Names { subject, issuer } => (
+                format!("names that {issuer} may issue for"),
+                format!("others in {subject}"),
+            ),
+            ChainError::Revoked { subject, issuer, at } => (
+                format!("a certificate that {issuer} has not revoked"),
+                format!("{subject}, revoked at {at}"),
+            ),
+            ChainError::CrlNotCurrent {
+                issuer,
+                this_update,
+                next_update,
+                now,
+            } => (
+                format!("a revocation list of {issuer} that is in force at {now}"),
+                format!("one from {this_update} to {next_update}"),
+            ),
+            ChainError::CrlMissing { issuer } => (format!("a revocation list of {issuer}"), "none".into()),
             ChainError::NotYetValid {
                 subject,
                 not_before,
@@ -135,8 +193,10 @@ impl ChainError {
             ChainError::TooLong { .. } => 1,
             ChainError::Signature { .. } | ChainError::Algorithm { .. } => 2,
             ChainError::NotACa { .. } => 3,
-            ChainError::Extension { .. } => 4,
+            ChainError::Extension { .. } | ChainError::Names { .. } => 4,
             ChainError::NotYetValid { .. } | ChainError::Expired { .. } => 5,
+            ChainError::CrlMissing { .. } | ChainError::CrlNotCurrent { .. } => 6,
+            ChainError::Revoked { .. } => 7,
         }
     }
 }

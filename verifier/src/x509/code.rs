@@ -23,9 +23,27 @@ touchstone_cose::reason_codes! {
             "A certificate is not valid yet at the time of the appraisal.",
         Expired = "certificate-expired":
             "A certificate has expired. Many endorsement certificates in the field have: a policy may say ek-expiry = ignore-with-claim.",
+        NameConstrained = "certificate-name-constrained":
+            "A CA above the certificate may not issue for its names.",
+        Revoked = "ek-certificate-revoked":
+            "The endorsement certificate, or a CA above it, was revoked by its issuer. Do not trust this TPM; ask its maker why.",
+        CrlNotCurrent = "certificate-crl-not-current":
+            "The domain has a revocation list of an issuer in the chain, but none in force at the time of the appraisal. Import the issuer's newest list with policy trust crl.",
+        CrlMissing = "certificate-crl-missing":
+            "The policy requires revocation lists (crl = required), and an issuer in the chain has none. Import it with policy trust crl.",
         UsageWrong = "certificate-usage-wrong":
             "The certificate is not for an endorsement key: its key usage or extended key usage says something else.",
         Role = "certificate-is-a-ca":
             "A CA certificate was presented as a device's own.",
+        TpmNameMissing = "certificate-tpm-name-missing":
+            "The endorsement certificate does not name its TPM's manufacturer, model and version as the TCG profile demands, so it is no statement about a TPM.",
+        KeyWeak = "certificate-key-weak":
+            "The certified key is an RSA key below 2048 bits.",
+        KeyRoca = "key-roca-weak":
+            "The RSA key was made by the faulty generator of CVE-2017-15361 (ROCA): its private half can be computed. Update the TPM's firmware and make new keys; an endorsement key of this kind never counts.",
+        NotAnAttestationKey = "iak-certificate-not-attestation":
+            "The certificate does not say that its key is a restricted key made in a TPM (policy tcg-cap-verifiedTPMRestricted), so its key may sign anything.",
+        OtherKey = "iak-certificate-other-key":
+            "The certificate is for another key than the attestation key that signed the quote.",
     }
 }

@@ -66,12 +66,26 @@ pub enum TrimError {
     },
 }
 
-/// The one SEQUENCE that `bytes` start with, without what a TPM's NV index pads it with (0x00 or 0xFF up to the index's
-/// size) or the line end that some makers' CA files have behind it.
+/// The one SEQUENCE that `bytes` start with, without the header of a stored certificate ([`without_stored_header`]) and
+/// without what a TPM's NV index pads it with (0x00 or 0xFF up to the index's size) or the line end that some makers' CA
+/// files have behind it.
 ///
 /// # Errors
 /// [`TrimError`] if they do not start with one, if it is cut short, or if anything but padding follows.
 pub fn trim_padding(bytes: &[u8]) -> Result<&[u8], TrimError> {
+    let (sequence, padding) = leading_sequence(without_stored_header(bytes))?;
+    if padding.iter().all(|&b| b == 0) || padding.iter().all(|&b| b == 0xFF) || padding.trim_ascii().is_empty() {
+        Ok(sequence)
+    } else {
+        Err(TrimError::Trailing { offset: sequence.len() })
+    }
+}
+
+/// The SEQUENCE that `bytes` start with, header included, and what follows it.
+///
+/// # Errors
+/// [`TrimError`] if they do not start with one of definite length in shortest form, or if it is cut short.
+pub fn leading_sequence(bytes: &[u8]) -> Result<(&[u8], &[u8]), TrimError> {
     let not_a_sequence = || TrimError::NotASequence {
         found: hex::encode(bytes.get(..4).unwrap_or(bytes)),
     };
@@ -82,22 +96,58 @@ pub fn trim_padding(bytes: &[u8]) -> Result<&[u8], TrimError> {
         _ => return Err(not_a_sequence()),
     };
     let end = header + content;
-    let Some((sequence, padding)) = bytes.split_at_checked(end) else {
-        return Err(TrimError::Truncated {
-            expected: end,
-            found: bytes.len(),
-        });
-    };
-    if padding.iter().all(|&b| b == 0) || padding.iter().all(|&b| b == 0xFF) || padding.trim_ascii().is_empty() {
-        Ok(sequence)
-    } else {
-        Err(TrimError::Trailing { offset: end })
+    bytes.split_at_checked(end).ok_or(TrimError::Truncated {
+        expected: end,
+        found: bytes.len(),
+    })
+}
+
+/// What follows the header that TPM 1.2 makers put before a certificate in NV memory, and that some TPM 2.0 chips of
+/// STMicroelectronics still have: TCG_PCCLIENT_STORED_CERT {tag 0x1001, type 0 (full), size u16} and TCG_FULL_CERT
+/// {tag 0x1002}. The size must be that of the tag and the certificate; bytes without exactly this header are given back
+/// as they are.
+///
+/// Source: TCG PC Client Specific Implementation Specification for Conventional BIOS 1.21, 7.4.5.
+pub fn without_stored_header(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [0x10, 0x01, 0x00, high, low, 0x10, 0x02, certificate @ ..] => {
+            let size = usize::from(u16::from_be_bytes([*high, *low]));
+            // What lies behind the stated size is the index's padding.
+            match (size.checked_sub(2), certificate) {
+                (Some(len), [TAG_SEQUENCE, 0x82, high, low, ..])
+                    if len == 4 + usize::from(u16::from_be_bytes([*high, *low])) =>
+                {
+                    certificate
+                }
+                _ => bytes,
+            }
+        }
+        _ => bytes,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_certificates_header_is_cut_where_it_fits() {
+        let certificate = [&[TAG_SEQUENCE, 0x82, 1, 0][..], &[7; 0x100]].concat();
+        let stored = |size: u16, tail: &[u8]| {
+            let [high, low] = size.to_be_bytes();
+            [&[0x10, 1, 0, high, low, 0x10, 2][..], &certificate, tail].concat()
+        };
+        for tail in [&[][..], &[0xFF; 9], &[0; 9]] {
+            assert_eq!(trim_padding(&stored(0x106, tail)), Ok(certificate.as_slice()));
+        }
+        // Another size, another type, two headers.
+        let mut partial = stored(0x106, &[]);
+        partial[2] = 1;
+        let twice = [&[0x10, 1, 0, 1, 0x0D, 0x10, 2][..], &stored(0x106, &[])].concat();
+        for bad in [stored(0x105, &[]), stored(0x107, &[]), partial, twice] {
+            assert!(matches!(trim_padding(&bad), Err(TrimError::NotASequence { .. })));
+        }
+    }
 
     #[test]
     fn writes_the_shortest_form() {
