@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::deny::DenyList;
 use crate::x509::certificate::CertificateError;
-use crate::x509::{Certificate, CertificateStore};
+use crate::x509::{Certificate, CertificateStore, Crl, CrlError};
 
 /// What a trust anchor may vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,18 +15,30 @@ pub enum Purpose {
     Snp,
     /// Intel TDX platforms.
     Tdx,
+    /// Device identities and attestation keys of makers (IEEE 802.1AR IDevID; TCG IAK).
+    Idevid,
+    /// The same, of an owner (LDevID; LAK).
+    Ldevid,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 3] = [Purpose::Ek, Purpose::Snp, Purpose::Tdx];
+    pub const ALL: [Purpose; 5] = [
+        Purpose::Ek,
+        Purpose::Snp,
+        Purpose::Tdx,
+        Purpose::Idevid,
+        Purpose::Ldevid,
+    ];
 
-    /// Its name in commands and files: `ek`, `snp`, `tdx`.
+    /// Its name in commands and files: `ek`, `snp`, `tdx`, `idevid`, `ldevid`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Purpose::Ek => "ek",
             Purpose::Snp => "snp",
             Purpose::Tdx => "tdx",
+            Purpose::Idevid => "idevid",
+            Purpose::Ldevid => "ldevid",
         }
     }
 
@@ -35,11 +48,13 @@ impl Purpose {
     }
 }
 
-/// The certificates a domain trusts. Each ends a chain: the policy lists it, so nothing above it need be known.
+/// The certificates a domain trusts, and what it has been told against some of what they vouch for. Each anchor ends a
+/// chain: the policy lists it, so nothing above it need be known.
 #[derive(Debug, Clone, Default)]
 pub struct TrustAnchors {
     stores: BTreeMap<Purpose, CertificateStore>,
     none: CertificateStore,
+    denied: DenyList,
 }
 
 impl TrustAnchors {
@@ -48,24 +63,66 @@ impl TrustAnchors {
     /// # Errors
     /// The first certificate that cannot be read.
     pub fn new<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = (Purpose, D)>) -> Result<Self, CertificateError> {
-        let mut parsed: BTreeMap<Purpose, Vec<(Certificate, bool)>> = BTreeMap::new();
+        let mut anchors = Self::default();
         for (purpose, der) in certificates {
-            parsed
-                .entry(purpose)
-                .or_default()
-                .push((Certificate::from_der(der.as_ref())?, true));
+            anchors.add(purpose, der.as_ref(), true)?;
         }
-        let stores = parsed
-            .into_iter()
-            .map(|(purpose, list)| (purpose, CertificateStore::new(list)))
-            .collect();
-        Ok(Self {
-            stores,
-            none: CertificateStore::default(),
-        })
+        Ok(anchors)
     }
 
-    /// The anchors for one purpose.
+    /// Adds intermediates: they lead to an anchor and vouch for nothing by themselves.
+    ///
+    /// # Errors
+    /// The first certificate that cannot be read.
+    pub fn with_intermediates<D: AsRef<[u8]>>(
+        mut self,
+        certificates: impl IntoIterator<Item = (Purpose, D)>,
+    ) -> Result<Self, CertificateError> {
+        for (purpose, der) in certificates {
+            self.add(purpose, der.as_ref(), false)?;
+        }
+        Ok(self)
+    }
+
+    /// Adds a revocation list (DER) wherever a CA that issued it is listed, as anchor or intermediate.
+    ///
+    /// # Errors
+    /// [`CrlError`] if it cannot be read, or no CA that is listed issued it.
+    pub fn with_crl(mut self, der: &[u8]) -> Result<Self, CrlError> {
+        let crl = Crl::from_der(der)?;
+        let mut refusal = CrlError::IssuerUnknown {
+            issuer: crl.issuer().to_owned(),
+        };
+        let mut taken = false;
+        for store in self.stores.values_mut() {
+            match store.add_crl(crl.clone()) {
+                Ok(()) => taken = true,
+                Err(CrlError::IssuerUnknown { .. }) => {}
+                Err(e) => refusal = e,
+            }
+        }
+        if taken { Ok(self) } else { Err(refusal) }
+    }
+
+    /// Sets what is refused although somebody vouches for it.
+    #[must_use]
+    pub fn with_deny_list(mut self, denied: DenyList) -> Self {
+        self.denied = denied;
+        self
+    }
+
+    /// What is refused although somebody vouches for it.
+    pub fn deny_list(&self) -> &DenyList {
+        &self.denied
+    }
+
+    fn add(&mut self, purpose: Purpose, der: &[u8], anchor: bool) -> Result<(), CertificateError> {
+        let certificate = Certificate::from_der(der)?;
+        self.stores.entry(purpose).or_default().add(certificate, anchor);
+        Ok(())
+    }
+
+    /// The certificates for one purpose.
     pub fn store(&self, purpose: Purpose) -> &CertificateStore {
         self.stores.get(&purpose).unwrap_or(&self.none)
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::tpm::ClockInfo;
+use crate::x509::iak_certificate::DeviceId;
 
 /// Identity of an endorsement key: SHA-256 of its SubjectPublicKeyInfo (DER).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,8 @@ pub struct Node {
     pub ak_names: Vec<Vec<u8>>,
     /// Attestation keys known by key alone (`node add --ak`): SHA-256 of the SubjectPublicKeyInfo.
     pub ak_keys: Vec<[u8; 32]>,
+    /// Device identities (IDevID, LDevID) of the machine: what its IAK certificate may state.
+    pub devices: Vec<DeviceId>,
     /// Who signed this entry.
     pub authority: String,
 }
@@ -70,6 +73,7 @@ pub struct Inventory {
     by_ek: BTreeMap<EkId, Claim>,
     by_ak_name: BTreeMap<Vec<u8>, Claim>,
     by_ak_key: BTreeMap<[u8; 32], Claim>,
+    by_device: BTreeMap<DeviceId, Claim>,
 }
 
 impl Inventory {
@@ -89,6 +93,9 @@ impl Inventory {
             node.ak_keys
                 .iter()
                 .for_each(|key| claim(&mut inventory.by_ak_key, *key, position));
+            node.devices
+                .iter()
+                .for_each(|device| claim(&mut inventory.by_device, device.clone(), position));
         }
         inventory
     }
@@ -116,6 +123,21 @@ impl Inventory {
     /// The node that lists this very attestation key (SHA-256 of its SubjectPublicKeyInfo).
     pub fn by_ak_key(&self, key: &[u8; 32]) -> Lookup<'_> {
         self.answer(self.by_ak_key.get(key))
+    }
+
+    /// The node with these device identities, all those that a certificate states: one of them must be listed, and none
+    /// by another node.
+    pub fn by_device(&self, devices: &[DeviceId]) -> Lookup<'_> {
+        let mut found = Lookup::Unknown;
+        for device in devices {
+            found = match (found, self.answer(self.by_device.get(device))) {
+                (before, Lookup::Unknown) => before,
+                (Lookup::Unknown, now) => now,
+                (before, now) if before == now => before,
+                _ => return Lookup::Ambiguous,
+            };
+        }
+        found
     }
 
     fn answer(&self, claim: Option<&Claim>) -> Lookup<'_> {
@@ -207,6 +229,25 @@ mod tests {
         assert_eq!(inventory.by_ek(&EkId([1; 32])), Lookup::Ambiguous);
         assert_eq!(inventory.by_ek(&EkId([9; 32])), Lookup::Unknown);
         assert!(matches!(inventory.by_name("b"), Lookup::Node(found) if found.name == "b"));
+    }
+
+    #[test]
+    fn device_identities_of_one_certificate_must_agree() {
+        let serial = |text: &str| DeviceId::Serial(text.into());
+        let (mut a, mut b) = (node("a", 1, 11), node("b", 2, 12));
+        a.devices = vec![serial("1"), DeviceId::Key([7; 32])];
+        b.devices = vec![serial("2")];
+        let inventory = Inventory::new(vec![a, b]);
+        for (stated, name) in [
+            (vec![serial("1")], Some("a")),
+            (vec![serial("1"), DeviceId::Key([7; 32])], Some("a")),
+            (vec![DeviceId::Key([8; 32]), serial("2")], Some("b")),
+        ] {
+            assert!(matches!(inventory.by_device(&stated), Lookup::Node(n) if Some(n.name.as_str()) == name));
+        }
+        assert_eq!(inventory.by_device(&[serial("1"), serial("2")]), Lookup::Ambiguous);
+        assert_eq!(inventory.by_device(&[serial("3")]), Lookup::Unknown);
+        assert_eq!(inventory.by_device(&[]), Lookup::Unknown);
     }
 
     #[test]

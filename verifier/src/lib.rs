@@ -6,6 +6,7 @@
 pub mod anchors;
 pub mod appraisal;
 pub mod corim;
+pub mod deny;
 pub mod ear;
 pub mod eventlog;
 pub mod hcl;

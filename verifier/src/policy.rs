@@ -2,7 +2,7 @@
 
 use crate::ima::ImaPolicy;
 use crate::tpm::PcrSelection;
-use crate::x509::Expiry;
+use crate::x509::{ChainRules, CrlRule, Expiry};
 
 /// What happens with evidence that has no firmware event log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +15,17 @@ pub enum EventLogRule {
     RegistersSuffice,
 }
 
+/// What happens with a machine that shows no endorsement certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EkCertificateRule {
+    /// The inventory's entry of the endorsement key is enough; the result says `ek_certificate: none`. A certificate that
+    /// *is* there must be right all the same.
+    #[default]
+    WhenPresent,
+    /// Refused, unless an IAK certificate shows whose the attestation key is.
+    Required,
+}
+
 /// What a domain demands of TPM evidence (design.md 3, protocol.md 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppraisalPolicy {
@@ -24,10 +35,24 @@ pub struct AppraisalPolicy {
     pub session_key_registers: PcrSelection,
     /// What to do about expired endorsement certificates.
     pub ek_expiry: Expiry,
+    /// When revocation lists are looked at.
+    pub crl: CrlRule,
+    /// What to do without an endorsement certificate.
+    pub ek_certificate: EkCertificateRule,
     /// What to do without an event log.
     pub event_log: EventLogRule,
     /// What is demanded of what ran since the boot.
     pub ima: ImaPolicy,
     /// Name of this policy in Attestation Results (claim 1003).
     pub policy_id: String,
+}
+
+impl AppraisalPolicy {
+    /// How the chains of device certificates are judged.
+    pub fn chain_rules(&self) -> ChainRules {
+        ChainRules {
+            expiry: self.ek_expiry,
+            crl: self.crl,
+        }
+    }
 }

@@ -69,6 +69,10 @@ touchstone_cose::reason_codes! {
         // Identity.
         EkUnreadable = "ek-unreadable": "The endorsement key could not be read. Read it again from the TPM.",
         EkOther = "ek-not-enrolled": "The endorsement key is not the one this node enrolled with. This is another TPM.",
+        EkCertificateMissing = "ek-certificate-missing": "The policy requires an endorsement certificate (ek_certificate = required), and none came. Read it from the TPM, or get it from the TPM's maker.",
+        EkDenied = "ek-denied": "The domain's deny list names this endorsement key. Replace the machine's TPM, or take the key off the list.",
+        FirmwareDenied = "tpm-firmware-denied": "The TPM's firmware has a version that the domain's deny list names. Update the TPM's firmware.",
+        FirmwareUnknown = "tpm-firmware-unknown": "The domain's deny list names firmware of this TPM's maker, and the attestation key cannot show the firmware's version. Make the attestation key under the endorsement hierarchy.",
         AkOther = "ak-not-enrolled": "The attestation key is not the one this node enrolled with. It belongs to another TPM, or was made anew.",
         AkNotBound = "ak-not-bound": "Nothing ties the attestation key to the endorsement key. Activate it online, or record the pair with node add --from.",
         NodeUnknown = "node-unknown": "No node in the inventory has this hardware identity. Add it with node add.",

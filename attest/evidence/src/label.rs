@@ -75,6 +75,10 @@ impl Label {
 labels! {
     TpmEkCertificate = "tpm/ek-certificate", "application/pkix-cert", Plain, MAX_SMALL_RECORD,
         "The endorsement key's X.509 certificate, DER.";
+    TpmEkChain = "tpm/ek-chain", "application/vnd.touchstone.certificates", Plain, MAX_SMALL_RECORD,
+        "Intermediates above the endorsement certificate, DER one after the other, as the TPM keeps them in NV memory.";
+    TpmIakCertificate = "tpm/iak-certificate", "application/pkix-cert", Plain, MAX_SMALL_RECORD,
+        "The attestation key's own X.509 certificate (IAK or LAK), DER.";
     TpmEkPublic = "tpm/ek-public", "application/vnd.touchstone.tpmt-public", Plain, MAX_SMALL_RECORD,
         "The endorsement key's public area, TPMT_PUBLIC.";
     TpmAkPublic = "tpm/ak-public", "application/vnd.touchstone.tpmt-public", Plain, MAX_SMALL_RECORD,

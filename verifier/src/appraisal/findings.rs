@@ -30,12 +30,16 @@ pub enum ClaimValue {
 pub mod claim {
     /// Text: `session` or `none`.
     pub const BINDING: &str = "binding";
-    /// Text: `activated`, `enrolled`, `inventory`, `none`.
+    /// Text: `activated`, `enrolled`, `inventory`, `iak-certificate`, `none`.
     pub const AK_BINDING: &str = "ak_binding";
     /// Text: `endorsement-key`, `endorsement-hierarchy` or `unknown`: whether the TPM's counters are in clear.
     pub const AK_PARENT: &str = "ak_parent";
     /// Text: `valid`, `expired` or `none`.
     pub const EK_CERTIFICATE: &str = "ek_certificate";
+    /// Text: `checked` where a revocation list of the certificate's issuer was looked at, else `none`.
+    pub const EK_CRL: &str = "ek_crl";
+    /// Text: `idevid` or `ldevid`: whose anchor the attestation key's certificate leads to.
+    pub const IAK_CERTIFICATE: &str = "iak_certificate";
     /// Text: the TPM's maker, from the endorsement certificate.
     pub const TPM_MANUFACTURER: &str = "tpm_manufacturer";
     /// Text: the TPM's model, from the endorsement certificate.

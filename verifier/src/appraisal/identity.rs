@@ -1,21 +1,19 @@
 //! Who it is: endorsement key, its certificate, the tie between endorsement and attestation key, the node.
 
-use touchstone_evidence::collection::Label;
-
 use super::AkBinding;
 use super::ak::PresentedAk;
+use super::device::Device;
+use super::endorsement::{EK, EndorsementKey};
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
 use super::quote::Quoted;
-use crate::anchors::Purpose;
 use crate::inventory::{EkId, Lookup, Node};
+use crate::policy::EkCertificateRule;
 use crate::reason::AppraisalCode;
-use crate::tpm::Public;
 use crate::tpm::ek::{AkParent, ak_parent};
-use crate::x509::{Certificate, VerifiedEkCertificate, verify_ek_certificate};
+use crate::x509::CertificateCode;
+use crate::x509::roca::has_roca_fingerprint;
 
-const EK: &str = "endorsement key";
-const CERTIFICATE: &str = "endorsement certificate";
 const NODE: &str = "node";
 const AK: &str = "attestation key";
 
@@ -43,27 +41,45 @@ pub(super) fn judge<'a>(
     findings: &mut Findings,
 ) -> Identity<'a> {
     let ek = EndorsementKey::judge(inputs, findings);
+    let device = Device::judge(inputs, ak, findings);
+    if ak.is_some_and(|ak| has_roca_fingerprint(ak.key.key())) {
+        let found = "the ROCA fingerprint (CVE-2017-15361)";
+        findings.refuse(CertificateCode::KeyRoca, AK, "a sound RSA key", found);
+    }
+    let mut parent = None;
     if let (Some(public), Some(ak), Some(quoted)) = (&ek.public, ak.and_then(|ak| ak.public.as_ref()), quoted)
         && let Ok(checked) = public.check_ek()
     {
-        let parent = match ak_parent(quoted.qualified_signer, ak, &checked) {
+        let found = ak_parent(quoted.qualified_signer, ak, &checked);
+        parent = Some(found);
+        let parent = match found {
             AkParent::EndorsementKey => "endorsement-key",
             AkParent::EndorsementPrimary => "endorsement-hierarchy",
             AkParent::Unknown => "unknown",
         };
         findings.text(claim::AK_PARENT, parent);
     }
+    if let Some(quoted) = quoted {
+        ek.judge_firmware(inputs, quoted, parent, findings);
+    }
     let (node, binding) = match inputs.freshness {
         Freshness::Bound { .. } => judge_online(inputs, &ek, ak, findings),
-        Freshness::Unbound { .. } => judge_offline(inputs, &ek, ak, findings),
+        Freshness::Unbound { .. } => judge_offline(inputs, &ek, ak, device.as_ref(), findings),
     };
+    if inputs.policy.ek_certificate == EkCertificateRule::Required
+        && ek.certificate.is_none()
+        && binding != AkBinding::IakCertificate
+    {
+        let expected = "an endorsement certificate";
+        findings.refuse(AppraisalCode::EkCertificateMissing, EK, expected, "none");
+    }
     Identity {
         node: node.map(|node| node.name.clone()),
         ek: ek.id,
         ek_certificate: ek.certificate,
         binding,
         authentic: matches!(binding, AkBinding::Activated | AkBinding::Enrolled) && ak.is_some_and(|ak| ak.proper),
-        expires: ek.expires,
+        expires: device.map_or(ek.expires, |device| device.expires.min(ek.expires)),
     }
 }
 
@@ -124,11 +140,13 @@ fn judge_online<'a>(
     (node, binding)
 }
 
-/// Offline the signed inventory ties the two keys, by the attestation key's Name (`node add --from`) or key (`--ak`).
+/// Offline the signed inventory ties the two keys, by the attestation key's Name (`node add --from`) or key (`--ak`); or
+/// a CA of device identities has certified the attestation key for a device that the inventory lists.
 fn judge_offline<'a>(
     inputs: &Inputs<'a>,
     ek: &EndorsementKey<'_>,
     ak: Option<&PresentedAk>,
+    device: Option<&Device>,
     findings: &mut Findings,
 ) -> (Option<&'a Node>, AkBinding) {
     let inventory = inputs.inventory;
@@ -137,13 +155,17 @@ fn judge_offline<'a>(
         .and_then(|ak| ak.name.as_deref())
         .map_or(Lookup::Unknown, |name| inventory.by_ak_name(name));
     let by_key = ak.map_or(Lookup::Unknown, |ak| inventory.by_ak_key(&ak.spki));
-    if [by_ek.unwrap_or(Lookup::Unknown), by_name, by_key].contains(&Lookup::Ambiguous) {
+    // The certificate speaks for a key of a TPM: only a public area shows that this key is one.
+    let by_device = device.filter(|_| ak.is_some_and(|ak| ak.proper));
+    let by_device = by_device.map_or(Lookup::Unknown, |device| inventory.by_device(&device.ids));
+    if [by_ek.unwrap_or(Lookup::Unknown), by_name, by_key, by_device].contains(&Lookup::Ambiguous) {
         refuse_ambiguous(ek.id, findings);
         return (None, AkBinding::None);
     }
-    let tied = match (by_name, by_key) {
-        (Lookup::Node(node), _) | (_, Lookup::Node(node)) => Some(node),
-        _ => None,
+    let (tied, binding) = match (by_name, by_key, by_device) {
+        (Lookup::Node(node), ..) | (_, Lookup::Node(node), _) => (Some(node), AkBinding::Inventory),
+        (.., Lookup::Node(node)) => (Some(node), AkBinding::IakCertificate),
+        _ => (None, AkBinding::None),
     };
     let node = match by_ek {
         Some(Lookup::Node(node)) => Some(node),
@@ -157,7 +179,7 @@ fn judge_offline<'a>(
         return (None, AkBinding::None);
     };
     match tied {
-        Some(tied) if tied.name == node.name => (Some(node), AkBinding::Inventory),
+        Some(tied) if tied.name == node.name => (Some(node), binding),
         Some(tied) => {
             let (expected, found) = (format!("a tie to {}", node.name), format!("a tie to {}", tied.name));
             findings.refuse(AppraisalCode::AkNotBound, AK, expected, found);
@@ -190,103 +212,4 @@ fn refuse_ambiguous(ek: Option<EkId>, findings: &mut Findings) {
         |ek| format!("{ek}, or its keys, twice"),
     );
     findings.refuse(AppraisalCode::NodeAmbiguous, NODE, "one inventory entry", found);
-}
-
-/// The endorsement key, as far as evidence and enrolment show it.
-struct EndorsementKey<'a> {
-    id: Option<EkId>,
-    public: Option<Public>,
-    certificate: Option<&'a [u8]>,
-    expires: i64,
-}
-
-impl<'a> EndorsementKey<'a> {
-    fn judge(inputs: &Inputs<'a>, findings: &mut Findings) -> Self {
-        let enrolled = inputs.enrolled();
-        let presented = inputs.collection.get(Label::TpmEkCertificate);
-        let certificate = presented.or_else(|| enrolled.and_then(|node| node.ek_certificate.as_deref()));
-        let verified = certificate.and_then(|der| judge_certificate(inputs, der, findings));
-        if certificate.is_none() {
-            findings.text(claim::EK_CERTIFICATE, "none");
-        }
-        let public = inputs
-            .collection
-            .get(Label::TpmEkPublic)
-            .and_then(|bytes| read_public(bytes, findings));
-        if let (Some(public), Some(verified)) = (&public, &verified)
-            && let Ok(checked) = public.check_ek()
-            && let Err(error) = checked.must_be(verified.key())
-        {
-            findings.refuse_with(error.code(), EK, error.details());
-        }
-        let id = match (&verified, &public, certificate) {
-            (Some(verified), _, _) => Some(verified.id()),
-            (None, Some(public), _) => Some(public.subject_key().spki_sha256()),
-            // Refused already; the identity is only told, so that the node is not called unknown as well.
-            (None, None, Some(der)) => Certificate::from_der(der)
-                .ok()
-                .map(|certificate| certificate.key().spki_sha256()),
-            (None, None, None) => None,
-        };
-        let expires = verified
-            .as_ref()
-            .map_or(i64::MAX, |verified| verified.chain().not_after);
-        let id = id.map(EkId).or_else(|| enrolled.map(|node| node.ek));
-        let public = public.or_else(|| verified.as_ref().and_then(|verified| verified.ek_public().ok()));
-        Self {
-            id,
-            public,
-            certificate,
-            expires,
-        }
-    }
-}
-
-fn judge_certificate(inputs: &Inputs<'_>, der: &[u8], findings: &mut Findings) -> Option<VerifiedEkCertificate> {
-    let store = inputs.anchors.store(Purpose::Ek);
-    let verified = match verify_ek_certificate(der, &[], store, inputs.now, inputs.policy.ek_expiry) {
-        Ok(verified) => verified,
-        Err(error) => {
-            findings.refuse_with(error.code(), CERTIFICATE, error.details());
-            return None;
-        }
-    };
-    let expired = &verified.chain().expired;
-    findings.text(
-        claim::EK_CERTIFICATE,
-        if expired.is_empty() { "valid" } else { "expired" },
-    );
-    for certificate in expired {
-        let (subject, end) = (&certificate.subject, certificate.not_after);
-        findings
-            .leniencies
-            .push(format!("ek-expiry: ignore-with-claim: {subject} expired at {end}"));
-    }
-    for (name, value) in [
-        (claim::TPM_MANUFACTURER, verified.manufacturer()),
-        (claim::TPM_MODEL, verified.model()),
-    ] {
-        if let Some(value) = value {
-            findings.text(name, value);
-        }
-    }
-    Some(verified)
-}
-
-fn read_public(bytes: &[u8], findings: &mut Findings) -> Option<Public> {
-    let public = match Public::from_tpm2b_or_tpmt(bytes) {
-        Ok(public) => public,
-        Err(error) => {
-            let (expected, found) = error.details();
-            findings.refuse(AppraisalCode::EkUnreadable, EK, expected, found);
-            return None;
-        }
-    };
-    match public.check_ek() {
-        Ok(_) => Some(public),
-        Err(error) => {
-            findings.refuse_with(error.code(), EK, error.details());
-            None
-        }
-    }
 }

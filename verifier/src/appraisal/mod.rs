@@ -10,7 +10,9 @@
 
 mod ak;
 mod compare;
+mod device;
 mod difference;
+mod endorsement;
 mod findings;
 mod identity;
 mod ima;
@@ -41,17 +43,20 @@ pub enum AkBinding {
     Enrolled,
     /// The signed inventory says so (offline only).
     Inventory,
+    /// A CA of device identities says so, and the inventory lists that identity (offline only).
+    IakCertificate,
     /// Nothing.
     None,
 }
 
 impl AkBinding {
-    /// As it stands in results: `activated`, `enrolled`, `inventory`, `none`.
+    /// As it stands in results: `activated`, `enrolled`, `inventory`, `iak-certificate`, `none`.
     pub const fn as_str(self) -> &'static str {
         match self {
             AkBinding::Activated => "activated",
             AkBinding::Enrolled => "enrolled",
             AkBinding::Inventory => "inventory",
+            AkBinding::IakCertificate => "iak-certificate",
             AkBinding::None => "none",
         }
     }

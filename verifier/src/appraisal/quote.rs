@@ -21,6 +21,8 @@ pub(super) struct Quoted<'a> {
     pub(super) qualified_signer: &'a [u8],
     /// The TPM's clock.
     pub(super) clock: ClockInfo,
+    /// The firmware version the TPM signed; obfuscated for keys outside the endorsement hierarchy.
+    pub(super) firmware_version: u64,
     /// Whether it carries the expected qualifying data, in evidence of the right kind.
     pub(super) fresh: bool,
     /// The registers by the *signed* selection; empty where the values sent along are not the signed ones.
@@ -73,6 +75,7 @@ pub(super) fn verify<'a>(
     Some(Quoted {
         qualified_signer: attest.qualified_signer,
         clock: attest.clock,
+        firmware_version: attest.firmware_version,
         fresh: same && kind_fits,
         registers,
     })

@@ -179,7 +179,12 @@ fn aspect_of(code: Code) -> Aspect {
             _ => Aspect::Evidence,
         },
         Code::Appraisal(code) => match code {
-            AppraisalCode::EkUnreadable | AppraisalCode::EkOther => Aspect::Hardware,
+            AppraisalCode::EkUnreadable
+            | AppraisalCode::EkOther
+            | AppraisalCode::EkCertificateMissing
+            | AppraisalCode::EkDenied
+            | AppraisalCode::FirmwareDenied
+            | AppraisalCode::FirmwareUnknown => Aspect::Hardware,
             AppraisalCode::AkAttributesUnknown
             | AppraisalCode::AkOther
             | AppraisalCode::AkNotBound

@@ -79,21 +79,26 @@ impl CertificateStore {
     pub fn new(certificates: impl IntoIterator<Item = (Certificate, bool)>) -> Self {
         let mut store = Self::default();
         for (certificate, anchor) in certificates {
-            let same = store.by_subject.entry(certificate.subject.clone()).or_default();
-            let certificates = &store.certificates;
-            let known = same
-                .iter()
-                .copied()
-                .find(|&i| certificates.get(i).is_some_and(|(c, _)| *c == certificate));
-            match known.and_then(|i| store.certificates.get_mut(i)) {
-                Some((_, is_anchor)) => *is_anchor |= anchor,
-                None => {
-                    same.push(store.certificates.len());
-                    store.certificates.push((certificate, anchor));
-                }
-            }
+            store.add(certificate, anchor);
         }
         store
+    }
+
+    /// Adds a certificate. One that is there counts once, as anchor if it was given as one either time.
+    pub fn add(&mut self, certificate: Certificate, anchor: bool) {
+        let same = self.by_subject.entry(certificate.subject.clone()).or_default();
+        let certificates = &self.certificates;
+        let known = same
+            .iter()
+            .copied()
+            .find(|&i| certificates.get(i).is_some_and(|(c, _)| *c == certificate));
+        match known.and_then(|i| self.certificates.get_mut(i)) {
+            Some((_, is_anchor)) => *is_anchor |= anchor,
+            None => {
+                same.push(self.certificates.len());
+                self.certificates.push((certificate, anchor));
+            }
+        }
     }
 
     /// Every certificate, with whether it is an anchor.

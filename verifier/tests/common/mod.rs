@@ -27,10 +27,10 @@ use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{Event, EventLog};
 use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
-use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
+use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule};
 use touchstone_verifier::reference::ReferenceSet;
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
-use touchstone_verifier::x509::{Certificate, Expiry};
+use touchstone_verifier::x509::{Certificate, CrlRule, Expiry};
 
 /// A time at which the recorded certificates are valid.
 pub const NOW: i64 = 1_800_000_000;
@@ -204,6 +204,8 @@ pub fn policy() -> AppraisalPolicy {
         required_registers: selection(&BOOT),
         session_key_registers: selection(&[0, 2, 4, 7, 8, 9, 14]),
         ek_expiry: Expiry::Deny,
+        crl: CrlRule::WhenPresent,
+        ek_certificate: EkCertificateRule::WhenPresent,
         event_log: EventLogRule::Required,
         ima: ImaPolicy::default(),
         policy_id: "test/1".into(),
