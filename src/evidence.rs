@@ -84,6 +84,12 @@ struct PackArgs {
     /// Endorsement key certificate (DER or PEM)
     #[arg(long)]
     ek_cert: Option<PathBuf>,
+    /// Intermediates above it (PEM, or DER one after the other as in NV 0x01C00100)
+    #[arg(long)]
+    ek_chain: Option<PathBuf>,
+    /// The attestation key's own certificate, IAK or LAK (DER or PEM)
+    #[arg(long)]
+    iak_cert: Option<PathBuf>,
     /// The firmware's event log
     #[arg(long)]
     event_log: Option<PathBuf>,
@@ -103,6 +109,8 @@ pub fn run(args: Args) -> CommandResult {
                 tpm_ak: output::read(&args.tpm_ak)?,
                 tpm_pcrs: output::read(&args.tpm_pcrs)?,
                 ek_certificate: args.ek_cert.as_deref().map(output::read).transpose()?,
+                ek_chain: args.ek_chain.as_deref().map(output::read).transpose()?,
+                iak_certificate: args.iak_cert.as_deref().map(output::read).transpose()?,
                 event_log: args.event_log.as_deref().map(output::read).transpose()?,
             };
             output::write(&args.output, &pack::pack(files)?)?;

@@ -4,7 +4,7 @@ use crate::output::say;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use touchstone_policies::{NodeIdentity, NodePlace, Purpose, author, publish, show};
+use touchstone_policies::{NodeIdentity, NodePlace, Purpose, author, crl_add, deny_set, publish, show, trust_bundle};
 
 use crate::clock;
 use crate::output::{self, CommandResult, Outcome};
@@ -75,12 +75,34 @@ enum TrustCommand {
     Add {
         /// The repository
         repo: PathBuf,
-        /// Certificates, PEM (one or several in a file) or DER
-        #[arg(long = "ca", required = true, num_args = 1..)]
+        /// Certificates, PEM (one or several in a file) or DER: each becomes an anchor
+        #[arg(long = "ca", required_unless_present = "bundle", num_args = 1..)]
         ca: Vec<PathBuf>,
+        /// Makers' certificates, a PEM file or a folder of PEM and DER: roots become anchors, other CAs intermediates
+        #[arg(long, conflicts_with = "ca")]
+        bundle: Option<PathBuf>,
         /// What they vouch for
         #[arg(long, value_enum, default_value_t = PurposeArg::Ek)]
         purpose: PurposeArg,
+    },
+    /// Stage certificate revocation lists of these authorities; an older list of the same one is replaced
+    #[command(after_help = "Example: touchstone policy trust crl ./repo tpm_ek_intermediate_3.crl")]
+    Crl {
+        /// The repository
+        repo: PathBuf,
+        /// Revocation lists, PEM or DER
+        #[arg(required = true)]
+        crl: Vec<PathBuf>,
+    },
+    /// Stage a list of endorsement keys and TPM firmware that are refused although their makers vouch for them
+    #[command(after_help = "Example: touchstone policy trust deny ./repo deny.toml\n\n  \
+        [[firmware]]\n  manufacturer = \"IFX\"\n  from = \"7.0\"\n  to = \"7.61\"\n  why = \"CVE-2017-15361\"\n\n  \
+        [[endorsement_key]]\n  id = \"<sha256 of the SubjectPublicKeyInfo>\"\n  why = \"stolen\"")]
+    Deny {
+        /// The repository
+        repo: PathBuf,
+        /// The list, TOML
+        file: PathBuf,
     },
 }
 
@@ -89,6 +111,20 @@ enum PurposeArg {
     Ek,
     Snp,
     Tdx,
+    Idevid,
+    Ldevid,
+}
+
+impl From<PurposeArg> for Purpose {
+    fn from(purpose: PurposeArg) -> Self {
+        match purpose {
+            PurposeArg::Ek => Purpose::Ek,
+            PurposeArg::Snp => Purpose::Snp,
+            PurposeArg::Tdx => Purpose::Tdx,
+            PurposeArg::Idevid => Purpose::Idevid,
+            PurposeArg::Ldevid => Purpose::Ldevid,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -133,6 +169,9 @@ struct IdentityArgs {
     /// Endorsement key (TPM2B_PUBLIC, TPMT_PUBLIC or PEM)
     #[arg(long)]
     ek: Option<PathBuf>,
+    /// Certificate of a device identity (IDevID, LDevID) or of its attestation key (IAK, LAK), DER or PEM
+    #[arg(long)]
+    idevid: Option<PathBuf>,
     /// Attestation key alone (TPM2B_PUBLIC, TPMT_PUBLIC or PEM): you vouch for that very key
     #[arg(long)]
     ak: Option<PathBuf>,
@@ -169,16 +208,7 @@ pub fn run(args: Args) -> CommandResult {
                 repo.join("staged").display()
             );
         }
-        Command::Trust(TrustCommand::Add { repo, ca, purpose }) => {
-            let purpose = match purpose {
-                PurposeArg::Ek => Purpose::Ek,
-                PurposeArg::Snp => Purpose::Snp,
-                PurposeArg::Tdx => Purpose::Tdx,
-            };
-            for (subject, target) in author::trust_add(&repo, purpose, &ca)?.anchors {
-                say!("staged {target}: {subject}");
-            }
-        }
+        Command::Trust(command) => run_trust(command)?,
         Command::Node(NodeCommand::Add {
             repo,
             name,
@@ -193,14 +223,17 @@ pub fn run(args: Args) -> CommandResult {
                 } => NodeIdentity::EkCert(output::read(&path)?),
                 IdentityArgs { ek: Some(path), .. } => NodeIdentity::Ek(output::read(&path)?),
                 IdentityArgs { ak: Some(path), .. } => NodeIdentity::Ak(output::read(&path)?),
+                IdentityArgs { idevid: Some(path), .. } => NodeIdentity::Device(output::read(&path)?),
                 IdentityArgs { from: Some(path), .. } => NodeIdentity::Evidence(output::read(&path)?),
                 IdentityArgs {
                     ek_cert: None,
                     ek: None,
+                    idevid: None,
                     ak: None,
                     from: None,
                 } => {
-                    return Err(output::Failure::new("no identity given").hint("--ek-cert, --ek, --ak or --from"));
+                    let hint = "--ek-cert, --ek, --idevid, --ak or --from";
+                    return Err(output::Failure::new("no identity given").hint(hint));
                 }
             };
             let place = NodePlace {
@@ -245,6 +278,63 @@ pub fn run(args: Args) -> CommandResult {
         Command::Show { repo, at, json } => return show_repository(&repo, at.as_deref(), json),
     }
     Ok(Outcome::Done)
+}
+
+fn run_trust(command: TrustCommand) -> Result<(), output::Failure> {
+    match command {
+        TrustCommand::Add {
+            repo,
+            ca,
+            bundle: None,
+            purpose,
+        } => {
+            for (subject, target) in author::trust_add(&repo, purpose.into(), &ca)?.anchors {
+                say!("staged {target}: {subject}");
+            }
+        }
+        TrustCommand::Add {
+            repo,
+            bundle: Some(bundle),
+            purpose,
+            ..
+        } => {
+            let added = trust_bundle(&repo, purpose.into(), &bundle)?;
+            for (subject, digest) in &added.anchors {
+                say!("anchor       {digest}: {subject}");
+            }
+            for (subject, digest) in &added.intermediates {
+                say!("intermediate {digest}: {subject}");
+            }
+            for (name, why) in &added.skipped {
+                say!("skipped      {name}: {why}");
+            }
+            say!(
+                "staged {} anchors and {} intermediates, skipped {}",
+                added.anchors.len(),
+                added.intermediates.len(),
+                added.skipped.len()
+            );
+        }
+        TrustCommand::Crl { repo, crl } => {
+            for added in crl_add(&repo, &crl)? {
+                say!(
+                    "staged {}: {} revokes {} certificates, in force until {}",
+                    added.target,
+                    added.issuer,
+                    added.revoked,
+                    clock::words(added.next_update)
+                );
+                for target in &added.replaced {
+                    say!("  replaces {target}");
+                }
+            }
+        }
+        TrustCommand::Deny { repo, file } => {
+            let (keys, firmware) = deny_set(&repo, &file)?;
+            say!("staged deny.toml: {keys} endorsement keys, {firmware} ranges of firmware");
+        }
+    }
+    Ok(())
 }
 
 fn show_repository(repo: &std::path::Path, at: Option<&str>, json: bool) -> CommandResult {

@@ -38,6 +38,9 @@ pub fn collect(
     if let Some(certificate) = attester.endorsement_key().certificate() {
         collection.insert(Label::TpmEkCertificate, certificate.to_vec())?;
     }
+    if let Some(chain) = attester.endorsement_key().chain() {
+        collection.insert(Label::TpmEkChain, chain.to_vec())?;
+    }
     collection.insert(Label::TpmEkPublic, attester.endorsement_key().public().to_vec())?;
     collection.insert(Label::TpmAkPublic, attester.attestation_key().public().to_vec())?;
     collection.insert(Label::TpmQuote, quote.attested)?;

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
-use touchstone_verifier::anchors::{Purpose, TrustAnchors};
+use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::inventory::Inventory;
 use touchstone_verifier::reference::ReferenceSet;
+use touchstone_verifier::x509::certificate::CertificateError;
 
 use crate::cedar::Cedar;
+use crate::deny_file;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::inventory_file::{MAX_NODES, NodeFile};
 use crate::keyset_file::Keyset;
@@ -76,6 +78,19 @@ impl Contents {
             )),
         }
     }
+}
+
+/// Anchors and intermediates of a repository's files.
+pub(crate) fn anchors_of(files: &Files) -> Result<TrustAnchors, CertificateError> {
+    let anchors = files.iter().filter_map(|(kind, bytes)| match kind {
+        TargetKind::Anchor(purpose, _) => Some((*purpose, bytes)),
+        _ => None,
+    });
+    let intermediates = files.iter().filter_map(|(kind, bytes)| match kind {
+        TargetKind::Intermediate(purpose, _) => Some((*purpose, bytes)),
+        _ => None,
+    });
+    TrustAnchors::new(anchors)?.with_intermediates(intermediates)
 }
 
 struct Reader<'a> {
@@ -168,32 +183,48 @@ impl Reader<'_> {
     }
 
     fn anchors(&mut self) -> Option<TrustAnchors> {
-        let mut certificates: Vec<(Purpose, &[u8])> = Vec::new();
+        let mut count = 0;
         for (kind, bytes) in self.files {
-            let TargetKind::Anchor(purpose, digest) = kind else {
-                continue;
+            let (digest, purpose) = match kind {
+                TargetKind::Anchor(purpose, digest) | TargetKind::Intermediate(purpose, digest) => {
+                    count += 1;
+                    (digest, Some(*purpose))
+                }
+                TargetKind::Crl(digest) => (digest, None),
+                _ => continue,
             };
             let found: [u8; 32] = Sha256::digest(bytes).into();
             if found != *digest {
-                self.problem(
-                    PolicyCode::AnchorUnreadable,
-                    &kind.name(),
-                    hex::encode(digest),
-                    hex::encode(found),
-                );
-            } else if let Err(e) = TrustAnchors::new([(*purpose, bytes)]) {
+                let code = purpose.map_or(PolicyCode::CrlRefused, |_| PolicyCode::AnchorUnreadable);
+                self.problem(code, &kind.name(), hex::encode(digest), hex::encode(found));
+            } else if let Some(Err(e)) = purpose.map(|purpose| TrustAnchors::new([(purpose, bytes)])) {
                 self.problem(PolicyCode::AnchorUnreadable, &kind.name(), "an X.509 certificate", e);
-            } else {
-                certificates.push((*purpose, bytes));
             }
         }
-        if certificates.len() > MAX_ANCHORS {
+        if count > MAX_ANCHORS {
             let expected = format!("at most {MAX_ANCHORS}");
-            self.problem(PolicyCode::TargetsTooMany, "anchors", expected, certificates.len());
+            self.problem(PolicyCode::TargetsTooMany, "anchors", expected, count);
             return None;
         }
-        let anchors = TrustAnchors::new(certificates);
-        self.note(anchors.map_err(|e| PolicyError::new(PolicyCode::AnchorUnreadable, "anchors", "certificates", e)))
+        let anchors = anchors_of(self.files);
+        let mut anchors = self
+            .note(anchors.map_err(|e| PolicyError::new(PolicyCode::AnchorUnreadable, "anchors", "certificates", e)))?;
+        for (kind, bytes) in self.files {
+            if let TargetKind::Crl(_) = kind {
+                match anchors.clone().with_crl(bytes) {
+                    Ok(more) => anchors = more,
+                    Err(e) => {
+                        let expected = "a complete revocation list signed by a CA of this repository";
+                        self.problem(PolicyCode::CrlRefused, &kind.name(), expected, e);
+                    }
+                }
+            }
+        }
+        if self.files.contains_key(&TargetKind::Deny) {
+            let denied = self.required(&TargetKind::Deny, deny_file::parse)?;
+            anchors = anchors.with_deny_list(denied);
+        }
+        Some(anchors)
     }
 
     fn inventory(&mut self) -> Inventory {

@@ -63,6 +63,8 @@ touchstone_cose::reason_codes! {
         NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
         NodeIdentityMissing = "policy-node-identity-missing": "A node entry names no hardware identity.",
         AnchorUnreadable = "policy-anchor-unreadable": "A trust anchor is not an X.509 certificate that can be used, or its name is not its digest.",
+        CrlRefused = "policy-crl-refused": "A revocation list cannot be used: it is not a complete list signed by a CA that this repository lists, or it is older than one that is there. Add the CA with policy trust add first.",
+        DenyUnreadable = "policy-deny-unreadable": "deny.toml could not be read: it is not the TOML form, denies nothing, or has an unknown, missing or wrong key.",
         ReferenceRefused = "policy-reference-refused": "A reference value file is unsigned, not by a listed signer, expired or unreadable, so the whole repository is refused.",
         SignersUnreadable = "policy-signers-unreadable": "signers.json could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
         KeysetUnreadable = "policy-keyset-unreadable": "keyset.json could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",

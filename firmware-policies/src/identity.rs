@@ -2,11 +2,12 @@
 
 use touchstone_verifier::inventory::EkId;
 use touchstone_verifier::tpm::Public;
+use touchstone_verifier::x509::iak_certificate::{DeviceId, device_ids};
 use touchstone_verifier::x509::{Certificate, SubjectKey};
 
 use crate::error::{PolicyCode, PolicyError};
 use crate::evidence::{CheckedEvidence, EvidenceAk, is_pem, subject_key_from_pem};
-use crate::inventory_file::NodeFile;
+use crate::inventory_file::{NodeFile, device_text};
 
 /// What an author gives to name a node's hardware: the bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum NodeIdentity {
     Ek(Vec<u8>),
     /// An attestation key that stands for itself: TPM2B_PUBLIC, TPMT_PUBLIC or PEM.
     Ak(Vec<u8>),
+    /// A certificate of a device identity (IDevID, LDevID, IAK or LAK), DER or PEM.
+    Device(Vec<u8>),
     /// An evidence envelope of the machine: its endorsement key and its attestation key, tied by the author's signature.
     Evidence(Vec<u8>),
 }
@@ -27,6 +30,7 @@ pub(crate) struct Hardware {
     pub ek: Vec<EkId>,
     pub ak_names: Vec<Vec<u8>>,
     pub ak_keys: Vec<[u8; 32]>,
+    pub devices: Vec<DeviceId>,
     /// What the author should know.
     pub notes: Vec<String>,
 }
@@ -76,6 +80,24 @@ impl NodeIdentity {
                     ..Hardware::default()
                 })
             }
+            NodeIdentity::Device(bytes) => {
+                let der = certificate_der(bytes).map_err(|e| unreadable("a device certificate", e))?;
+                let parsed = Certificate::from_der(&der);
+                let parsed = parsed.map_err(|e| unreadable("a device certificate", e.to_string()))?;
+                if parsed.is_ca() {
+                    let (expected, found) = ("a device's certificate", "a CA's");
+                    return Err(PolicyError::new(
+                        PolicyCode::IdentityRefused,
+                        "identity",
+                        expected,
+                        found,
+                    ));
+                }
+                Ok(Hardware {
+                    devices: device_ids(&parsed),
+                    ..Hardware::default()
+                })
+            }
             NodeIdentity::Evidence(bytes) => from_evidence(bytes),
         }
     }
@@ -122,6 +144,7 @@ impl Hardware {
         add(&mut node.ek, self.ek.iter().map(ToString::to_string).collect());
         add(&mut node.ak_names, self.ak_names.iter().map(hex::encode).collect());
         add(&mut node.ak_keys, self.ak_keys.iter().map(hex::encode).collect());
+        add(&mut node.devices, self.devices.iter().map(device_text).collect());
     }
 
     /// An identity of these that `node` claims, in words.
@@ -144,6 +167,13 @@ impl Hardware {
                     .find_map(|key| claims(&node.ak_keys, hex::encode(key)))
             });
             ak.map(|v| format!("attestation key {v}"))
+        })
+        .or_else(|| {
+            let device = self
+                .devices
+                .iter()
+                .find_map(|id| claims(&node.devices, device_text(id)));
+            device.map(|v| format!("device {v}"))
         })
     }
 }

@@ -4,10 +4,15 @@
 //! {"name": "web-1", "region": "eu-1", "zone": "eu-1a", "roles": ["web"],
 //!  "ek": ["<sha256 of the SubjectPublicKeyInfo>"], "ak_names": ["<TPM Name>"], "ak_keys": ["<sha256 of the SPKI>"]}
 //! ```
+//! `devices` lists device identities (IEEE 802.1AR) instead: `"key:<sha256 of the SPKI>"`, `"serial:<subject's serial
+//! number>"` or `"hardware:<hwType>:<hwSerialNum, hexadecimal>"`.
+//!
 //! `inventory.json` is `{"nodes": [ … ]}`. Lists may be left out; an entry must name some hardware.
 
 use serde::{Deserialize, Serialize};
 use touchstone_verifier::inventory::{EkId, Node};
+use touchstone_verifier::x509::HardwareModuleName;
+use touchstone_verifier::x509::iak_certificate::DeviceId;
 
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_name;
@@ -18,6 +23,8 @@ pub const MAX_NODES: usize = 65_536;
 pub const MAX_ROLES: usize = 32;
 /// Most keys of one kind of a node.
 pub const MAX_IDENTITIES: usize = 32;
+/// Longest serial number of a device, in bytes.
+pub const MAX_SERIAL_LEN: usize = 128;
 /// Who signed an entry of the global targets role.
 pub const AUTHORITY: &str = "targets";
 /// Length of a TPM Name with SHA-256, SHA-384 and SHA-512 (TPM 2.0 Library Part 1, 16).
@@ -46,6 +53,9 @@ pub struct NodeFile {
     /// SHA-256 of the SubjectPublicKeyInfo of attestation keys known by key alone, hexadecimal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ak_keys: Vec<String>,
+    /// Device identities, as [`device_text`] writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +138,9 @@ impl NodeFile {
         let ek = identities(&self.ek, &[32], &claim("ek"), &mut problems);
         let ak_names = identities(&self.ak_names, &NAME_LENGTHS, &claim("ak_names"), &mut problems);
         let ak_keys = identities(&self.ak_keys, &[32], &claim("ak_keys"), &mut problems);
-        if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() {
-            let expected = "ek, ak_names or ak_keys";
+        let devices = devices(&self.devices, &claim("devices"), &mut problems);
+        if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() && self.devices.is_empty() {
+            let expected = "ek, ak_names, ak_keys or devices";
             problems.push(Problem::new(
                 PolicyCode::NodeIdentityMissing,
                 claim("identity"),
@@ -147,9 +158,65 @@ impl NodeFile {
             ek: ek.into_iter().filter_map(digest).map(EkId).collect(),
             ak_names,
             ak_keys: ak_keys.into_iter().filter_map(digest).collect(),
+            devices,
             authority: AUTHORITY.into(),
         })
     }
+}
+
+/// A device identity as it is written.
+pub fn device_text(device: &DeviceId) -> String {
+    match device {
+        DeviceId::Key(digest) => format!("key:{}", hex::encode(digest)),
+        DeviceId::Serial(serial) => format!("serial:{serial}"),
+        DeviceId::Hardware(name) => format!("hardware:{}:{}", name.hardware_type, hex::encode(&name.serial)),
+    }
+}
+
+fn device(text: &str) -> Option<DeviceId> {
+    match text.split_once(':')? {
+        ("key", digits) => {
+            let mut digest = [0; 32];
+            hex::decode_to_slice(digits, &mut digest).ok()?;
+            Some(DeviceId::Key(digest))
+        }
+        ("serial", serial) => (1..=MAX_SERIAL_LEN)
+            .contains(&serial.len())
+            .then(|| DeviceId::Serial(serial.to_owned())),
+        ("hardware", rest) => {
+            let (hardware_type, serial) = rest.split_once(':')?;
+            let dotted = !hardware_type.is_empty() && hardware_type.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            let serial = hex::decode(serial)
+                .ok()
+                .filter(|s| (1..=MAX_SERIAL_LEN).contains(&s.len()))?;
+            dotted.then(|| {
+                DeviceId::Hardware(HardwareModuleName {
+                    hardware_type: hardware_type.to_owned(),
+                    serial,
+                })
+            })
+        }
+        _ => None,
+    }
+}
+
+fn devices(texts: &[String], claim: &str, problems: &mut Vec<Problem>) -> Vec<DeviceId> {
+    if texts.len() > MAX_IDENTITIES {
+        let expected = format!("at most {MAX_IDENTITIES}");
+        problems.push(Problem::new(PolicyCode::TargetsTooMany, claim, expected, texts.len()));
+        return Vec::new();
+    }
+    let mut found = Vec::with_capacity(texts.len());
+    for text in texts {
+        match device(text) {
+            Some(device) => found.push(device),
+            None => {
+                let expected = "key:, serial: or hardware: and an identity";
+                problems.push(Problem::new(PolicyCode::NodeUnreadable, claim, expected, text));
+            }
+        }
+    }
+    found
 }
 
 fn unreadable(file: &str, found: String) -> PolicyError {
@@ -201,6 +268,37 @@ mod tests {
             NodeFile::parse_all("", format!(r#"{{"nodes":[{json}]}}"#).as_bytes()).unwrap(),
             [file]
         );
+    }
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        let all = [
+            DeviceId::Key([7; 32]),
+            DeviceId::Serial("SN:1 2".into()),
+            DeviceId::Hardware(HardwareModuleName {
+                hardware_type: "2.23.133.1.2".into(),
+                serial: b"x1".to_vec(),
+            }),
+        ];
+        for id in all {
+            assert_eq!(device(&device_text(&id)), Some(id));
+        }
+        for bad in [
+            "",
+            "key:00",
+            "serial:",
+            "hardware:2.23",
+            "hardware::00",
+            "hardware:2.x:00",
+            "hardware:2.2:",
+            "mac:1",
+        ] {
+            assert_eq!(device(bad), None, "{bad}");
+        }
+        let node = parse(r#"{"name":"a","region":"eu-1","devices":["serial:1"]}"#).unwrap();
+        assert_eq!(node.devices, [DeviceId::Serial("1".into())]);
+        let bad = r#"{"name":"a","region":"eu-1","devices":["mac:1"]}"#;
+        assert_eq!(parse(bad), Err(PolicyCode::NodeUnreadable));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub const GLOBAL_POLICY: &str = "policy.cedar";
 pub const SIGNERS: &str = "signers.json";
 /// The broker's keys.
 pub const KEYSET: &str = "keyset.json";
+/// Endorsement keys and firmware that are refused.
+pub const DENY: &str = "deny.toml";
 /// All nodes in one file, for large domains.
 pub const INVENTORY: &str = "inventory.json";
 
@@ -60,6 +62,12 @@ pub enum TargetKind {
     Node(String),
     /// `anchors/<purpose>/<sha256>.der`.
     Anchor(Purpose, [u8; 32]),
+    /// `intermediates/<purpose>/<sha256>.der`: leads to an anchor, vouches for nothing by itself.
+    Intermediate(Purpose, [u8; 32]),
+    /// `crls/<sha256>.crl`.
+    Crl([u8; 32]),
+    /// [`DENY`].
+    Deny,
     /// `references/<name>.corim`.
     Reference(String),
 }
@@ -82,6 +90,7 @@ impl TargetKind {
             SIGNERS => TargetKind::Signers,
             KEYSET => TargetKind::Keyset,
             INVENTORY => TargetKind::Inventory,
+            DENY => TargetKind::Deny,
             _ => {
                 let (folder, rest) = name.split_once('/')?;
                 match folder {
@@ -93,10 +102,13 @@ impl TargetKind {
                     }
                     "anchors" => {
                         let (purpose, file) = rest.split_once('/')?;
-                        let mut digest = [0; 32];
-                        hex::decode_to_slice(file.strip_suffix(".der")?, &mut digest).ok()?;
-                        TargetKind::Anchor(Purpose::parse(purpose)?, digest)
+                        TargetKind::Anchor(Purpose::parse(purpose)?, digest(file.strip_suffix(".der")?)?)
                     }
+                    "intermediates" => {
+                        let (purpose, file) = rest.split_once('/')?;
+                        TargetKind::Intermediate(Purpose::parse(purpose)?, digest(file.strip_suffix(".der")?)?)
+                    }
+                    "crls" => TargetKind::Crl(digest(rest.strip_suffix(".crl")?)?),
                     _ => return None,
                 }
             }
@@ -120,13 +132,22 @@ impl TargetKind {
             TargetKind::Anchor(purpose, digest) => {
                 format!("anchors/{}/{}.der", purpose.as_str(), hex::encode(digest))
             }
+            TargetKind::Intermediate(purpose, digest) => {
+                format!("intermediates/{}/{}.der", purpose.as_str(), hex::encode(digest))
+            }
+            TargetKind::Crl(digest) => format!("crls/{}.crl", hex::encode(digest)),
+            TargetKind::Deny => DENY.into(),
         }
     }
 
     /// Most bytes such a target may have.
     pub const fn max_len(&self) -> u64 {
         match self {
-            TargetKind::Settings | TargetKind::Signers | TargetKind::Anchor(..) => 64 << 10,
+            TargetKind::Settings | TargetKind::Signers | TargetKind::Anchor(..) | TargetKind::Intermediate(..) => {
+                64 << 10
+            }
+            TargetKind::Crl(_) => 4 << 20,
+            TargetKind::Deny => 16 << 20,
             TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::RegionPolicy(_) => 256 << 10,
             TargetKind::Keyset => 1 << 20,
             TargetKind::Reference(_) => MAX_CORIM as u64,
@@ -166,6 +187,12 @@ pub(crate) fn digest_name(name: &str, sha256: &str) -> String {
     }
 }
 
+fn digest(hex_digits: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(hex_digits, &mut digest).ok()?;
+    Some(digest)
+}
+
 fn valid(name: &str) -> Option<String> {
     is_name(name).then(|| name.to_owned())
 }
@@ -187,6 +214,9 @@ mod tests {
             TargetKind::Node("web-1.example".into()),
             TargetKind::Reference("Golden_1".into()),
             TargetKind::Anchor(Purpose::Ek, [0xab; 32]),
+            TargetKind::Intermediate(Purpose::Idevid, [0xab; 32]),
+            TargetKind::Crl([0xab; 32]),
+            TargetKind::Deny,
         ];
         for kind in kinds {
             assert_eq!(TargetKind::of(&kind.name()), Some(kind));
@@ -210,6 +240,9 @@ mod tests {
             "regions/eu/other.cedar",
             "regions/eu/x/policy.cedar",
             "anchors/ek/00.der",
+            "intermediates/ek/00.der",
+            "crls/00.crl",
+            "deny.json",
             "anchors/any/0000000000000000000000000000000000000000000000000000000000000000.der",
             upper.as_str(),
             "references/.corim",

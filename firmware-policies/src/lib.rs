@@ -8,6 +8,7 @@ pub mod author;
 pub mod cedar;
 mod contents;
 mod decision;
+pub mod deny_file;
 pub mod error;
 mod evidence;
 mod expiry;
@@ -30,6 +31,7 @@ mod signing;
 #[cfg(test)]
 mod testing;
 pub mod timers;
+pub mod trust;
 mod tuf;
 
 pub use author::{
@@ -47,3 +49,4 @@ pub use settings::{Scope, Settings};
 pub use show::{Show, show};
 pub use timers::Timers;
 pub use touchstone_verifier::anchors::Purpose;
+pub use trust::{BundleAdded, CrlAdded, crl_add, deny_set, trust_bundle};

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use touchstone_verifier::ima::ImaPolicy;
-use touchstone_verifier::policy::{AppraisalPolicy, EventLogRule};
+use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule};
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
-use touchstone_verifier::x509::Expiry;
+use touchstone_verifier::x509::{CrlRule as ChainCrlRule, Expiry};
 
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{SETTINGS, is_name};
@@ -32,9 +32,9 @@ pub const DEFAULT_SESSION_KEY: [u8; 7] = [0, 2, 4, 7, 8, 9, 14];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CrlRule {
-    /// A list is used where one is present.
+    /// A list that is there must be in force, and must not name the certificate.
     WhenPresent,
-    /// Without a current list nothing is affirmed. Refused while this version cannot do it.
+    /// Without a list in force of whoever issued it, no certificate of a device counts.
     Required,
 }
 
@@ -73,6 +73,8 @@ struct TpmSection {
     ek_expiry: EkExpiryName,
     event_log: EventLogName,
     crl: CrlRule,
+    #[serde(default)]
+    ek_certificate: EkCertificateName,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +88,15 @@ struct Grants {
 enum EkExpiryName {
     Deny,
     IgnoreWithClaim,
+}
+
+/// Left out is as it was before there was this key.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum EkCertificateName {
+    #[default]
+    WhenPresent,
+    Required,
 }
 
 #[derive(Deserialize)]
@@ -139,16 +150,6 @@ impl Settings {
                 &session,
             ));
         }
-        if file.tpm.crl == CrlRule::Required {
-            // A security switch that is signed and not honoured is worse than none.
-            let expected = "when-present: this version does not read revocation lists, so it cannot require them";
-            problems.push(Problem::new(
-                PolicyCode::SettingsUnreadable,
-                "settings.toml: tpm.crl",
-                expected,
-                "required",
-            ));
-        }
         let scopes = scopes(&file.grants.scopes, &mut problems);
         PolicyError::unless_empty(problems)?;
         let appraisal = AppraisalPolicy {
@@ -158,6 +159,14 @@ impl Settings {
             ek_expiry: match file.tpm.ek_expiry {
                 EkExpiryName::Deny => Expiry::Deny,
                 EkExpiryName::IgnoreWithClaim => Expiry::IgnoreWithClaim,
+            },
+            crl: match file.tpm.crl {
+                CrlRule::WhenPresent => ChainCrlRule::WhenPresent,
+                CrlRule::Required => ChainCrlRule::Required,
+            },
+            ek_certificate: match file.tpm.ek_certificate {
+                EkCertificateName::WhenPresent => EkCertificateRule::WhenPresent,
+                EkCertificateName::Required => EkCertificateRule::Required,
             },
             event_log: match file.tpm.event_log {
                 EventLogName::Required => EventLogRule::Required,
@@ -307,7 +316,12 @@ mod tests {
                 &[SettingsUnreadable],
             ),
             ("crl = \"when-present\"", "crl = \"never\"", &[SettingsUnreadable]),
-            ("crl = \"when-present\"", "crl = \"required\"", &[SettingsUnreadable]),
+            ("crl = \"when-present\"", "", &[SettingsUnreadable]),
+            (
+                "ek_certificate = \"when-present\"",
+                "ek_certificate = \"optional\"",
+                &[SettingsUnreadable],
+            ),
             (session, "session_key_registers = { sha256 = [] }", &[SettingsEmptyList]),
             (session, "session_key_registers = {}", &[SettingsEmptyList]),
             (
@@ -363,6 +377,20 @@ mod tests {
             found.dedup();
             assert_eq!(found, *expected, "{to}");
         }
+    }
+
+    #[test]
+    fn what_is_demanded_of_certificates_reaches_the_appraisal() {
+        let good = Settings::default_file("eu-1");
+        let read = |text: &str| Settings::parse(text.as_bytes()).unwrap().appraisal;
+        let start = read(&good);
+        assert_eq!(start.crl, ChainCrlRule::WhenPresent);
+        assert_eq!(start.ek_certificate, EkCertificateRule::WhenPresent);
+        let strict = read(&good.replace("\"when-present\"", "\"required\""));
+        assert_eq!(strict.crl, ChainCrlRule::Required);
+        assert_eq!(strict.ek_certificate, EkCertificateRule::Required);
+        let older = read(&good.replace("ek_certificate = \"when-present\"", ""));
+        assert_eq!(older.ek_certificate, EkCertificateRule::WhenPresent);
     }
 
     #[test]

@@ -336,6 +336,8 @@ pub fn recorded(boot: &Boot) -> Vec<u8> {
         tpm_ak: boot.ak_public(KeyForm::Rsa),
         tpm_pcrs: quote.pcrs_file,
         ek_certificate: Some(boot.ek_certificate(KeyForm::Rsa)),
+        ek_chain: None,
+        iak_certificate: None,
         event_log: Some(boot.event_log()),
     };
     pack::pack(files).expect("evidence")

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::x509::key::{SaltLength, SignatureAlgorithm, VerifyError};
-use touchstone_verifier::x509::{Certificate, CertificateStore, Expiry, verify_ek_certificate};
+use touchstone_verifier::x509::{Certificate, CertificateStore, Expiry, verify_chain};
 
 /// 2027-01-01T00:00:00Z.
 const NOW: i64 = 1_798_761_600;
@@ -41,7 +41,8 @@ fn only_strong_signatures_count() {
         // A key of 1024 bits verifies nothing here.
         ("rsa1024-sha256", Some("certificate-signature-invalid")),
     ] {
-        let result = verify_ek_certificate(&fixture(name), &[], &store, NOW, Expiry::Deny);
+        let leaf = Certificate::from_der(&fixture(name)).unwrap();
+        let result = verify_chain(&leaf, &[], &store, NOW, Expiry::Deny);
         assert_eq!(result.err().map(|e| e.code().as_str()), expected, "{name}");
     }
 }

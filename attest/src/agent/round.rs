@@ -136,6 +136,10 @@ fn submission(
     tls_exporter: [u8; 32],
 ) -> Result<Submission, RoundError> {
     let mut records = Vec::new();
+    // Every round: the broker judges the enrolled certificate anew and keeps no intermediates.
+    if let Some(chain) = attester.endorsement_key().chain() {
+        records.push((Label::TpmEkChain, chain.to_vec()));
+    }
     if !known {
         if let Some(certificate) = attester.endorsement_key().certificate() {
             records.push((Label::TpmEkCertificate, certificate.to_vec()));

@@ -12,6 +12,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::tpm::attest::{AttestError, signed_bytes};
 use touchstone_verifier::tpm::public::{Public, PublicError};
 use touchstone_verifier::x509::der::{TrimError, trim_padding};
+use touchstone_verifier::x509::ek_certificate::read_ek_chain;
 
 /// The files to pack, as read.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,10 @@ pub struct Files {
     pub tpm_pcrs: Vec<u8>,
     /// The endorsement key's certificate, DER or PEM.
     pub ek_certificate: Option<Vec<u8>>,
+    /// The intermediates above it, PEM or DER one after the other.
+    pub ek_chain: Option<Vec<u8>>,
+    /// The attestation key's own certificate (IAK or LAK), DER or PEM.
+    pub iak_certificate: Option<Vec<u8>>,
     /// The firmware's event log.
     pub event_log: Option<Vec<u8>>,
 }
@@ -49,6 +54,18 @@ pub enum PackError {
     /// `--ek-cert`.
     #[error("--ek-cert: expected one DER or PEM certificate: {cause}")]
     EkCertificate {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// `--ek-chain`.
+    #[error("--ek-chain: expected at most 8 CA certificates, PEM or DER one after the other: {cause}")]
+    EkChain {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// `--iak-cert`.
+    #[error("--iak-cert: expected one DER or PEM certificate: {cause}")]
+    IakCertificate {
         /// What is wrong with it.
         cause: String,
     },
@@ -76,7 +93,16 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     let values = pcr_files::parse(&files.tpm_pcrs)?;
     collection.insert(Label::TpmPcrValues, pcr_values::encode(&values))?;
     if let Some(certificate) = files.ek_certificate {
-        collection.insert(Label::TpmEkCertificate, der(&certificate)?)?;
+        let der = der(&certificate).map_err(|cause| PackError::EkCertificate { cause })?;
+        collection.insert(Label::TpmEkCertificate, der)?;
+    }
+    if let Some(chain) = files.ek_chain {
+        let chain = concatenated(&chain).map_err(|cause| PackError::EkChain { cause })?;
+        collection.insert(Label::TpmEkChain, chain)?;
+    }
+    if let Some(certificate) = files.iak_certificate {
+        let der = der(&certificate).map_err(|cause| PackError::IakCertificate { cause })?;
+        collection.insert(Label::TpmIakCertificate, der)?;
     }
     if let Some(log) = files.event_log {
         collection.insert(Label::FirmwareEventLog, log)?;
@@ -91,13 +117,32 @@ fn is_pem(bytes: &[u8]) -> bool {
     bytes.windows(11).take(4096).any(|window| window == b"-----BEGIN ")
 }
 
-fn der(certificate: &[u8]) -> Result<Vec<u8>, PackError> {
-    let refuse = |cause: String| PackError::EkCertificate { cause };
+fn der(certificate: &[u8]) -> Result<Vec<u8>, String> {
     if is_pem(certificate) {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).map_err(|error| refuse(error.to_string()))?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).map_err(|error| error.to_string())?;
         return Ok(pem.contents);
     }
     trim_padding(certificate)
         .map(<[u8]>::to_vec)
-        .map_err(|error: TrimError| refuse(error.to_string()))
+        .map_err(|error: TrimError| error.to_string())
+}
+
+/// The certificates of a chain, DER one after the other without what was between them.
+fn concatenated(chain: &[u8]) -> Result<Vec<u8>, String> {
+    let joined = if is_pem(chain) {
+        let blocks: Result<Vec<_>, _> = x509_parser::pem::Pem::iter_from_buffer(chain).collect();
+        let blocks = blocks.map_err(|error| error.to_string())?;
+        blocks.into_iter().flat_map(|pem| pem.contents).collect()
+    } else {
+        chain.to_vec()
+    };
+    let certificates = read_ek_chain(&joined).map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("no certificate".into());
+    }
+    Ok(certificates
+        .iter()
+        .flat_map(|certificate| certificate.as_der())
+        .copied()
+        .collect())
 }

@@ -1,18 +1,16 @@
 //! The endorsement key: the identity its maker put a certificate on.
 //!
-//! Templates and NV indices: TCG EK Credential Profile for TPM Family 2.0, sections 2.2.1.4 (low range: RSA 2048,
-//! ECC P-256) and 2.2.1.5 (high range: ECC P-384).
+//! Templates and NV indices: TCG EK Credential Profile for TPM Family 2.0, sections 2.2.1.4 (low range) and 2.2.1.5
+//! (high range), as the verifier has them.
 
-use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, DefaultKey, ek};
+use touchstone_verifier::tpm::EkTemplate;
 use tss_esapi::constants::SessionType;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
 use tss_esapi::handles::{AuthHandle, KeyHandle};
-use tss_esapi::interface_types::ecc::EccCurve;
-use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{Digest, Nonce, Public};
-use tss_esapi::traits::Marshall as _;
+use tss_esapi::traits::{Marshall as _, UnMarshall as _};
 
 use super::ek_certificate::certifies;
 use super::error::{TpmError, failed, kind};
@@ -27,19 +25,50 @@ pub enum EkKind {
     EccP256,
     /// ECC NIST P-384, template H-3.
     EccP384,
+    /// RSA 2048, template H-1.
+    HighRsa2048,
+    /// ECC NIST P-256, template H-2.
+    HighEccP256,
+    /// ECC NIST P-521, template H-4.
+    EccP521,
+    /// RSA 3072, template H-6.
+    Rsa3072,
+    /// RSA 4096, template H-7.
+    Rsa4096,
 }
 
 impl EkKind {
+    /// The kinds that TPMs are expected to make, the preferred one first: one of them is made where no certificate says
+    /// which key the TPM is known by.
+    pub const COMMON: [Self; 3] = [Self::Rsa2048, Self::EccP256, Self::EccP384];
     /// Every kind, the preferred one first.
-    pub const ALL: [Self; 3] = [Self::Rsa2048, Self::EccP256, Self::EccP384];
+    pub const ALL: [Self; 8] = [
+        Self::Rsa2048,
+        Self::EccP256,
+        Self::EccP384,
+        Self::HighRsa2048,
+        Self::HighEccP256,
+        Self::EccP521,
+        Self::Rsa3072,
+        Self::Rsa4096,
+    ];
 
     /// The NV index of its certificate.
     #[must_use]
     pub fn certificate_index(self) -> u32 {
+        self.tcg_template().certificate_index()
+    }
+
+    fn tcg_template(self) -> EkTemplate {
         match self {
-            Self::Rsa2048 => 0x01C0_0002,
-            Self::EccP256 => 0x01C0_000A,
-            Self::EccP384 => 0x01C0_0016,
+            Self::Rsa2048 => EkTemplate::L1Rsa2048,
+            Self::EccP256 => EkTemplate::L2P256,
+            Self::EccP384 => EkTemplate::H3P384,
+            Self::HighRsa2048 => EkTemplate::H1Rsa2048,
+            Self::HighEccP256 => EkTemplate::H2P256,
+            Self::EccP521 => EkTemplate::H4P521,
+            Self::Rsa3072 => EkTemplate::H6Rsa3072,
+            Self::Rsa4096 => EkTemplate::H7Rsa4096,
         }
     }
 
@@ -49,22 +78,23 @@ impl EkKind {
             Self::Rsa2048 => &[0x8101_0001],
             Self::EccP256 => &[0x8101_0002, 0x8101_000A],
             Self::EccP384 => &[0x8101_0016],
+            Self::HighRsa2048 => &[0x8101_0012],
+            Self::HighEccP256 => &[0x8101_0014],
+            Self::EccP521 => &[0x8101_0018],
+            Self::Rsa3072 => &[0x8101_001C],
+            Self::Rsa4096 => &[0x8101_001E],
         }
     }
 
+    /// The template to make it from: the one the verifier knows it by.
     fn template(self) -> Result<Public, TpmError> {
-        let algorithm = match self {
-            Self::Rsa2048 => AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048),
-            Self::EccP256 => AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256),
-            Self::EccP384 => AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP384),
-        };
-        ek::create_ek_public_from_default_template_2(algorithm, DefaultKey).map_err(failed("EK template"))
+        Public::unmarshall(&self.tcg_template().creation_template()).map_err(failed("EK template"))
     }
 
     /// Whether its users are authorized by policy only (PolicySecret of the endorsement hierarchy).
     fn policy_only(self) -> bool {
         // High-range templates have userWithAuth set and an empty secret.
-        self != Self::EccP384
+        self.tcg_template().is_low_range()
     }
 }
 
@@ -76,6 +106,7 @@ pub struct EndorsementKey {
     public: Vec<u8>,
     name: Vec<u8>,
     certificate: Option<Vec<u8>>,
+    chain: Option<Vec<u8>>,
 }
 
 impl EndorsementKey {
@@ -103,6 +134,12 @@ impl EndorsementKey {
         self.certificate.as_deref()
     }
 
+    /// The intermediates the TPM keeps beside its certificate, DER one after the other, if it does.
+    #[must_use]
+    pub fn chain(&self) -> Option<&[u8]> {
+        self.chain.as_deref()
+    }
+
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
@@ -123,14 +160,14 @@ impl Tpm {
                 }
             }
         }
-        for kind in EkKind::ALL {
+        for kind in EkKind::COMMON {
             match self.endorsement_key(kind) {
                 Err(TpmError::NoEndorsementKey { .. }) => {}
                 other => return other,
             }
         }
         Err(TpmError::NoEndorsementKey {
-            tried: EkKind::ALL.to_vec(),
+            tried: EkKind::COMMON.to_vec(),
         })
     }
 
@@ -174,7 +211,12 @@ impl Tpm {
             }
             ours
         });
+        let chain = match &certificate {
+            Some(_) => self.ek_chain()?,
+            None => None,
+        };
         Ok(EndorsementKey {
+            chain,
             kind,
             place,
             public: public_area,

@@ -6,11 +6,18 @@ use tss_esapi::interface_types::resource_handles::NvAuth;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::Public;
 
+use touchstone_verifier::x509::der::without_stored_header;
+use touchstone_verifier::x509::ek_certificate::{MAX_EK_CHAIN_LEN, read_ek_chain};
+
 use super::error::{TpmError, failed};
 use super::{EkKind, Tpm};
 
 /// The longest EK certificate that is read, in bytes. Those seen are 0.8-2 KiB.
 pub const MAX_EK_CERTIFICATE: usize = 8192;
+/// Where makers put the intermediates.
+const EK_CHAIN_INDICES: std::ops::RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
+/// How many of them are looked for.
+const MAX_CHAIN_INDICES: u32 = 0x100;
 /// How much of an NV index is read in one go where the TPM does not say (every TPM can do this much).
 const NV_CHUNK: usize = 512;
 
@@ -25,12 +32,48 @@ impl Tpm {
             return Ok(None);
         };
         let malformed = |problem| TpmError::CertificateMalformed { index, problem };
+        let header = bytes.len() - without_stored_header(&bytes).len();
+        bytes.drain(..header);
         let length = der_sequence_length(&bytes).ok_or_else(|| malformed("it does not begin with a DER sequence"))?;
         if length > bytes.len() {
             return Err(malformed("it is cut short"));
         }
         bytes.truncate(length);
         Ok(Some(bytes))
+    }
+
+    /// The intermediates above the EK certificates that the maker wrote to NV memory, in the order of their indices
+    /// (EK Credential Profile, 2.2.1.5.2): DER one after the other, padding cut off. `None` where there are none, or
+    /// where they are not certificates: they are help, and the verifier may do without.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM fails.
+    pub fn ek_chain(&mut self) -> Result<Option<Vec<u8>>, TpmError> {
+        let first = *EK_CHAIN_INDICES.start();
+        let indices = self.operation(|tpm| tpm.handles_from(first, MAX_CHAIN_INDICES))?;
+        let mut bytes = Vec::new();
+        for index in indices.into_iter().filter(|index| EK_CHAIN_INDICES.contains(index)) {
+            match self.operation(|tpm| tpm.nv_read_all(index)) {
+                Ok(part) => bytes.extend(part.unwrap_or_default()),
+                Err(error @ TpmError::CertificateMalformed { .. }) => {
+                    tracing::warn!(%error, "going on without the TPM's intermediates");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+            if bytes.len() > MAX_EK_CHAIN_LEN {
+                tracing::warn!("the TPM's intermediates are longer than any: going on without them");
+                return Ok(None);
+            }
+        }
+        match read_ek_chain(&bytes) {
+            Ok(chain) if chain.is_empty() => Ok(None),
+            Ok(chain) => Ok(Some(chain.iter().flat_map(|c| c.as_der()).copied().collect())),
+            Err(error) => {
+                tracing::warn!(%error, "going on without the TPM's intermediates");
+                Ok(None)
+            }
+        }
     }
 
     /// The whole contents of an NV index; `None` when it does not exist or was never written.

@@ -186,6 +186,16 @@ impl Certificate {
         self.issuer == self.subject
     }
 
+    /// Whether it says that it is a CA's.
+    pub fn is_ca(&self) -> bool {
+        matches!(self.extensions.basic_constraints, Some((true, _)))
+    }
+
+    /// Whether its own key provably did not sign it. A root signed with SHA-1 is not told: that signature is not read.
+    pub fn is_signed_by_another(&self) -> bool {
+        self.check_signed_by(&self.key) == Err(VerifyError::Invalid)
+    }
+
     /// The certificate's serial number, without leading zeros.
     pub fn serial(&self) -> &[u8] {
         &self.serial

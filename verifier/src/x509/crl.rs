@@ -172,6 +172,11 @@ impl Crl {
         self.revoked.is_empty()
     }
 
+    /// Whether `other` speaks for the same CA, as far as name and key identifier say.
+    pub fn is_of_same_issuer(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.authority_key_id == other.authority_key_id
+    }
+
     /// Whether it is in force at `now`.
     pub(super) fn is_current(&self, now: i64) -> bool {
         (self.this_update..=self.next_update).contains(&now)
