@@ -19,7 +19,8 @@ use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::snp::{Report, VerifiedVek};
 use touchstone_verifier::tpm::signature::Signature;
 use touchstone_verifier::tpm::{Attest, HashAlg, Public};
-use touchstone_verifier::x509::{Certificate, CertificateStore};
+use touchstone_verifier::x509::ek_certificate::read_ek_chain;
+use touchstone_verifier::x509::{Certificate, CertificateStore, Crl, Expiry, verify_ek_certificate};
 
 /// A time at which the goldens are in force, Unix seconds.
 const NOW: i64 = 1_700_000_000;
@@ -122,6 +123,16 @@ pub fn event_log(data: &[u8]) {
 /// X.509 certificates of endorsement keys and their authorities.
 pub fn certificate(data: &[u8]) {
     drop(Certificate::from_der(data));
+    drop(read_ek_chain(data));
+    let nobody = CertificateStore::default();
+    assert!(verify_ek_certificate(data, &[], &nobody, NOW, Expiry::IgnoreWithClaim).is_err());
+}
+
+/// Certificate revocation lists.
+pub fn crl(data: &[u8]) {
+    if let Ok(list) = Crl::from_der(data) {
+        assert!(CertificateStore::default().add_crl(list).is_err(), "a list of nobody's counts for nothing");
+    }
 }
 
 /// Reference values: the bytes as a whole file, and as a payload that a listed signer has signed.

@@ -23,20 +23,26 @@ use touchstone_verifier::tpm::Public;
 use touchstone_verifier::x509::iak_certificate::DeviceId;
 use touchstone_verifier::x509::{CrlRule, Expiry, SubjectKey, verify_iak_certificate};
 
-/// A public key by its SubjectPublicKeyInfo alone: what a CA certifies.
-struct Spki(Vec<u8>);
+/// An RSA key by its public half alone (RSAPublicKey, DER): what a CA certifies.
+struct RsaKey(Vec<u8>);
 
-impl PublicKeyData for Spki {
+impl RsaKey {
+    fn of(key: &SubjectKey) -> Self {
+        let SubjectKey::Rsa { modulus, .. } = key else {
+            panic!("an RSA key")
+        };
+        let modulus = pki::tlv(0x02, &[&[0], modulus]);
+        Self(pki::tlv(0x30, &[&modulus, &[0x02, 3, 1, 0, 1]]))
+    }
+}
+
+impl PublicKeyData for RsaKey {
     fn der_bytes(&self) -> &[u8] {
         &self.0
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
-    }
-
-    fn subject_public_key_info(&self) -> Vec<u8> {
-        self.0.clone()
+        &rcgen::PKCS_RSA_SHA256
     }
 }
 
@@ -139,7 +145,7 @@ fn iak(maker: &Maker, bend: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
                 .push(DnType::CustomDnType(vec![2, 5, 4, 5]), "SN-1");
             bend(params);
         },
-        &Spki(ak().to_spki_der()),
+        &RsaKey::of(&ak()),
     )
 }
 
@@ -270,7 +276,7 @@ fn roca_keys_are_refused_whoever_certifies_them() {
         exponent: 65537,
     };
     let maker = Maker::new();
-    let spki = Spki(key.to_spki_der());
+    let spki = RsaKey::of(&key);
     let ek = maker.certify(|p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment], &spki);
     let mut s = good().with(Label::TpmEkCertificate, ek);
     s.policy.ek_expiry = Expiry::IgnoreWithClaim;

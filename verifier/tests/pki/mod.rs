@@ -148,6 +148,7 @@ pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![tag];
     match content.len() {
         len @ 0..0x80 => out.push(len as u8),
+        len @ 0x80..0x100 => out.extend([0x81, len as u8]),
         len => out.extend([0x82, (len >> 8) as u8, len as u8]),
     }
     out.extend(content);
