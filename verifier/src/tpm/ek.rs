@@ -439,3 +439,40 @@ fn qualified_name(parent: &[u8], public: &Public) -> Name {
 fn endorsement_primary_name(public: &Public) -> Name {
     qualified_name(&RH_ENDORSEMENT.to_be_bytes(), public)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_recognised_as_itself() {
+        for template in EkTemplate::ALL {
+            let kind = template.kind();
+            let unique: Vec<Vec<u8>> = match kind {
+                Kind::Rsa(bits) => vec![vec![0xFF; usize::from(bits) / 8]],
+                Kind::Ec(curve) => vec![vec![0x01; curve.field_len()]; 2],
+            };
+            let parts: Vec<&[u8]> = unique.iter().map(Vec::as_slice).collect();
+            let public = Public::parse(&template.public_area(kind, &parts)).unwrap();
+            let checked = public.check_ek().unwrap();
+            assert_eq!(checked.template(), template);
+            assert_eq!(checked.symmetric_key_bits(), template.fixed().aes_bits);
+            // A certificate alone stands for the low range where a kind has two.
+            let from_key = ek_public_from_key(&public.subject_key()).unwrap();
+            let first = EkTemplate::for_key(&public.subject_key()).next().unwrap();
+            assert_eq!(from_key.check_ek().unwrap().template(), first);
+        }
+        let mut indices: Vec<u32> = EkTemplate::ALL.iter().map(|t| t.certificate_index()).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        assert_eq!(indices.len(), EkTemplate::ALL.len());
+    }
+
+    #[test]
+    fn creation_templates_have_the_unique_field_of_their_range() {
+        let low = EkTemplate::L2P256.creation_template();
+        assert!(low.ends_with(&[[0, 32].as_slice(), &[0; 32], &[0, 32], &[0; 32]].concat()));
+        let high = EkTemplate::H2P256.creation_template();
+        assert!(high.ends_with(&[0x00, 0x03, 0x00, 0x10, 0, 0, 0, 0]));
+    }
+}
