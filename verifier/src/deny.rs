@@ -88,7 +88,9 @@ pub fn manufacturer_id(text: &str) -> Option<[u8; 4]> {
 /// The version in a certificate's `tpmVersion`: `id:` and up to eight hexadecimal digits, major and minor. Older
 /// certificates have four, a byte each (`id:0D0C` is 13.12).
 pub fn certified_version(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("id:")?;
+    let digits = text
+        .strip_prefix("id:")
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let number = u32::from_str_radix(digits, 16).ok()?;
     match digits.len() {
         8 => Some(number),
