@@ -196,6 +196,8 @@ pub fn verify_ek_certificate(
     check_key(certificate.key())?;
     let offered = offered.get(..MAX_OFFERED).unwrap_or(offered);
     let chain = verify_chain(&certificate, offered, store, now, rules)?;
+    // Last: of a certificate that nobody vouches for, that tells more than what it calls its TPM.
+    check_tpm_name(&certificate)?;
     Ok(VerifiedEkCertificate { certificate, chain })
 }
 
@@ -232,6 +234,12 @@ fn check_profile(certificate: &Certificate) -> Result<(), EkCertificateError> {
             return Err(EkCertificateError::KeyUsage { expected });
         }
     }
+    Ok(())
+}
+
+/// EK Credential Profile 2.5, 3.2.9: what TPM it is.
+fn check_tpm_name(certificate: &Certificate) -> Result<(), EkCertificateError> {
+    let extensions = &certificate.extensions;
     // 3.2.9 demands the TPM's name in subjectAltName as directoryName. Tolerated: critical or not, one RDN or several
     // (Nuvoton writes one), any string type, other names beside it. Tolerated without: certificates of GCE's private
     // CA, which describe the virtual machine in an extension of their own; manufacturer and model then stay unknown.
