@@ -6,10 +6,10 @@ SHELL := /bin/bash
 CARGO_JOBS ?= $(shell nproc)
 export TSS2_LOG ?= all+none
 
-.PHONY: help deps build demo test lint bench fuzz doc
+.PHONY: help deps build demo test test-boot lint bench fuzz doc
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 deps: ## Install what is missing (Debian 12; says first what and how long)
 	@setup/deps.sh
@@ -22,6 +22,9 @@ demo: build ## Three software-TPM nodes, one broker, the whole story
 
 test: deps ## Everything: unit, property, attack tables, real software TPMs
 	@setup/test.sh
+
+test-boot: deps ## Genuine boots: a virtual machine with Secure Boot, TPM and IMA attests (part of make test)
+	@setup/test-boot.sh
 
 lint: deps ## rustfmt, clippy, licences, bans and sources
 	@. setup/env.sh && cargo fmt --all --check && cargo clippy --locked --workspace --all-targets -- -D warnings && setup/deny.sh

@@ -7,6 +7,14 @@ export TSS2_LOG=all+none
 skips=$(mktemp) log=$(mktemp)
 trap 'rm -f "$skips" "$log"' EXIT
 export TOUCHSTONE_SKIPS=$skips
+# Genuine boots, where what they need is there or can be had; otherwise they are skipped, with this reason.
+if TOUCHSTONE_BOOT_FILES=$(setup/boot-files.sh 2>"$log"); then
+  export TOUCHSTONE_BOOT_FILES
+else
+  unset TOUCHSTONE_BOOT_FILES
+  TOUCHSTONE_NO_BOOT_FILES=$(tail -1 "$log")
+  export TOUCHSTONE_NO_BOOT_FILES
+fi
 status=0
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
 # A short run of every fuzz target; its last line has the form of the others and is counted with them.

@@ -39,6 +39,20 @@ pub const REGION: &str = "eu-1";
 /// The broker's port. Each domain has a loopback address of its own, so a restarted broker is where it was.
 const PORT: u16 = 7440;
 
+/// What a domain is founded with.
+pub struct Founding<'a> {
+    /// Certificates of TPM makers, PEM.
+    pub anchors: &'a [PathBuf],
+    /// Its nodes.
+    pub nodes: &'a [(&'a str, NodeIdentity)],
+    /// Evidence that its reference is made of.
+    pub golden: &'a [u8],
+    /// Settings that are changed, in milliseconds.
+    pub settings: &'a [(&'a str, u64)],
+    /// Limits of the broker that are changed.
+    pub limits: &'a [(&'a str, u64)],
+}
+
 /// Policy repository, keys and data folder of one domain; they go away with it.
 pub struct Domain {
     folder: tempfile::TempDir,
@@ -78,17 +92,33 @@ impl Domain {
         limits: &[(&str, u64)],
         golden: &[u8],
     ) -> Self {
+        let nodes: Vec<_> = nodes.iter().map(|(name, boot)| (*name, identity_of(boot))).collect();
+        Self::found(&Founding {
+            anchors: &["swtpm-localca-rootca-cert.pem", "issuercert.pem"]
+                .map(|file| boots::boots().join("ca").join(file)),
+            nodes: &nodes,
+            golden,
+            settings,
+            limits,
+        })
+    }
+
+    /// A published domain of any machines.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn found(founding: &Founding<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let repo = path("policy");
         unlocked(|| policies::init(&repo, NAME, &path("keys"), clock::wall_seconds())).expect("a repository");
-        change_settings(&repo.join("staged/settings.toml"), settings);
-        let ca = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|file| boots::boots().join("ca").join(file));
-        unlocked(|| policies::trust_add(&repo, Purpose::Ek, &ca)).expect("trust anchors");
-        for (name, boot) in nodes {
-            add_node(&repo, name, boot).expect("a node");
+        change_settings(&repo.join("staged/settings.toml"), founding.settings);
+        unlocked(|| policies::trust_add(&repo, Purpose::Ek, founding.anchors)).expect("trust anchors");
+        for (name, identity) in founding.nodes {
+            add_identity(&repo, name, identity).expect("a node");
         }
-        unlocked(|| policies::reference_add(&repo, golden, Some("golden"), None, None)).expect("a reference");
+        unlocked(|| policies::reference_add(&repo, founding.golden, Some("golden"), None, None)).expect("a reference");
         let day = 24 * 3600;
         let keys = service::init(&path("data"), "a", clock::wall_seconds() - 60, day).expect("broker keys");
         let keyset = std::fs::read(keys).expect("a keyset");
@@ -104,7 +134,8 @@ impl Domain {
                 not_after: entry.not_after,
             })
             .collect();
-        let limits: String = limits
+        let limits: String = founding
+            .limits
             .iter()
             .map(|(name, value)| format!("{name} = {value}\n"))
             .collect();
@@ -154,6 +185,12 @@ impl Domain {
     }
 
     /// Where the broker listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same, for a client.
     ///
     /// # Panics
     /// Never: the address is one.
@@ -292,14 +329,21 @@ impl Domain {
 /// # Errors
 /// What the author is told.
 pub fn add_node(repo: &std::path::Path, name: &str, boot: &Boot) -> Result<(), PolicyError> {
+    add_identity(repo, name, &identity_of(boot))
+}
+
+fn identity_of(boot: &Boot) -> NodeIdentity {
+    NodeIdentity::EkCert(boot.ek_certificate(KeyForm::Rsa))
+}
+
+fn add_identity(repo: &std::path::Path, name: &str, identity: &NodeIdentity) -> Result<(), PolicyError> {
     let place = NodePlace {
         name,
         region: REGION,
         zone: Some("a"),
         roles: &["worker".to_owned()],
     };
-    let identity = NodeIdentity::EkCert(boot.ek_certificate(KeyForm::Rsa));
-    unlocked(|| policies::node_add(repo, &identity, place)).map(|_| ())
+    unlocked(|| policies::node_add(repo, identity, place)).map(|_| ())
 }
 
 /// Runs an author's command. While another test starts a process, the child holds a copy of every lock for a moment.

@@ -15,3 +15,4 @@ pub mod relay;
 pub mod swtpm;
 pub mod tap;
 pub mod tools;
+pub mod vm;

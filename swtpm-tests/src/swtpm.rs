@@ -8,6 +8,9 @@ use touchstone_attest::software_tpm::{STATE_FILE, SoftwareTpm, SoftwareTpmError}
 use crate::boots::Boot;
 use crate::measurements;
 
+/// The certificates of a manufactured TPM's CA, PEM: the root first, then the issuer.
+pub const CA_FILES: [&str; 2] = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"];
+
 /// Why a software TPM could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SwtpmError {
@@ -65,8 +68,8 @@ impl Swtpm {
             .as_ref()
             .ok_or_else(|| SwtpmError::Setup("a recorded TPM has no CA of its own".into()))?;
         let ca = maker.path().join("ca");
-        let read = |file: &str| std::fs::read_to_string(ca.join(file));
-        Ok([read("swtpm-localca-rootca-cert.pem")?, read("issuercert.pem")?])
+        let [root, issuer] = CA_FILES.map(|file| std::fs::read_to_string(ca.join(file)));
+        Ok([root?, issuer?])
     }
 
     /// Extends the first `entries` entries of a boot's IMA list (all with `None`), as its kernel did.
@@ -135,8 +138,12 @@ impl Swtpm {
     }
 }
 
-/// Makes a TPM with its own CA below `folder` and returns its state file.
-fn manufacture(folder: &Path) -> Result<PathBuf, SwtpmError> {
+/// Makes a TPM below `folder`, with a CA of its own: its state in `state`, the CA's certificates ([`CA_FILES`]) in `ca`.
+/// Returns its state file.
+///
+/// # Errors
+/// [`SwtpmError`] when swtpm_setup is not installed or fails.
+pub fn manufacture(folder: &Path) -> Result<PathBuf, SwtpmError> {
     let [state, ca] = ["state", "ca"].map(|name| folder.join(name));
     std::fs::create_dir(&state)?;
     std::fs::create_dir(&ca)?;
