@@ -43,6 +43,9 @@ enum Command {
         /// One JSON object
         #[arg(long)]
         json: bool,
+        /// Every reason in full, not only a screen of them
+        #[arg(long)]
+        all: bool,
     },
     /// Have a running agent present its authorization with a proof of possession
     #[command(after_help = "Prints {\"authorization\", \"proof\"} for a guard's POST /decide.")]
@@ -90,6 +93,7 @@ mod with_tpm {
 
     use super::Command;
     use crate::output::{CommandResult, Failure, Outcome, say};
+    use crate::why::{self, Look, Places, Why};
     use crate::{output, runtime};
 
     pub(super) fn run(command: Command) -> CommandResult {
@@ -101,7 +105,7 @@ mod with_tpm {
                 runtime::block_on(agent::run(config, tell, runtime::stopped()))??;
                 Ok(Outcome::Done)
             }
-            Command::Status { socket, json } => status(&socket, json),
+            Command::Status { socket, json, all } => status(&socket, json, all),
             Command::Present {
                 socket,
                 audience,
@@ -135,7 +139,16 @@ mod with_tpm {
         })
     }
 
-    fn status(socket: &Path, json: bool) -> CommandResult {
+    /// Why the node is refused, as `touchstone verify` tells it.
+    fn tell_reasons(reasons: &[impl AsRef<str>], all: bool) {
+        let reasons: Vec<Why> = reasons.iter().map(|words| Why::from_words(words.as_ref())).collect();
+        let text = why::tell(&reasons, &Places::default(), &Look::of_stdout(all));
+        if !text.is_empty() {
+            say!("\n{}", text.trim_end());
+        }
+    }
+
+    fn status(socket: &Path, json: bool, all: bool) -> CommandResult {
         let Response::Status(status) = ask(socket, &Request::Status)? else {
             return Err(Failure::new("the agent gave no status"));
         };
@@ -148,14 +161,13 @@ mod with_tpm {
             output::json(&status);
         } else {
             say!("{word}");
-            for reason in status
-                .get("reasons")
-                .and_then(|reasons| reasons.as_array())
+            let reasons = status.get("reasons").and_then(|reasons| reasons.as_array());
+            let reasons: Vec<&str> = reasons
                 .into_iter()
                 .flatten()
-            {
-                say!("  {}", reason.as_str().unwrap_or_default());
-            }
+                .filter_map(|reason| reason.as_str())
+                .collect();
+            tell_reasons(&reasons, all);
             if let Some(because) = status.get("because").and_then(|because| because.as_str()) {
                 say!("  {because}");
             }
@@ -180,10 +192,8 @@ mod with_tpm {
                 say!("authorized as {node}: {bytes} bytes, {took_ms} ms");
             }
             AgentEvent::Refused { reasons, .. } => {
-                say!("refused:");
-                for reason in reasons {
-                    say!("  {reason}");
-                }
+                say!("refused");
+                tell_reasons(reasons, false);
             }
             AgentEvent::Unreachable { because, retry_ms } => say!("unreachable: {because}; again in {retry_ms} ms"),
             AgentEvent::Standing { standing } => say!("state: {}", standing.word()),

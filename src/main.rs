@@ -18,6 +18,7 @@ mod revoke;
 mod runtime;
 mod status;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 

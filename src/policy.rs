@@ -1,5 +1,8 @@
 //! `touchstone policy`: author, sign, publish and look at the policy repository.
 
+mod ima;
+mod set;
+
 use crate::output::say;
 use std::path::PathBuf;
 
@@ -46,6 +49,8 @@ enum Command {
     /// The brokers' public keys
     #[command(subcommand)]
     Keyset(KeysetCommand),
+    ImaKey(ima::Args),
+    Set(set::Args),
     /// Sign what is staged and publish it as the next version
     #[command(after_help = "Example: touchstone policy publish ./repo --keys ./keys")]
     Publish {
@@ -259,6 +264,8 @@ pub fn run(args: Args) -> CommandResult {
             let added = author::keyset_add(&repo, &output::read(&keyset)?)?;
             say!("staged keyset version {}: {} keys", added.version, added.keys);
         }
+        Command::ImaKey(args) => return ima::run(&args),
+        Command::Set(args) => return set::run(&args),
         Command::Publish { repo, keys } => {
             let published = publish(&repo, &keys, clock::now())?;
             say!(

@@ -15,12 +15,14 @@ use touchstone_verifier::ear::Ear;
 
 use crate::clock;
 use crate::output::{self, CommandResult, Failure, Outcome};
+use crate::why::{self, Look, Places, Why};
 
 /// Judge packed evidence offline: 0 affirming, 1 refused with reasons, 2 unreadable input or usage.
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     touchstone verify node.evidence --policy ./repo --nonce 5d940119b026…\n  \
-    touchstone verify node.evidence --policy ./repo --root ./root.json --nonce 5d94… --at 2026-11-21T12:00:00Z --json")]
+    touchstone verify node.evidence --policy ./repo --root ./root.json --nonce 5d94… --at 2026-11-21T12:00:00Z --json\n\n\
+    Colours only on a terminal, and never with NO_COLOR set.")]
 pub struct Args {
     /// The envelope (touchstone evidence pack | collect)
     evidence: PathBuf,
@@ -39,6 +41,9 @@ pub struct Args {
     /// One JSON object: verdict, reasons, ear
     #[arg(long)]
     json: bool,
+    /// Every reason in full, not only a screen of them
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs the subcommand.
@@ -71,7 +76,7 @@ pub fn run(args: &Args) -> CommandResult {
     ) {
         Ok(policy) => policy,
         Err(error) if error.is_io() => return Err(error.into()),
-        Err(error) => return policy_refused(&error, args.json),
+        Err(error) => return policy_refused(&error, args),
     };
     let appraisal = appraise(&Inputs {
         collection: &collection,
@@ -87,7 +92,7 @@ pub fn run(args: &Args) -> CommandResult {
     if args.json {
         output::json(&document(&appraisal, &policy, &collection, &nonce, now));
     } else {
-        tell(&appraisal, &policy);
+        tell(&appraisal, &policy, args);
     }
     Ok(if appraisal.status == Tier::Affirming {
         Outcome::Done
@@ -97,33 +102,45 @@ pub fn run(args: &Args) -> CommandResult {
 }
 
 /// The repository itself is not to be believed: that is a verdict about it, and none about the machine.
-fn policy_refused(error: &PolicyError, as_json: bool) -> CommandResult {
+fn policy_refused(error: &PolicyError, args: &Args) -> CommandResult {
     let reasons = error.reasons();
-    if as_json {
-        let reasons: Vec<Value> = reasons
-            .iter()
-            .map(|(code, claim, expected, found)| json!({ "code": code, "claim": claim, "expected": expected, "found": found }))
-            .collect();
+    let reasons: Vec<Why> = reasons
+        .iter()
+        .map(|(code, claim, expected, found)| Why::new(code, claim, expected, found))
+        .collect();
+    if args.json {
+        let reasons: Vec<Value> = reasons.iter().map(|why| reason_document(why, &why.found)).collect();
         output::json(&json!({ "verdict": "none", "reasons": reasons, "ear": Value::Null }));
     } else {
-        say!("none: the policy repository is not to be believed");
-        for (code, claim, expected, found) in reasons {
-            print_reason(code, &claim, &expected, &found);
-        }
+        say!("none: the policy repository is not to be believed\n");
+        tell_reasons(&reasons, args);
     }
     Ok(Outcome::Refused)
+}
+
+/// One reason as JSON: its four fields as they are recorded, and what explains them.
+fn reason_document(why: &Why, found: &str) -> Value {
+    json!({
+        "code": why.code, "claim": why.claim, "expected": why.expected, "found": found,
+        "meaning": why.meaning(), "event": why.event, "register": why.register, "nearest": why.nearest,
+    })
+}
+
+fn tell_reasons(reasons: &[Why], args: &Args) {
+    let (repo, evidence) = (args.policy.to_string_lossy(), args.evidence.to_string_lossy());
+    let places = Places {
+        repo: Some(&repo),
+        evidence: Some(&evidence),
+    };
+    let text = why::tell(reasons, &places, &Look::of_stdout(args.all));
+    say!("{}", text.trim_end());
 }
 
 fn document(appraisal: &Appraisal, policy: &PolicySet, collection: &Collection, nonce: &[u8], now: i64) -> Value {
     let reasons: Vec<Value> = appraisal
         .reasons
         .iter()
-        .map(|reason| {
-            json!({
-                "code": reason.code.as_str(), "claim": reason.claim,
-                "expected": reason.expected, "found": reason.found,
-            })
-        })
+        .map(|reason| reason_document(&Why::from(reason), &reason.found))
         .collect();
     let ear = Ear::of(appraisal, &policy.settings.appraisal.policy_id, nonce, now);
     json!({
@@ -158,7 +175,7 @@ fn root_words(policy: &PolicySet) -> &'static str {
     if policy.root_pinned { "pinned" } else { "unpinned" }
 }
 
-fn tell(appraisal: &Appraisal, policy: &PolicySet) {
+fn tell(appraisal: &Appraisal, policy: &PolicySet, args: &Args) {
     let node = appraisal.node.as_deref().unwrap_or("an unknown machine");
     say!("{}: {node}", appraisal.status.as_str());
     say!(
@@ -175,13 +192,9 @@ fn tell(appraisal: &Appraisal, policy: &PolicySet) {
     for leniency in &appraisal.leniencies {
         say!("  leniency used: {leniency}");
     }
-    for reason in &appraisal.reasons {
-        print_reason(reason.code.as_str(), &reason.claim, &reason.expected, &reason.found);
+    if !appraisal.reasons.is_empty() {
+        say!("");
+        let reasons: Vec<Why> = appraisal.reasons.iter().map(Why::from).collect();
+        tell_reasons(&reasons, args);
     }
-}
-
-fn print_reason(code: &str, claim: &str, expected: &str, found: &str) {
-    say!("  {code}: {claim}");
-    say!("      expected  {expected}");
-    say!("      found     {found}");
 }

@@ -7,11 +7,13 @@ use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::inventory::Inventory;
 use touchstone_verifier::reference::ReferenceSet;
+use touchstone_verifier::x509::SubjectKey;
 use touchstone_verifier::x509::certificate::CertificateError;
 
 use crate::cedar::Cedar;
 use crate::deny_file;
 use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::ima_keys::{self, MAX_IMA_KEYS};
 use crate::inventory_file::{MAX_NODES, NodeFile};
 use crate::keyset_file::Keyset;
 use crate::layout::TargetKind;
@@ -34,6 +36,7 @@ pub(crate) struct Contents {
     pub inventory: Inventory,
     pub keyset: Keyset,
     pub cedar: Cedar,
+    pub ima_keys: Vec<SubjectKey>,
 }
 
 /// Bytes by target.
@@ -53,6 +56,7 @@ impl Contents {
         let signers = reader.required(&TargetKind::Signers, signers_file::parse);
         let references = signers.map(|signers| reader.references(&signers, now));
         let anchors = reader.anchors();
+        let ima_keys = reader.ima_keys();
         let inventory = reader.inventory();
         let keyset = match files.get(&TargetKind::Keyset) {
             Some(_) => reader.required(&TargetKind::Keyset, Keyset::parse),
@@ -68,6 +72,7 @@ impl Contents {
                 inventory,
                 keyset,
                 cedar,
+                ima_keys,
             }),
             // Each of these was a problem above; a gap here must not let anything through.
             _ => Err(PolicyError::new(
@@ -225,6 +230,20 @@ impl Reader<'_> {
             anchors = anchors.with_deny_list(denied);
         }
         Some(anchors)
+    }
+
+    fn ima_keys(&mut self) -> Vec<SubjectKey> {
+        let mut keys = Vec::new();
+        for (kind, bytes) in self.files {
+            if let TargetKind::ImaKey(digest) = kind {
+                keys.extend(self.note(ima_keys::parse(digest, bytes)));
+            }
+        }
+        if keys.len() > MAX_IMA_KEYS {
+            let expected = format!("at most {MAX_IMA_KEYS}");
+            self.problem(PolicyCode::TargetsTooMany, "IMA keys", expected, keys.len());
+        }
+        keys
     }
 
     fn inventory(&mut self) -> Inventory {

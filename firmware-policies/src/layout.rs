@@ -70,6 +70,8 @@ pub enum TargetKind {
     Deny,
     /// `references/<name>.corim`.
     Reference(String),
+    /// `ima-keys/<sha256>.der`: a key whose signatures on files count.
+    ImaKey([u8; 32]),
 }
 
 impl TargetKind {
@@ -109,6 +111,7 @@ impl TargetKind {
                         TargetKind::Intermediate(Purpose::parse(purpose)?, digest(file.strip_suffix(".der")?)?)
                     }
                     "crls" => TargetKind::Crl(digest(rest.strip_suffix(".crl")?)?),
+                    "ima-keys" => TargetKind::ImaKey(digest(rest.strip_suffix(".der")?)?),
                     _ => return None,
                 }
             }
@@ -137,15 +140,18 @@ impl TargetKind {
             }
             TargetKind::Crl(digest) => format!("crls/{}.crl", hex::encode(digest)),
             TargetKind::Deny => DENY.into(),
+            TargetKind::ImaKey(digest) => format!("ima-keys/{}.der", hex::encode(digest)),
         }
     }
 
     /// Most bytes such a target may have.
     pub const fn max_len(&self) -> u64 {
         match self {
-            TargetKind::Settings | TargetKind::Signers | TargetKind::Anchor(..) | TargetKind::Intermediate(..) => {
-                64 << 10
-            }
+            TargetKind::Settings
+            | TargetKind::Signers
+            | TargetKind::Anchor(..)
+            | TargetKind::Intermediate(..)
+            | TargetKind::ImaKey(_) => 64 << 10,
             TargetKind::Crl(_) => 4 << 20,
             TargetKind::Deny => 16 << 20,
             TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::RegionPolicy(_) => 256 << 10,
@@ -217,6 +223,7 @@ mod tests {
             TargetKind::Intermediate(Purpose::Idevid, [0xab; 32]),
             TargetKind::Crl([0xab; 32]),
             TargetKind::Deny,
+            TargetKind::ImaKey([0xcd; 32]),
         ];
         for kind in kinds {
             assert_eq!(TargetKind::of(&kind.name()), Some(kind));
@@ -246,6 +253,8 @@ mod tests {
             "anchors/any/0000000000000000000000000000000000000000000000000000000000000000.der",
             upper.as_str(),
             "references/.corim",
+            "ima-keys/00.der",
+            "ima-keys/ek/0000000000000000000000000000000000000000000000000000000000000000.der",
             "references/a b.corim",
             "README.md",
         ] {

@@ -7,6 +7,7 @@ use std::path::Path;
 use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::inventory::Inventory;
 use touchstone_verifier::reference::ReferenceSet;
+use touchstone_verifier::x509::SubjectKey;
 
 use crate::cedar::Cedar;
 use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
@@ -51,6 +52,8 @@ pub struct PolicySet {
     pub anchors: TrustAnchors,
     /// Signed reference values; their validity is judged at each appraisal.
     pub references: ReferenceSet,
+    /// Keys whose signatures on measured files count.
+    pub ima_keys: Vec<SubjectKey>,
     /// Nodes.
     pub inventory: Inventory,
     /// The broker's keys.
@@ -83,6 +86,7 @@ pub async fn load(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicyS
         settings: contents.settings,
         anchors: contents.anchors,
         references: contents.references,
+        ima_keys: contents.ima_keys,
         inventory: contents.inventory,
         keyset: contents.keyset,
         cedar: contents.cedar,

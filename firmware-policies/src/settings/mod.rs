@@ -1,0 +1,232 @@
+//! `settings.toml`: what a domain is called, its timers, what is required of a TPM, and what an affirmed node may do.
+//!
+//! Unknown keys are refused, and so is every empty list of what is required or granted: an empty list never means "any".
+
+mod edit;
+mod ima;
+mod registers;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule};
+use touchstone_verifier::x509::{CrlRule as ChainCrlRule, Expiry};
+
+use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::layout::{SETTINGS, is_name};
+pub use crate::scope::{ACTIONS, Scope};
+use crate::timers::Timers;
+pub use edit::{Assignment, KEYS, MAX_ASSIGNMENTS, SettingChange, SettingsChanged, settings_set};
+pub use ima::{ImaMode, ImaSettings, ImaViolations, MAX_EXCLUDED, MAX_RULE_LEN};
+pub use registers::{
+    BANKS, DEFAULT_REQUIRED, DEFAULT_SESSION_KEY, MAX_REGISTER, NEVER_FOR_SESSION_KEYS, NEVER_REQUIRED,
+};
+
+/// Most scopes a domain grants.
+pub const MAX_SCOPES: usize = 64;
+/// When certificate revocation lists are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CrlRule {
+    /// A list that is there must be in force, and must not name the certificate.
+    WhenPresent,
+    /// Without a list in force of whoever issued it, no certificate of a device counts.
+    Required,
+}
+
+/// A domain's settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The domain's name.
+    pub domain: String,
+    /// Raised by one when a domain is restored from a backup; authorizations of an older one are refused.
+    pub generation: u64,
+    /// The timers.
+    pub timers: Timers,
+    /// What is required of a TPM; its `policy_id` is the domain's name.
+    pub appraisal: AppraisalPolicy,
+    /// When revocation lists are looked at.
+    pub crl: CrlRule,
+    /// How lists of measured files are judged.
+    pub ima: ImaSettings,
+    /// What an affirmed node is granted, where the Cedar policies permit it. Sorted, each once.
+    pub scopes: Vec<Scope>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsFile {
+    domain: String,
+    generation: u64,
+    timers: Timers,
+    tpm: TpmSection,
+    #[serde(default)]
+    ima: ImaSettings,
+    grants: Grants,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TpmSection {
+    required_registers: BTreeMap<String, Vec<u8>>,
+    session_key_registers: BTreeMap<String, Vec<u8>>,
+    ek_expiry: EkExpiryName,
+    event_log: EventLogName,
+    crl: CrlRule,
+    #[serde(default)]
+    ek_certificate: EkCertificateName,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grants {
+    scopes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EkExpiryName {
+    Deny,
+    IgnoreWithClaim,
+}
+
+/// Left out is as it was before there was this key.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum EkCertificateName {
+    #[default]
+    WhenPresent,
+    Required,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EventLogName {
+    Required,
+    RegistersSuffice,
+}
+
+impl Settings {
+    /// Reads and checks `settings.toml`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with every problem: unknown or missing keys, empty lists, broken timer inequalities, registers
+    /// that cannot serve, scopes outside the grammar.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
+        let unreadable = |found: String| PolicyError::new(PolicyCode::SettingsUnreadable, SETTINGS, "settings", found);
+        let text = std::str::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
+        let file: SettingsFile = toml::from_str(text).map_err(|e| unreadable(e.to_string()))?;
+        let mut problems = file.timers.problems(SETTINGS);
+        if !is_name(&file.domain) {
+            problems.push(Problem::new(
+                PolicyCode::SettingsName,
+                "settings.toml: domain",
+                "a name",
+                &file.domain,
+            ));
+        }
+        if file.generation == 0 {
+            let claim = "settings.toml: generation";
+            problems.push(Problem::new(PolicyCode::SettingsGeneration, claim, "at least 1", "0"));
+        }
+        problems.extend(file.ima.problems());
+        let required = registers::read(
+            "required_registers",
+            &file.tpm.required_registers,
+            &NEVER_REQUIRED,
+            &mut problems,
+        );
+        let session = registers::read(
+            "session_key_registers",
+            &file.tpm.session_key_registers,
+            &NEVER_FOR_SESSION_KEYS,
+            &mut problems,
+        );
+        if !required.covers(&session) {
+            let claim = "settings.toml: tpm.session_key_registers";
+            problems.push(Problem::new(
+                PolicyCode::SessionRegisters,
+                claim,
+                format!("within {required}"),
+                &session,
+            ));
+        }
+        let scopes = scopes(&file.grants.scopes, &mut problems);
+        PolicyError::unless_empty(problems)?;
+        let appraisal = AppraisalPolicy {
+            policy_id: file.domain.clone(),
+            required_registers: required,
+            session_key_registers: session,
+            ek_expiry: match file.tpm.ek_expiry {
+                EkExpiryName::Deny => Expiry::Deny,
+                EkExpiryName::IgnoreWithClaim => Expiry::IgnoreWithClaim,
+            },
+            crl: match file.tpm.crl {
+                CrlRule::WhenPresent => ChainCrlRule::WhenPresent,
+                CrlRule::Required => ChainCrlRule::Required,
+            },
+            ek_certificate: match file.tpm.ek_certificate {
+                EkCertificateName::WhenPresent => EkCertificateRule::WhenPresent,
+                EkCertificateName::Required => EkCertificateRule::Required,
+            },
+            event_log: match file.tpm.event_log {
+                EventLogName::Required => EventLogRule::Required,
+                EventLogName::RegistersSuffice => EventLogRule::RegistersSuffice,
+            },
+            ima: file.ima.policy(),
+        };
+        Ok(Settings {
+            domain: file.domain,
+            generation: file.generation,
+            timers: file.timers,
+            appraisal,
+            crl: file.tpm.crl,
+            ima: file.ima,
+            scopes,
+        })
+    }
+
+    /// The commented file `policy init` writes.
+    pub fn default_file(domain: &str) -> String {
+        include_str!("../defaults/settings.toml").replace("@DOMAIN@", domain)
+    }
+}
+
+fn scopes(texts: &[String], problems: &mut Vec<Problem>) -> Vec<Scope> {
+    let claim = "settings.toml: grants.scopes";
+    if texts.is_empty() {
+        problems.push(Problem::new(
+            PolicyCode::SettingsEmptyList,
+            claim,
+            "at least one scope",
+            "none",
+        ));
+    }
+    if texts.len() > MAX_SCOPES {
+        problems.push(Problem::new(
+            PolicyCode::ScopeInvalid,
+            claim,
+            format!("at most {MAX_SCOPES}"),
+            texts.len(),
+        ));
+        return Vec::new();
+    }
+    let mut scopes = Vec::with_capacity(texts.len());
+    for text in texts {
+        match Scope::parse(text) {
+            Some(scope) if scopes.contains(&scope) => {
+                problems.push(Problem::new(PolicyCode::ScopeInvalid, claim, "each scope once", text));
+            }
+            Some(scope) => scopes.push(scope),
+            None => {
+                let expected = format!("action:resource with an action of {ACTIONS:?}");
+                problems.push(Problem::new(PolicyCode::ScopeInvalid, claim, expected, text));
+            }
+        }
+    }
+    scopes.sort();
+    scopes
+}
+
+#[cfg(test)]
+mod tests;
