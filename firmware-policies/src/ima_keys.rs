@@ -103,6 +103,7 @@ fn ders_in(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let blocks = pem::parse_many(bytes).map_err(|e| e.to_string())?;
     match blocks.iter().find(|b| !matches!(b.tag(), "CERTIFICATE" | "PUBLIC KEY")) {
         Some(block) => Err(format!("PEM of {}", block.tag())),
+        None if blocks.is_empty() => Err("PEM without a whole block".into()),
         None => Ok(blocks.into_iter().map(pem::Pem::into_contents).collect()),
     }
 }

@@ -23,6 +23,7 @@ pub mod keyset_file;
 pub mod layout;
 pub mod load;
 pub mod publish;
+pub mod references;
 mod repository;
 mod scope;
 pub mod settings;

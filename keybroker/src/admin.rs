@@ -106,6 +106,7 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "expires": policy.expires,
             "keyset_version": policy.keyset.version,
             "nodes": policy.inventory.nodes().len(),
+            "refused": app.policy_refused.lock().map_or(None, |refused| refused.clone()),
         },
         "ledger": { "origin": app.origin, "size": head.size, "root": hex::encode(head.root) },
         "trust_state": {

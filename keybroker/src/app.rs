@@ -53,6 +53,8 @@ pub struct App {
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
+    /// Why what is published was not taken over, as long as it is not: shown to the operator.
+    pub policy_refused: Mutex<Option<String>>,
     /// True once the broker is to stop.
     pub stop: watch::Receiver<bool>,
 }

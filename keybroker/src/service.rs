@@ -199,6 +199,7 @@ impl Broker {
             trust,
             head,
             attested: Mutex::new(attested),
+            policy_refused: Mutex::new(None),
             stop: stopped.clone(),
             keys,
         });

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::clock::seconds;
 use crate::decision::DenialCode;
 use crate::entry::{Activation, Effect, EntryError};
-use crate::policy::{Floors, PolicySource, facts};
+use crate::policy::{Floors, PolicySource, check_keys, facts};
 use crate::rejudge::rejudge;
 use crate::service::entry;
 use crate::statements::Circumstances;
@@ -140,6 +140,7 @@ pub async fn follow_policy(
             continue;
         }
         let outcome = take_over(&app, &source).await;
+        *app.policy_refused.lock().unwrap_or_else(PoisonError::into_inner) = outcome.as_ref().err().cloned();
         match &outcome {
             Ok(version) => {
                 tracing::info!(version, "policy is in force");
@@ -164,6 +165,9 @@ async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String>
     if policy.versions == app.policy().versions {
         return Ok(policy.version);
     }
+    // Under a policy without its keys everything this broker signs would count for nothing, what it takes away included.
+    // The one in force goes on until its life ends; then nothing is granted any more.
+    check_keys(&app.keys, &policy, seconds(now_ms)).map_err(|e| e.to_string())?;
     let policy = Arc::new(policy);
     let circumstances = Circumstances {
         policy_version: policy.version,

@@ -17,6 +17,7 @@ use touchstone_authorization::{Status, TrustView};
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::status_list::StatusListToken;
 use touchstone_keybroker::clock::Clock;
+use touchstone_keybroker::policy::public_keyset;
 use touchstone_keybroker::record::DecisionRecord;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::checkpoint::VerifiedCheckpoint;
@@ -296,6 +297,50 @@ async fn a_published_policy_is_taken_over_between_two_decisions_and_a_bad_one_is
         "the policy in force goes on"
     );
     std::fs::write(metadata.join("timestamp.json"), newest).unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_without_the_brokers_own_keys_is_not_taken_over_and_the_operator_sees_it() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let before = attest(&mut client, &mut node, false).await.unwrap();
+    let version = authorization(&broker, &before).contents().policy_version;
+    let shown = async || -> serde_json::Value {
+        let (_, body) = command(&domain, Method::GET, "/status", "").await;
+        serde_json::from_slice(&body).unwrap()
+    };
+    assert!(shown().await["policy"]["refused"].is_null());
+
+    let own = touchstone_keybroker::keys::BrokerKeys::load(&domain.path("data")).unwrap();
+    let stranger = tempfile::tempdir().unwrap();
+    touchstone_keybroker::keys::BrokerKeys::init(&stranger.path().join("data")).unwrap();
+    let other = touchstone_keybroker::keys::BrokerKeys::load(&stranger.path().join("data")).unwrap();
+    let keyset = |keys, version| public_keyset(keys, version, "r1", now() - 60, now() + 86_400).to_json();
+    touchstone_policies::keyset_add(&domain.path("policy"), &keyset(&other, 2)).unwrap();
+    domain.publish();
+    let (status, body) = command(&domain, Method::POST, "/reload", "").await;
+    let refused = problem(status, &body);
+    assert_eq!(refused.code, "policy-refused");
+    assert!(
+        shown().await["policy"]["refused"]
+            .as_str()
+            .is_some_and(|words| words.contains("not in the signed keyset"))
+    );
+    let after = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(after.allowed, "the policy in force goes on");
+    assert_eq!(authorization(&broker, &after).contents().policy_version, version);
+
+    touchstone_policies::keyset_add(&domain.path("policy"), &keyset(&own, 3)).unwrap();
+    domain.publish();
+    let (status, _) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        shown().await["policy"]["refused"].is_null(),
+        "what is taken over is refused no more"
+    );
     broker.shutdown().await.unwrap();
 }
 

@@ -1,6 +1,8 @@
 //! `touchstone reference`: reference values.
 
 mod add;
+mod diff;
+mod show;
 mod withdraw;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -17,6 +19,8 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     Add(add::Args),
+    Show(show::Args),
+    Diff(diff::Args),
     Withdraw(withdraw::Args),
 }
 
@@ -24,6 +28,16 @@ enum Command {
 pub fn run(args: Args) -> CommandResult {
     match args.command {
         Command::Add(args) => add::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Withdraw(args) => withdraw::run(&args),
+    }
+}
+
+/// A digest as people compare it: its start and its end.
+fn short(digest: &str) -> String {
+    match (digest.get(..8), digest.get(digest.len().saturating_sub(4)..)) {
+        (Some(start), Some(end)) if digest.len() > 16 => format!("{start}…{end}"),
+        _ => digest.to_owned(),
     }
 }
