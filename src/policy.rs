@@ -365,6 +365,11 @@ fn show_repository(repo: &std::path::Path, at: Option<&str>, json: bool) -> Comm
                 say!("  {role:<10} version {version:<4} until {end}");
             }
             say!("  grants     {}", published.scopes.join(", "));
+            say!("  requires   {}", published.required_registers);
+            say!("  files      {}", published.ima);
+            for key in &published.ima_keys {
+                say!("  signer     {key}");
+            }
             say!("  regions    {}", published.regions.join(", "));
             for (name, region, zone) in &published.nodes {
                 say!(

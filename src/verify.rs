@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> CommandResult {
         now,
     });
     if args.json {
-        output::json(&document(&appraisal, &policy, &collection, &nonce, now));
+        output::json(&document(&appraisal, &policy, &collection, &nonce, now, args));
     } else {
         tell(&appraisal, &policy, args);
     }
@@ -109,7 +109,7 @@ fn policy_refused(error: &PolicyError, args: &Args) -> CommandResult {
         .map(|(code, claim, expected, found)| Why::new(code, claim, expected, found))
         .collect();
     if args.json {
-        let reasons: Vec<Value> = reasons.iter().map(|why| reason_document(why, &why.found)).collect();
+        let reasons = reason_documents(&reasons, args);
         output::json(&json!({ "verdict": "none", "reasons": reasons, "ear": Value::Null }));
     } else {
         say!("none: the policy repository is not to be believed\n");
@@ -118,30 +118,43 @@ fn policy_refused(error: &PolicyError, args: &Args) -> CommandResult {
     Ok(Outcome::Refused)
 }
 
-/// One reason as JSON: its four fields as they are recorded, and what explains them.
-fn reason_document(why: &Why, found: &str) -> Value {
-    json!({
-        "code": why.code, "claim": why.claim, "expected": why.expected, "found": found,
-        "meaning": why.meaning(), "event": why.event, "register": why.register, "nearest": why.nearest,
-    })
+/// Reasons as JSON: the four fields of each, and what explains them.
+fn reason_documents(reasons: &[Why], args: &Args) -> Vec<Value> {
+    let (repo, evidence) = (args.policy.to_string_lossy(), args.evidence.to_string_lossy());
+    let places = places(&repo, &evidence);
+    let document = |why: &Why| {
+        json!({
+            "code": why.code, "claim": why.claim, "expected": why.expected, "found": why.found,
+            "event": why.event, "register": why.register, "nearest": why.nearest,
+            "meaning": why.meaning(), "help": why::commands(why, reasons, &places),
+        })
+    };
+    reasons.iter().map(document).collect()
+}
+
+fn places<'a>(repo: &'a str, evidence: &'a str) -> Places<'a> {
+    Places {
+        repo: Some(repo),
+        evidence: Some(evidence),
+    }
 }
 
 fn tell_reasons(reasons: &[Why], args: &Args) {
     let (repo, evidence) = (args.policy.to_string_lossy(), args.evidence.to_string_lossy());
-    let places = Places {
-        repo: Some(&repo),
-        evidence: Some(&evidence),
-    };
-    let text = why::tell(reasons, &places, &Look::of_stdout(args.all));
+    let text = why::tell(reasons, &places(&repo, &evidence), &Look::of_stdout(args.all));
     say!("{}", text.trim_end());
 }
 
-fn document(appraisal: &Appraisal, policy: &PolicySet, collection: &Collection, nonce: &[u8], now: i64) -> Value {
-    let reasons: Vec<Value> = appraisal
-        .reasons
-        .iter()
-        .map(|reason| reason_document(&Why::from(reason), &reason.found))
-        .collect();
+fn document(
+    appraisal: &Appraisal,
+    policy: &PolicySet,
+    collection: &Collection,
+    nonce: &[u8],
+    now: i64,
+    args: &Args,
+) -> Value {
+    let reasons: Vec<Why> = appraisal.reasons.iter().map(Why::from).collect();
+    let reasons = reason_documents(&reasons, args);
     let ear = Ear::of(appraisal, &policy.settings.appraisal.policy_id, nonce, now);
     json!({
         "verdict": appraisal.status.as_str(),

@@ -13,6 +13,7 @@ use crate::inventory_file::NodeFile;
 use crate::layout::TargetKind;
 use crate::load::{LoadOptions, load_blocking};
 use crate::repository::{first_root, published, staged};
+use crate::settings::ImaSettings;
 
 /// What [`show`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,6 +53,12 @@ pub struct PublishedShow {
     pub keyset_version: u64,
     /// What affirmed nodes are granted.
     pub scopes: Vec<String>,
+    /// The registers that are required: `sha256:0,2,4`.
+    pub required_registers: String,
+    /// How lists of measured files are judged.
+    pub ima: ImaSettings,
+    /// Keys whose signatures on files count, by target name.
+    pub ima_keys: Vec<String>,
 }
 
 /// Why the published version would not load.
@@ -174,6 +181,7 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
         (r.values.name.clone(), r.authority.clone(), end)
     });
     let anchors = published.files.keys().filter(|k| matches!(k, TargetKind::Anchor(..)));
+    let ima_keys = published.files.keys().filter(|k| matches!(k, TargetKind::ImaKey(_)));
     Some(PublishedShow {
         domain: contents.settings.domain.clone(),
         version: opened.versions.targets,
@@ -186,6 +194,9 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
         regions: contents.cedar.regions().map(str::to_owned).collect(),
         keyset_version: contents.keyset.version,
         scopes: contents.settings.scopes.iter().map(ToString::to_string).collect(),
+        required_registers: contents.settings.appraisal.required_registers.to_string(),
+        ima: contents.settings.ima.clone(),
+        ima_keys: ima_keys.map(TargetKind::name).collect(),
     })
 }
 

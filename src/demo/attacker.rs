@@ -58,7 +58,12 @@ pub async fn replay_evidence(world: &World, broker: &str, record: &Path) -> Resu
         offsets: LogBytes::new(),
     };
     match client.submit(&submission).await {
-        Err(ClientError::Refused { code, message, .. }) => Ok(Refusal { code, message }),
+        Err(ClientError::Refused {
+            code, message, reasons, ..
+        }) => Ok(Refusal {
+            code,
+            message: std::iter::once(message).chain(reasons).collect::<Vec<_>>().join("; "),
+        }),
         Ok(submitted) if submitted.answer.allowed => Err(Failure::new("the broker accepted a replayed quote")),
         Ok(_) => Err(Failure::new(
             "the broker recorded a decision about a node that said nothing",

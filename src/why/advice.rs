@@ -59,6 +59,25 @@ const ADVICES: &[Advice] = &[
         commands: &["touchstone policy set {repo} tpm.event_log=registers-suffice", PUBLISH],
     },
     Advice {
+        codes: &["ima-log-missing"],
+        when: "show what ran since the boot, with register 10 in the quote",
+        commands: &["touchstone evidence pack --ima-log /sys/kernel/security/ima/binary_runtime_measurements …"],
+    },
+    Advice {
+        codes: &["ima-violation"],
+        when: "stop what writes the file; if its folder need not be judged, leave it out; results count it",
+        commands: &["touchstone policy set {repo} 'ima.exclude=[\"/FOLDER/*\"]'", PUBLISH],
+    },
+    Advice {
+        codes: &["ima-file-unknown"],
+        when: "if these files may run, take this state as a reference, or trust the key that signed them",
+        commands: &[
+            "touchstone reference add {repo} --evidence {evidence} --name NAME",
+            "touchstone policy ima-key add {repo} --key SIGNER.der",
+            PUBLISH,
+        ],
+    },
+    Advice {
         codes: &["reference-out-of-force"],
         when: "if this state is still wanted, make its reference anew with a later end",
         commands: &[
@@ -117,16 +136,31 @@ fn beside(code: &str) -> bool {
     BESIDE.contains(&code) || DecisionCode::parse(code).is_some()
 }
 
+/// The commands that would accept one of `reasons`, in their order; none where anything speaks against the evidence.
+pub(super) fn commands(code: &str, reasons: &[Why], places: &Places<'_>) -> Vec<String> {
+    if !doubts(reasons).is_empty() {
+        return Vec::new();
+    }
+    let advice = ADVICES.iter().filter(|advice| advice.codes.contains(&code));
+    advice
+        .flat_map(|advice| advice.commands)
+        .map(|command| filled(command, places))
+        .collect()
+}
+
+/// Codes that speak against the evidence itself, or that nothing is known about.
+fn doubts(reasons: &[Why]) -> Vec<&str> {
+    let doubtful = reasons.iter().filter(|why| !advised(why) && !beside(&why.code));
+    doubtful.map(|why| why.code.as_str()).collect()
+}
+
+fn advised(why: &Why) -> bool {
+    ADVICES.iter().any(|advice| advice.codes.contains(&why.code.as_str()))
+}
+
 /// The lines of help, the first of each beginning with `help:`.
 pub(super) fn help(reasons: &[Why], places: &Places<'_>) -> Vec<String> {
-    let advised = |why: &&Why| ADVICES.iter().any(|advice| advice.codes.contains(&why.code.as_str()));
-    let doubtful: Vec<&str> = reasons
-        .iter()
-        .filter(|why| !advised(why) && !beside(&why.code))
-        .map(|why| why.code.as_str())
-        .collect();
-    let any = reasons.iter().any(|why| advised(&why));
-    if let (Some(first), true) = (doubtful.first(), any) {
+    if let (Some(first), true) = (doubts(reasons).first(), reasons.iter().any(advised)) {
         return vec![format!(
             "help: nothing here should be accepted while {first} stands: see to that first"
         )];

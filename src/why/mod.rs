@@ -196,6 +196,11 @@ pub fn tell(reasons: &[Why], places: &Places<'_>, look: &Look) -> String {
     out
 }
 
+/// The commands that would accept what `why`, one of `reasons`, is about.
+pub fn commands(why: &Why, reasons: &[Why], places: &Places<'_>) -> Vec<String> {
+    advice::commands(&why.code, reasons, places)
+}
+
 /// Reasons of one code, each code where it came first.
 fn groups(reasons: &[Why]) -> Vec<Vec<&Why>> {
     let mut groups: Vec<Vec<&Why>> = Vec::new();

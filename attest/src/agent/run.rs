@@ -296,8 +296,11 @@ impl<E: Fn(AgentEvent)> Life<E> {
 
     fn missed(&self, error: &RoundError, retry_ms: u64) {
         let attempt = match error {
-            RoundError::Client(ClientError::Refused { code, message, .. }) => {
-                let reasons = vec![format!("{code}: {message}")];
+            RoundError::Client(ClientError::Refused {
+                code, message, reasons, ..
+            }) => {
+                let mut reasons = reasons.clone();
+                reasons.insert(0, format!("{code}: {message}"));
                 (self.events)(AgentEvent::Refused {
                     reasons: reasons.clone(),
                     decided: false,

@@ -10,6 +10,9 @@ use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
 use super::connection::{Connection, EXPORTER_LENGTH};
 use super::{ClientError, Endpoint, EventStream};
 
+/// Most reasons taken from a problem document; a broker sends at most as many.
+const MAX_REASONS: usize = 64;
+
 const CBOR: &str = "application/cbor";
 
 /// How long a broker may take to begin the trust-state stream.
@@ -203,30 +206,36 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     struct Line {
         code: String,
         claim: String,
+        #[serde(default)]
+        expected: String,
+        #[serde(default)]
+        found: String,
     }
     let status = status.as_u16();
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => {
-            let reasons: Vec<String> = problem
-                .reasons
-                .iter()
-                .map(|line| format!("{} ({})", line.code, line.claim))
-                .collect();
-            let message = if reasons.is_empty() {
-                problem.detail
-            } else {
-                format!("{}: {}", problem.detail, reasons.join(", "))
+            let words = |line: Line| {
+                let Line {
+                    code,
+                    claim,
+                    expected,
+                    found,
+                } = line;
+                format!("{code} ({claim}): expected {expected}, found {found}")
             };
+            let reasons = problem.reasons.into_iter().take(MAX_REASONS).map(words).collect();
             ClientError::Refused {
                 status,
                 code: problem.code,
-                message,
+                message: problem.detail,
+                reasons,
             }
         }
         Err(_) => ClientError::Refused {
             status,
             code: "unexplained".into(),
             message: String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default()).into_owned(),
+            reasons: Vec::new(),
         },
     }
 }

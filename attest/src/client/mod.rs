@@ -79,7 +79,7 @@ pub enum ClientError {
         endpoint: String,
     },
     /// The broker refused before any decision was made.
-    #[error("refused ({status}) {code}: {message}")]
+    #[error("refused ({status}) {code}: {message}{}", reasons.iter().map(|reason| format!("; {reason}")).collect::<String>())]
     Refused {
         /// HTTP status.
         status: u16,
@@ -87,6 +87,8 @@ pub enum ClientError {
         code: String,
         /// In words.
         message: String,
+        /// What was found on the way: `code (claim): expected …, found …`.
+        reasons: Vec<String>,
     },
     /// The answer was not what the protocol says.
     #[error("answer to {path}: expected {expected}, found {found}")]

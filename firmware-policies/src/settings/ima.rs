@@ -4,6 +4,7 @@
 //! it means everything below that folder. Nothing else is special. The first folder is always spelled out, so that no
 //! rule leaves out the whole machine. No rules means that nothing is left out.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub enum ImaViolations {
 }
 
 /// `[ima]`. A file without it has the strict values.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImaSettings {
     /// Whether the list is judged.
@@ -55,6 +56,25 @@ pub struct ImaSettings {
     /// What a violation means.
     #[serde(default)]
     pub violations: ImaViolations,
+}
+
+impl fmt::Display for ImaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            ImaMode::ByReference => "by reference",
+            ImaMode::Required => "required",
+            ImaMode::Off => "off",
+        };
+        let violations = match self.violations {
+            ImaViolations::Refuse => "refused",
+            ImaViolations::Allow => "allowed",
+        };
+        write!(f, "{mode}, violations {violations}, ")?;
+        match self.exclude.as_slice() {
+            [] => f.write_str("nothing left out"),
+            rules => write!(f, "left out: {}", rules.join(" ")),
+        }
+    }
 }
 
 impl ImaSettings {
