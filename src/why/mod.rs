@@ -92,7 +92,13 @@ impl Why {
 
 impl From<&Reason> for Why {
     fn from(reason: &Reason) -> Self {
-        Self::new(reason.code.as_str(), &reason.claim, &reason.expected, &reason.found)
+        let mut why = Self::new(reason.code.as_str(), &reason.claim, &reason.expected, &reason.found);
+        if let Some(hint) = &reason.hint {
+            why.event = hint.event.or(why.event);
+            why.register = hint.register.or(why.register);
+            why.nearest.clone_from(&hint.nearest);
+        }
+        why
     }
 }
 
