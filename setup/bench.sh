@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 . setup/env.sh
 export TSS2_LOG=all+none
 cargo bench --locked -p touchstone-verifier --bench appraisal
+cargo bench --locked -p touchstone-verifier --bench references
 cargo bench --locked -p touchstone-policies --bench cedar
 cargo bench --locked -p touchstone-authorization --bench decide
 cargo bench --locked -p touchstone --bench reattestation

@@ -10,6 +10,7 @@
     reason = "test support"
 )]
 
+pub mod log;
 pub mod node;
 
 use std::collections::BTreeMap;
@@ -216,16 +217,28 @@ pub fn selection(registers: &[u8]) -> PcrSelection {
     PcrSelection::new([(HashAlg::Sha256, registers.iter().copied())]).unwrap()
 }
 
-/// Signs a reference as the domain's author does, and verifies it.
-pub fn verified(reference: &MachineReference) -> VerifiedCorim {
-    let key = SigningKey::from_seed([3; 32]);
-    let signed = sign_corim(&reference.to_corim_unsigned().unwrap(), &key, "author", None).unwrap();
+/// Signs a reference as the domain's author does.
+pub fn signed(reference: &MachineReference) -> Vec<u8> {
+    sign_corim(&reference.to_corim_unsigned().unwrap(), &author(), "author", None).unwrap()
+}
+
+/// Reads and verifies what the author signed.
+pub fn read(signed: &[u8]) -> VerifiedCorim {
     let signer = TrustedSigner {
         name: "author".into(),
-        key: key.verifying_key(),
+        key: author().verifying_key(),
         not_after: None,
     };
-    UntrustedCorim::new(&signed).verify(&[signer], NOW).unwrap()
+    UntrustedCorim::new(signed).verify(&[signer], NOW).unwrap()
+}
+
+fn author() -> SigningKey {
+    SigningKey::from_seed([3; 32])
+}
+
+/// Signs a reference as the domain's author does, and verifies it.
+pub fn verified(reference: &MachineReference) -> VerifiedCorim {
+    read(&signed(reference))
 }
 
 pub fn references(all: &[MachineReference]) -> ReferenceSet {
