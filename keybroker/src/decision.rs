@@ -4,6 +4,7 @@
 //! replay run this one function, so the same inputs give the same payload bytes on every replica and every year after
 //! (`docs/protocol.md`, section 10). Signatures are made elsewhere.
 
+mod shortfall;
 mod statement;
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKno
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
-use touchstone_verifier::reason::{AppraisalCode, Code};
+use touchstone_verifier::reason::Code;
 
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use statement::{digests, statement};
@@ -41,11 +42,6 @@ touchstone_cose::reason_codes! {
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
     }
 }
-
-/// A log that does not reach what was quoted.
-const LOGS_BEHIND: &[Code] = &[Code::Appraisal(AppraisalCode::ImaLogDoesNotReplay)];
-/// Something that was kept of the node's logs and is gone.
-const LOGS_MISSING: &[Code] = &[Code::Appraisal(AppraisalCode::ImaEntriesUnavailable)];
 
 /// What comes of evidence.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,25 +75,6 @@ pub struct Decided {
     pub recorded: RecordedInputs,
     /// What a grant makes the broker keep of the node's IMA list: what a later appraisal goes on from.
     pub list: Option<ImaOutcome>,
-}
-
-impl Decided {
-    /// Whether nothing speaks against the node but a log that does not reach what was quoted: it may have been read too
-    /// early, or the broker may have seen another one.
-    #[must_use]
-    pub fn logs_are_behind(&self) -> bool {
-        self.only(LOGS_BEHIND)
-    }
-
-    /// Whether nothing speaks against the node but that what was kept of its logs is not enough.
-    #[must_use]
-    pub fn logs_are_missing(&self) -> bool {
-        self.only(LOGS_MISSING)
-    }
-
-    fn only(&self, codes: &[Code]) -> bool {
-        !self.appraised.is_empty() && self.appraised.iter().all(|code| codes.contains(code))
-    }
 }
 
 /// What an allowed node is granted.

@@ -131,6 +131,16 @@ pub fn whole(
         );
         return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
     }
+    let empty = evidence
+        .records()
+        .find(|(label, bytes)| label.is_log() && bytes.is_empty());
+    if let Some((label, _)) = empty {
+        let detail = format!(
+            "{} is empty: a log that has not grown has an offset and no record",
+            label.as_str()
+        );
+        return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));
+    }
     if offsets.is_empty() {
         return Ok((evidence, None));
     }

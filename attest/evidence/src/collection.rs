@@ -319,7 +319,8 @@ fn record(label: Label, value: Value) -> Result<Vec<u8>, EnvelopeError> {
             "a record within the limit of its label",
             format!("{} bytes", bytes.len()),
         )),
-        Value::Bytes(bytes) if !bytes.is_empty() => Ok(bytes),
+        // A recorded tail of a log that had not grown is empty, and still says that there is a log.
+        Value::Bytes(bytes) if !bytes.is_empty() || label.is_log() => Ok(bytes),
         other => Err(refuse("a byte string that is not empty", other.kind())),
     }
 }

@@ -47,6 +47,7 @@ pub async fn evidence(
         .map_err(|e| Refusal::new(RefusalCode::ChannelNotEndToEnd, e.to_string()))?;
     let evidence = Collection::decode(&submission.collection)
         .map_err(|e| Refusal::new(RefusalCode::EvidenceUnreadable, e.to_string()))?;
+    drop(submission.collection);
     if evidence.profile() != Profile::Bound {
         let detail = "packed evidence is not bound to a session and is accepted by no broker";
         return Err(Refusal::new(RefusalCode::EvidenceUnreadable, detail));

@@ -192,6 +192,12 @@ fn a_tail_counts_only_behind_what_was_offered_in_the_same_boot() {
         let refused = whole(&store, Some(record), offered, &offsets, evidence(quote, &[8]));
         assert_eq!(refused.map_err(|refusal| refusal.code), Err(code), "{name}");
     }
+    for offsets in [at(&[]), at(&both)] {
+        let mut empty = evidence(same(), &[8]);
+        empty.put_log(Label::ImaLog, Vec::new()).unwrap();
+        let refused = whole(&store, Some(&good), Some(seen()), &offsets, empty);
+        assert_eq!(refused.map_err(|refusal| refusal.code), Err(unreadable), "an empty log");
+    }
     let long = vec![8; label::MAX_FIRMWARE_LOG - 4_999];
     let refused = whole(&store, Some(&good), Some(seen()), &at(&both), evidence(same(), &long));
     assert_eq!(

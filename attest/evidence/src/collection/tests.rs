@@ -182,6 +182,16 @@ fn hostile_envelopes() {
 }
 
 #[test]
+fn only_a_log_may_be_empty() {
+    for label in Label::ALL.iter().copied().filter(|label| *label != Label::TpmAkPem) {
+        let mut collection = Collection::bound();
+        collection.insert(label, Vec::new()).unwrap();
+        let read = Collection::decode(&collection.encode());
+        assert_eq!(read.is_ok(), label.is_log(), "{label:?}");
+    }
+}
+
+#[test]
 fn each_record_has_its_own_limit() {
     let holding = |label: Label, length: usize| {
         let mut collection = Collection::bound();
