@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 use touchstone_attest::client::Endpoint;
-use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, router};
-use touchstone_attest::trust::DomainTrust;
+use touchstone_attest::floors::PolicyFloors;
+use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
 
 use crate::output::{CommandResult, Failure, Outcome};
 use crate::{clock, output, runtime};
@@ -49,6 +49,10 @@ struct RunArgs {
     /// The root.json that is trusted
     #[arg(long)]
     root: PathBuf,
+    /// A folder of the guard's own (mode 0700) for the policy versions it has accepted; without it only a running guard
+    /// refuses an older policy
+    #[arg(long)]
+    state_dir: Option<PathBuf>,
     /// Where to listen; loopback only
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -75,15 +79,17 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
         .iter()
         .map(|broker| Endpoint::parse(broker))
         .collect::<Result<Vec<_>, _>>()?;
-    let trust = DomainTrust::load(&args.policy, &args.root, &args.domain, clock::now()).await?;
-    let config = GuardConfig {
-        id: args.id.clone(),
+    let renewal = Renewal {
+        repository: args.policy,
+        root: args.root,
         domain: args.domain,
-        keys: trust.authorization_keys.clone(),
-        skew_ms: trust.policy.settings.timers.skew_ms,
-        window_ms: trust.policy.settings.timers.freshness_window_ms,
+        id: args.id,
+        brokers,
+        floors: args.state_dir.as_deref().map(PolicyFloors::open).transpose()?,
     };
-    let guard = Arc::new(Guard::new(config, trust.follow(brokers, args.id)));
+    let trust = renewal.load(None).await?;
+    let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());
+    let guard = Arc::new(Guard::new(GuardConfig::of(&trust, &renewal.id), follower));
     let json = args.json;
     let tell: Arc<dyn Fn(GuardEvent) + Send + Sync> = Arc::new(move |event| tell(&event, json));
 
@@ -101,7 +107,8 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
     let server = async { axum::serve(listener, router(service)).await };
     tokio::select! {
         served = server => Ok(served?),
-        () = guard.watch(move |event| tell(event)) => Err(Failure::new("the trust-state stream ended for good")),
+        () = keep_current(&guard, &renewal, trust, |event| tell(event)) => Ok(()),
+        () = guard.watch(|event| tell(event)) => Err(Failure::new("the trust-state stream ended for good")),
         () = runtime::stopped() => Ok(()),
     }
 }
@@ -115,6 +122,7 @@ fn tell(event: &GuardEvent, json: bool) {
         GuardEvent::Following { epoch } => say!("following the trust state at epoch {epoch}"),
         GuardEvent::Allowed { subject, scope, .. } => say!("allowed: {subject} may {scope}"),
         GuardEvent::Denied { reasons, .. } => say!("denied: {}", reasons.join("; ")),
+        GuardEvent::Policy { version } => say!("policy version {version} is in force"),
         GuardEvent::Withdrawn {
             subject,
             reasons,

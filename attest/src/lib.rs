@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "tpm")]
 pub mod collect;
+pub mod floors;
 pub mod follow;
 pub mod guard;
 pub mod local;

@@ -12,7 +12,8 @@ use touchstone_policies::keyset_file::Job;
 use touchstone_policies::{LoadOptions, PolicyError, PolicySet, RoleVersions};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
-use crate::follow::{FollowConfig, Follower};
+use crate::floors::FloorsError;
+use crate::follow::{FollowConfig, Follower, Source};
 
 /// A domain's policy and keys, as loaded at one moment.
 pub struct DomainTrust {
@@ -51,6 +52,9 @@ pub enum TrustError {
         /// As signed.
         found: String,
     },
+    /// The record of accepted policy versions.
+    #[error("accepted policy versions: {0}")]
+    Floors(#[from] FloorsError),
     /// TLS.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -159,12 +163,22 @@ impl DomainTrust {
     /// Starts following the domain's trust state.
     #[must_use]
     pub fn follow(&self, brokers: Vec<Endpoint>, subscriber: String) -> Follower {
+        Follower::start(self.source(brokers, subscriber))
+    }
+
+    /// Whom to follow, and with which keys, as this policy has it.
+    #[must_use]
+    pub fn source(&self, brokers: Vec<Endpoint>, subscriber: String) -> Source {
         let config = FollowConfig {
             domain: self.policy.domain.clone(),
             subscriber,
             keys: self.trust_state_keys.clone(),
             skew_ms: self.policy.settings.timers.skew_ms,
         };
-        Follower::start(self.client(brokers), config)
+        Source {
+            brokers,
+            tls: Arc::clone(&self.tls),
+            config,
+        }
     }
 }

@@ -242,14 +242,7 @@ impl Domain {
     /// When it gets none.
     pub async fn guard(&self, id: &str) -> Post {
         let trust = self.trust().await;
-        let timers = &trust.policy.settings.timers;
-        let config = GuardConfig {
-            id: id.into(),
-            domain: NAME.into(),
-            keys: trust.authorization_keys.clone(),
-            skew_ms: timers.skew_ms,
-            window_ms: timers.freshness_window_ms,
-        };
+        let config = GuardConfig::of(&trust, id);
         let follower = trust.follow(vec![self.endpoint()], id.into());
         let views = follower.views();
         let guard = Arc::new(Guard::new(config, follower));

@@ -365,13 +365,10 @@ impl<E: Fn(AgentEvent)> Life<E> {
 
 /// Loads the domain's policy, never below what was accepted here before, and remembers what it accepted.
 async fn load(config: &AgentConfig, state: &StateDir) -> Result<DomainTrust, AgentError> {
-    let floors = state.policy_versions()?;
+    let floors = state.floors().read().map_err(StateError::from)?;
     let (policy, root) = (&config.policy, &config.policy_root);
     let trust = DomainTrust::load_above(policy, root, &config.domain, clock::wall_seconds(), floors).await?;
-    let accepted = floors.unwrap_or_default().raised_to(trust.policy.versions);
-    if floors != Some(accepted) {
-        state.keep_policy_versions(accepted)?;
-    }
+    state.floors().raise(trust.policy.versions).map_err(StateError::from)?;
     Ok(trust)
 }
 

@@ -3,17 +3,15 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use touchstone_policies::RoleVersions;
-
+use crate::floors::{FloorsError, PolicyFloors};
 use crate::tpm::{AkBlob, TpmError};
 
 /// The largest state file that is read.
 const MAX_FILE: u64 = 64 * 1024;
 const AK_FILE: &str = "attestation-key";
-const POLICY_FILE: &str = "policy-versions.json";
 
 /// Why the state directory is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,14 +24,6 @@ pub enum StateError {
         /// What it said.
         kind: ErrorKind,
     },
-    /// Others may write into it: what is in it cannot be trusted.
-    #[error("{path}: mode {mode:o} lets others in; expected 0700 (chmod 700 {path})", path = path.display())]
-    OpenToOthers {
-        /// The folder.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
     /// A file is not what this program wrote.
     #[error("{path}: {cause}", path = path.display())]
     Malformed {
@@ -42,45 +32,34 @@ pub enum StateError {
         /// What is wrong with it.
         cause: TpmError,
     },
-    /// The record of accepted policy versions is not what this program wrote.
-    #[error("{path}: {cause}", path = path.display())]
-    PolicyVersions {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: String,
-    },
+    /// The folder is open to others, or its record of accepted policy versions is unusable.
+    #[error(transparent)]
+    Floors(#[from] FloorsError),
 }
 
 /// The state directory of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir {
     path: PathBuf,
+    floors: PolicyFloors,
 }
 
 impl StateDir {
     /// Opens the directory, making it (mode 0700) if it is not there.
     ///
     /// # Errors
-    /// [`StateError::OpenToOthers`] when group or others can reach it; [`StateError::Io`].
+    /// [`StateError::Floors`] when group or others can reach it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let io = |error: std::io::Error| StateError::Io {
+        Ok(Self {
             path: path.to_owned(),
-            kind: error.kind(),
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(io)?;
-        let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(StateError::OpenToOthers {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-        Ok(Self { path: path.to_owned() })
+            floors: PolicyFloors::open(path)?,
+        })
+    }
+
+    /// The highest policy versions accepted here.
+    #[must_use]
+    pub fn floors(&self) -> &PolicyFloors {
+        &self.floors
     }
 
     /// The attestation key kept here, if there is one.
@@ -118,35 +97,6 @@ impl StateDir {
         self.write(AK_FILE, &blob.encode())
     }
 
-    /// The highest policy versions that were accepted here; `None` before the first.
-    ///
-    /// # Errors
-    /// [`StateError`]; a malformed record is never taken for none, because that would allow a rollback.
-    pub fn policy_versions(&self) -> Result<Option<RoleVersions>, StateError> {
-        let path = self.path.join(POLICY_FILE);
-        match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StateError::Io {
-                path,
-                kind: error.kind(),
-            }),
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| StateError::PolicyVersions {
-                    path,
-                    cause: error.to_string(),
-                }),
-        }
-    }
-
-    /// Keeps accepted policy versions, whole or not at all.
-    ///
-    /// # Errors
-    /// [`StateError::Io`].
-    pub fn keep_policy_versions(&self, versions: RoleVersions) -> Result<(), StateError> {
-        self.write(POLICY_FILE, &serde_json::to_vec(&versions).unwrap_or_default())
-    }
-
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
         let partial = self.path.join(format!("{name}.partial"));
@@ -161,40 +111,5 @@ impl StateDir {
         fs::File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(io)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepted_policy_versions_are_kept_and_a_malformed_record_is_not_none() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let state = StateDir::open(&folder.path().join("state")).expect("opens");
-        assert_eq!(state.policy_versions(), Ok(None));
-        let versions = RoleVersions {
-            root: 1,
-            targets: 7,
-            snapshot: 7,
-            timestamp: 9,
-        };
-        state.keep_policy_versions(versions).expect("kept");
-        assert_eq!(state.policy_versions(), Ok(Some(versions)));
-        fs::write(folder.path().join("state").join(POLICY_FILE), b"{}").expect("writes");
-        assert!(matches!(
-            state.policy_versions(),
-            Err(StateError::PolicyVersions { .. })
-        ));
-    }
-
-    #[test]
-    fn a_folder_open_to_others_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("mode");
-        assert!(matches!(
-            StateDir::open(folder.path()),
-            Err(StateError::OpenToOthers { mode: 0o755, .. })
-        ));
     }
 }

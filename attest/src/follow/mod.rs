@@ -10,11 +10,12 @@ pub use clock::{BrokerClock, ClockError, MAX_WALL_DISAGREEMENT_MS, Sample};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::sync::watch;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{KeyRing, TrustView};
 
-use crate::client::{BrokerClient, ClientError};
+use crate::client::{BrokerClient, ClientError, Endpoint};
 use crate::schedule;
 
 /// How often the broker is asked for the time again.
@@ -40,17 +41,47 @@ pub struct FollowConfig {
 pub struct Follower {
     views: watch::Receiver<Option<Arc<TrustView>>>,
     clock: Arc<BrokerClock>,
+    source: watch::Sender<Source>,
     task: tokio::task::JoinHandle<()>,
 }
 
+/// Whom to follow, and with which keys.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The domain's brokers.
+    pub brokers: Vec<Endpoint>,
+    /// TLS, pinned to the keyset.
+    pub tls: Arc<ClientConfig>,
+    /// How to judge what they send.
+    pub config: FollowConfig,
+}
+
+impl Source {
+    fn client(&self) -> BrokerClient {
+        BrokerClient::new(self.brokers.clone(), Arc::clone(&self.tls))
+    }
+}
+
 impl Follower {
-    /// Starts following through `client`.
+    /// Starts following.
     #[must_use]
-    pub fn start(client: BrokerClient, config: FollowConfig) -> Self {
+    pub fn start(source: Source) -> Self {
         let (publish, views) = watch::channel(None);
         let clock = Arc::new(BrokerClock::default());
-        let task = tokio::spawn(run(client, config, publish, Arc::clone(&clock)));
-        Self { views, clock, task }
+        let (source, sources) = watch::channel(source);
+        let task = tokio::spawn(run(sources, publish, Arc::clone(&clock)));
+        Self {
+            views,
+            clock,
+            source,
+            task,
+        }
+    }
+
+    /// Goes on with other keys: the policy has changed. The view that is held stays, so that what comes next must still
+    /// continue it; the stream is opened anew under the new keys.
+    pub fn change(&self, source: Source) {
+        self.source.send_replace(source);
     }
 
     /// The last verified view. It may be stale: the decision looks.
@@ -79,23 +110,38 @@ impl Drop for Follower {
 }
 
 async fn run(
-    mut client: BrokerClient,
-    config: FollowConfig,
+    mut sources: watch::Receiver<Source>,
     publish: watch::Sender<Option<Arc<TrustView>>>,
     clock: Arc<BrokerClock>,
 ) {
     let mut failures = 0u32;
+    let mut source = sources.borrow_and_update().clone();
+    let mut client = source.client();
     loop {
-        match follow_once(&mut client, &config, &publish, &clock, &mut failures).await {
-            Ok(never) => match never {},
-            Err(why) => {
-                failures = failures.saturating_add(1);
-                // A broker that is silent, or shows what does not verify, must not hold an enforcer that has others.
-                client.turn();
-                tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
-                let pause = schedule::backoff_ms(failures, random());
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-            }
+        let why = tokio::select! {
+            followed = follow_once(&mut client, &source.config, &publish, &clock, &mut failures) => match followed {
+                Ok(never) => match never {},
+                Err(why) => Some(why),
+            },
+            changed = sources.changed() => match changed {
+                Ok(()) => None,
+                Err(_) => return,
+            },
+        };
+        let pause = why.map(|why| {
+            failures = failures.saturating_add(1);
+            // A broker that is silent, or shows what does not verify, must not hold an enforcer that has others.
+            client.turn();
+            tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
+            Duration::from_millis(schedule::backoff_ms(failures, random()))
+        });
+        if let Some(pause) = pause {
+            // New keys are a reason to try at once.
+            let _ = tokio::time::timeout(pause, sources.changed()).await;
+        }
+        if sources.has_changed().unwrap_or(false) || pause.is_none() {
+            source = sources.borrow_and_update().clone();
+            client = source.client();
         }
     }
 }

@@ -6,13 +6,15 @@
 
 mod challenge;
 pub mod client;
+mod renewal;
 mod service;
 
 pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};
+pub use renewal::{Renewal, keep_current};
 pub use service::{DecisionRequest, GuardService, Verdict, router};
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use touchstone_authorization::{
@@ -21,7 +23,8 @@ use touchstone_authorization::{
 };
 
 use crate::clock;
-use crate::follow::Follower;
+use crate::follow::{Follower, Source};
+use crate::trust::DomainTrust;
 
 /// How many admitted authorizations a guard keeps an eye on; one more is not let in.
 pub const MAX_ADMITTED: usize = 4096;
@@ -43,6 +46,24 @@ pub struct GuardConfig {
     pub skew_ms: u64,
     /// Freshness window of the policy.
     pub window_ms: u64,
+    /// When the policy that all this is from runs out, Unix seconds: from then on nobody is let in.
+    pub policy_expires: i64,
+}
+
+impl GuardConfig {
+    /// What the guard `id` is told by the policy of its domain.
+    #[must_use]
+    pub fn of(trust: &DomainTrust, id: &str) -> Self {
+        let timers = &trust.policy.settings.timers;
+        Self {
+            id: id.to_owned(),
+            domain: trust.policy.domain.clone(),
+            keys: trust.authorization_keys.clone(),
+            skew_ms: timers.skew_ms,
+            window_ms: timers.freshness_window_ms,
+            policy_expires: trust.policy.expires,
+        }
+    }
 }
 
 /// What a guard tells whoever watches it.
@@ -70,6 +91,11 @@ pub enum GuardEvent {
         /// Guard's wall clock, Unix milliseconds.
         at_ms: u64,
     },
+    /// Another version of the policy is in force here.
+    Policy {
+        /// Its version.
+        version: u64,
+    },
     /// Somebody who had been let in lost the right.
     Withdrawn {
         /// The authorization's subject.
@@ -86,7 +112,7 @@ pub enum GuardEvent {
 /// A guard over one trust-state stream.
 #[derive(Debug)]
 pub struct Guard {
-    config: GuardConfig,
+    config: RwLock<Arc<GuardConfig>>,
     follower: Follower,
     admitted: Mutex<BTreeMap<[u8; 32], Arc<VerifiedAuthorization>>>,
     challenges: Mutex<Challenges>,
@@ -98,11 +124,27 @@ impl Guard {
     pub fn new(config: GuardConfig, follower: Follower) -> Self {
         let challenges = Mutex::new(Challenges::default());
         Self {
-            config,
+            config: RwLock::new(Arc::new(config)),
             follower,
             admitted: Mutex::new(BTreeMap::new()),
             challenges,
         }
+    }
+
+    /// Goes on under another policy: other keys, other bounds. Whoever was let in is looked at again at the next tick.
+    pub fn renew(&self, config: GuardConfig, source: Source) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.follower.change(source);
+    }
+
+    fn config(&self) -> Arc<GuardConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The version of the policy that the trust state is made under, as far as one has arrived.
+    #[must_use]
+    pub fn announced_policy(&self) -> Option<u64> {
+        self.follower.view().map(|view| view.head().policy_version)
     }
 
     /// A fresh challenge for one proof.
@@ -145,7 +187,8 @@ impl Guard {
                 "another, or one used before",
             )]);
         }
-        let now_ms = self.now_ms()?;
+        let config = self.config();
+        let now_ms = self.now_ms(&config)?;
         let view = self.follower.view();
         let request = Request {
             authorization: Presented::Bytes(authorization),
@@ -158,7 +201,7 @@ impl Guard {
         let (decision, _) = decide(
             &request,
             view.as_deref(),
-            &self.enforcer(),
+            &enforcer(&config),
             ReplayMemory::new(0),
             now_ms,
         );
@@ -211,7 +254,7 @@ impl Guard {
 
     fn is_fresh(&self) -> bool {
         match (self.follower.view(), self.follower.clock().now_ms()) {
-            (Some(view), Ok(now_ms)) => view.fresh(now_ms, self.config.window_ms),
+            (Some(view), Ok(now_ms)) => view.fresh(now_ms, self.config().window_ms),
             _ => false,
         }
     }
@@ -219,7 +262,8 @@ impl Guard {
     /// Decides again about everybody who was let in; who no longer holds is out.
     fn look_again(&self) -> Vec<GuardEvent> {
         let view = self.follower.view();
-        let now = self.now_ms();
+        let config = self.config();
+        let now = self.now_ms(&config);
         let epoch = view.as_ref().map_or(0, |view| view.head().epoch);
         let mut lost = Vec::new();
         self.admitted
@@ -228,7 +272,7 @@ impl Guard {
             .retain(|_, authorization| {
                 let decision = now
                     .clone()
-                    .and_then(|now_ms| redecide(authorization, view.as_deref(), &self.enforcer(), now_ms));
+                    .and_then(|now_ms| redecide(authorization, view.as_deref(), &enforcer(&config), now_ms));
                 match decision {
                     Ok(()) => true,
                     Err(refusals) => {
@@ -245,21 +289,30 @@ impl Guard {
         lost
     }
 
-    fn now_ms(&self) -> Result<u64, Vec<Refusal>> {
-        self.follower
+    /// The broker's time, where the policy still counts at it.
+    fn now_ms(&self, config: &GuardConfig) -> Result<u64, Vec<Refusal>> {
+        let now_ms = self
+            .follower
             .clock()
             .now_ms()
-            .map_err(|error| vec![Refusal::new(RefusalCode::TimeUnknown, "the broker's time", error)])
-    }
-
-    fn enforcer(&self) -> Enforcer<'_> {
-        Enforcer {
-            id: &self.config.id,
-            domain: &self.config.domain,
-            keys: &self.config.keys,
-            skew_ms: self.config.skew_ms,
-            window_ms: self.config.window_ms,
-            requires_channel: ChannelPolicy::Challenge,
+            .map_err(|error| vec![Refusal::new(RefusalCode::TimeUnknown, "the broker's time", error)])?;
+        let ends_ms = u64::try_from(config.policy_expires).unwrap_or(0).saturating_mul(1_000);
+        if now_ms >= ends_ms {
+            let expected = "a policy that has not run out";
+            let found = format!("one that ended at {}", config.policy_expires);
+            return Err(vec![Refusal::new(RefusalCode::PolicyExpired, expected, found)]);
         }
+        Ok(now_ms)
+    }
+}
+
+fn enforcer(config: &GuardConfig) -> Enforcer<'_> {
+    Enforcer {
+        id: &config.id,
+        domain: &config.domain,
+        keys: &config.keys,
+        skew_ms: config.skew_ms,
+        window_ms: config.window_ms,
+        requires_channel: ChannelPolicy::Challenge,
     }
 }

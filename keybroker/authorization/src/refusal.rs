@@ -46,6 +46,7 @@ touchstone_cose::reason_codes! {
         ProofReplayed = "proof-replayed": "This proof was used before.",
         ReplayMemoryFull = "replay-memory-full": "The enforcer remembers as many proofs as it may. It accepts new ones as the old ones run out.",
         ChallengeUnknown = "challenge-unknown": "The proof answers no open challenge of this enforcer: never given, used before, or too old. Ask for a new one.",
+        PolicyExpired = "enforcer-policy-expired": "The policy that the enforcer holds has run out, and it could not load a newer one: keys may have been withdrawn. Publish, and look whether the enforcer reaches the repository.",
         TimeUnknown = "time-unknown": "The enforcer does not know the broker's time, or its own clock contradicts it. It refuses until they agree.",
         EnforcerFull = "enforcer-full": "The enforcer watches over as many authorizations as it may. It accepts new ones as the old ones run out.",
         TrustStateTooLarge = "trust-state-too-large": "The trust state is larger than any valid one.",

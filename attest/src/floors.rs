@@ -1,0 +1,165 @@
+//! The highest policy versions accepted on this machine, kept over restarts: whoever serves the repository can not take
+//! back what was accepted once (`docs/protocol.md`, sections 7 and 8).
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use touchstone_policies::RoleVersions;
+
+const FILE: &str = "policy-versions.json";
+
+/// Why the record of accepted versions is unusable. It is never taken for "none", because that would allow a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FloorsError {
+    /// The operating system refused.
+    #[error("{}: {kind}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What it said.
+        kind: ErrorKind,
+    },
+    /// Others may write into the folder: what is in it can not be trusted.
+    #[error("{path}: mode {mode:o} lets others in; expected 0700 (chmod 700 {path})", path = path.display())]
+    OpenToOthers {
+        /// The folder.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The record is not what this program wrote.
+    #[error("{}: {cause}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// A folder of this program's own, with the record in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyFloors {
+    folder: PathBuf,
+}
+
+impl PolicyFloors {
+    /// Opens the folder, making it (mode 0700) if it is not there.
+    ///
+    /// # Errors
+    /// [`FloorsError::OpenToOthers`] when group or others can reach it; [`FloorsError::Io`].
+    pub fn open(folder: &Path) -> Result<Self, FloorsError> {
+        let io = |error: std::io::Error| FloorsError::Io {
+            path: folder.to_owned(),
+            kind: error.kind(),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(io)?;
+        let mode = fs::metadata(folder).map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(FloorsError::OpenToOthers {
+                path: folder.to_owned(),
+                mode,
+            });
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The versions; `None` before the first.
+    ///
+    /// # Errors
+    /// [`FloorsError`].
+    pub fn read(&self) -> Result<Option<RoleVersions>, FloorsError> {
+        let path = self.folder.join(FILE);
+        match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FloorsError::Io {
+                path,
+                kind: error.kind(),
+            }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| FloorsError::Malformed {
+                    path,
+                    cause: error.to_string(),
+                }),
+        }
+    }
+
+    /// Raises the record to `accepted`, whole or not at all; a version is never lowered.
+    ///
+    /// # Errors
+    /// [`FloorsError`].
+    pub fn raise(&self, accepted: RoleVersions) -> Result<(), FloorsError> {
+        let before = self.read()?;
+        let after = before.unwrap_or_default().raised_to(accepted);
+        if before == Some(after) {
+            return Ok(());
+        }
+        let path = self.folder.join(FILE);
+        let partial = self.folder.join(format!("{FILE}.partial"));
+        let io = |error: std::io::Error| FloorsError::Io {
+            path: path.clone(),
+            kind: error.kind(),
+        };
+        fs::write(&partial, serde_json::to_vec(&after).unwrap_or_default()).map_err(io)?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).map_err(io)?;
+        fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(io)?;
+        fs::rename(&partial, &path).map_err(io)?;
+        fs::File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(targets: u64) -> RoleVersions {
+        RoleVersions {
+            root: 1,
+            targets,
+            snapshot: targets,
+            timestamp: 9,
+        }
+    }
+
+    #[test]
+    fn versions_are_kept_and_only_raised() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let floors = PolicyFloors::open(&folder.path().join("state")).expect("opens");
+        assert_eq!(floors.read(), Ok(None));
+        floors.raise(versions(7)).expect("kept");
+        floors.raise(versions(3)).expect("kept");
+        assert_eq!(floors.read(), Ok(Some(versions(7))));
+    }
+
+    #[test]
+    fn a_malformed_record_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let floors = PolicyFloors::open(&path).expect("opens");
+        fs::write(path.join(FILE), b"{}").expect("writes");
+        assert!(matches!(floors.read(), Err(FloorsError::Malformed { .. })));
+        assert!(matches!(floors.raise(versions(1)), Err(FloorsError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_folder_open_to_others_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+        assert!(matches!(
+            PolicyFloors::open(folder.path()),
+            Err(FloorsError::OpenToOthers { mode: 0o755, .. })
+        ));
+    }
+}

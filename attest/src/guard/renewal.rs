@@ -1,0 +1,86 @@
+//! Keeps a guard at the policy that is in force: keys that are taken out or added count without a restart, and nobody
+//! who serves the repository can take the guard back to an older one (`docs/protocol.md`, section 7).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Guard, GuardConfig, GuardEvent};
+use crate::client::Endpoint;
+use crate::clock;
+use crate::floors::PolicyFloors;
+use crate::trust::{DomainTrust, TrustError};
+
+/// How often the repository is looked at: one small file is read, the rest only when that file has changed.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Where a guard's policy comes from.
+#[derive(Debug)]
+pub struct Renewal {
+    /// The repository.
+    pub repository: PathBuf,
+    /// The file of the pinned root.
+    pub root: PathBuf,
+    /// The trust domain.
+    pub domain: String,
+    /// The guard's id.
+    pub id: String,
+    /// The domain's brokers.
+    pub brokers: Vec<Endpoint>,
+    /// Where accepted versions are kept over restarts, if anywhere.
+    pub floors: Option<PolicyFloors>,
+}
+
+impl Renewal {
+    /// Loads the policy, never below `held`, nor below what was accepted here before.
+    ///
+    /// # Errors
+    /// [`TrustError`]; then nothing is believed and nothing is recorded.
+    pub async fn load(&self, held: Option<&DomainTrust>) -> Result<DomainTrust, TrustError> {
+        let kept = self.floors.as_ref().map(PolicyFloors::read).transpose()?.flatten();
+        let floors = match (kept, held.map(|trust| trust.policy.versions)) {
+            (Some(kept), Some(held)) => Some(kept.raised_to(held)),
+            (kept, held) => kept.or(held),
+        };
+        let now = clock::wall_seconds();
+        let trust = DomainTrust::load_above(&self.repository, &self.root, &self.domain, now, floors).await?;
+        if let Some(floors) = &self.floors {
+            floors.raise(trust.policy.versions)?;
+        }
+        Ok(trust)
+    }
+
+    /// The timestamp metadata: it changes with every publication (TUF 1.0.34, 5.6).
+    fn timestamp(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.repository.join("metadata/timestamp.json")).ok()
+    }
+}
+
+/// Follows the repository for ever. A policy that can not be loaded leaves the one that is held, until that runs out.
+pub async fn keep_current(guard: &Guard, renewal: &Renewal, mut held: DomainTrust, tell: impl Fn(GuardEvent)) {
+    let mut seen = renewal.timestamp();
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let present = renewal.timestamp();
+        if present == seen {
+            continue;
+        }
+        match renewal.load(Some(&held)).await {
+            Ok(trust) => {
+                let version = trust.policy.version;
+                let source = trust.source(renewal.brokers.clone(), renewal.id.clone());
+                guard.renew(GuardConfig::of(&trust, &renewal.id), source);
+                if version != held.policy.version {
+                    tell(GuardEvent::Policy { version });
+                }
+                held = trust;
+                seen = present;
+            }
+            // Not remembered as seen: a publication that is only half there is whole at the next look.
+            Err(error) => {
+                tracing::warn!(target: "touchstone::guard", "the policy in the repository is not taken: {error}")
+            }
+        }
+    }
+}
