@@ -15,6 +15,8 @@ case $target in
   vek_certificate) take "$vectors"/snp/*.der "$vectors"/snp/ca/*.der ;;
   hcl_report) take "$vectors"/azure/hcl-*.bin ;;
   corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
+  grub_config) take "$boots"/*/grub.cfg ;;
+  pe_image) take /usr/lib/shim/*.efi /usr/lib/shim/*.efi.signed /usr/lib/systemd/boot/efi/*.stub ;;
   cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;
   status_list | receipt | ear) take "$vectors/${target//_/-}"/* "$vectors"/merkle/* ;;
 esac

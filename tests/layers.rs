@@ -12,9 +12,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("touchstone-ledger", &["touchstone-cose"]),
     ("touchstone-store", &[]),
     ("touchstone-verifier", &["touchstone-cose", "touchstone-evidence"]),
+    ("touchstone-artefacts", &["touchstone-verifier"]),
     (
         "touchstone-policies",
-        &["touchstone-cose", "touchstone-evidence", "touchstone-verifier"],
+        &[
+            "touchstone-artefacts",
+            "touchstone-cose",
+            "touchstone-evidence",
+            "touchstone-verifier",
+        ],
     ),
     (
         "touchstone-attest",
@@ -48,6 +54,7 @@ const PURE: &[&str] = &[
     "touchstone-authorization",
     "touchstone-ledger",
     "touchstone-verifier",
+    "touchstone-artefacts",
 ];
 const IMPURE: &[&str] = &[
     "tokio",

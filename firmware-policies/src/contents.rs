@@ -165,7 +165,7 @@ impl Reader<'_> {
         }
     }
 
-    fn references(&mut self, signers: &[touchstone_verifier::corim::TrustedSigner], now: i64) -> ReferenceSet {
+    fn references(&mut self, signers: &signers_file::Signers, now: i64) -> ReferenceSet {
         let mut verified = Vec::new();
         for (kind, bytes) in self.files {
             if !matches!(kind, TargetKind::Reference(_)) {

@@ -17,7 +17,7 @@ use crate::keys::{KeyDir, KeyRole};
 use crate::layout::{METADATA, TargetKind, is_name};
 use crate::repository::{Repository, write_file};
 use crate::settings::Settings;
-use crate::signers_file;
+use crate::signers_file::{self, Signers};
 use crate::signing::{ROOT_LIFE, SPEC_VERSION, expires_at, sign_role};
 
 /// What [`init`] made.
@@ -61,7 +61,7 @@ pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Init
     let keys_made = keys.complete()?;
     let root = new_root(&keys, now)?;
     let signed = sign_role(root, &keys.keys(KeyRole::Root)?)?;
-    let signers: Vec<TrustedSigner> = keys
+    let own: Vec<TrustedSigner> = keys
         .keys(KeyRole::Reference)?
         .iter()
         .map(|key| TrustedSigner {
@@ -74,7 +74,13 @@ pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Init
         (TargetKind::Settings, Settings::default_file(domain).into_bytes()),
         (TargetKind::Schema, DEFAULT_SCHEMA.into()),
         (TargetKind::GlobalPolicy, DEFAULT_POLICY.into()),
-        (TargetKind::Signers, signers_file::to_json(&signers)),
+        (
+            TargetKind::Signers,
+            signers_file::to_json(&Signers {
+                own,
+                vendors: Vec::new(),
+            }),
+        ),
     ];
     let staged = staged
         .iter()

@@ -6,6 +6,7 @@
 
 pub mod author;
 pub mod cedar;
+pub mod compute;
 mod contents;
 mod decision;
 pub mod deny_file;
@@ -35,12 +36,14 @@ mod testing;
 pub mod timers;
 pub mod trust;
 mod tuf;
+pub mod vendor;
 
 pub use author::{
     Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
     reference_add, trust_add, withdraw,
 };
 pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Request};
+pub use compute::{Compute, ReferenceComputed, reference_compute};
 pub use error::{PolicyCode, PolicyError, Problem};
 pub use floors::RoleVersions;
 pub use identity::NodeIdentity;
@@ -53,3 +56,4 @@ pub use show::{Show, show};
 pub use timers::Timers;
 pub use touchstone_verifier::anchors::Purpose;
 pub use trust::{BundleAdded, CrlAdded, crl_add, deny_set, trust_bundle};
+pub use vendor::{VendorFile, VendorImported, reference_import};

@@ -2,6 +2,7 @@
 //!
 //! `fuzz_targets/` has one binary each (`cargo fuzz run NAME` works, and so does `setup/fuzz.sh NAME SECONDS`).
 
+use touchstone_artefacts::fuzz as artefacts;
 use touchstone_authorization::token::UntrustedAuthorization;
 use touchstone_authorization::{StatusArray, TrustFrame, UntrustedProof};
 use touchstone_cose::cbor::{self, Limits, Value};
@@ -12,6 +13,7 @@ use touchstone_evidence::collection::Collection;
 use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
 use touchstone_evidence::pcr_values;
 use touchstone_ledger::statement::{self, VerifiedStatement};
+use touchstone_verifier::corim::vendor::VendorSigner;
 use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
 use touchstone_verifier::eventlog::EventLog;
@@ -141,8 +143,25 @@ pub fn corim(data: &[u8]) {
     let signer = TrustedSigner { name: "fuzz".into(), key: key.verifying_key(), not_after: None };
     assert!(UntrustedCorim::new(data).verify(&[], NOW).is_err(), "without a signer nothing is accepted");
     if let Ok(signed) = sign_corim(data, &key, "fuzz", None) {
+        let vendor = VendorSigner { name: "fuzz".into(), issuer: "fuzz".into(), key: key.verifying_key(), not_after: None };
+        drop(UntrustedCorim::new(&signed).verify_vendor(&[vendor], NOW));
         drop(UntrustedCorim::new(&signed).verify(&[signer], NOW));
     }
+}
+
+/// PE images: Authenticode digests, unified kernel images, GRUB's module area.
+pub fn pe_image(data: &[u8]) {
+    artefacts::image(data);
+}
+
+/// Initrds (cpio, compressed) and Debian packages.
+pub fn archive(data: &[u8]) {
+    artefacts::archive(data);
+}
+
+/// GRUB configurations.
+pub fn grub_config(data: &[u8]) {
+    artefacts::grub_config(data);
 }
 
 /// Attestation results.

@@ -1,8 +1,11 @@
 //! `touchstone reference`: reference values.
 
 mod add;
+mod compute;
 mod diff;
+mod import;
 mod show;
+mod tree;
 mod withdraw;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -21,6 +24,8 @@ enum Command {
     Add(add::Args),
     Show(show::Args),
     Diff(diff::Args),
+    Compute(Box<compute::Args>),
+    Import(import::Args),
     Withdraw(withdraw::Args),
 }
 
@@ -30,6 +35,8 @@ pub fn run(args: Args) -> CommandResult {
         Command::Add(args) => add::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Compute(args) => compute::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Withdraw(args) => withdraw::run(&args),
     }
 }

@@ -19,7 +19,7 @@ use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
 use crate::layout::TargetKind;
 use crate::repository::{published, staged};
-use crate::signers_file;
+use crate::signers_file::{self, Signers};
 
 pub use aspect::Aspect;
 pub use diff::{AspectDiff, Change, EventChange, FilesDiff, MAX_COMPARED, ReferenceDiff};
@@ -134,11 +134,13 @@ pub fn find<'a>(
     })
 }
 
-fn signers(published: &Files, staged: &Files) -> Result<Vec<TrustedSigner>, PolicyError> {
-    let mut signers = Vec::new();
+fn signers(published: &Files, staged: &Files) -> Result<Signers, PolicyError> {
+    let mut signers = Signers::default();
     for files in [staged, published] {
         if let Some(bytes) = files.get(&TargetKind::Signers) {
-            signers.extend(signers_file::parse(bytes)?);
+            let parsed = signers_file::parse(bytes)?;
+            signers.own.extend(parsed.own);
+            signers.vendors.extend(parsed.vendors);
         }
     }
     Ok(signers)
@@ -150,7 +152,7 @@ fn read(
     kind: &TargetKind,
     bytes: &[u8],
     standing: Standing,
-    signers: &[TrustedSigner],
+    signers: &Signers,
     now: i64,
 ) -> Result<Vec<ReferenceEntry>, PolicyError> {
     let refused = |e: CorimError| PolicyError::new(PolicyCode::ReferenceRefused, kind.name(), "reference values", e);
@@ -163,7 +165,11 @@ fn read(
             not_after: None,
         };
         let signed = sign_corim(bytes, &key, &signer.name, None).map_err(refused)?;
-        signers_file::verify_reference(&signed, &[signer], now).map_err(refused)?
+        let signers = Signers {
+            own: vec![signer],
+            vendors: Vec::new(),
+        };
+        signers_file::verify_reference(&signed, &signers, now).map_err(refused)?
     } else {
         signers_file::verify_reference(bytes, signers, now).map_err(refused)?
     };
@@ -179,7 +185,7 @@ fn read(
 }
 
 /// Whether a published file says what a staged entry says.
-fn holds(bytes: &[u8], kind: &TargetKind, entry: &ReferenceEntry, signers: &[TrustedSigner], now: i64) -> bool {
+fn holds(bytes: &[u8], kind: &TargetKind, entry: &ReferenceEntry, signers: &Signers, now: i64) -> bool {
     read(kind, bytes, Standing::Published, signers, now)
         .is_ok_and(|published| published.iter().any(|published| published.values == entry.values))
 }

@@ -14,12 +14,14 @@ mod model;
 mod read;
 #[cfg(test)]
 mod tests;
+pub mod vendor;
 mod write;
 
 use ::corim::ValidationError;
 use ::corim::cbor::DecodeLimits;
 use ::corim::types::corim::ProfileChoice;
-use ::corim::validate::decode_and_validate_full_at_with_limits;
+use ::corim::types::triples::TriplesMap;
+use ::corim::validate::{ValidatedCorim, decode_and_validate_full_at_with_limits};
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_cose::cwt::{self, CwtError, claim};
 use touchstone_cose::key::{KeyError, Signer, VerifyingKey};
@@ -127,15 +129,7 @@ impl<'a> UntrustedCorim<'a> {
         }
         let verified = envelope
             .verify_third_party(&signer.key, CONTENT_TYPE, &[])
-            .map_err(|error| match error {
-                CoseError::Key(KeyError::AlgorithmMismatch { .. }) | CoseError::AlgorithmMismatch { .. } => {
-                    CorimError::Algorithm(error)
-                }
-                CoseError::Key(_) => CorimError::SignatureInvalid {
-                    signer: signer.name.clone(),
-                },
-                other => CorimError::Envelope(other),
-            })?;
+            .map_err(|error| signature_error(error, &signer.name))?;
         let claims = SignatureClaims::read(verified.protected(label::CWT_CLAIMS))?;
         if claims.issuer != signer.name {
             return Err(CorimError::SignerUnknown {
@@ -234,6 +228,17 @@ pub fn sign_corim(
     Ok(sign1::sign(signer, &protected, unsigned, &[])?)
 }
 
+/// What a signature that does not hold under the key of `signer` is refused for.
+fn signature_error(error: CoseError, signer: &str) -> CorimError {
+    match error {
+        CoseError::Key(KeyError::AlgorithmMismatch { .. }) | CoseError::AlgorithmMismatch { .. } => {
+            CorimError::Algorithm(error)
+        }
+        CoseError::Key(_) => CorimError::SignatureInvalid { signer: signer.into() },
+        other => CorimError::Envelope(other),
+    }
+}
+
 /// The listed signer whose key the envelope names by key id or whole thumbprint.
 fn find_signer<'s>(envelope: &ThirdParty, signers: &'s [TrustedSigner]) -> Result<&'s TrustedSigner, CorimError> {
     let Some(kid) = envelope.kid() else {
@@ -295,14 +300,7 @@ type Validity = (Option<i64>, i64);
 
 fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, Validity), CorimError> {
     cbor::gate(payload, PAYLOAD).map_err(|error| CorimError::malformed("deterministic CBOR", error))?;
-    let mut limits = DecodeLimits::default();
-    (limits.max_input_bytes, limits.max_depth) = (MAX_CORIM, MAX_DEPTH);
-    (limits.max_values, limits.max_collection_items) = (MAX_VALUES, MAX_COLLECTION_ITEMS);
-    let decoded = decode_and_validate_full_at_with_limits(payload, now, &limits).map_err(|error| match error {
-        ValidationError::Expired => CorimError::Expired,
-        ValidationError::NotYetValid => CorimError::NotYetValid,
-        other => CorimError::malformed("a CoRIM (draft-ietf-rats-corim-11)", other),
-    })?;
+    let decoded = decode(payload, now)?;
     match &decoded.corim.profile {
         Some(ProfileChoice::Uri(uri)) if uri == PROFILE => {}
         Some(ProfileChoice::Uri(uri)) => {
@@ -317,14 +315,53 @@ fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, Vali
         }
         None => return Err(CorimError::ProfileUnknown { found: "none".into() }),
     }
+    let (not_before, not_after) = validity(&decoded);
+    let stated_end = decoded.corim.rim_validity.as_ref().map(|_| not_after);
+    let references = read::read(decoded, not_before, stated_end)?;
+    Ok((references, (not_before, not_after)))
+}
+
+/// The payload's types, checked against the draft's own rules.
+fn decode(payload: &[u8], now: i64) -> Result<ValidatedCorim, CorimError> {
+    let mut limits = DecodeLimits::default();
+    (limits.max_input_bytes, limits.max_depth) = (MAX_CORIM, MAX_DEPTH);
+    (limits.max_values, limits.max_collection_items) = (MAX_VALUES, MAX_COLLECTION_ITEMS);
+    decode_and_validate_full_at_with_limits(payload, now, &limits).map_err(|error| match error {
+        ValidationError::Expired => CorimError::Expired,
+        ValidationError::NotYetValid => CorimError::NotYetValid,
+        other => CorimError::malformed("a CoRIM (draft-ietf-rats-corim-11)", other),
+    })
+}
+
+/// First and last second of the contents' validity.
+fn validity(decoded: &ValidatedCorim) -> Validity {
     let validity = decoded.corim.rim_validity.as_ref();
     let not_before = validity
         .and_then(|validity| validity.not_before)
         .map(|time| time.epoch_secs());
-    let not_after = validity.map_or(i64::MAX, |validity| validity.not_after.epoch_secs());
-    let stated_end = validity.map(|_| not_after);
-    let references = read::read(decoded, not_before, stated_end)?;
-    Ok((references, (not_before, not_after)))
+    (
+        not_before,
+        validity.map_or(i64::MAX, |validity| validity.not_after.epoch_secs()),
+    )
+}
+
+/// Nothing but reference triples: another kind would say something that is not looked at.
+fn reference_triples_only(triples: &TriplesMap) -> Result<(), CorimError> {
+    let others = triples.endorsed_triples.is_some()
+        || triples.identity_triples.is_some()
+        || triples.attest_key_triples.is_some()
+        || triples.dependency_triples.is_some()
+        || triples.membership_triples.is_some()
+        || triples.coswid_triples.is_some()
+        || triples.conditional_endorsement_series.is_some()
+        || triples.conditional_endorsement.is_some();
+    if others {
+        return Err(CorimError::malformed(
+            "reference triples only",
+            "another kind of triple",
+        ));
+    }
+    Ok(())
 }
 
 /// Algorithm number in the IANA Named Information registry, which CoRIM digests use; none for SHA-1.

@@ -36,20 +36,7 @@ pub(super) fn read(
     let mut references: BTreeMap<String, MachineReference> = BTreeMap::new();
     for comid in decoded.comids {
         let triples = comid.triples;
-        let others = triples.endorsed_triples.is_some()
-            || triples.identity_triples.is_some()
-            || triples.attest_key_triples.is_some()
-            || triples.dependency_triples.is_some()
-            || triples.membership_triples.is_some()
-            || triples.coswid_triples.is_some()
-            || triples.conditional_endorsement_series.is_some()
-            || triples.conditional_endorsement.is_some();
-        if others {
-            return Err(CorimError::malformed(
-                "reference triples only",
-                "another kind of triple",
-            ));
-        }
+        super::reference_triples_only(&triples)?;
         for triple in triples.reference_triples.into_iter().flatten() {
             let name = reference_name(triple.environment())?;
             let part = read_triple(&name, triple.1)?;
