@@ -16,7 +16,7 @@ use touchstone_ledger::statement::{self, VerifiedStatement};
 use touchstone_verifier::corim::vendor::VendorSigner;
 use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
-use touchstone_verifier::eventlog::EventLog;
+use touchstone_verifier::eventlog::{BootStory, EventLog, Vouched};
 use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::snp::{Report, VerifiedVek};
 use touchstone_verifier::tpm::signature::Signature;
@@ -116,6 +116,9 @@ pub fn event_log(data: &[u8]) {
         for event in log.events() {
             event.check_data(bank);
         }
+        let story = BootStory::tell(&log, bank, Vouched::WHOLE_LOG);
+        assert_eq!(story.checks.len(), log.events().len());
+        drop((story.chapters(), story.claims()));
     }
     for event in log.events() {
         assert!(event.describe().len() <= touchstone_verifier::eventlog::MAX_DESCRIPTION);

@@ -164,6 +164,8 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::EVENT_LOG,
         claim::KERNEL_COMMAND_LINE,
         claim::BOOT_PHASE,
+        claim::SBAT_LEVEL,
+        claim::FIRMWARE_VERSION,
         claim::REFERENCE,
         claim::KEXEC,
     ];
@@ -172,11 +174,26 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::RESET_COUNT,
         claim::RESTART_COUNT,
         claim::EVENTS_IGNORED,
+        claim::DBX_ENTRIES,
     ];
     let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
     let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
-    let bools = [claim::CLOCK_SAFE, claim::SECURE_BOOT].map(|c| (c, ClaimType::Bool));
-    let expected = expected.chain(bools).chain([(claim::LENIENCIES, ClaimType::Set)]);
+    let bools = [
+        claim::CLOCK_SAFE,
+        claim::SECURE_BOOT,
+        claim::SETUP_MODE,
+        claim::BOOT_LOG_COMPLETE,
+    ];
+    let sets = [
+        claim::LENIENCIES,
+        claim::SECURE_BOOT_PK,
+        claim::SECURE_BOOT_KEK,
+        claim::SECURE_BOOT_DB,
+        claim::BOOT_AUTHORITIES,
+        claim::BOOT_IMAGES,
+    ];
+    let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
+    let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));
     let expected: BTreeMap<String, ClaimType> = expected.map(|(c, t)| (c.to_owned(), t)).collect();
     assert_eq!(cedar.declared, expected);
 }

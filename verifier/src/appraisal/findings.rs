@@ -58,6 +58,26 @@ pub mod claim {
     pub const EVENTS_IGNORED: &str = "events_ignored";
     /// Bool: Secure Boot, as the log says and register 7 proves.
     pub const SECURE_BOOT: &str = "secure_boot";
+    /// Bool: whether Secure Boot's keys may be set by anyone.
+    pub const SETUP_MODE: &str = "setup_mode";
+    /// Set: SHA-256 (hexadecimal) of the platform key's certificates.
+    pub const SECURE_BOOT_PK: &str = "secure_boot_pk";
+    /// Set: SHA-256 of the certificates that may change db and dbx.
+    pub const SECURE_BOOT_KEK: &str = "secure_boot_kek";
+    /// Set: SHA-256 of the certificates in db.
+    pub const SECURE_BOOT_DB: &str = "secure_boot_db";
+    /// Int: how many entries dbx has.
+    pub const DBX_ENTRIES: &str = "dbx_entries";
+    /// Set: SHA-256 of the certificates that images were let in by.
+    pub const BOOT_AUTHORITIES: &str = "boot_authorities";
+    /// Text: shim's revocation level.
+    pub const SBAT_LEVEL: &str = "sbat_level";
+    /// Set: digests (hexadecimal, in the first judged bank) of the images in register 4.
+    pub const BOOT_IMAGES: &str = "boot_images";
+    /// Text: the firmware's version, as register 0 proves.
+    pub const FIRMWARE_VERSION: &str = "firmware_version";
+    /// Bool: whether the log holds the whole boot, ExitBootServices too.
+    pub const BOOT_LOG_COMPLETE: &str = "boot_log_complete";
     /// Text: the kernel command line, as the log says and the registers prove.
     pub const KERNEL_COMMAND_LINE: &str = "kernel_command_line";
     /// Text: the last phase of the boot that systemd measured into register 11 after the firmware log: `enter-initrd`,
@@ -133,6 +153,11 @@ impl Findings {
 
     pub(super) fn bool(&mut self, claim: &str, value: bool) {
         self.claims.insert(claim.to_owned(), ClaimValue::Bool(value));
+    }
+
+    pub(super) fn set(&mut self, claim: &str, value: impl IntoIterator<Item = String>) {
+        self.claims
+            .insert(claim.to_owned(), ClaimValue::Set(value.into_iter().collect()));
     }
 
     /// The claims that sum up the others.

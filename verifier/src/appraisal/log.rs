@@ -7,7 +7,8 @@ use touchstone_evidence::collection::Label;
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
 use crate::eventlog::{
-    DataCheck, Event, EventLog, EventType, Format, PrefixError, RegisterValue, SeparatorDigests, phases,
+    BootClaims, BootStory, DataCheck, Event, EventLog, EventType, Format, MAX_DESCRIPTION, PrefixError, RegisterValue,
+    SeparatorDigests, Vouched, phases,
 };
 use crate::policy::EventLogRule;
 use crate::reason::{AppraisalCode, Hint, sanitise};
@@ -106,6 +107,7 @@ pub(super) fn judge<'a>(
     let mut events = BTreeMap::new();
     let before_phases = before_phases(inputs, &log, registers, findings);
     let mut ignored = 0;
+    let mut first = true;
     let before = findings.reasons.len();
     for bank in inputs.policy.required_registers.banks().iter().map(|bank| bank.bank()) {
         let mut judged = judged_registers(inputs, registers, bank);
@@ -117,8 +119,19 @@ pub(super) fn judge<'a>(
             Ok(matched) => {
                 events.insert(bank, matched.events);
                 ignored = ignored.max(matched.ignored);
-                let prefix = log.events().get(..matched.events).unwrap_or_default();
-                check_events(prefix, bank, &judged, findings);
+                let registers = judged
+                    .iter()
+                    .fold(0u32, |mask, (pcr, _)| mask | 1u32.wrapping_shl(*pcr));
+                let vouched = Vouched {
+                    events: matched.events,
+                    registers,
+                };
+                let story = check_events(&log, bank, vouched, findings);
+                // One bank proves it; the others are held to the same events.
+                if first {
+                    claim_boot(story.claims(), findings);
+                }
+                first = false;
             }
             Err(PrefixError::BankAbsent { bank }) => {
                 let expected = format!("digests for the {bank} bank");
@@ -213,15 +226,12 @@ fn judged_registers<'r>(
         .collect()
 }
 
-/// Compares each event that a quote vouches for with its data, and takes up the claims that the data support.
-fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], findings: &mut Findings) {
-    let registers = judged
-        .iter()
-        .fold(0u32, |mask, (pcr, _)| mask | 1u32.wrapping_shl(*pcr));
+/// Compares each event that a quote vouches for with its data, and tells the boot.
+fn check_events<'a>(log: &EventLog<'a>, bank: HashAlg, vouched: Vouched, findings: &mut Findings) -> BootStory<'a> {
     let separators = SeparatorDigests::new(bank);
-    let (mut secure_boot, mut command_line) = (None, None);
+    let story = BootStory::tell(log, bank, vouched);
     let mut handed_over = false;
-    for event in prefix {
+    for (event, check) in log.events().iter().zip(&story.checks).take(vouched.events) {
         let exit = exit_action(event, bank);
         handed_over = match exit {
             Some(Exit::Invoked) => true,
@@ -229,20 +239,11 @@ fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], fi
             Some(Exit::Failed) => false,
             Some(Exit::Succeeded) | None => handed_over,
         };
-        if !event.is_extended() || registers & 1u32.wrapping_shl(event.pcr) == 0 {
+        if !event.is_extended() || vouched.registers & 1u32.wrapping_shl(event.pcr) == 0 {
             continue;
         }
-        match event.check_data(bank) {
-            DataCheck::Covered => {
-                if event.pcr == 7 && secure_boot.is_none() {
-                    secure_boot = event.secure_boot_variable("SecureBoot");
-                }
-                if event.pcr == 8 && command_line.is_none() {
-                    command_line = event.kernel_command_line();
-                }
-            }
-            DataCheck::Commentary => {}
-            DataCheck::Mismatch => refuse_event(AppraisalCode::EventDigestMismatch, event, bank, findings),
+        if *check == DataCheck::Mismatch {
+            refuse_event(AppraisalCode::EventDigestMismatch, event, bank, findings);
         }
         if separators.is_smuggled(event, bank) {
             refuse_event(AppraisalCode::SeparatorSmuggled, event, bank, findings);
@@ -251,14 +252,45 @@ fn check_events(prefix: &[Event<'_>], bank: HashAlg, judged: &[(u32, &[u8])], fi
             refuse_event(AppraisalCode::EventAfterExit, event, bank, findings);
         }
     }
-    match secure_boot {
-        Some([1]) => findings.bool(claim::SECURE_BOOT, true),
-        Some([0]) => findings.bool(claim::SECURE_BOOT, false),
-        _ => {}
+    story
+}
+
+/// Takes up what the boot's digests prove. Every claim is absent where they do not.
+fn claim_boot(claims: BootClaims, findings: &mut Findings) {
+    let hexadecimal = |digest: [u8; 32]| hex::encode(digest);
+    for (name, value) in [
+        (claim::SECURE_BOOT, claims.secure_boot),
+        (claim::SETUP_MODE, claims.setup_mode),
+        (claim::BOOT_LOG_COMPLETE, claims.complete),
+    ] {
+        if let Some(value) = value {
+            findings.bool(name, value);
+        }
     }
-    if let Some(text) = command_line {
-        let text = sanitise(&String::from_utf8_lossy(text), crate::eventlog::MAX_DESCRIPTION);
-        findings.text(claim::KERNEL_COMMAND_LINE, text);
+    for (name, value) in [
+        (claim::SECURE_BOOT_PK, claims.pk),
+        (claim::SECURE_BOOT_KEK, claims.kek),
+        (claim::SECURE_BOOT_DB, claims.db),
+        (claim::BOOT_AUTHORITIES, claims.authorities),
+    ] {
+        if let Some(set) = value {
+            findings.set(name, set.into_iter().map(hexadecimal));
+        }
+    }
+    if let Some(images) = claims.boot_images {
+        findings.set(claim::BOOT_IMAGES, images.into_iter().map(hex::encode));
+    }
+    if let Some(entries) = claims.dbx_entries {
+        findings.int(claim::DBX_ENTRIES, entries);
+    }
+    for (name, value) in [
+        (claim::SBAT_LEVEL, claims.sbat_level),
+        (claim::FIRMWARE_VERSION, claims.firmware_version),
+        (claim::KERNEL_COMMAND_LINE, claims.kernel_command_line),
+    ] {
+        if let Some(text) = value {
+            findings.text(name, sanitise(&text, MAX_DESCRIPTION));
+        }
     }
 }
 

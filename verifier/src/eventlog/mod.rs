@@ -8,28 +8,47 @@
 //! then as trustworthy as the quote, but only its *digests*: an event's type and text are commentary, unless
 //! [`Event::check_data`] shows that the digest covers the text. Nothing here copies the log.
 
+mod boot_text;
 mod bytes;
+mod chapters;
 mod check;
+mod claims;
 mod describe;
 mod efi;
 mod error;
 mod event;
 mod event_type;
 mod format;
+pub mod guid;
 mod header;
 pub mod identity;
 pub mod phases;
+mod platform;
 mod replay;
+mod secure_boot;
+pub mod signature_list;
+mod story;
+mod tag;
 
+pub use boot_text::TextKind;
+pub use chapters::{Chapter, Line, MAX_COMMANDS, MAX_LINE, MAX_LISTED, Standing};
 pub use check::{DataCheck, SeparatorDigests};
-pub use describe::{MAX_DESCRIPTION, TextKind};
+pub use claims::{BootClaims, MAX_CLAIM_SET};
+pub use describe::MAX_DESCRIPTION;
 pub use efi::EfiVariable;
 pub use error::LogError;
 pub use event::Event;
 pub use event_type::EventType;
 pub use format::{Format, MEASUREMENT_REGISTERS};
 pub use header::{Header, Specification};
+pub use phases::PHASES;
 pub use replay::{PrefixError, PrefixMatch, RegisterValue, Replay, ReplayError};
+pub use secure_boot::{Authority, AuthorityKind, Database, SecureBoot};
+pub use signature_list::{Signature, SignatureKind, SignatureListError, SignatureLists, certificate_name};
+pub use story::{
+    BootStory, CommandLine, CommandLineSource, ExitBootServices, Fact, Image, Missing, Section, Told, Vouched, text_of,
+};
+pub use tag::{Tag, TagKind};
 
 use bytes::Reader;
 

@@ -9,7 +9,7 @@ use crate::tpm::HashAlg;
 /// The register that unified kernel images and systemd's phases are measured into.
 pub const REGISTER: u8 = 11;
 /// The phases, in the only order they come in.
-const PHASES: [&str; 6] = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];
+pub const PHASES: [&str; 6] = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];
 /// Where a run begins: in the initrd, or after it where the initrd measures none.
 const STARTS: [usize; 2] = [0, 2];
 

@@ -25,7 +25,7 @@ use aws_lc_rs::digest::{self, SHA256};
 
 pub use floor::{Floor, FloorFault, FloorKind};
 
-use super::describe::grub_text;
+use super::boot_text::grub_text;
 use super::{EfiVariable, Event, EventType};
 use crate::tpm::HashAlg;
 

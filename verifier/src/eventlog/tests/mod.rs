@@ -1,4 +1,5 @@
 mod recorded;
+mod relabelled;
 
 use std::path::{Path, PathBuf};
 

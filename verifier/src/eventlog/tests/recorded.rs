@@ -97,7 +97,7 @@ fn a_recorded_boot_in_words() {
         "1 EV_EFI_VARIABLE_BOOT BootOrder = 0001,0000,0002",
         "4 EV_EFI_BOOT_SERVICES_APPLICATION image \\EFI\\BOOT\\BOOTX64.EFI",
         "4 EV_EFI_BOOT_SERVICES_APPLICATION image of 14186432 bytes, loaded without a path",
-        "5 EV_EFI_GPT_EVENT partition table",
+        "5 EV_EFI_GPT_EVENT partition table of disk 6d656173-7572-6564-626f-6f7400000001, 1 partition",
         "5 EV_EFI_ACTION action \"Exit Boot Services Invocation\"",
         "8 EV_IPL grub: set timeout=0",
         "8 EV_IPL kernel command line \"/vmlinuz console=ttyS0 ima_policy=tcb rootfstype=ramfs rdinit=/init panic=-1 quiet loglevel=4\"",
