@@ -1,16 +1,12 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
-use crate::output::say;
+mod quote;
+mod show;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use serde_json::{Value, json};
 use touchstone_attest::pack::{self, Files};
-use touchstone_evidence::collection::{Collection, Label, Profile};
-use touchstone_evidence::pcr_values;
-use touchstone_verifier::eventlog::EventLog;
-use touchstone_verifier::tpm::algorithm::HashAlg;
-use touchstone_verifier::tpm::attest::Attest;
 
 use crate::output::{self, CommandResult, Failure, Outcome};
 
@@ -35,11 +31,14 @@ enum Command {
         --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence"
     )]
     Pack(PackArgs),
-    /// Explain an envelope in words
+    /// Explain an envelope in words: what booted, what of it a digest proves, and what the log only says
+    #[command(
+        after_help = "Examples:\n  touchstone evidence show golden.evidence\n  touchstone evidence show golden.evidence --json | jq '.events[] | select(.check == \"mismatch\")'"
+    )]
     Show {
         /// The envelope
         evidence: PathBuf,
-        /// One JSON object
+        /// One JSON object: records, quote, registers, the story, and every event
         #[arg(long)]
         json: bool,
     },
@@ -116,7 +115,7 @@ pub fn run(args: Args) -> CommandResult {
             output::write(&args.output, &pack::pack(files)?)?;
             Ok(Outcome::Done)
         }
-        Command::Show { evidence, json } => show(&output::read(&evidence)?, json),
+        Command::Show { evidence, json } => show::run(&output::read(&evidence)?, json),
     }
 }
 
@@ -156,97 +155,4 @@ fn collect(args: &CollectArgs) -> CommandResult {
     let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log)?;
     output::write(&args.output, &evidence)?;
     Ok(Outcome::Done)
-}
-
-fn show(bytes: &[u8], as_json: bool) -> CommandResult {
-    let collection = Collection::decode(bytes)?;
-    let document = explain(&collection);
-    if as_json {
-        output::json(&document);
-        return Ok(Outcome::Done);
-    }
-    let binding = if collection.profile() == Profile::Bound {
-        "bound to a session"
-    } else {
-        "unbound: raw nonce"
-    };
-    say!("evidence ({binding}), {} bytes", bytes.len());
-    for (label, record) in collection.records() {
-        say!("  {:<34} {:>7} bytes", label.as_str(), record.len());
-    }
-    for line in document.get("lines").and_then(Value::as_array).into_iter().flatten() {
-        say!("{}", line.as_str().unwrap_or_default());
-    }
-    Ok(Outcome::Done)
-}
-
-/// What is in an envelope, unverified: for people who want to see, never for a decision.
-fn explain(collection: &Collection) -> Value {
-    let mut lines = Vec::new();
-    let mut document = json!({
-        "profile": collection.profile().uri(),
-        "records": collection.records().map(|(label, bytes)| json!({
-            "label": label.as_str(), "media_type": label.media_type(), "bytes": bytes.len(),
-        })).collect::<Vec<_>>(),
-    });
-    if let Some(Ok(attest)) = collection.get(Label::TpmQuote).map(Attest::parse) {
-        let clock = attest.clock;
-        lines.push(format!(
-            "quote: qualifying data {}, reset {} restart {}, clock {} ms{}",
-            hex::encode(attest.extra_data),
-            clock.reset_count,
-            clock.restart_count,
-            clock.clock,
-            if clock.safe { "" } else { " (not safe)" }
-        ));
-        if let Ok(quote) = attest.quote() {
-            lines.push(format!("  registers {}", quote.selection));
-            if let Some(object) = document.as_object_mut() {
-                object.insert(
-                    "quote".into(),
-                    json!({
-                        "qualifying_data": hex::encode(attest.extra_data),
-                        "registers": quote.selection.to_string(),
-                        "pcr_digest": hex::encode(quote.pcr_digest),
-                        "reset_count": clock.reset_count,
-                        "restart_count": clock.restart_count,
-                    }),
-                );
-            }
-        }
-    }
-    if let Some(Ok(values)) = collection.get(Label::TpmPcrValues).map(pcr_values::decode) {
-        for ((bank, index), value) in &values {
-            let bank = HashAlg::from_tpm(*bank).map_or("?", HashAlg::name);
-            lines.push(format!("  {bank} {index:>2}  {}", hex::encode(value)));
-        }
-    }
-    if let Some(bytes) = collection.get(Label::FirmwareEventLog) {
-        match EventLog::parse(bytes) {
-            Ok(log) => {
-                lines.push(format!("event log: {} events", log.events().len()));
-                let events: Vec<_> = log
-                    .events()
-                    .iter()
-                    .map(|event| {
-                        lines.push(format!(
-                            "  {:>3}  PCR {:>2}  {}",
-                            event.index,
-                            event.pcr,
-                            event.describe()
-                        ));
-                        json!({ "index": event.index, "pcr": event.pcr, "description": event.describe() })
-                    })
-                    .collect();
-                if let Some(object) = document.as_object_mut() {
-                    object.insert("events".into(), events.into());
-                }
-            }
-            Err(error) => lines.push(format!("event log: {error}")),
-        }
-    }
-    if let Some(object) = document.as_object_mut() {
-        object.insert("lines".into(), lines.into());
-    }
-    document
 }
