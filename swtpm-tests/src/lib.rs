@@ -5,6 +5,7 @@
 
 pub mod boots;
 pub mod domain;
+pub mod golden;
 pub mod line;
 pub mod machine;
 pub mod measurements;

@@ -22,9 +22,6 @@ use crate::swtpm::Swtpm;
 /// The registers a session key is tied to, by the default settings.
 pub const SESSION_REGISTERS: [u8; 7] = [0, 2, 4, 7, 8, 9, 14];
 
-/// The registers a golden machine shows: the boot's, and IMA's.
-const GOLDEN_REGISTERS: [u8; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14];
-
 /// A running machine: the TPM of a recorded boot, its recorded attestation key, the registers and log of `good`.
 pub struct Machine {
     /// Its TPM from outside.
@@ -171,32 +168,6 @@ impl Machine {
         let selection = PcrSelection::from_wire(&session_registers()).expect("a selection");
         let value = |_: HashAlg, pcr: u8| values.get(usize::from(pcr)).map(Vec::as_slice);
         policy_pcr(&selection, value).expect("a policy")
-    }
-
-    /// Unbound evidence of what this machine shows, with this IMA list: what a reference is made of.
-    ///
-    /// # Panics
-    /// When the TPM does not do its part.
-    #[must_use]
-    pub fn golden(&mut self, list: &[u8]) -> Vec<u8> {
-        let selection = vec![(SHA256, GOLDEN_REGISTERS.to_vec())];
-        let values: PcrValues = self
-            .tpm
-            .pcr_values(&selection)
-            .expect("values")
-            .into_iter()
-            .flat_map(|(bank, values)| values.into_iter().map(move |(pcr, value)| ((bank, pcr), value)))
-            .collect();
-        let quote = self.tpm.quote(&self.ak, &selection, &[7; 32]).expect("a quote");
-        let mut collection = Collection::unbound();
-        let mut put = |label, bytes| collection.insert(label, bytes).expect("room");
-        put(Label::TpmAkPublic, self.ak.public().to_vec());
-        put(Label::TpmQuote, quote.attested);
-        put(Label::TpmQuoteSignature, quote.signature);
-        put(Label::TpmPcrValues, pcr_values::encode(&values));
-        put(Label::FirmwareEventLog, Boot::GOOD.event_log());
-        put(Label::ImaLog, list.to_vec());
-        collection.encode()
     }
 
     /// Makes evidence by this plan.

@@ -83,6 +83,26 @@ pub fn ima_entry(path: &str, contents: &[u8]) -> Vec<u8> {
     entry
 }
 
+/// Path and SHA-256 digest of each file of an IMA list whose entries begin with `d-ng` and `n-ng`; the boot aggregate is
+/// none. `None` when it is malformed.
+#[must_use]
+pub fn ima_files(list: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut list = Reader(list);
+    let mut files = Vec::new();
+    while !list.0.is_empty() {
+        list.take(4 + 20)?;
+        list.sized()?;
+        let mut data = Reader(list.sized()?);
+        let (digest, path) = (data.sized()?, data.sized()?);
+        let digest = digest.strip_prefix(b"sha256:\0")?.to_vec();
+        let path = String::from_utf8(path.strip_suffix(b"\0")?.to_vec()).ok()?;
+        if path != "boot_aggregate" {
+            files.push((path, digest));
+        }
+    }
+    Some(files)
+}
+
 /// How many bytes the first `count` entries of an IMA list have; all of them where it has fewer.
 #[must_use]
 pub fn ima_length(list: &[u8], count: usize) -> usize {
