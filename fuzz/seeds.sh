@@ -9,6 +9,7 @@ mkdir -p "$corpus"
 take() { for file in "$@"; do if [ -f "$file" ] && [ "$(stat -c %s "$file")" -le 262144 ]; then cp -n "$file" "$corpus/$(sha256sum <"$file" | cut -c1-16)"; fi; done; }
 case $target in
   event_log) take "$boots"/*/eventlog.bin "$vectors"/tpm-eventlogs/*.bin "$vectors"/tpm-eventlogs/*.log "$vectors"/tpm-evidence/*.bin "$vectors"/ccel/*.bin ;;
+  ima_list) take "$boots"/*/ima.bin "$boots"/*/ima.txt "$vectors"/ima/*.bin "$vectors"/ima/*.txt "$vectors"/ima/*.ascii "$vectors"/ima/fedora-* ;;
   certificate) take "$boots"/*/*-cert.der "$vectors"/ek-certs/*.der "$vectors"/ek-certs/*.bin ;;
   tpm_structures) take "$boots"/*/*.pub "$boots"/*/quote-*/quote.msg "$boots"/*/quote-*/quote.sig "$vectors"/tpm-quotes/*.msg "$vectors"/tpm-quotes/*.sig ;;
   snp_report) take "$vectors"/snp/*.report.bin ;;

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 export TSS2_LOG=all+none
 cargo bench --locked -p touchstone-verifier --bench appraisal
 cargo bench --locked -p touchstone-verifier --bench references
+cargo bench --locked -p touchstone-verifier --bench ima
 cargo bench --locked -p touchstone-policies --bench cedar
 cargo bench --locked -p touchstone-authorization --bench decide
 cargo bench --locked -p touchstone --bench reattestation

@@ -15,7 +15,7 @@ pub enum CollectError {
     /// The TPM did not do its part.
     #[error(transparent)]
     Attester(#[from] AttesterError),
-    /// The event log could not be read.
+    /// A log could not be read.
     #[error(transparent)]
     Log(#[from] LogReadError),
     /// Larger than an envelope may be.
@@ -23,7 +23,8 @@ pub enum CollectError {
     Envelope(#[from] EnvelopeError),
 }
 
-/// Quotes `selection` over the raw `nonce` and packs it with keys, values and the log: unbound evidence, encoded.
+/// Quotes `selection` over the raw `nonce` and packs it with keys, values and the logs, which are read after the
+/// quote: unbound evidence, encoded.
 ///
 /// # Errors
 /// [`CollectError`].
@@ -32,6 +33,7 @@ pub fn collect(
     selection: &[(u16, Vec<u8>)],
     nonce: &[u8],
     event_log: Option<&Path>,
+    ima_list: Option<&Path>,
 ) -> Result<Vec<u8>, CollectError> {
     let quote = attester.quote(selection, nonce)?;
     let mut collection = Collection::unbound();
@@ -48,6 +50,9 @@ pub fn collect(
     collection.insert(Label::TpmPcrValues, pcr_values::encode(&quote.values))?;
     if let Some(path) = event_log {
         collection.insert(Label::FirmwareEventLog, logs::firmware_log(path)?)?;
+    }
+    if let Some(path) = ima_list {
+        collection.insert(Label::ImaLog, logs::ima_list(path, 0)?)?;
     }
     Ok(collection.encode())
 }

@@ -240,7 +240,12 @@ pub fn reference_add(
     valid_until: Option<i64>,
 ) -> Result<ReferenceAdded, PolicyError> {
     let repository = Repository::open(repo)?;
-    let CheckedEvidence { mut banks, notes, .. } = CheckedEvidence::read(evidence)?;
+    let CheckedEvidence {
+        mut banks,
+        files,
+        notes,
+        ..
+    } = CheckedEvidence::read(evidence)?;
     let moves = |register: u8| register == IMA_REGISTER || RESETTABLE_REGISTERS.contains(&register);
     for values in banks.values_mut() {
         values.registers.retain(|register, _| !moves(*register));
@@ -287,7 +292,7 @@ pub fn reference_add(
     let reference = MachineReference {
         name: name.clone(),
         banks,
-        files: Vec::new(),
+        files,
         not_before: valid_from,
         not_after: valid_until,
     };

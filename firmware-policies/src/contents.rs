@@ -2,9 +2,11 @@
 //! that what was published loads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::TrustAnchors;
+use touchstone_verifier::ima::{ImaKey, ImaRules};
 use touchstone_verifier::inventory::Inventory;
 use touchstone_verifier::reference::ReferenceSet;
 use touchstone_verifier::x509::SubjectKey;
@@ -39,6 +41,16 @@ pub(crate) struct Contents {
     pub ima_keys: Vec<SubjectKey>,
 }
 
+/// Settings with the keys whose signatures on files count.
+fn with_ima_keys(mut settings: Settings, keys: Vec<ImaKey>) -> Settings {
+    let ima = &mut settings.appraisal.ima;
+    ima.rules = Arc::new(ImaRules {
+        signed_by: keys,
+        ..ima.rules.as_ref().clone()
+    });
+    settings
+}
+
 /// Bytes by target.
 pub(crate) type Files = BTreeMap<TargetKind, Vec<u8>>;
 
@@ -66,13 +78,13 @@ impl Contents {
         PolicyError::unless_empty(problems)?;
         match (settings, anchors, references, keyset, cedar) {
             (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
-                settings,
+                ima_keys: ima_keys.iter().map(|key| key.key().clone()).collect(),
+                settings: with_ima_keys(settings, ima_keys),
                 anchors,
                 references,
                 inventory,
                 keyset,
                 cedar,
-                ima_keys,
             }),
             // Each of these was a problem above; a gap here must not let anything through.
             _ => Err(PolicyError::new(
@@ -232,7 +244,7 @@ impl Reader<'_> {
         Some(anchors)
     }
 
-    fn ima_keys(&mut self) -> Vec<SubjectKey> {
+    fn ima_keys(&mut self) -> Vec<ImaKey> {
         let mut keys = Vec::new();
         for (kind, bytes) in self.files {
             if let TargetKind::ImaKey(digest) = kind {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values;
-use touchstone_verifier::corim::{BankValues, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
+use touchstone_verifier::corim::{BankValues, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
+use touchstone_verifier::ima::{self, ImaPrefix};
 use touchstone_verifier::inventory::EkId;
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, Name, Public};
 use touchstone_verifier::x509::{Certificate, SubjectKey};
@@ -36,6 +37,8 @@ pub(crate) struct CheckedEvidence {
     pub ek: Option<EkId>,
     /// Quoted values of every bank that is not weak, each with the events that led to them where a log tells.
     pub banks: BTreeMap<HashAlg, BankValues>,
+    /// The files of its IMA list that the quoted register 10 vouches for.
+    pub files: Vec<FileDigest>,
     /// What could not be taken, and what was changed, in words.
     pub notes: Vec<String>,
 }
@@ -78,10 +81,12 @@ impl CheckedEvidence {
                     .into(),
             ),
         }
+        let files = take_files(&collection, &banks, &mut notes)?;
         Ok(CheckedEvidence {
             ak,
             ek: endorsement_key(&collection)?,
             banks,
+            files,
             notes,
         })
     }
@@ -128,6 +133,36 @@ fn endorsement_key(collection: &Collection) -> Result<Option<EkId>, PolicyError>
         )),
         (a, b) => Ok(a.or(b)),
     }
+}
+
+/// The files of the IMA list, as far as the quoted register 10 vouches for it.
+fn take_files(
+    collection: &Collection,
+    banks: &BTreeMap<HashAlg, BankValues>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<FileDigest>, PolicyError> {
+    let Some(list) = collection.get(Label::ImaLog) else {
+        return Ok(Vec::new());
+    };
+    let claim = Label::ImaLog.as_str();
+    let quoted: Vec<(HashAlg, &[u8])> = banks
+        .iter()
+        .filter_map(|(bank, values)| Some((*bank, values.registers.get(&IMA_REGISTER)?.as_slice())))
+        .collect();
+    let replayed = ima::replay(&ImaPrefix::default(), list, &quoted)
+        .map_err(|e| refused(claim, "a list that the quoted register 10 vouches for", e))?;
+    let violations = replayed.entries.iter().filter(|entry| entry.is_violation()).count();
+    if violations > 0 {
+        notes.push(format!(
+            "{violations} violations in the IMA list: such machines are refused unless ima.exclude names the paths"
+        ));
+    }
+    let files = ima::reference_files(&replayed.entries);
+    notes.push(format!(
+        "{} files of the IMA list: a machine that matches must show its list",
+        files.len()
+    ));
+    Ok(files)
 }
 
 /// Adds the log's events up to what was quoted, bank by bank, after the log has been believed.

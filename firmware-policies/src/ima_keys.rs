@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use touchstone_verifier::ima::ImaKey;
 use touchstone_verifier::x509::{Certificate, SubjectKey};
 
 use crate::error::{PolicyCode, PolicyError};
@@ -76,7 +77,7 @@ pub fn ima_key_add(repo: &Path, files: &[PathBuf]) -> Result<ImaKeysAdded, Polic
 ///
 /// # Errors
 /// `policy-ima-key-unreadable` where it is none, is too weak, or is not what its name says.
-pub(crate) fn parse(digest: &[u8; 32], der: &[u8]) -> Result<SubjectKey, PolicyError> {
+pub(crate) fn parse(digest: &[u8; 32], der: &[u8]) -> Result<ImaKey, PolicyError> {
     let name = TargetKind::ImaKey(*digest).name();
     let found: [u8; 32] = Sha256::digest(der).into();
     if found != *digest {
@@ -88,7 +89,11 @@ pub(crate) fn parse(digest: &[u8; 32], der: &[u8]) -> Result<SubjectKey, PolicyE
             hex::encode(found),
         ));
     }
-    read_key(der).map_err(|found| unreadable(&name, found))
+    let key = read_key(der).map_err(|found| unreadable(&name, found))?;
+    // A certificate may name its key by an id of its own, which signatures then carry.
+    ImaKey::from_certificate_der(&words(&key), der)
+        .or_else(|_| ImaKey::from_spki_der(&words(&key), der))
+        .map_err(|error| unreadable(&name, error.to_string()))
 }
 
 fn unreadable(claim: &str, found: String) -> PolicyError {

@@ -18,6 +18,7 @@ use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
 use touchstone_verifier::eventlog::{BootStory, EventLog, Vouched};
 use touchstone_verifier::hcl::HclReport;
+use touchstone_verifier::ima::{ImaList, ImaPrefix, decode_chunk, encode_chunk, from_ascii, reference_files, replay};
 use touchstone_verifier::snp::{Report, VerifiedVek};
 use touchstone_verifier::tpm::signature::Signature;
 use touchstone_verifier::tpm::{Attest, HashAlg, Public};
@@ -105,6 +106,29 @@ pub fn tpm_structures(data: &[u8]) {
     drop(Signature::parse(data));
     if let Ok(public) = Public::from_tpm2b_or_tpmt(data) {
         drop(public.check_ak());
+    }
+}
+
+/// IMA lists, binary and text, and what is kept of them between rounds.
+pub fn ima_list(data: &[u8]) {
+    if let Ok(list) = ImaList::parse(data) {
+        let end = list.entries().last().map_or(0, |entry| entry.end);
+        assert_eq!(end + list.trailing(), data.len());
+        for entry in list.entries() {
+            assert!(!entry.path_words().contains(['\0', '\n', '\x1b']));
+            drop(entry.hash(HashAlg::Sha256));
+        }
+        drop(reference_files(list.entries()));
+    }
+    if let Ok(binary) = from_ascii(data) {
+        assert_eq!(ImaList::parse(&binary).map(|list| list.trailing()), Ok(0), "text becomes whole records");
+    }
+    drop(replay(&ImaPrefix::default(), data, &[(HashAlg::Sha256, &[0; 32])]));
+    if let Ok(prefix) = ImaPrefix::decode(data) {
+        assert_eq!(prefix.encode(), data);
+    }
+    if let Ok(entries) = decode_chunk(data) {
+        assert_eq!(encode_chunk(&entries), data);
     }
 }
 

@@ -58,8 +58,11 @@ struct CollectArgs {
     /// The firmware's event log
     #[arg(long, default_value = touchstone_attest::logs::FIRMWARE_LOG)]
     event_log: PathBuf,
-    /// Registers to quote, in the sha256 bank
-    #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,5,6,7,8,9,11,14")]
+    /// IMA's list of what ran, where the kernel has one and register 10 is quoted
+    #[arg(long, default_value = touchstone_attest::logs::IMA_LIST)]
+    ima_log: PathBuf,
+    /// Registers to quote, in the sha256 bank; without register 10 the IMA list is left out
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,5,6,7,8,9,10,11,14")]
     registers: Vec<u8>,
     /// Where to write the envelope
     #[arg(short, long)]
@@ -92,6 +95,9 @@ struct PackArgs {
     /// The firmware's event log
     #[arg(long)]
     event_log: Option<PathBuf>,
+    /// IMA's list: binary_runtime_measurements or ascii_runtime_measurements. The quote must hold register 10
+    #[arg(long)]
+    ima_log: Option<PathBuf>,
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
@@ -111,6 +117,7 @@ pub fn run(args: Args) -> CommandResult {
                 ek_chain: args.ek_chain.as_deref().map(output::read).transpose()?,
                 iak_certificate: args.iak_cert.as_deref().map(output::read).transpose()?,
                 event_log: args.event_log.as_deref().map(output::read).transpose()?,
+                ima_log: args.ima_log.as_deref().map(output::read).transpose()?,
             };
             output::write(&args.output, &pack::pack(files)?)?;
             Ok(Outcome::Done)
@@ -152,7 +159,10 @@ fn collect(args: &CollectArgs) -> CommandResult {
             args.event_log.display()
         );
     }
-    let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log)?;
+    // A list that no quoted register vouches for would be refused.
+    let quoted = args.registers.contains(&touchstone_verifier::ima::REGISTER);
+    let list = (quoted && args.ima_log.exists()).then_some(args.ima_log.as_path());
+    let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log, list)?;
     output::write(&args.output, &evidence)?;
     Ok(Outcome::Done)
 }

@@ -376,6 +376,7 @@ pub fn recorded(boot: &Boot) -> Vec<u8> {
         ek_chain: None,
         iak_certificate: None,
         event_log: Some(boot.event_log()),
+        ima_log: None,
     };
     pack::pack(files).expect("evidence")
 }

@@ -7,9 +7,11 @@
 //! Both are hash look-ups, so that an answer takes the same time whether a thousand values are loaded or a million.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::corim::{BankValues, MachineReference, ReferenceEvent, VerifiedCorim};
 use crate::eventlog::identity::{IdentityDigest, Measured, RegisterIdentity, register_identity};
+use crate::ima::FileSet;
 use crate::tpm::HashAlg;
 
 /// How many holders of each register's value are looked at for the nearest reference: it is a help for people, and its
@@ -24,6 +26,8 @@ const LOCALITY_REGISTER: u8 = 0;
 pub struct Reference {
     /// Its registers, events and files.
     pub values: MachineReference,
+    /// Its files, compiled: shared by everything that judges by them.
+    pub files: Arc<FileSet>,
     /// Name of the signer of the CoRIM it came in.
     pub authority: String,
     /// First second of its validity, if there is one.

@@ -9,6 +9,7 @@ pub use pcr_files::{MAX_PCR_FILE, PcrValues};
 
 use touchstone_evidence::collection::{Collection, EnvelopeError, Label};
 use touchstone_evidence::pcr_values;
+use touchstone_verifier::ima::{self, ImaError};
 use touchstone_verifier::tpm::attest::{AttestError, signed_bytes};
 use touchstone_verifier::tpm::public::{Public, PublicError};
 use touchstone_verifier::x509::der::{TrimError, trim_padding};
@@ -33,6 +34,8 @@ pub struct Files {
     pub iak_certificate: Option<Vec<u8>>,
     /// The firmware's event log.
     pub event_log: Option<Vec<u8>>,
+    /// IMA's list, binary or text.
+    pub ima_log: Option<Vec<u8>>,
 }
 
 /// Why files could not be packed.
@@ -69,6 +72,9 @@ pub enum PackError {
         /// What is wrong with it.
         cause: String,
     },
+    /// `--ima-log`.
+    #[error("--ima-log: expected binary_runtime_measurements or ascii_runtime_measurements: {0}")]
+    ImaLog(#[from] ImaError),
     /// Larger than an envelope may be.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -107,10 +113,21 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     if let Some(log) = files.event_log {
         collection.insert(Label::FirmwareEventLog, log)?;
     }
+    if let Some(list) = files.ima_log {
+        collection.insert(Label::ImaLog, binary_list(list)?)?;
+    }
     let packed = collection.encode();
     // An envelope nobody could read back is refused here, where its maker can still do something about it.
     Collection::decode(&packed)?;
     Ok(packed)
+}
+
+/// The list in binary, the one form that travels. Only a text list is read here, for it must be to become binary.
+fn binary_list(list: Vec<u8>) -> Result<Vec<u8>, ImaError> {
+    if ima::is_ascii(&list) {
+        return ima::from_ascii(&list);
+    }
+    Ok(list)
 }
 
 fn is_pem(bytes: &[u8]) -> bool {

@@ -469,3 +469,81 @@ fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one()
     let (_, _, codes) = verdict("uki", now);
     assert!(codes.contains("node-unknown"), "{codes}");
 }
+
+/// A recorded boot with its IMA list, all registers quoted.
+fn with_list(boot: &str) -> Vec<(Label, Vec<u8>)> {
+    let text = String::from_utf8(boot_file(boot, "pcrs.txt")).unwrap();
+    let values = text.lines().filter_map(|line| {
+        let mut parts = line.split_whitespace();
+        let (bank, register, value) = (parts.next()?, parts.next()?.parse::<u8>().ok()?, parts.next()?);
+        (bank == "sha256").then(|| ((HashAlg::Sha256.tpm_id(), register), hex::decode(value).unwrap()))
+    });
+    let mut records = boot_records(boot);
+    for (label, bytes) in &mut records {
+        match label {
+            Label::TpmQuote => *bytes = boot_file(boot, "quote-all-rsa/quote.msg"),
+            Label::TpmQuoteSignature => *bytes = boot_file(boot, "quote-all-rsa/quote.sig"),
+            Label::TpmPcrValues => *bytes = pcr_values::encode(&values.clone().collect()),
+            _ => {}
+        }
+    }
+    records.push((Label::ImaLog, boot_file(boot, "ima.bin")));
+    records
+}
+
+#[test]
+fn a_golden_machines_list_is_part_of_its_reference_and_an_unknown_program_is_refused_by_name() {
+    use touchstone_evidence::collection::Collection;
+    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, appraise};
+    let test = TestRepo::new();
+    let ca = boots().join("ca/issuercert.pem");
+    trust_add(&test.repo, Purpose::Ek, &[ca]).unwrap();
+    for (name, boot) in [("web-1", "good"), ("web-2", "ima-unknown-exec")] {
+        test.add_node(name, "north", NodeIdentity::Evidence(boot_evidence(boot)))
+            .unwrap();
+    }
+    let added = reference_add(&test.repo, &pack(with_list("good")), Some("golden"), None, None).unwrap();
+    assert_eq!(added.files, 52, "every entry but the boot aggregate");
+    // A list that no quoted register vouches for, or that is not what it quotes, is taken from nobody.
+    let mut alone = boot_records("good");
+    alone.push((Label::ImaLog, boot_file("good", "ima.bin")));
+    let mut other = with_list("good");
+    other.pop();
+    other.push((Label::ImaLog, boot_file("ima-unknown-exec", "ima.bin")));
+    for evidence in [alone, other] {
+        let refused = reference_add(&test.repo, &pack(evidence), Some("other"), None, None);
+        assert_eq!(code(refused), PolicyCode::EvidenceRefused);
+    }
+    test.publish(NOW).unwrap();
+    let policy = test.load(NOW).unwrap();
+    let verdict = |boot: &str, evidence: Vec<(Label, Vec<u8>)>, quote: &str| {
+        let nonce = String::from_utf8(boot_file(boot, &format!("{quote}/nonce.hex"))).unwrap();
+        let appraisal = appraise(&Inputs {
+            collection: &Collection::decode(&pack(evidence)).unwrap(),
+            freshness: Freshness::Unbound {
+                nonce: &hex::decode(nonce.trim()).unwrap(),
+            },
+            policy: &policy.settings.appraisal,
+            references: &policy.references,
+            anchors: &policy.anchors,
+            inventory: &policy.inventory,
+            enrolled: None,
+            ima: ImaKnown::default(),
+            now: 1_800_000_000,
+        });
+        let told = appraisal
+            .reasons
+            .iter()
+            .map(|r| format!("{} {}", r.code.as_str(), r.found));
+        told.collect::<Vec<String>>().join("; ")
+    };
+    assert_eq!(verdict("good", with_list("good"), "quote-all-rsa"), "");
+    let told = verdict("ima-unknown-exec", with_list("ima-unknown-exec"), "quote-all-rsa");
+    assert!(
+        told.starts_with("ima-file-unknown /opt/unknown-tool, sha256 58c4afe3"),
+        "{told}"
+    );
+    assert!(!told.contains(';'), "and for nothing else: {told}");
+    let told = verdict("good", boot_records("good"), "quote-rsa");
+    assert!(told.starts_with("ima-log-missing") && !told.contains(';'), "{told}");
+}

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use touchstone_verifier::ima::{self, ImaPolicy, ImaRules, Violations};
+use touchstone_verifier::ima::{self, ImaPolicy, ImaRules, PathRule, Violations};
 
 use crate::error::{PolicyCode, Problem};
 
@@ -87,10 +87,17 @@ impl ImaSettings {
                 ImaMode::Off => ima::ImaMode::Off,
             },
             rules: Arc::new(ImaRules {
+                // Each was checked; one that the verifier could not read would leave nothing out.
+                exclude: self
+                    .exclude
+                    .iter()
+                    .filter_map(|rule| PathRule::parse(rule).ok())
+                    .collect(),
                 violations: match self.violations {
                     ImaViolations::Refuse => Violations::Refuse,
                     ImaViolations::Allow => Violations::Allow,
                 },
+                signed_by: Vec::new(),
             }),
         }
     }
@@ -178,6 +185,7 @@ mod tests {
             "/usr/lib/é",
         ] {
             assert_eq!(check_rule(rule), Ok(()), "{rule}");
+            assert!(PathRule::parse(rule).is_ok(), "{rule}: the verifier reads it too");
         }
     }
 

@@ -85,7 +85,21 @@ pub mod claim {
     pub const BOOT_PHASE: &str = "boot_phase";
     /// Text: the reference that the registers match.
     pub const REFERENCE: &str = "reference";
-    /// Text: `not excluded`: boot registers stay while another kernel is started from the running one.
+    /// Text: `off`, `none`, `refused`, `replayed` (nothing asks for its files to be judged) or `judged`.
+    pub const IMA: &str = "ima";
+    /// Int: entries of the IMA list that register 10 vouches for.
+    pub const IMA_ENTRIES: &str = "ima_entries";
+    /// Int: entries after the quoted state, which were not looked at.
+    pub const IMA_IGNORED: &str = "ima_ignored";
+    /// Int: violations among the entries.
+    pub const IMA_VIOLATIONS: &str = "ima_violations";
+    /// Set: exclusions that were used, each with the number of entries.
+    pub const IMA_EXCLUDED: &str = "ima_excluded";
+    /// Text: `matches`, `refused`, or `not checked` and why.
+    pub const IMA_BOOT_AGGREGATE: &str = "ima_boot_aggregate";
+    /// Text: whether another kernel may have been started from the running one while the boot registers stayed. `not
+    /// excluded`; with a list that was judged whole `excluded by IMA`, or `judged by IMA` where one was prepared with the
+    /// reference's command line. That holds as far as the machine's IMA policy measures programs and KEXEC_CMDLINE.
     pub const KEXEC: &str = "kexec";
     /// Set: what was overlooked because a signed setting says so.
     pub const LENIENCIES: &str = "leniencies";
@@ -174,8 +188,10 @@ impl Findings {
         };
         self.text(claim::BINDING, binding);
         self.text(claim::AK_BINDING, identity.binding.as_str());
-        // A TPM quote cannot show that no other kernel was started since (protocol.md 5).
-        self.text(claim::KEXEC, "not excluded");
+        // A TPM quote alone cannot show that no other kernel was started since (protocol.md 5).
+        self.claims
+            .entry(claim::KEXEC.to_owned())
+            .or_insert_with(|| ClaimValue::Text("not excluded".to_owned()));
         if let Some(clock) = clock {
             self.int(claim::RESET_COUNT, clock.reset_count);
             self.int(claim::RESTART_COUNT, clock.restart_count);

@@ -4,8 +4,8 @@
 //! give the same answer, live, offline and in replay: they are the same code. Source of the rules: `docs/protocol.md`,
 //! sections 2 to 4.
 //!
-//! Order: attestation key, signature, freshness, registers, event log, reference values, identity, session key, TPM
-//! clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has found a reason: all
+//! Order: attestation key, signature, freshness, registers, event log, reference values, IMA list, identity, session
+//! key, TPM clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has found a reason: all
 //! reasons are told, not the first.
 
 mod ak;
@@ -114,6 +114,7 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         .filter(|registers| !registers.is_empty());
     let log = log::judge(inputs, registers, &mut findings);
     let reference = registers.and_then(|registers| compare::compare(inputs, registers, &log, &mut findings));
+    let ima = ima::judge(inputs, registers, reference, &mut findings);
     let identity = identity::judge(inputs, ak.as_ref(), quoted.as_ref(), &mut findings);
     let clock = quoted.as_ref().map(|quoted| quoted.clock);
     let session_key = match (&ak, &quoted) {
@@ -126,7 +127,8 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
     let authentic = quoted.as_ref().is_some_and(|quoted| quoted.fresh) && identity.authentic;
     let expires = identity
         .expires
-        .min(reference.map_or(i64::MAX, |reference| reference.not_after));
+        .min(reference.map_or(i64::MAX, |reference| reference.not_after))
+        .min(ima.as_ref().map_or(i64::MAX, |ima| ima.expires));
     findings.note_situation(
         inputs,
         &identity,
@@ -161,6 +163,7 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         }),
         _ => None,
     };
+    let ima = ima.map(|ima| ima.outcome).filter(|_| authentic && reasons.is_empty());
     Appraisal {
         status,
         vector,
@@ -176,6 +179,6 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         registers: quoted.map(|quoted| quoted.registers).unwrap_or_default(),
         session_key,
         enrol,
-        ima: None,
+        ima,
     }
 }

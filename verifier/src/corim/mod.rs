@@ -30,6 +30,7 @@ use touchstone_cose::sign1::{self, CoseError, Protected, ThirdParty, label};
 pub use error::CorimError;
 pub use model::{BankValues, FileDigest, MachineReference, ReferenceEvent};
 
+use crate::ima::FileSet;
 use crate::reason::sanitise;
 use crate::reference::Reference;
 use crate::tpm::HashAlg;
@@ -198,6 +199,7 @@ impl VerifiedCorim {
             ..
         } = self;
         references.into_iter().map(move |values| Reference {
+            files: FileSet::shared(&values.files),
             values,
             authority: signer.clone(),
             not_before,

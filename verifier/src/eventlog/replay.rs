@@ -40,6 +40,17 @@ impl RegisterValue {
         }
     }
 
+    /// A value that was kept; none where it does not have the bank's length.
+    pub fn from_bytes(bank: HashAlg, value: &[u8]) -> Option<Self> {
+        let len = bank.digest_len();
+        let mut bytes = [0; MAX_DIGEST];
+        bytes
+            .get_mut(..len)
+            .filter(|_| value.len() == len)?
+            .copy_from_slice(value);
+        Some(Self { bytes, len: len as u8 })
+    }
+
     /// The value's bytes: the bank's digest length.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {

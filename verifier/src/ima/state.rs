@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 
-use super::{MAX_ENTRIES, MAX_LIST, MAX_PATH};
+use super::{MAX_ENTRIES, MAX_EXCLUSIONS, MAX_LIST, MAX_PATH};
 use crate::tpm::HashAlg;
 
 /// Most chunks of seen entries a prefix names: 2 KB of digests. Beyond it the entries are put into one chunk again.
@@ -16,8 +16,6 @@ pub const MAX_CHUNKS: usize = 64;
 pub const MAX_PREFIX: usize = 64 << 10;
 /// Longest encoded chunk in bytes: a list's distinct entries, each with a few bytes of framing.
 const MAX_CHUNK: usize = 2 * MAX_LIST;
-/// Most exclusions that are counted by name.
-const MAX_EXCLUSIONS: usize = 256;
 /// Longest name of an exclusion.
 const MAX_EXCLUSION: usize = MAX_PATH;
 /// Longest name of a digest algorithm.
@@ -283,19 +281,85 @@ pub struct SeenEntry {
     pub signature: Option<Vec<u8>>,
 }
 
+impl SeenEntry {
+    pub(crate) fn as_seen(&self) -> Seen<'_> {
+        Seen {
+            path: &self.path,
+            kind: self.kind,
+            algorithm: &self.algorithm,
+            digest: &self.digest,
+            signature: self.signature.as_deref(),
+        }
+    }
+}
+
+/// A [`SeenEntry`] that borrows: what entries are judged as, new ones and kept ones alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seen<'a> {
+    pub(crate) path: &'a [u8],
+    pub(crate) kind: SeenKind,
+    pub(crate) algorithm: &'a str,
+    pub(crate) digest: &'a [u8],
+    pub(crate) signature: Option<&'a [u8]>,
+}
+
 /// Distinct entries, each with how often it was seen, as one chunk: deterministic CBOR, sorted.
 pub fn encode_chunk(entries: &BTreeMap<SeenEntry, u64>) -> Vec<u8> {
-    let entries = entries.iter().map(|(entry, count)| {
-        Value::array([
-            Value::bytes(entry.path.as_slice()),
-            Value::Unsigned(entry.kind.number()),
-            Value::text(entry.algorithm.as_str()),
-            Value::bytes(entry.digest.as_slice()),
-            entry.signature.as_deref().map_or(Value::Null, Value::bytes),
-            Value::Unsigned(*count),
-        ])
+    let entries: Vec<(Seen<'_>, u64)> = entries.iter().map(|(entry, count)| (entry.as_seen(), *count)).collect();
+    encode_seen(&entries)
+}
+
+/// The chunk of distinct entries that are in order already. Written straight: a list has thousands of them.
+pub(crate) fn encode_seen(entries: &[(Seen<'_>, u64)]) -> Vec<u8> {
+    let bytes = entries.iter().map(|(seen, _)| {
+        seen.path.len() + seen.digest.len() + seen.signature.unwrap_or_default().len() + MAX_ALGORITHM
     });
-    cbor::encode(&Value::array([Value::Unsigned(FORMAT), Value::array(entries)]))
+    let mut out = Vec::with_capacity(16 + bytes.sum::<usize>());
+    head(&mut out, ARRAY, 2);
+    head(&mut out, UNSIGNED, FORMAT);
+    head(&mut out, ARRAY, entries.len() as u64);
+    for (seen, count) in entries {
+        head(&mut out, ARRAY, 6);
+        string(&mut out, BYTES, seen.path);
+        head(&mut out, UNSIGNED, seen.kind.number());
+        string(&mut out, TEXT, seen.algorithm.as_bytes());
+        string(&mut out, BYTES, seen.digest);
+        match seen.signature {
+            Some(signature) => string(&mut out, BYTES, signature),
+            None => out.push(NULL),
+        }
+        head(&mut out, UNSIGNED, *count);
+    }
+    out
+}
+
+/// Major types of RFC 8949 3.1, shifted into place.
+const UNSIGNED: u8 = 0x00;
+const BYTES: u8 = 0x40;
+const TEXT: u8 = 0x60;
+const ARRAY: u8 = 0x80;
+const NULL: u8 = 0xF6;
+
+/// An initial byte and its argument in the shortest form.
+fn head(out: &mut Vec<u8>, major: u8, argument: u64) {
+    let bytes = argument.to_be_bytes();
+    let (additional, len) = match argument {
+        0..=23 => {
+            out.push(major | argument as u8);
+            return;
+        }
+        24..=0xFF => (24, 1),
+        0x100..=0xFFFF => (25, 2),
+        0x1_0000..=0xFFFF_FFFF => (26, 4),
+        _ => (27, 8),
+    };
+    out.push(major | additional);
+    out.extend(bytes.iter().skip(bytes.len() - len));
+}
+
+fn string(out: &mut Vec<u8>, major: u8, value: &[u8]) {
+    head(out, major, value.len() as u64);
+    out.extend_from_slice(value);
 }
 
 /// Reads a chunk.

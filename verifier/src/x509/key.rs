@@ -3,12 +3,13 @@
 //! Source: RFC 5280 4.1.2.7, RFC 8017 A.1.1, RFC 5480 2; RFC 4055 1.2 for EK certificates whose key is marked
 //! id-RSAES-OAEP.
 
+use aws_lc_rs::digest::Digest;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
     ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
     ECDSA_P521_SHA512_ASN1, EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
-    RsaParameters, RsaPssSaltLength, RsaPublicKeyComponents, UnparsedPublicKey,
+    RsaParameters, RsaPssSaltLength, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 use thiserror::Error;
 use x509_parser::prelude::FromDer;
@@ -238,6 +239,24 @@ impl SubjectKey {
             }
             _ => Err(VerifyError::Unsupported),
         }
+    }
+
+    /// Checks `signature` over a message of which only the digest is known: RSASSA-PKCS1-v1_5, or ECDSA in DER.
+    ///
+    /// # Errors
+    /// [`VerifyError`]; RSA keys below 2048 bits, SHA-1, and a digest of another length are never accepted.
+    pub fn verify_digest(&self, hash: HashAlg, digest: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        let digest = Digest::import_less_safe(digest, hash.algorithm()).map_err(|_| VerifyError::Unsupported)?;
+        let algorithm: &'static dyn VerificationAlgorithm = match (self, hash) {
+            (_, HashAlg::Sha1) => return Err(VerifyError::Unsupported),
+            (SubjectKey::Rsa { .. }, HashAlg::Sha256) => &RSA_PKCS1_2048_8192_SHA256,
+            (SubjectKey::Rsa { .. }, HashAlg::Sha384) => &RSA_PKCS1_2048_8192_SHA384,
+            (SubjectKey::Rsa { .. }, HashAlg::Sha512) => &RSA_PKCS1_2048_8192_SHA512,
+            (SubjectKey::Ec { curve, .. }, hash) => ecdsa(*curve, hash).ok_or(VerifyError::Unsupported)?,
+        };
+        UnparsedPublicKey::new(algorithm, self.to_spki_der())
+            .verify_digest(&digest, signature)
+            .map_err(|_| VerifyError::Invalid)
     }
 
     /// The kind of key in words: `RSA-2048`, `P-256`.

@@ -8,6 +8,7 @@ use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::appraisal::{Activated, Appraisal, BinderContext, Freshness, ImaKnown, Inputs, appraise};
+use touchstone_verifier::ima::ImaPrefix;
 use touchstone_verifier::inventory::{EnrolledNode, Inventory};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reference::ReferenceSet;
@@ -136,6 +137,10 @@ pub struct Session {
     pub clock: ClockInfo,
     pub ek_certificate: Option<Vec<u8>>,
     pub log: Option<Vec<u8>>,
+    /// The IMA list's part that the node sends, and what the verifier knows of it.
+    pub ima_log: Option<Vec<u8>>,
+    pub ima_prefix: Option<ImaPrefix>,
+    pub ima_seen: Option<Vec<Vec<u8>>>,
 }
 
 impl Session {
@@ -191,6 +196,9 @@ impl Session {
             },
             ek_certificate: Some(boot.file("ek-rsa-cert.der")),
             log: Some(boot.log.clone()),
+            ima_log: None,
+            ima_prefix: None,
+            ima_seen: None,
             policy,
         }
     }
@@ -220,6 +228,7 @@ impl Session {
         self.log
             .iter()
             .for_each(|log| put(Label::FirmwareEventLog, log.clone()));
+        self.ima_log.iter().for_each(|log| put(Label::ImaLog, log.clone()));
         put(
             Label::TpmPcrValues,
             encode_values(self.sent_values.as_ref().unwrap_or(&self.values)),
@@ -312,7 +321,10 @@ impl Session {
             anchors: &self.anchors,
             inventory: &self.inventory,
             enrolled: self.enrolled.as_ref(),
-            ima: ImaKnown::default(),
+            ima: ImaKnown {
+                prefix: self.ima_prefix.as_ref(),
+                seen: self.ima_seen.as_deref(),
+            },
             now: self.now,
         })
     }
