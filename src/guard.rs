@@ -11,7 +11,7 @@ use touchstone_attest::floors::PolicyFloors;
 use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
 
 use crate::output::{CommandResult, Failure, Outcome};
-use crate::{clock, output, runtime};
+use crate::{output, runtime};
 
 /// Let pass only who shows a valid authorization and proves to hold its key.
 #[derive(ClapArgs)]
