@@ -1,5 +1,6 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
+mod ima;
 mod quote;
 mod show;
 

@@ -47,6 +47,12 @@ impl Quote {
         quote
     }
 
+    /// Register 10 of every quoted bank: what the IMA list must replay to.
+    pub(super) fn ima_registers(&self) -> Vec<(HashAlg, Vec<u8>)> {
+        let of_ima = self.registers.iter().filter(|((_, register), _)| *register == IMA);
+        of_ima.map(|((bank, _), value)| (*bank, value.clone())).collect()
+    }
+
     fn read_attest(&mut self, collection: &Collection, bytes: &[u8], attest: &Attest<'_>) {
         let clock = attest.clock;
         let safe = if clock.safe { "" } else { " (not vouched for)" };

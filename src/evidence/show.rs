@@ -6,6 +6,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::eventlog::{BootStory, Chapter, EventLog, Vouched};
 use touchstone_verifier::tpm::HashAlg;
 
+use super::ima::ToldList;
 use super::quote::Quote;
 use crate::output::{self, CommandResult, Outcome, say};
 
@@ -76,6 +77,11 @@ impl Shown {
             Some(Ok(log)) => Some(ToldLog::of(log, &mut quote)),
             Some(Err(_)) | None => None,
         };
+        let list_registers: Vec<(HashAlg, Vec<u8>)> = quote.ima_registers();
+        let list_registers: Vec<(HashAlg, &[u8])> = list_registers
+            .iter()
+            .map(|(bank, value)| (*bank, value.as_slice()))
+            .collect();
         let mut sections = vec![Section::new("Machine and TPM", quote.lines)];
         let mut document = json!({
             "profile": collection.profile().uri(),
@@ -111,7 +117,13 @@ impl Shown {
         if let Some(object) = document.as_object_mut() {
             object.insert("event_log".into(), log);
         }
-        // The list of programs that ran since (IMA) is told here, after the boot: one more section, one more key.
+        if let Some(list) = collection.get(Label::ImaLog) {
+            let told = ToldList::of(list, &list_registers);
+            sections.push(Section::new("What ran since (IMA)", told.lines));
+            if let Some(object) = document.as_object_mut() {
+                object.insert("ima".into(), told.json);
+            }
+        }
         Self { sections, document }
     }
 }

@@ -110,7 +110,7 @@ fn start<'q>(prefix: &ImaPrefix, quoted: &[(HashAlg, &'q [u8])]) -> Result<Vec<B
         Ok(Bank {
             bank: *bank,
             value: value.ok_or(ImaError::BankUnknown { bank: *bank })?,
-            quoted: *quoted,
+            quoted,
         })
     };
     quoted.iter().map(bank).collect()

@@ -481,7 +481,8 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(ImaPrefix::decode(&bytes[..len]).is_err(), "{len}");
         }
-        let rows: [(&str, fn(&mut ImaPrefix)); 6] = [
+        type Spoil = fn(&mut ImaPrefix);
+        let rows: [(&str, Spoil); 6] = [
             ("entries", |p| p.entries = MAX_ENTRIES as u64 + 1),
             ("bytes", |p| p.bytes = MAX_LIST as u64 + 1),
             ("violations", |p| p.violations = u64::MAX),
