@@ -10,7 +10,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::corim::{BankValues, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
-use touchstone_verifier::ima::{self, ImaPrefix};
+use touchstone_verifier::ima::{self, EntryKind, ImaPrefix};
 use touchstone_verifier::inventory::EkId;
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, Name, Public};
 use touchstone_verifier::x509::{Certificate, SubjectKey};
@@ -154,14 +154,19 @@ fn take_files(
     let violations = replayed.entries.iter().filter(|entry| entry.is_violation()).count();
     if violations > 0 {
         notes.push(format!(
-            "{violations} violations in the IMA list: such machines are refused unless ima.exclude names the paths"
+            "{violations} violations in the IMA list: such machines are refused unless ima.violations is allow"
         ));
     }
     let files = ima::reference_files(&replayed.entries);
-    notes.push(format!(
-        "{} files of the IMA list: a machine that matches must show its list",
-        files.len()
-    ));
+    let measured = replayed.entries.iter().filter(|entry| entry.kind() == EntryKind::File).count();
+    if files.is_empty() && measured > 0 {
+        let expected = "files with digests of SHA-256 or better (ima_hash=sha256)";
+        return Err(refused(claim, expected, format!("{measured} files without one")));
+    }
+    notes.push(match files.len() {
+        0 => "the IMA list names no file: the reference says nothing of what runs".to_owned(),
+        count => format!("{count} files of the IMA list: a machine that matches must show its list"),
+    });
     Ok(files)
 }
 

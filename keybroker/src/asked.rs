@@ -3,7 +3,7 @@
 use touchstone_policies::PolicySet;
 use touchstone_verifier::ima::ImaMode;
 use touchstone_verifier::policy::AppraisalPolicy;
-use touchstone_verifier::tpm::PcrSelection;
+use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 
 /// IMA's register.
 pub const IMA_REGISTER: u8 = 10;
@@ -39,7 +39,15 @@ pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPo
             .filter(|register| before.contains(bank.bank(), *register));
         (bank.bank(), registers.collect::<Vec<u8>>())
     });
-    if let Ok(required) = PcrSelection::new(required.filter(|(_, registers)| !registers.is_empty())) {
+    let mut common: Vec<(HashAlg, Vec<u8>)> = required.filter(|(_, registers)| !registers.is_empty()).collect();
+    if common.is_empty() {
+        // Another bank is required now: what was asked for then is judged, for something must be.
+        let banks = before.banks().iter();
+        common = banks
+            .map(|bank| (bank.bank(), bank.registers().filter(|register| *register != IMA_REGISTER).collect()))
+            .collect();
+    }
+    if let Ok(required) = PcrSelection::new(common) {
         demands.required_registers = required;
     }
     if !before.iter().any(|(_, register)| register == IMA_REGISTER) {

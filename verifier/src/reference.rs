@@ -197,7 +197,7 @@ impl ReferenceSet {
             }
             if !reference.in_force(now) {
                 out_of_force.get_or_insert(reference);
-            } else if best.is_none_or(|best| reference.not_after > best.not_after) {
+            } else if best.is_none_or(|best| rank(reference) > rank(best)) {
                 best = Some(reference);
             }
         }
@@ -326,3 +326,8 @@ fn by_register(values: &BankValues) -> BTreeMap<u8, Vec<&ReferenceEvent>> {
     }
     registers
 }
+/// Of several that match, the one that says more: who lists files is not outdone by who lists none.
+fn rank(reference: &Reference) -> (bool, i64) {
+    (!reference.files.is_empty(), reference.not_after)
+}
+

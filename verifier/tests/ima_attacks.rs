@@ -390,10 +390,10 @@ fn what_ran_is_judged_by_kind() {
         ),
         ("a violation", violation.clone(), strict(), &["ima-violation"]),
         (
-            "an excluded violation",
+            "a violation under a path that is excluded: nothing vouches for the path",
             violation.clone(),
             rules(&["/var/log/*"], Violations::Refuse),
-            &[],
+            &["ima-violation"],
         ),
         (
             "an allowed violation",

@@ -6,11 +6,12 @@ use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::key::Signer as _;
 use touchstone_evidence::binder::{BinderInput, Role};
-use touchstone_evidence::collection::Collection;
+use touchstone_evidence::collection::{Collection, Label};
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::PolicySet;
 use touchstone_verifier::appraisal::Activated;
 use touchstone_verifier::ear::EarReason;
+use touchstone_verifier::tpm::Public;
 use touchstone_verifier::tpm::credential::check_activation;
 
 use super::Submitted;
@@ -58,6 +59,14 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
         record.filter(|record| record.enrolled.ek == pending.ek && record.enrolled.ak_name == pending.ak_name);
     let (offsets, evidence) = (&submitted.offsets, submitted.evidence.clone());
     let (evidence, known) = logs::whole(&*app.store, same_ak, pending.seen, offsets, evidence)?;
+    // Evidence under another key than the hello's can not be this node's: it is not worth the work of judging it.
+    if let Some(public) = evidence.get(Label::TpmAkPublic) {
+        let name = Public::from_tpm2b_or_tpmt(public).map(|public| public.name());
+        if !name.is_ok_and(|name| name.as_bytes() == pending.ak_name) {
+            let detail = "the evidence brings another attestation key than the hello named";
+            return Err(Refusal::new(RefusalCode::EvidenceRefused, detail));
+        }
+    }
     let activated = activated(&policy, submitted, &evidence)?;
     // Another endorsement key that the inventory lists for this node is a new enrolment, not the enrolled identity.
     let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);

@@ -52,6 +52,10 @@ pub(super) fn compare<'a>(
         }
     }
     if quoted.is_empty() {
+        if findings.reasons.is_empty() {
+            // Nothing compared is nothing affirmed.
+            findings.refuse(AppraisalCode::ReferenceMissing, "registers", "a register to compare", "none");
+        }
         return None;
     }
     if let Found::Match(reference) = references.find(&quoted, inputs.now) {

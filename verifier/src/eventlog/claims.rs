@@ -88,7 +88,8 @@ impl<'a> Measured<'a> {
         }
         if event.belongs_to(4) {
             self.images_unclear |= !told.vouched;
-            if told.check != DataCheck::Covered {
+            // Text that is an image's own bytes is an image, whatever the event calls itself.
+            if told.check != DataCheck::Covered || event.data.starts_with(b"MZ") {
                 self.images.extend(event.digest(bank));
             }
         }

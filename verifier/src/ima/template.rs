@@ -108,7 +108,12 @@ impl Format {
             *format.fields.get_mut(usize::from(format.len))? = field;
             format.len += 1;
         }
-        Some(format)
+        // The format is in no digest. Only with digest and name in front can the same bytes not be read in another order,
+        // where what a file's owner wrote into an attribute would stand for the file's digest.
+        match format.fields() {
+            [Field::Digest | Field::DigestNg | Field::DigestNgV2, Field::Name | Field::NameNg, ..] => Some(format),
+            _ => None,
+        }
     }
 
     fn fields(&self) -> &[Field] {

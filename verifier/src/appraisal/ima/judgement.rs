@@ -15,6 +15,8 @@ use crate::tpm::HashAlg;
 
 /// Most entries that are named one by one; the others are counted.
 const MAX_ENTRY_REASONS: usize = 32;
+/// Where the command that starts another kernel lies.
+const KEXEC_PATHS: [&[u8]; 4] = [b"/sbin/kexec", b"/usr/sbin/kexec", b"/bin/kexec", b"/usr/bin/kexec"];
 /// Most references whose files are looked at to tell reasons where the machine matches no reference.
 const MAX_TOLD_SETS: usize = 64;
 /// Longest path in a reason.
@@ -145,7 +147,7 @@ impl<'a> Judgement<'a> {
         tally.tell_rest(findings);
         let kexec = prefix.kexec || new.iter().any(|(seen, _)| is_kexec(seen));
         self.tell(&tally, kexec, findings);
-        if !complete {
+        if !complete || tally.refused > 0 {
             return None;
         }
         let entries: Vec<(Seen<'_>, u64)> = all.iter().map(|(seen, count, _)| (*seen, *count)).collect();
@@ -175,11 +177,18 @@ impl<'a> Judgement<'a> {
         if !self.by_files {
             return;
         }
+        if tally.refused >= MAX_ENTRY_REASONS {
+            // The list is refused as it is: nobody may buy more work with it.
+            tally.refused = tally.refused.saturating_add(1);
+            return;
+        }
         let Err((code, expected, found)) = self.accept(seen) else {
             return;
         };
+        // A violation's record is covered by nothing, its path neither: no rule about paths can speak for it.
         if code != AppraisalCode::ImaPathUnsafe
             && code != AppraisalCode::ImaKexec
+            && seen.kind != SeenKind::Violation
             && let Some(rule) = self.rules.exclusion(seen.path)
         {
             let used = tally.excluded.entry(rule.as_str().to_owned()).or_default();
@@ -190,9 +199,6 @@ impl<'a> Judgement<'a> {
             return;
         }
         tally.refused = tally.refused.saturating_add(1);
-        if tally.refused > MAX_ENTRY_REASONS {
-            return;
-        }
         let claim = match index {
             Some(index) => format!("IMA entry {index}"),
             None => "IMA entry of an earlier round".to_owned(),
@@ -309,7 +315,10 @@ impl<'a> Judgement<'a> {
             findings.leniencies.push("ima: violations allowed".to_owned());
         }
         if self.by_files && tally.refused == 0 {
-            let said = if kexec { "judged by IMA" } else { "excluded by IMA" };
+            // A copy of the command under another name has a listed digest as well.
+            let listed = |reference: &&Reference| KEXEC_PATHS.iter().any(|path| reference.files.at_path(path).is_some());
+            let may = kexec || self.references.iter().any(|reference| listed(&reference));
+            let said = if may { "judged by IMA" } else { "excluded by IMA" };
             findings.text(claim::KEXEC, said);
         }
     }
@@ -326,7 +335,7 @@ struct Tally {
 impl Tally {
     fn tell_rest(&self, findings: &mut Findings) {
         if let Some(rest @ 1..) = self.refused.checked_sub(MAX_ENTRY_REASONS) {
-            let found = format!("{rest} more that are not accepted");
+            let found = format!("{rest} more that were not looked at");
             findings.refuse(AppraisalCode::ImaFileUnknown, CLAIM, "entries that are accepted", found);
         }
     }

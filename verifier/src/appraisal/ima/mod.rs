@@ -37,6 +37,10 @@ pub(super) struct Judged {
 }
 
 /// Register values by bank and register.
+/// Most entries that may follow the quoted state: what ran between the quote and the reading of the list. More would be
+/// kept for nothing.
+const MAX_IGNORED: usize = 4096;
+
 type Registers = BTreeMap<(HashAlg, u8), Vec<u8>>;
 
 /// Replays and judges the list. None where there is nothing to keep; the reasons say why.
@@ -94,6 +98,12 @@ pub(super) fn judge(
         findings.text(claim::IMA, "refused");
         let (expected, found) = (format!("at most {MAX_LIST} bytes"), format!("{} bytes", replayed.bytes));
         findings.refuse(AppraisalCode::ImaLogUnreadable, CLAIM, expected, found);
+        return None;
+    }
+    if replayed.ignored > MAX_IGNORED {
+        findings.text(claim::IMA, "refused");
+        let expected = format!("at most {MAX_IGNORED} entries after the quoted state");
+        findings.refuse(AppraisalCode::ImaLogUnreadable, CLAIM, expected, replayed.ignored.to_string());
         return None;
     }
     let entries = prefix.entries.saturating_add(replayed.entries.len() as u64);

@@ -13,6 +13,8 @@ const LIST_HEAD: usize = 28;
 /// EFI_SIGNATURE_DATA before its data: the owner.
 const OWNER: usize = 16;
 /// Digits of the date in an SBAT level: year, month, day and a running number.
+/// Most components of an SBAT level that are looked at.
+const MAX_SBAT_COMPONENTS: usize = 256;
 const DATE: usize = 10;
 
 /// Which one.
@@ -102,7 +104,12 @@ impl<'a> Floor<'a> {
             FloorKind::SbatLevel => {
                 let date = |floor: &Floor<'_>| sbat_date(floor.value).unwrap_or_default();
                 let (found, expected) = (date(self), date(wanted));
-                if found >= expected {
+                // A later date revokes at least as much only if no component is left out or set back.
+                let (mine, theirs) = (sbat_components(self.value), sbat_components(wanted.value));
+                let kept = theirs
+                    .iter()
+                    .all(|(name, least)| mine.iter().any(|(other, found)| other == name && found >= least));
+                if found >= expected && kept {
                     Ok(())
                 } else {
                     Err(FloorFault::SbatOlder { expected, found })
@@ -138,6 +145,20 @@ fn entries(mut rest: &[u8]) -> Option<BTreeSet<Entry<'_>>> {
         rest = after;
     }
     Some(entries)
+}
+
+/// The components of an SBAT level and the least generation of each: `shim,4` in the lines after the first. Lines that
+/// are no such pair revoke nothing and are left out.
+fn sbat_components(value: &[u8]) -> Vec<(&[u8], u64)> {
+    let lines = value.split(|byte| *byte == b'\n').skip(1);
+    lines
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b',');
+            let (name, generation) = (fields.next()?, fields.next()?);
+            Some((name, std::str::from_utf8(generation).ok()?.parse().ok()?))
+        })
+        .take(MAX_SBAT_COMPONENTS)
+        .collect()
 }
 
 /// The date of an SBAT level: `sbat,1,2025021800` in its first line (shim, SBAT.md).
