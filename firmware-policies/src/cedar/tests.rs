@@ -168,6 +168,8 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::FIRMWARE_VERSION,
         claim::REFERENCE,
         claim::KEXEC,
+        claim::IMA,
+        claim::IMA_BOOT_AGGREGATE,
     ];
     let longs = [
         claim::TPM_FIRMWARE,
@@ -175,6 +177,9 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::RESTART_COUNT,
         claim::EVENTS_IGNORED,
         claim::DBX_ENTRIES,
+        claim::IMA_ENTRIES,
+        claim::IMA_IGNORED,
+        claim::IMA_VIOLATIONS,
     ];
     let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
     let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
@@ -191,6 +196,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::SECURE_BOOT_DB,
         claim::BOOT_AUTHORITIES,
         claim::BOOT_IMAGES,
+        claim::IMA_EXCLUDED,
     ];
     let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
     let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));

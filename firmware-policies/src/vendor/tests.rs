@@ -86,9 +86,15 @@ fn a_vendors_file_is_published_byte_for_byte_with_its_signer() {
     assert_eq!(test.load(NOW).unwrap().references.references().len(), 3);
 }
 
+/// The files an import may stage, as they are now.
+fn staged(test: &TestRepo) -> [Option<Vec<u8>>; 2] {
+    ["references/a.corim", "signers.json"].map(|file| std::fs::read(test.staged(file)).ok())
+}
+
 #[test]
 fn what_is_unsigned_unlisted_or_another_vendors_is_refused() {
     let test = TestRepo::published();
+    let before = staged(&test);
     let corim = signed(7, "ACME Ltd", 1);
     let mut altered = corim.clone();
     *altered.last_mut().unwrap() ^= 1;
@@ -168,12 +174,10 @@ fn what_is_unsigned_unlisted_or_another_vendors_is_refused() {
     ] {
         let error = import(&test, &bytes, &signer, name, list).unwrap_err();
         assert_eq!(error.code(), expected, "{what}: {error}");
-        assert!(
-            !test.staged("references/a.corim").exists() && !test.staged("signers.json").exists(),
-            "{what}"
-        );
+        assert_eq!(staged(&test), before, "{what}");
     }
     import(&test, &corim, &spki(7), "a", Some("acme")).unwrap();
+    assert_ne!(staged(&test), before);
     let renamed = signed(7, "ACME Inc", 1);
     assert_eq!(
         import(&test, &renamed, &spki(7), "b", None).unwrap_err().code(),

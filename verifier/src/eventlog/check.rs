@@ -85,7 +85,8 @@ impl Event<'_> {
                 must(EfiVariable::parse(data).is_some_and(|variable| is(variable.value)) || is(data))
             }
             EventType::IPL if self.belongs_to(8) => match grub_text(data) {
-                Some((_, text)) => must(is(text)),
+                // RHEL 8's GRUB hashed the closing NUL as well.
+                Some((_, text)) => must(is(text) || data.strip_suffix(b"\0").is_some() && is(with_nul(data, text))),
                 None => may(measured_forms(data).any(|form| is(&form))),
             },
             EventType::IPL | EventType::IPL_PARTITION_DATA => may(measured_forms(data).any(|form| is(&form))),
@@ -140,6 +141,12 @@ impl SeparatorDigests {
             .digest(bank)
             .is_some_and(|digest| self.0.iter().any(|separator| separator.as_ref() == digest))
     }
+}
+
+/// `text`, which ends one byte before `data` does, with that byte.
+fn with_nul<'a>(data: &'a [u8], text: &[u8]) -> &'a [u8] {
+    let start = data.len().saturating_sub(text.len() + 1);
+    data.get(start..).unwrap_or_default()
 }
 
 fn hash(bank: HashAlg, data: &[u8]) -> Digest {
