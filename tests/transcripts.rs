@@ -198,9 +198,9 @@ fn a_policy_that_has_expired() {
     let place = Place::new(&["good"]);
     let text = place.verify("good", &nonce("good"), &["--at", "2036-01-01T00:00:00Z"]);
     // When it expired is a matter of when this test ran.
-    let lines = text
-        .lines()
-        .filter(|line| !line.contains("  expected ") && !line.contains("  found ") && !line.trim_start().starts_with(['^', '-']));
+    let lines = text.lines().filter(|line| {
+        !line.contains("  expected ") && !line.contains("  found ") && !line.trim_start().starts_with(['^', '-'])
+    });
     compare("expired-policy", &(lines.collect::<Vec<_>>().join("\n") + "\n"));
 }
 

@@ -158,7 +158,11 @@ fn take_files(
         ));
     }
     let files = ima::reference_files(&replayed.entries);
-    let measured = replayed.entries.iter().filter(|entry| entry.kind() == EntryKind::File).count();
+    let measured = replayed
+        .entries
+        .iter()
+        .filter(|entry| entry.kind() == EntryKind::File)
+        .count();
     if files.is_empty() && measured > 0 {
         let expected = "files with digests of SHA-256 or better (ima_hash=sha256)";
         return Err(refused(claim, expected, format!("{measured} files without one")));

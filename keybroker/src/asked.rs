@@ -44,7 +44,12 @@ pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPo
         // Another bank is required now: what was asked for then is judged, for something must be.
         let banks = before.banks().iter();
         common = banks
-            .map(|bank| (bank.bank(), bank.registers().filter(|register| *register != IMA_REGISTER).collect()))
+            .map(|bank| {
+                (
+                    bank.bank(),
+                    bank.registers().filter(|register| *register != IMA_REGISTER).collect(),
+                )
+            })
             .collect();
     }
     if let Ok(required) = PcrSelection::new(common) {

@@ -330,4 +330,3 @@ fn by_register(values: &BankValues) -> BTreeMap<u8, Vec<&ReferenceEvent>> {
 fn rank(reference: &Reference) -> (bool, i64) {
     (!reference.files.is_empty(), reference.not_after)
 }
-

@@ -54,7 +54,12 @@ pub(super) fn compare<'a>(
     if quoted.is_empty() {
         if findings.reasons.is_empty() {
             // Nothing compared is nothing affirmed.
-            findings.refuse(AppraisalCode::ReferenceMissing, "registers", "a register to compare", "none");
+            findings.refuse(
+                AppraisalCode::ReferenceMissing,
+                "registers",
+                "a register to compare",
+                "none",
+            );
         }
         return None;
     }

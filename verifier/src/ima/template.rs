@@ -111,7 +111,11 @@ impl Format {
         // The format is in no digest. Only with digest and name in front can the same bytes not be read in another order,
         // where what a file's owner wrote into an attribute would stand for the file's digest.
         match format.fields() {
-            [Field::Digest | Field::DigestNg | Field::DigestNgV2, Field::Name | Field::NameNg, ..] => Some(format),
+            [
+                Field::Digest | Field::DigestNg | Field::DigestNgV2,
+                Field::Name | Field::NameNg,
+                ..,
+            ] => Some(format),
             _ => None,
         }
     }

@@ -103,7 +103,12 @@ pub(super) fn judge(
     if replayed.ignored > MAX_IGNORED {
         findings.text(claim::IMA, "refused");
         let expected = format!("at most {MAX_IGNORED} entries after the quoted state");
-        findings.refuse(AppraisalCode::ImaLogUnreadable, CLAIM, expected, replayed.ignored.to_string());
+        findings.refuse(
+            AppraisalCode::ImaLogUnreadable,
+            CLAIM,
+            expected,
+            replayed.ignored.to_string(),
+        );
         return None;
     }
     let entries = prefix.entries.saturating_add(replayed.entries.len() as u64);
