@@ -27,6 +27,9 @@ pub struct VendorFile<'a> {
     pub list_signer: Option<&'a str>,
 }
 
+/// A reference by name, with the registers of each bank.
+pub type ImportedReference = (String, Vec<(String, Vec<u8>)>);
+
 /// What [`reference_import`] staged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VendorImported {
@@ -37,7 +40,7 @@ pub struct VendorImported {
     /// Whether the signer is listed with it.
     pub listed: bool,
     /// Each reference: its name, and its registers by bank.
-    pub references: Vec<(String, Vec<(String, Vec<u8>)>)>,
+    pub references: Vec<ImportedReference>,
     /// The files staged.
     pub staged: Vec<String>,
     /// What the author should know.
@@ -191,7 +194,7 @@ fn signer_key(bytes: &[u8]) -> Result<(VerifyingKey, Option<i64>), PolicyError> 
     ))
 }
 
-fn references(verified: &VerifiedCorim) -> Vec<(String, Vec<(String, Vec<u8>)>)> {
+fn references(verified: &VerifiedCorim) -> Vec<ImportedReference> {
     let references = verified.references().iter().map(|reference| {
         let banks = reference
             .banks

@@ -29,6 +29,9 @@ use crate::queue::Queue;
 use crate::rows;
 use crate::trust::Trust;
 
+/// Digests of parts that are stored already or written now, and the rows to write.
+type NewParts = (HashSet<[u8; 32]>, BTreeMap<Key, Vec<u8>>);
+
 /// Most statements in one commit.
 pub const MAX_BATCH_ENTRIES: usize = 256;
 
@@ -323,7 +326,7 @@ impl Running {
 
     /// The parts of this commit's entries that are not stored yet, and the rows they are to be stored in with it. More
     /// than one commit takes is stored beforehand: parts are named by their digest, so one too many does no harm.
-    fn new_parts(&mut self, forming: &Forming) -> Result<(HashSet<[u8; 32]>, BTreeMap<Key, Vec<u8>>), EntryError> {
+    fn new_parts(&mut self, forming: &Forming) -> Result<NewParts, EntryError> {
         let (mut new, mut written, mut bytes_written) = (HashSet::new(), BTreeMap::new(), 0);
         for (digest, bytes) in forming.taken.iter().flat_map(|waiting| &waiting.entry.parts) {
             if self.known_parts.contains(digest) || new.contains(digest) {

@@ -204,7 +204,9 @@ fn secure_boot_of_genuine_logs_is_understood() {
                 let lists = fact.value.lists.as_ref().unwrap();
                 for der in lists.certificates() {
                     let words = certificate_name(der);
-                    assert!(!words.contains("cannot be read"), "{name} {database}: {words}");
+                    // One maker put a certificate with an extension twice into its db: the story says that it cannot be read.
+                    let odd = *name == "tpm-eventlogs/ibmtss-amd635.log" && words.contains("each extension once");
+                    assert!(odd || !words.contains("cannot be read"), "{name} {database}: {words}");
                 }
                 let certificates = lists.certificates().count();
                 format!("{database}:{certificates}+{}", lists.len() - certificates)

@@ -145,7 +145,8 @@ fn where_a_list_must_be_shown_and_what_vouches_for_it() {
     };
     // Name, quote, list, reference with files, policy, codes.
     let by_reference = ImaPolicy::default();
-    let rows: [(&str, &str, bool, bool, &ImaPolicy, &[&str]); 9] = [
+    type Row<'a> = (&'a str, &'a str, bool, bool, &'a ImaPolicy, &'a [&'a str]);
+    let rows: [Row<'_>; 9] = [
         ("all there", "quote-all-rsa", true, true, &by_reference, &[]),
         (
             "no list",

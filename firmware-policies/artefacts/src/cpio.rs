@@ -12,6 +12,9 @@ use crate::ArtefactError;
 use crate::files::{FileList, MAX_FILE, MAX_PATH};
 use crate::inflate::{Capped, Compression, MAX_UNPACKED, skip_zeros, unpacking};
 
+/// A file under several names: the names so far, and its contents once they came.
+type Linked = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
 /// Most archives in one initrd.
 pub const MAX_ARCHIVES: usize = 64;
 /// Most entries of all archives.
@@ -75,7 +78,7 @@ fn is_cpio(bytes: &[u8]) -> bool {
 /// One archive up to its trailer.
 fn read_archive(input: &mut impl Read, files: &mut FileList, entries: &mut usize) -> Result<(), ArtefactError> {
     // Hard links have one inode; its content comes with one of them, before or after the others.
-    let mut linked: BTreeMap<[u32; 3], (Vec<Vec<u8>>, Option<Vec<u8>>)> = BTreeMap::new();
+    let mut linked: BTreeMap<[u32; 3], Linked> = BTreeMap::new();
     loop {
         *entries += 1;
         if *entries > MAX_ENTRIES {

@@ -154,7 +154,7 @@ fn revocation_lists_are_bound_to_listed_authorities() {
     );
     assert_eq!(refused(write(&test, "no.crl", b"no list")), PolicyCode::CrlRefused);
     let first = write(&test, "first.crl", &crl(&ca, 2, &[7]));
-    let added = crl_add(&test.repo, &[first.clone()]).unwrap();
+    let added = crl_add(&test.repo, std::slice::from_ref(&first)).unwrap();
     assert_eq!((added[0].revoked, added[0].issuer.contains("Root")), (1, true));
     test.publish(NOW).unwrap();
     assert_eq!(test.load(NOW).unwrap().anchors.store(Purpose::Ek).crls().count(), 1);

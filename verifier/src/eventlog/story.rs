@@ -329,8 +329,8 @@ impl<'a> BootStory<'a> {
             EventType::EFI_BOOT_SERVICES_APPLICATION
             | EventType::EFI_BOOT_SERVICES_DRIVER
             | EventType::EFI_RUNTIME_SERVICES_DRIVER => {
-                let newly = self.authorities.iter().enumerate().skip(*image_since);
-                let authority = newly.filter(|(_, fact)| fact.value.admits_images()).last();
+                let mut newly = self.authorities.iter().enumerate().skip(*image_since);
+                let authority = newly.rfind(|(_, fact)| fact.value.admits_images());
                 let authority = authority.map(|(position, _)| position);
                 *image_since = self.authorities.len();
                 self.images.push(Image { told, authority });

@@ -68,12 +68,13 @@ fn logarithm(residue: u32, prime: u32) -> Option<(u32, u32)> {
 }
 
 /// The prime powers whose product is `number`, which is below 167.
-fn prime_powers(mut number: u32) -> Vec<(u32, u32)> {
+fn prime_powers(number: u32) -> Vec<(u32, u32)> {
     let mut powers = Vec::new();
+    let mut left = number;
     for factor in 2..=number {
         let mut power = 1;
-        while number % factor == 0 && number > 1 {
-            number /= factor;
+        while left > 1 && left.is_multiple_of(factor) {
+            left /= factor;
             power *= factor;
         }
         if power > 1 {

@@ -318,7 +318,7 @@ impl<'a> Judgement<'a> {
             // A copy of the command under another name has a listed digest as well.
             let listed =
                 |reference: &&Reference| KEXEC_PATHS.iter().any(|path| reference.files.at_path(path).is_some());
-            let may = kexec || self.references.iter().any(|reference| listed(&reference));
+            let may = kexec || self.references.iter().any(listed);
             let said = if may { "judged by IMA" } else { "excluded by IMA" };
             findings.text(claim::KEXEC, said);
         }
