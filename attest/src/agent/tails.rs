@@ -42,12 +42,16 @@ impl LogPaths {
         logs::boot_id(&self.boot_id)
     }
 
-    /// The logs that evidence with a quote of `selection` will hold: the firmware's always, IMA's where its register is
-    /// quoted and the kernel keeps a list. Asked before the quote, because the quote covers which logs there are.
+    /// The logs that evidence with a quote of `selection` will hold: the firmware's where the kernel has one, IMA's where
+    /// its register is quoted and the kernel keeps a list. Asked before the quote, because the quote covers which logs
+    /// there are. What a missing log means is for the policy to say: a machine without one is still heard.
     #[must_use]
     pub fn announced(&self, selection: &Selection) -> Vec<Label> {
         let quoted = selection.iter().any(|(_, registers)| registers.contains(&IMA_REGISTER));
-        let mut labels = vec![Label::FirmwareEventLog];
+        let mut labels = Vec::new();
+        if self.event_log.exists() {
+            labels.push(Label::FirmwareEventLog);
+        }
         if quoted && self.ima_list.exists() {
             labels.push(Label::ImaLog);
         }
@@ -131,6 +135,13 @@ mod tests {
                 "{label:?} of which {known:?} is known"
             );
         }
+    }
+
+    #[test]
+    fn a_machine_without_a_firmware_log_announces_none() {
+        let (folder, paths) = machine(b"firmware", None);
+        std::fs::remove_file(folder.path().join("event-log")).expect("removed");
+        assert_eq!(paths.announced(&Selection::new()), []);
     }
 
     #[test]
