@@ -11,6 +11,7 @@ use touchstone_ledger::statement::Reason;
 use touchstone_policies::PolicySet;
 use touchstone_verifier::appraisal::Activated;
 use touchstone_verifier::ear::EarReason;
+use touchstone_verifier::reason::AppraisalCode;
 use touchstone_verifier::tpm::Public;
 use touchstone_verifier::tpm::credential::check_activation;
 
@@ -61,10 +62,16 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
     let (evidence, known) = logs::whole(&*app.store, same_ak, pending.seen, offsets, evidence)?;
     // Evidence under another key than the hello's can not be this node's: it is not worth the work of judging it.
     if let Some(public) = evidence.get(Label::TpmAkPublic) {
-        let name = Public::from_tpm2b_or_tpmt(public).map(|public| public.name());
-        if !name.is_ok_and(|name| name.as_bytes() == pending.ak_name) {
+        let name = Public::from_tpm2b_or_tpmt(public).map(|public| public.name().as_bytes().to_vec());
+        if name.as_ref().ok() != Some(&pending.ak_name) {
+            let line = ReasonLine {
+                code: AppraisalCode::AkOther.as_str().into(),
+                claim: "attestation key".into(),
+                expected: hex::encode(&pending.ak_name),
+                found: name.map_or_else(|error| error.to_string(), hex::encode),
+            };
             let detail = "the evidence brings another attestation key than the hello named";
-            return Err(Refusal::new(RefusalCode::EvidenceRefused, detail));
+            return Err(Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(vec![line]));
         }
     }
     let activated = activated(&policy, submitted, &evidence)?;
