@@ -108,16 +108,14 @@ impl Format {
             *format.fields.get_mut(usize::from(format.len))? = field;
             format.len += 1;
         }
-        // The format is in no digest. Only with digest and name in front can the same bytes not be read in another order,
-        // where what a file's owner wrote into an attribute would stand for the file's digest.
-        match format.fields() {
-            [
-                Field::Digest | Field::DigestNg | Field::DigestNgV2,
-                Field::Name | Field::NameNg,
-                ..,
-            ] => Some(format),
-            _ => None,
-        }
+        // The format is in no digest. With the digest first and the name behind it, the same bytes can not be read in an
+        // order where what a file's owner wrote into an attribute stands for the file's digest or path.
+        let place = |wanted: fn(&Field) -> bool| format.fields().iter().position(wanted);
+        let digest = place(|field| matches!(field, Field::Digest | Field::DigestNg | Field::DigestNgV2));
+        let name = place(|field| matches!(field, Field::Name | Field::NameNg));
+        let digests_first = digest.is_none_or(|place| place == 0);
+        let name_next = name.is_none_or(|place| place == usize::from(digest.is_some()));
+        (digests_first && name_next).then_some(format)
     }
 
     fn fields(&self) -> &[Field] {
@@ -210,6 +208,29 @@ impl Template {
                 let names: Vec<&str> = format.fields().iter().map(|field| field.name()).collect();
                 names.join("|")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_in_another_order_is_unknown() {
+        for (format, known) in [
+            ("d-ng|n-ng|sig", true),
+            ("d-ng|sig", true),
+            ("n-ng", true),
+            ("d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode", true),
+            // The bytes of an attribute would stand for the digest, or for the path.
+            ("d-modsig|n-ng|evmsig|xattrnames|xattrlengths|d-ng|iuid|igid|imode", false),
+            ("d-ng|sig|n-ng", false),
+            ("n-ng|d-ng", false),
+            ("d-ng|d-ng", false),
+            ("d-ng|else", false),
+        ] {
+            assert_eq!(Format::parse(format).is_some(), known, "{format}");
         }
     }
 }
