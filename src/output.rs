@@ -103,6 +103,23 @@ pub fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
+/// Reads a file of at most `limit` bytes, naming it in the error.
+pub fn read_at_most(path: &std::path::Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(named)?;
+    let mut bytes = Vec::new();
+    let one_more = (limit as u64).saturating_add(1);
+    file.take(one_more).read_to_end(&mut bytes).map_err(named)?;
+    if bytes.len() > limit {
+        return Err(Failure::new(format!(
+            "{}: over the limit of {limit} bytes",
+            path.display()
+        )));
+    }
+    Ok(bytes)
+}
+
 /// Writes a file through a sibling and a rename, so that a reader never sees half of it.
 pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
     let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));

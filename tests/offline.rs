@@ -243,6 +243,85 @@ fn another_boot_path_is_refused_against_good_and_accepted_against_itself() {
     assert_eq!(code, 0, "{verdict}");
 }
 
+/// A PE32+ image with these sections (Microsoft PE format).
+fn image(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let four = |number: usize| u32::try_from(number).expect("small").to_le_bytes();
+    let headers = (328 + 40 * sections.len()).next_multiple_of(512);
+    let mut table = Vec::new();
+    let mut contents = Vec::new();
+    for (name, content) in sections {
+        let mut entry = name.as_bytes().to_vec();
+        entry.resize(8, 0);
+        entry.extend(four(content.len()));
+        entry.extend([0; 4]);
+        entry.extend(four(content.len()));
+        entry.extend(four(headers + contents.len()));
+        entry.resize(40, 0);
+        table.extend(entry);
+        contents.extend_from_slice(content);
+    }
+    let mut optional = vec![0x0B, 0x02];
+    optional.resize(60, 0);
+    optional.extend(four(headers));
+    optional.resize(108, 0);
+    optional.extend(four(16));
+    optional.resize(240, 0);
+    let mut out = b"MZ".to_vec();
+    out.resize(0x3C, 0);
+    out.extend(four(64));
+    out.extend(b"PE\0\0\0\0");
+    out.push(u8::try_from(sections.len()).expect("few"));
+    out.resize(84, 0);
+    out.extend([240, 0, 0, 0]);
+    out.extend(optional);
+    out.extend(table);
+    out.resize(headers, 0);
+    out.extend(contents);
+    out
+}
+
+/// The recorded image itself is not kept, so one with another kernel and initrd stands in: it is packed, and refused for
+/// the very section that differs.
+#[test]
+fn a_unified_kernel_image_that_was_not_measured_is_refused() {
+    let (domain, _) = golden();
+    let path = domain.folder.path().join("linux.efi");
+    let uki = boots().join("uki");
+    let part = |name: &str| std::fs::read(uki.join(name)).expect("a recorded file");
+    let sections = [
+        (".linux", image(&[(".text", b"another kernel".to_vec())])),
+        (".osrel", part("uki.osrel")),
+        (".cmdline", part("uki.cmdline")),
+        (".initrd", b"another initrd".to_vec()),
+        (".sdmagic", b"#### LoaderInfo: systemd-stub 252.39 ####".to_vec()),
+    ];
+    std::fs::write(&path, image(&sections)).expect("written");
+    let genuine = domain.pack("uki", "quote-rsa", &[]);
+    domain
+        .node("uki", &["--from", text(&genuine)])
+        .reference(&genuine)
+        .publish();
+    let evidence = domain.pack("uki", "quote-rsa", &[("--uki", Some(path.clone()))]);
+    let (code, verdict) = domain.verify(&evidence, &nonce("uki"), &[]);
+    assert_eq!(
+        (code, codes(&verdict)),
+        (1, vec!["uki-sections-mismatch".to_owned()]),
+        "{verdict}"
+    );
+    assert!(
+        verdict.to_string().contains("of the content of section .linux"),
+        "{verdict}"
+    );
+    // A boot without a unified kernel image was not from this file either.
+    let other = domain.pack("good", "quote-rsa", &[("--uki", Some(path))]);
+    let (code, verdict) = domain.verify(&other, &nonce("good"), &[]);
+    assert_eq!(
+        (code, codes(&verdict)),
+        (1, vec!["uki-sections-mismatch".to_owned()]),
+        "{verdict}"
+    );
+}
+
 #[test]
 fn every_quote_of_the_same_boot_is_affirmed() {
     for (quote, key) in [("quote-all-rsa", "rsa"), ("quote-ecc", "ecc"), ("quote-all-ecc", "ecc")] {

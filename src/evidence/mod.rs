@@ -4,10 +4,11 @@ mod ima;
 mod quote;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 use touchstone_attest::pack::{self, Files};
+use touchstone_policies::compute::MAX_FILE;
 
 use crate::output::{self, CommandResult, Failure, Outcome};
 
@@ -29,7 +30,9 @@ enum Command {
     #[command(
         after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
         touchstone evidence pack --tpm-quote quote.msg --tpm-signature quote.sig --tpm-pcrs quote.pcrs \\\n    \
-        --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence"
+        --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence\n\n\
+        With --uki /boot/efi/EFI/Linux/linux.efi the evidence says what is in the unified kernel image that register 11 proves:\n  \
+        its command line, kernel release and system. An image that was not the one measured is refused (uki-sections-mismatch)."
     )]
     Pack(PackArgs),
     /// Explain an envelope in words: what booted, what of it a digest proves, and what the log only says
@@ -99,6 +102,9 @@ struct PackArgs {
     /// IMA's list: binary_runtime_measurements or ascii_runtime_measurements. The quote must hold register 10
     #[arg(long)]
     ima_log: Option<PathBuf>,
+    /// The unified kernel image that was booted. The quote must hold register 11, and the event log must be there
+    #[arg(long, value_name = "FILE")]
+    uki: Option<PathBuf>,
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
@@ -119,12 +125,18 @@ pub fn run(args: Args) -> CommandResult {
                 iak_certificate: args.iak_cert.as_deref().map(output::read).transpose()?,
                 event_log: args.event_log.as_deref().map(output::read).transpose()?,
                 ima_log: args.ima_log.as_deref().map(output::read).transpose()?,
+                uki: args.uki.as_deref().map(read_image).transpose()?,
             };
             output::write(&args.output, &pack::pack(files)?)?;
             Ok(Outcome::Done)
         }
         Command::Show { evidence, json } => show::run(&output::read(&evidence)?, json),
     }
+}
+
+/// A boot image, which is large and still has a limit.
+fn read_image(path: &Path) -> Result<Vec<u8>, Failure> {
+    output::read_at_most(path, MAX_FILE)
 }
 
 #[cfg(not(feature = "tpm"))]

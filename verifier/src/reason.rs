@@ -64,6 +64,7 @@ touchstone_cose::reason_codes! {
         KernelCommandLineMismatch = "kernel-command-line-mismatch": "The kernel command line differs from the reference. Compare the two command lines.",
         BootFileMismatch = "boot-file-mismatch": "A file the boot loader read (register 9), its configuration, kernel or initrd, differs from the reference.",
         UkiSectionMismatch = "uki-section-mismatch": "A section of the unified kernel image, or its boot phase (register 11), differs from the reference.",
+        UkiSectionsMismatch = "uki-sections-mismatch": "The unified kernel image that came with the evidence is not the one that was measured, or no quoted register 11 and event log vouch for it. Pack the image that the machine booted.",
         MokMismatch = "mok-mismatch": "The machine owner's keys (register 14) differ from the reference.",
         RegisterMismatch = "register-mismatch": "A register differs from the reference.",
         // Identity.

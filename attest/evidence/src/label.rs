@@ -101,6 +101,8 @@ labels! {
         "The firmware's event log (TCG PC Client PFP), as the kernel gives it.";
     ImaLog = "ima/log", "application/vnd.touchstone.ima-log", Quoted, MAX_IMA_LOG,
         "The kernel's IMA measurement list, binary form.";
+    UkiSections = "uki/sections", "application/vnd.touchstone.uki-sections+cbor", Plain, MAX_SMALL_RECORD,
+        "The measured sections of the unified kernel image that was booted (see `uki_sections`).";
 }
 
 #[cfg(test)]

@@ -10,3 +10,4 @@ pub mod label;
 pub mod manifest;
 pub mod message;
 pub mod pcr_values;
+pub mod uki_sections;

@@ -9,6 +9,7 @@ pub use pcr_files::{MAX_PCR_FILE, PcrValues};
 
 use touchstone_evidence::collection::{Collection, EnvelopeError, Label};
 use touchstone_evidence::pcr_values;
+use touchstone_policies::compute::{ArtefactError, uki_sections};
 use touchstone_verifier::ima::{self, ImaError};
 use touchstone_verifier::tpm::attest::{AttestError, signed_bytes};
 use touchstone_verifier::tpm::public::{Public, PublicError};
@@ -36,6 +37,8 @@ pub struct Files {
     pub event_log: Option<Vec<u8>>,
     /// IMA's list, binary or text.
     pub ima_log: Option<Vec<u8>>,
+    /// The unified kernel image that was booted; its measured sections are packed.
+    pub uki: Option<Vec<u8>>,
 }
 
 /// Why files could not be packed.
@@ -75,6 +78,9 @@ pub enum PackError {
     /// `--ima-log`.
     #[error("--ima-log: expected binary_runtime_measurements or ascii_runtime_measurements: {0}")]
     ImaLog(#[from] ImaError),
+    /// `--uki`.
+    #[error("--uki: expected a unified kernel image whose measured sections are known: {0}")]
+    Uki(#[from] ArtefactError),
     /// Larger than an envelope may be.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -115,6 +121,9 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     }
     if let Some(list) = files.ima_log {
         collection.insert(Label::ImaLog, binary_list(list)?)?;
+    }
+    if let Some(image) = files.uki {
+        collection.insert(Label::UkiSections, uki_sections(&image)?)?;
     }
     let packed = collection.encode();
     // An envelope nobody could read back is refused here, where its maker can still do something about it.

@@ -7,6 +7,7 @@
 mod base;
 mod boot;
 mod replace;
+mod sections;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
-use touchstone_artefacts::ArtefactError;
+pub use touchstone_artefacts::ArtefactError;
 pub use touchstone_artefacts::cpio::initrd_files;
 pub use touchstone_artefacts::deb::deb_files;
 pub use touchstone_artefacts::files::{FileList, MAX_FILE};
@@ -26,6 +27,7 @@ pub use touchstone_verifier::tpm::HashAlg;
 pub use base::Base;
 pub use boot::{Boot, GrubBoot, NamedFile, StubBoot, UkiBoot};
 pub use replace::Replacement;
+pub use sections::uki_sections;
 use stage::stage;
 
 use crate::error::{PolicyCode, PolicyError};

@@ -51,6 +51,26 @@ fn uki(version: &str, cmdline: &str) -> NamedFile {
     named(&format!("{version}.efi"), bytes)
 }
 
+#[test]
+fn the_record_of_an_image_has_its_measured_sections_in_order() {
+    use touchstone_evidence::uki_sections::{Section, decode};
+    let image = uki("6.1", "quiet");
+    let kernel = pe(&[(".text", b"6.1")]);
+    let expected = [
+        Section::of(".linux", &kernel),
+        Section::of(".osrel", b"NAME=Test\nVERSION_ID=6.1\n"),
+        Section::of(".cmdline", b"quiet"),
+        Section::of(".initrd", b"an initrd"),
+    ];
+    assert_eq!(decode(&uki_sections(&image.bytes).unwrap()).as_deref(), Ok(&expected[..]));
+    assert!(uki_sections(&kernel).is_err(), "a kernel is no unified image");
+    let other_stub = pe(&[(".linux", &kernel), (".sdmagic", b"#### LoaderInfo: another 1 ####")]);
+    assert!(
+        uki_sections(&other_stub).is_err(),
+        "what another stub measures is not known"
+    );
+}
+
 fn uki_boot(uki: NamedFile) -> Option<Boot> {
     Some(Boot::Uki(UkiBoot {
         loaders: Vec::new(),

@@ -83,6 +83,12 @@ pub mod claim {
     /// Text: the last phase of the boot that systemd measured into register 11 after the firmware log: `enter-initrd`,
     /// `leave-initrd`, `sysinit`, `ready`, `shutdown` or `final`. Absent where none was.
     pub const BOOT_PHASE: &str = "boot_phase";
+    /// Text: the command line inside the unified kernel image, as register 11 proves.
+    pub const UKI_COMMAND_LINE: &str = "uki_command_line";
+    /// Text: the kernel release of the unified kernel image, as register 11 proves.
+    pub const UKI_UNAME: &str = "uki_uname";
+    /// Text: the system of the unified kernel image (PRETTY_NAME of its os-release, else ID), as register 11 proves.
+    pub const UKI_OS: &str = "uki_os";
     /// Text: the reference that the registers match.
     pub const REFERENCE: &str = "reference";
     /// Text: `off`, `none`, `refused`, `replayed` (nothing asks for its files to be judged) or `judged`.

@@ -4,7 +4,7 @@
 //! give the same answer, live, offline and in replay: they are the same code. Source of the rules: `docs/protocol.md`,
 //! sections 2 to 4.
 //!
-//! Order: attestation key, signature, freshness, registers, event log, reference values, IMA list, identity, session
+//! Order: attestation key, signature, freshness, registers, event log, unified kernel image, reference values, IMA list, identity, session
 //! key, TPM clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has found a reason: all
 //! reasons are told, not the first.
 
@@ -20,6 +20,7 @@ mod inputs;
 mod log;
 mod quote;
 mod session_key;
+mod uki;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,7 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         .map(|quoted| &quoted.registers)
         .filter(|registers| !registers.is_empty());
     let log = log::judge(inputs, registers, &mut findings);
+    uki::judge(inputs, registers, &log, &mut findings);
     let reference = registers.and_then(|registers| compare::compare(inputs, registers, &log, &mut findings));
     let ima = ima::judge(inputs, registers, reference, &mut findings);
     let identity = identity::judge(inputs, ak.as_ref(), quoted.as_ref(), &mut findings);

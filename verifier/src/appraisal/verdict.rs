@@ -228,6 +228,7 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::KernelCommandLineMismatch
             | AppraisalCode::BootFileMismatch
             | AppraisalCode::UkiSectionMismatch
+            | AppraisalCode::UkiSectionsMismatch
             | AppraisalCode::MokMismatch
             | AppraisalCode::RegisterMismatch => Aspect::Executables,
             _ => Aspect::Evidence,

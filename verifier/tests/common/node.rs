@@ -141,6 +141,8 @@ pub struct Session {
     pub ima_log: Option<Vec<u8>>,
     pub ima_prefix: Option<ImaPrefix>,
     pub ima_seen: Option<Vec<Vec<u8>>>,
+    /// Sections of a unified kernel image that the node sends.
+    pub uki_sections: Option<Vec<u8>>,
 }
 
 impl Session {
@@ -199,6 +201,7 @@ impl Session {
             ima_log: None,
             ima_prefix: None,
             ima_seen: None,
+            uki_sections: None,
             policy,
         }
     }
@@ -229,6 +232,9 @@ impl Session {
             .iter()
             .for_each(|log| put(Label::FirmwareEventLog, log.clone()));
         self.ima_log.iter().for_each(|log| put(Label::ImaLog, log.clone()));
+        self.uki_sections
+            .iter()
+            .for_each(|record| put(Label::UkiSections, record.clone()));
         put(
             Label::TpmPcrValues,
             encode_values(self.sent_values.as_ref().unwrap_or(&self.values)),
