@@ -292,10 +292,10 @@ fn a_session_treats_the_record_the_same() {
     let mut other = sections(&boot);
     other.pop();
     let changed = with_record(&session.collection(), Some(encode(&other)));
-    assert!(codes(&session.appraise_collection(&changed)).contains(&"nonce-mismatch"));
+    assert!(codes(&session.appraise_collection(&changed)).contains(&"binder-mismatch"));
     let removed = with_record(&changed, None);
     let appraisal = session.appraise_collection(&removed);
-    assert!(codes(&appraisal).contains(&"nonce-mismatch"));
+    assert!(codes(&appraisal).contains(&"binder-mismatch"));
     assert!(!appraisal.authentic);
 
     // The node's own wrong record is an authentic failure.

@@ -62,7 +62,10 @@ fn the_record_of_an_image_has_its_measured_sections_in_order() {
         Section::of(".cmdline", b"quiet"),
         Section::of(".initrd", b"an initrd"),
     ];
-    assert_eq!(decode(&uki_sections(&image.bytes).unwrap()).as_deref(), Ok(&expected[..]));
+    assert_eq!(
+        decode(&uki_sections(&image.bytes).unwrap()).as_deref(),
+        Ok(&expected[..])
+    );
     assert!(uki_sections(&kernel).is_err(), "a kernel is no unified image");
     let other_stub = pe(&[(".linux", &kernel), (".sdmagic", b"#### LoaderInfo: another 1 ####")]);
     assert!(

@@ -4,9 +4,9 @@
 //! give the same answer, live, offline and in replay: they are the same code. Source of the rules: `docs/protocol.md`,
 //! sections 2 to 4.
 //!
-//! Order: attestation key, signature, freshness, registers, event log, unified kernel image, reference values, IMA list, identity, session
-//! key, TPM clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has found a reason: all
-//! reasons are told, not the first.
+//! Order: attestation key, signature, freshness, registers, event log, unified kernel image, reference values, IMA list,
+//! identity, session key, TPM clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has
+//! found a reason: all reasons are told, not the first.
 
 mod ak;
 mod compare;
