@@ -377,6 +377,7 @@ pub fn recorded(boot: &Boot) -> Vec<u8> {
         iak_certificate: None,
         event_log: Some(boot.event_log()),
         ima_log: None,
+        uki: None,
     };
     pack::pack(files).expect("evidence")
 }
