@@ -222,9 +222,15 @@ mod tests {
             ("d-ng|n-ng|sig", true),
             ("d-ng|sig", true),
             ("n-ng", true),
-            ("d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode", true),
+            (
+                "d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode",
+                true,
+            ),
             // The bytes of an attribute would stand for the digest, or for the path.
-            ("d-modsig|n-ng|evmsig|xattrnames|xattrlengths|d-ng|iuid|igid|imode", false),
+            (
+                "d-modsig|n-ng|evmsig|xattrnames|xattrlengths|d-ng|iuid|igid|imode",
+                false,
+            ),
             ("d-ng|sig|n-ng", false),
             ("n-ng|d-ng", false),
             ("d-ng|d-ng", false),
