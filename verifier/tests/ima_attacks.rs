@@ -389,6 +389,16 @@ fn what_ran_is_judged_by_kind() {
             rules(&["/tmp/**"], Violations::Refuse),
             &[],
         ),
+        (
+            "a listed digest behind the name, where an attribute could stand",
+            record(
+                "n-ng|d-ng",
+                &[b"/tmp/x\0", &[&b"sha256:\0"[..], &busybox[..]].concat()],
+                false,
+            ),
+            rules(&["/tmp/**"], Violations::Refuse),
+            &["ima-file-unknown"],
+        ),
         ("a violation", violation.clone(), strict(), &["ima-violation"]),
         (
             "a violation under a path that is excluded: nothing vouches for the path",

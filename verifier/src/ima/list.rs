@@ -214,7 +214,7 @@ fn reference_file(entry: &Entry<'_>) -> Option<FileDigest> {
     if !matches!(entry.kind(), EntryKind::File | EntryKind::Buffer) || entry.path_is_unsafe() || entry.path.is_empty() {
         return None;
     }
-    let hash = entry.file_digest()?;
+    let hash = entry.file_digest().filter(|_| entry.template.is_ordered())?;
     let algorithm = HashAlg::from_name(hash.algorithm).filter(|algorithm| !algorithm.is_weak())?;
     Some(FileDigest {
         algorithm,

@@ -108,14 +108,7 @@ impl Format {
             *format.fields.get_mut(usize::from(format.len))? = field;
             format.len += 1;
         }
-        // The format is in no digest. With the digest first and the name behind it, the same bytes can not be read in an
-        // order where what a file's owner wrote into an attribute stands for the file's digest or path.
-        let place = |wanted: fn(&Field) -> bool| format.fields().iter().position(wanted);
-        let digest = place(|field| matches!(field, Field::Digest | Field::DigestNg | Field::DigestNgV2));
-        let name = place(|field| matches!(field, Field::Name | Field::NameNg));
-        let digests_first = digest.is_none_or(|place| place == 0);
-        let name_next = name.is_none_or(|place| place == usize::from(digest.is_some()));
-        (digests_first && name_next).then_some(format)
+        Some(format)
     }
 
     fn fields(&self) -> &[Field] {
@@ -193,6 +186,17 @@ impl Template {
         }
     }
 
+    /// Whether digest and name can only be what they are. The format is in no digest: with the digest first and the name
+    /// behind it, the same bytes can not be read in an order where what a file's owner wrote into an attribute stands for
+    /// the file's digest or path. A list with other orders replays; nothing in such an entry is believed.
+    pub fn is_ordered(&self) -> bool {
+        let place = |wanted: fn(&Field) -> bool| self.fields().iter().position(wanted);
+        let digest = place(|field| matches!(field, Field::Digest | Field::DigestNg | Field::DigestNgV2));
+        let name = place(|field| field.is_name());
+        let name_next = name.is_none_or(|place| place == usize::from(digest.is_some()));
+        digest.is_none_or(|place| place == 0) && name_next
+    }
+
     /// Its name, or its format.
     pub fn name(&self) -> String {
         match self {
@@ -217,8 +221,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_format_in_another_order_is_unknown() {
-        for (format, known) in [
+    fn only_with_digest_and_name_in_front_is_an_entry_what_it_says() {
+        for (format, ordered) in [
             ("d-ng|n-ng|sig", true),
             ("d-ng|sig", true),
             ("n-ng", true),
@@ -233,10 +237,13 @@ mod tests {
             ),
             ("d-ng|sig|n-ng", false),
             ("n-ng|d-ng", false),
-            ("d-ng|d-ng", false),
-            ("d-ng|else", false),
         ] {
-            assert_eq!(Format::parse(format).is_some(), known, "{format}");
+            let format = Format::parse(format).unwrap();
+            assert_eq!(Template::Format(format).is_ordered(), ordered, "{format:?}");
+        }
+        assert!(Template::Ima.is_ordered() && Template::ImaSigV2.is_ordered());
+        for unknown in ["d-ng|d-ng", "d-ng|else", ""] {
+            assert_eq!(Format::parse(unknown), None, "{unknown}");
         }
     }
 }

@@ -344,6 +344,16 @@ impl Tally {
 
 /// An entry as it is judged; none for a boot aggregate.
 fn seen<'a>(entry: &Entry<'a>) -> Option<Seen<'a>> {
+    if !entry.template.is_ordered() {
+        // Neither its digest nor its path can be believed: no file set, signature or rule speaks for it.
+        return Some(Seen {
+            path: b"",
+            kind: SeenKind::File,
+            algorithm: "",
+            digest: &[],
+            signature: None,
+        });
+    }
     let hash = entry.file_digest();
     let kind = match entry.kind() {
         EntryKind::BootAggregate => return None,
@@ -369,7 +379,7 @@ fn is_kexec(seen: &Seen<'_>) -> bool {
 }
 
 fn boot_aggregate(entry: &Entry<'_>) -> Option<BootAggregate> {
-    let hash = entry.file_digest()?;
+    let hash = entry.file_digest().filter(|_| entry.template.is_ordered())?;
     Some(BootAggregate {
         algorithm: hash.algorithm.to_owned(),
         digest: hash.digest.to_vec(),
