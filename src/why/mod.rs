@@ -62,6 +62,7 @@ impl Why {
     }
 
     /// A reason as it travels in words: `code (claim): expected …, found …`, or `code: what happened`.
+    #[cfg(any(feature = "tpm", test))]
     pub fn from_words(words: &str) -> Self {
         let kebab = |code: &str| {
             !code.is_empty()
