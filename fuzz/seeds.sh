@@ -19,6 +19,11 @@ case $target in
   grub_config) take "$boots"/*/grub.cfg ;;
   pe_image) take /usr/lib/shim/*.efi /usr/lib/shim/*.efi.signed /usr/lib/systemd/boot/efi/*.stub ;;
   cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;
+  cose_encrypt)
+    for file in "$here"/verifier/cose/src/encrypt/golden.hex "$here"/verifier/cose/tests/encrypt_foreign.hex; do
+      xxd -r -p "$file" "$corpus/$(basename "$file" .hex)"
+    done
+    ;;
   status_list | receipt | ear) take "$vectors/${target//_/-}"/* "$vectors"/merkle/* ;;
 esac
 [ -n "$(ls -A "$corpus")" ] || printf '\xa0' >"$corpus/empty-map"

@@ -6,6 +6,7 @@ use touchstone_artefacts::fuzz as artefacts;
 use touchstone_authorization::token::UntrustedAuthorization;
 use touchstone_authorization::{StatusArray, TrustFrame, UntrustedProof};
 use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_cose::encrypt::{Sealed, SoftwareReceiveKey};
 use touchstone_cose::key::SigningKey;
 use touchstone_cose::receipt::Receipt;
 use touchstone_cose::sign1::{self, Protected, ThirdParty, Unverified, label};
@@ -41,6 +42,14 @@ pub fn cbor(data: &[u8]) {
 pub fn cose_sign1(data: &[u8]) {
     drop(Unverified::parse(data, LIMITS));
     drop(ThirdParty::parse(data, LIMITS));
+}
+
+/// COSE_Encrypt: what is read may still not open, whatever key it is asked of.
+pub fn cose_encrypt(data: &[u8]) {
+    let Ok(sealed) = Sealed::parse(data) else { return };
+    if let Ok(key) = SoftwareReceiveKey::from_scalar(&[0x11; 32]) {
+        drop(sealed.open(&key, *b"sender-1", "application/touchstone-key+cose", &[0x55; 32]));
+    }
 }
 
 /// COSE receipts.

@@ -3,6 +3,7 @@
 pub mod cbor;
 pub mod code;
 pub mod cwt;
+pub mod encrypt;
 pub mod key;
 pub mod reason;
 pub mod receipt;
