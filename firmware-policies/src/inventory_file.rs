@@ -159,6 +159,8 @@ impl NodeFile {
             ak_names,
             ak_keys: ak_keys.into_iter().filter_map(digest).collect(),
             devices,
+            platforms: Vec::new(),
+            gpus: Vec::new(),
             authority: AUTHORITY.into(),
         })
     }

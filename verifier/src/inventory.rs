@@ -2,10 +2,15 @@
 //!
 //! An identity that two entries claim is nobody's: it is looked up as [`Lookup::Ambiguous`], and denied.
 
+mod cvm;
+mod enrolled;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::tpm::ClockInfo;
+pub use cvm::{CvmIdentity, CvmIdentityError, GuestId, Platform};
+pub use enrolled::{CertifiedKey, CvmKind, EnrolledCvm, EnrolledNode, EnrolledRoot, EnrolledTpm};
+
 use crate::x509::iak_certificate::DeviceId;
 
 /// Identity of an endorsement key: SHA-256 of its SubjectPublicKeyInfo (DER).
@@ -43,6 +48,10 @@ pub struct Node {
     pub ak_keys: Vec<[u8; 32]>,
     /// Device identities (IDevID, LDevID) of the machine: what its IAK certificate may state.
     pub devices: Vec<DeviceId>,
+    /// Confidential VMs that are this node.
+    pub platforms: Vec<CvmIdentity>,
+    /// Its GPUs: serial numbers of their device certificates, hexadecimal.
+    pub gpus: Vec<String>,
     /// Who signed this entry.
     pub authority: String,
 }
@@ -74,6 +83,7 @@ pub struct Inventory {
     by_ak_name: BTreeMap<Vec<u8>, Claim>,
     by_ak_key: BTreeMap<[u8; 32], Claim>,
     by_device: BTreeMap<DeviceId, Claim>,
+    by_cvm: BTreeMap<CvmIdentity, Claim>,
 }
 
 impl Inventory {
@@ -96,6 +106,9 @@ impl Inventory {
             node.devices
                 .iter()
                 .for_each(|device| claim(&mut inventory.by_device, device.clone(), position));
+            node.platforms
+                .iter()
+                .for_each(|cvm| claim(&mut inventory.by_cvm, cvm.clone(), position));
         }
         inventory
     }
@@ -140,6 +153,34 @@ impl Inventory {
         found
     }
 
+    /// The node that a confidential VM on `platform` is, which shows `guests`: every value by which its report names it.
+    ///
+    /// Entries that name platform and guest come before those that name the platform alone; two nodes of the same rank
+    /// are nobody. Beside the node the identity by which it is listed.
+    pub fn by_cvm(&self, platform: &Platform, guests: &[GuestId]) -> (Lookup<'_>, Option<&CvmIdentity>) {
+        let listed = |guest: Option<&GuestId>| {
+            let identity = CvmIdentity {
+                platform: platform.clone(),
+                guest: guest.cloned(),
+            };
+            self.by_cvm.get_key_value(&identity)
+        };
+        let (mut found, mut identity) = (Lookup::Unknown, None);
+        for (key, claim) in guests.iter().filter_map(|guest| listed(Some(guest))) {
+            (found, identity) = match (found, self.answer(Some(claim))) {
+                (Lookup::Unknown, now) => (now, Some(key)),
+                (before, now) if before == now => (before, identity.min(Some(key))),
+                _ => return (Lookup::Ambiguous, None),
+            };
+        }
+        if found == Lookup::Unknown
+            && let Some((key, claim)) = listed(None)
+        {
+            (found, identity) = (self.answer(Some(claim)), Some(key));
+        }
+        (found, identity.filter(|_| matches!(found, Lookup::Node(_))))
+    }
+
     fn answer(&self, claim: Option<&Claim>) -> Lookup<'_> {
         let node = match claim {
             None => return Lookup::Unknown,
@@ -166,36 +207,6 @@ fn claim<K: Ord>(index: &mut BTreeMap<K, Claim>, key: K, position: usize) {
             }
         })
         .or_insert(Claim::One(position));
-}
-
-/// What the domain stored when a node enrolled: an explicit input of each later appraisal (protocol.md 2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnrolledNode {
-    /// The node's name.
-    pub name: String,
-    /// The endorsement key that was activated.
-    pub ek: EkId,
-    /// TPM Name of the attestation key tied to it.
-    pub ak_name: Vec<u8>,
-    /// The attestation key's TPMT_PUBLIC.
-    pub ak_public: Vec<u8>,
-    /// The endorsement certificate, DER, where there is one: judged anew every round.
-    pub ek_certificate: Option<Vec<u8>>,
-    /// The session key certified last.
-    pub session_key: Option<CertifiedKey>,
-    /// The TPM's clock when last seen.
-    pub clock: ClockInfo,
-}
-
-/// A session key the attestation key has certified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertifiedKey {
-    /// RFC 9679 thumbprint of its public key.
-    pub thumbprint: [u8; 32],
-    /// Its TPM Name.
-    pub name: Vec<u8>,
-    /// The authPolicy that was checked: PolicyPCR over the boot registers quoted then.
-    pub auth_policy: [u8; 32],
 }
 
 #[cfg(test)]
@@ -248,6 +259,46 @@ mod tests {
         assert_eq!(inventory.by_device(&[serial("1"), serial("2")]), Lookup::Ambiguous);
         assert_eq!(inventory.by_device(&[serial("3")]), Lookup::Unknown);
         assert_eq!(inventory.by_device(&[]), Lookup::Unknown);
+    }
+
+    #[test]
+    fn a_guest_that_is_named_comes_before_its_platform() {
+        let with = |name: &str, platforms: &[&str]| Node {
+            name: name.into(),
+            platforms: platforms.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Node::default()
+        };
+        let chip = "snp:0123456789abcdef";
+        let data = |n: u8| GuestId::HostData(vec![n; 32]);
+        let guest = |n: u8| format!("{chip}/{}", data(n));
+        let inventory = Inventory::new(vec![
+            with("host", &[chip]),
+            with("guest", &[&guest(1), &guest(2)]),
+            with("twin-a", &[&guest(3)]),
+            with("twin-b", &[&guest(3)]),
+            with("other", &[&guest(4)]),
+        ]);
+        let platform: Platform = chip.parse().unwrap();
+        for (guests, name, listed) in [
+            (vec![], Some("host"), chip.to_owned()),
+            (vec![data(9)], Some("host"), chip.to_owned()),
+            (vec![data(1)], Some("guest"), guest(1)),
+            (vec![data(2), data(1)], Some("guest"), guest(1)),
+            (vec![data(9), data(2)], Some("guest"), guest(2)),
+            (vec![data(3)], None, String::new()),
+            (vec![data(1), data(4)], None, String::new()),
+        ] {
+            let (found, identity) = inventory.by_cvm(&platform, &guests);
+            match name {
+                Some(name) => {
+                    assert!(matches!(found, Lookup::Node(node) if node.name == name), "{guests:?}");
+                    assert_eq!(identity.map(ToString::to_string), Some(listed));
+                }
+                None => assert_eq!((found, identity), (Lookup::Ambiguous, None), "{guests:?}"),
+            }
+        }
+        let other: Platform = "snp:1123456789abcdef".parse().unwrap();
+        assert_eq!(inventory.by_cvm(&other, &[data(1)]), (Lookup::Unknown, None));
     }
 
     #[test]

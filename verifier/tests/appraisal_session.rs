@@ -28,9 +28,10 @@ fn a_first_session_affirms_and_says_what_to_enrol() {
     assert_eq!(appraisal.claims["binding"], ClaimValue::Text("session".into()));
     let enrol = appraisal.enrol.unwrap();
     assert_eq!(enrol.name, "node-1");
-    assert_eq!(enrol.ek, good().ek_id("rsa"));
-    assert_eq!(enrol.ak_name, name_of(&session.ak_public));
-    assert_eq!(enrol.ek_certificate, session.ek_certificate);
+    let tpm = enrol.tpm().unwrap();
+    assert_eq!(tpm.ek, good().ek_id("rsa"));
+    assert_eq!(tpm.ak_name, name_of(&session.ak_public));
+    assert_eq!(tpm.ek_certificate, session.ek_certificate);
     let key = enrol.session_key.unwrap();
     assert_eq!(key.thumbprint, session.session_key.verifying_key().thumbprint());
     assert_eq!(key.name, name_of(&session.session_public));
@@ -74,7 +75,10 @@ fn a_rebooted_node_certifies_a_new_session_key_and_goes_on() {
     session.certify_again = true;
     let appraisal = session.appraise();
     assert_eq!(appraisal.reasons, []);
-    assert_eq!(appraisal.enrol.unwrap().clock.reset_count, session.clock.reset_count);
+    assert_eq!(
+        appraisal.enrol.unwrap().tpm().unwrap().clock.reset_count,
+        session.clock.reset_count
+    );
 }
 
 #[test]
@@ -90,7 +94,10 @@ fn a_new_attestation_key_of_the_same_tpm_may_be_activated() {
     let appraisal = session.appraise();
     assert_eq!(appraisal.reasons, []);
     assert!(appraisal.authentic);
-    assert_eq!(appraisal.enrol.unwrap().ak_name, name_of(&session.ak_public));
+    assert_eq!(
+        appraisal.enrol.unwrap().tpm().unwrap().ak_name,
+        name_of(&session.ak_public)
+    );
 }
 
 #[test]

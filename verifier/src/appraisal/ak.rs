@@ -29,7 +29,7 @@ pub(super) struct PresentedAk {
 
 /// Reads the key of the collection or, in a session, the one enrolled.
 pub(super) fn read(inputs: &Inputs<'_>, findings: &mut Findings) -> Option<PresentedAk> {
-    let enrolled = || inputs.enrolled().map(|node| node.ak_public.as_slice());
+    let enrolled = || inputs.enrolled_tpm().map(|tpm| tpm.ak_public.as_slice());
     if let Some(bytes) = inputs.collection.get(Label::TpmAkPublic) {
         return from_public(bytes, findings);
     }

@@ -35,9 +35,9 @@ pub(super) struct EndorsementKey<'a> {
 
 impl<'a> EndorsementKey<'a> {
     pub(super) fn judge(inputs: &Inputs<'a>, findings: &mut Findings) -> Self {
-        let enrolled = inputs.enrolled();
+        let enrolled = inputs.enrolled_tpm();
         let presented = inputs.collection.get(Label::TpmEkCertificate);
-        let certificate = presented.or_else(|| enrolled.and_then(|node| node.ek_certificate.as_deref()));
+        let certificate = presented.or_else(|| enrolled.and_then(|tpm| tpm.ek_certificate.as_deref()));
         let verified = certificate.and_then(|der| judge_certificate(inputs, der, findings));
         if certificate.is_none() {
             findings.text(claim::EK_CERTIFICATE, "none");
@@ -64,7 +64,7 @@ impl<'a> EndorsementKey<'a> {
         let expires = verified
             .as_ref()
             .map_or(i64::MAX, |verified| verified.chain().not_after);
-        let id = id.map(EkId).or_else(|| enrolled.map(|node| node.ek));
+        let id = id.map(EkId).or_else(|| enrolled.map(|tpm| tpm.ek));
         let public = public.or_else(|| verified.as_ref().and_then(|verified| verified.ek_public().ok()));
         let stated = |read: fn(&VerifiedEkCertificate) -> Option<&str>| verified.as_ref().and_then(read);
         let key = Self {

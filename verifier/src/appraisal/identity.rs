@@ -95,13 +95,15 @@ fn judge_online<'a>(
     let activated = inputs
         .activated()
         .is_some_and(|tie| Some(tie.ek) == ek.id && Some(tie.ak_name.as_slice()) == name);
-    let same_ek = enrolled.is_none_or(|node| Some(node.ek) == ek.id);
-    let same_ak = enrolled.is_some_and(|node| Some(node.ak_name.as_slice()) == name);
-    if let Some(node) = enrolled
+    let tpm = inputs.enrolled_tpm();
+    // A node that enrolled without a TPM has no tie that could stand for this one.
+    let same_ek = enrolled.is_none() || tpm.is_some_and(|tpm| Some(tpm.ek) == ek.id);
+    let same_ak = tpm.is_some_and(|tpm| Some(tpm.ak_name.as_slice()) == name);
+    if let Some(tpm) = tpm
         && !same_ek
     {
         let found = ek.id.map_or_else(|| "none".to_owned(), |id| id.to_string());
-        findings.refuse(AppraisalCode::EkOther, EK, node.ek.to_string(), found);
+        findings.refuse(AppraisalCode::EkOther, EK, tpm.ek.to_string(), found);
     }
     // Where another endorsement key came than the enrolled one, neither tie says anything about the enrolled node.
     let binding = match (same_ek, activated, same_ak) {
@@ -111,8 +113,8 @@ fn judge_online<'a>(
     };
     if binding == AkBinding::None {
         let found = hex::encode(name.unwrap_or_default());
-        if let Some(node) = enrolled.filter(|_| !same_ak) {
-            findings.refuse(AppraisalCode::AkOther, AK, hex::encode(&node.ak_name), &found);
+        if let Some(tpm) = tpm.filter(|_| !same_ak) {
+            findings.refuse(AppraisalCode::AkOther, AK, hex::encode(&tpm.ak_name), &found);
         }
         let expected = "an activation of this attestation key by that endorsement key's TPM";
         findings.refuse(AppraisalCode::AkNotBound, AK, expected, "none");

@@ -9,7 +9,7 @@ use touchstone_evidence::collection::{Collection, Profile};
 use super::findings::Findings;
 use crate::anchors::TrustAnchors;
 use crate::ima::ImaPrefix;
-use crate::inventory::{EkId, EnrolledNode, Inventory};
+use crate::inventory::{EkId, EnrolledNode, EnrolledTpm, Inventory};
 use crate::policy::AppraisalPolicy;
 use crate::reason::AppraisalCode;
 use crate::reference::ReferenceSet;
@@ -105,6 +105,11 @@ impl<'a> Inputs<'a> {
             Freshness::Bound { .. } => self.enrolled,
             Freshness::Unbound { .. } => None,
         }
+    }
+
+    /// The TPM the node stored enrolled with.
+    pub(super) fn enrolled_tpm(&self) -> Option<&'a EnrolledTpm> {
+        self.enrolled().and_then(EnrolledNode::tpm)
     }
 
     /// The credential opened in this session.

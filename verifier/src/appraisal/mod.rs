@@ -30,7 +30,7 @@ pub use ima::ImaOutcome;
 pub use inputs::{Activated, BinderContext, Freshness, ImaKnown, Inputs};
 pub use verdict::{Tier, TrustVector};
 
-use crate::inventory::{CertifiedKey, EnrolledNode};
+use crate::inventory::{CertifiedKey, EnrolledNode, EnrolledRoot, EnrolledTpm};
 use crate::reason::Reason;
 use crate::tpm::{ClockInfo, HashAlg};
 use findings::Findings;
@@ -156,12 +156,14 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
             Some(clock),
         ) if authentic && reasons.is_empty() => ak.public.as_ref().map(|public| EnrolledNode {
             name: name.clone(),
-            ek: *ek,
-            ak_name: ak.name.clone().unwrap_or_default(),
-            ak_public: public.as_bytes().to_vec(),
-            ek_certificate: identity.ek_certificate.map(<[u8]>::to_vec),
+            root: EnrolledRoot::Tpm(EnrolledTpm {
+                ek: *ek,
+                ak_name: ak.name.clone().unwrap_or_default(),
+                ak_public: public.as_bytes().to_vec(),
+                ek_certificate: identity.ek_certificate.map(<[u8]>::to_vec),
+                clock,
+            }),
             session_key: session_key.clone(),
-            clock,
         }),
         _ => None,
     };

@@ -120,8 +120,9 @@ fn judge_known(
 ) -> Option<CertifiedKey> {
     let known = inputs
         .enrolled()
-        .filter(|node| Some(&node.ak_name) == ak.name.as_ref())
-        .and_then(|node| Some((node.session_key.as_ref()?, node.clock)))
+        .and_then(|node| Some((node.session_key.as_ref()?, node.tpm()?)))
+        .filter(|(_, tpm)| Some(&tpm.ak_name) == ak.name.as_ref())
+        .map(|(key, tpm)| (key, tpm.clock))
         .filter(|(key, _)| key.thumbprint == session_key.thumbprint());
     let Some((key, clock)) = known else {
         findings.refuse(
@@ -155,9 +156,9 @@ fn refuse_other_boot(certified: u32, quoted: u32, findings: &mut Findings) {
 pub(super) fn judge_clock(inputs: &Inputs<'_>, ak: Option<&PresentedAk>, clock: ClockInfo, findings: &mut Findings) {
     let same_ak = |name: &[u8]| ak.and_then(|ak| ak.name.as_deref()) == Some(name);
     let Some(last) = inputs
-        .enrolled()
-        .filter(|node| same_ak(&node.ak_name))
-        .map(|node| node.clock)
+        .enrolled_tpm()
+        .filter(|tpm| same_ak(&tpm.ak_name))
+        .map(|tpm| tpm.clock)
     else {
         return;
     };
