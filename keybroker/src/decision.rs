@@ -17,7 +17,7 @@ use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
 use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, appraise};
 use touchstone_verifier::ear::{Ear, EarReason};
-use touchstone_verifier::inventory::{EnrolledNode, Lookup, Node};
+use touchstone_verifier::inventory::{EnrolledNode, EnrolledRoot, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 
@@ -180,7 +180,7 @@ pub fn decide_under(
     let appraised = appraisal.reasons.iter().map(|reason| reason.code).collect();
     let grant = match (appraisal.enrol, judged.reasons.is_empty()) {
         (Some(enrolled), true) => Some(Grant {
-            authorization: authorization(inputs, policy, node, &judged, digest),
+            authorization: authorization(inputs, policy, node, &judged, (digest, key_kind(&enrolled.root))),
             enrolled,
         }),
         _ => None,
@@ -353,7 +353,7 @@ fn authorization(
     policy: &PolicySet,
     node: &Node,
     judged: &Judged,
-    statement: [u8; 32],
+    (statement, key_kind): ([u8; 32], KeyKind),
 ) -> Authorization {
     let seconds = |value: i64| u64::try_from(value).unwrap_or(0);
     Authorization {
@@ -371,6 +371,14 @@ fn authorization(
         parent: None,
         statement,
         status: inputs.status,
-        key_kind: KeyKind::Tpm,
+        key_kind,
+    }
+}
+
+/// What holds the session key: the root the node enrols with.
+const fn key_kind(root: &EnrolledRoot) -> KeyKind {
+    match root {
+        EnrolledRoot::Tpm(_) => KeyKind::Tpm,
+        EnrolledRoot::Cvm(_) => KeyKind::Tee,
     }
 }

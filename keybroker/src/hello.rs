@@ -9,7 +9,7 @@ use touchstone_evidence::message::{BOOT_ID_LEN, Challenge, Hello, Identity};
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 use touchstone_verifier::appraisal::Activated;
-use touchstone_verifier::inventory::{EkId, Lookup};
+use touchstone_verifier::inventory::{CvmIdentityError, CvmKind, EkId, GuestId, Lookup, Platform};
 use touchstone_verifier::tpm::credential::{
     CREDENTIAL_ENTROPY_LEN, CREDENTIAL_SECRET_LEN, Credential, make_credential,
 };
@@ -17,13 +17,17 @@ use touchstone_verifier::tpm::{PcrSelection, Public};
 use zeroize::Zeroizing;
 
 use crate::asked::asked;
+use crate::hardware::Hardware;
 use crate::logs::{self, SeenLogs};
 use crate::node::NodeRecord;
 use crate::nodes::{self, NodesError, Stored};
 use crate::problem::{Refusal, RefusalCode};
 use crate::session::{NONCE_LEN, SESSION_ID_LEN, SessionId, random};
 
-/// The one kind of evidence appraised so far.
+/// The kinds of evidence that are appraised here; what a hello offers must hold one of them.
+pub const KINDS: [&str; 3] = [KIND_TPM, CvmKind::Snp.as_str(), CvmKind::Tdx.as_str()];
+
+/// The kind of evidence a TPM gives.
 pub const KIND_TPM: &str = "tpm";
 
 /// What is noted at a hello until its evidence comes.
@@ -33,10 +37,8 @@ pub struct Pending {
     pub nonce: [u8; NONCE_LEN],
     /// The node that was named, by the inventory.
     pub node: String,
-    /// Its endorsement key.
-    pub ek: EkId,
-    /// TPM Name of its attestation key.
-    pub ak_name: Vec<u8>,
+    /// The hardware it named.
+    pub hardware: Hardware,
     /// The session signing key.
     pub session_key: VerifyingKey,
     /// Thumbprint of the receive key.
@@ -70,8 +72,9 @@ pub fn challenge(
     hello: &Hello,
     now_ms: u64,
 ) -> Result<(SessionId, Pending, Challenge), Refusal> {
-    if !hello.kinds.iter().any(|kind| kind == KIND_TPM) {
-        return Err(Refusal::new(RefusalCode::KindUnsupported, "this broker appraises: tpm"));
+    if !hello.kinds.iter().any(|kind| KINDS.contains(&kind.as_str())) {
+        let detail = format!("this broker appraises: {}", KINDS.join(", "));
+        return Err(Refusal::new(RefusalCode::KindUnsupported, detail));
     }
     let session_key = key(&hello.session_key, "session key")?;
     let receive_key = hello
@@ -84,6 +87,7 @@ pub fn challenge(
             ek_public, ak_public, ..
         } => full(store, policy, ek_public, ak_public)?,
         Identity::Known { ak_name } => known(store, policy, ak_name)?,
+        Identity::Cvm { platform, guests } => cvm(store, policy, platform, guests)?,
     };
     let appraisal = &policy.settings.appraisal;
     let asked = asked(policy);
@@ -111,8 +115,7 @@ pub fn challenge(
     let pending = Pending {
         nonce,
         node: claimed.node,
-        ek: claimed.ek,
-        ak_name: claimed.ak_name,
+        hardware: claimed.hardware,
         receive_key: receive_key.map(|key| key.thumbprint()),
         session_key,
         asked,
@@ -125,9 +128,8 @@ pub fn challenge(
 
 struct Claimed {
     node: String,
-    ek: EkId,
-    ak_name: Vec<u8>,
-    /// Its record, where it has enrolled with these very keys.
+    hardware: Hardware,
+    /// Its record, where it has enrolled with this very hardware and key.
     record: Option<NodeRecord>,
     sent: Option<SentCredential>,
     sealed: Option<Credential>,
@@ -168,18 +170,15 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         }
     };
     let ak_name = ak.name().as_bytes().to_vec();
-    let stored = Stored::read(store, &node, &ek_id, &ak_name).map_err(unreadable)?;
-    if stored.ek.is_of_another(&node) || stored.ak.is_of_another(&node) {
-        let detail = format!("the keys presented for {node} were tied to another name before");
-        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
-    }
-    let record = stored.record.map(|(record, _)| record);
-    let record = record.filter(|record| record.enrolled.ek == ek_id && record.enrolled.ak_name == ak_name);
+    let hardware = Hardware::Tpm {
+        ek: ek_id,
+        ak_name: ak_name.clone(),
+    };
+    let record = record_of(store, &node, &hardware)?;
     if record.is_some() {
         return Ok(Claimed {
             node,
-            ek: ek_id,
-            ak_name,
+            hardware,
             record,
             sent: None,
             sealed: None,
@@ -189,18 +188,51 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
     let entropy = Zeroizing::new(random::<CREDENTIAL_ENTROPY_LEN>().map_err(internal)?);
     let sealed = make_credential(&ek, &ak, secret.as_slice(), &entropy)
         .map_err(|e| malformed("endorsement key", e.details()))?;
-    let pair = Activated {
-        ek: ek_id,
-        ak_name: ak_name.clone(),
-    };
+    let pair = Activated { ek: ek_id, ak_name };
     let sent = Some(SentCredential { secret, pair });
     Ok(Claimed {
         node,
-        ek: ek_id,
-        ak_name,
+        hardware,
         record: None,
         sent,
         sealed: Some(sealed),
+    })
+}
+
+/// The record of `node`, where it has enrolled with this very hardware and key. Hardware of another name is a conflict.
+fn record_of(store: &dyn Store, node: &str, hardware: &Hardware) -> Result<Option<NodeRecord>, Refusal> {
+    let stored = Stored::read(store, node, hardware).map_err(unreadable)?;
+    if stored.is_of_another(node) {
+        let detail = format!("the hardware presented for {node} was tied to another name before");
+        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+    }
+    let record = stored.record.map(|(record, _)| record);
+    Ok(record.filter(|record| hardware.has_key_of(&record.enrolled)))
+}
+
+/// A confidential VM by what it says of itself; believed only when a report shows it.
+fn cvm(store: &dyn Store, policy: &PolicySet, platform: &str, guests: &[String]) -> Result<Claimed, Refusal> {
+    let malformed = |e: CvmIdentityError| Refusal::new(RefusalCode::IdentityMalformed, e.to_string());
+    let platform: Platform = platform.parse().map_err(malformed)?;
+    let guests: Vec<GuestId> = guests
+        .iter()
+        .map(|text| text.parse().map_err(malformed))
+        .collect::<Result<_, _>>()?;
+    let (node, identity) = match policy.inventory.by_cvm(&platform, &guests) {
+        (Lookup::Node(node), Some(identity)) => (node.name.clone(), identity.clone()),
+        (Lookup::Ambiguous, _) => {
+            return Err(unknown(format!("more than one inventory entry claims {platform}")));
+        }
+        _ => return Err(unknown(format!("confidential VM {platform} is not in the inventory"))),
+    };
+    let hardware = Hardware::Cvm(identity);
+    let record = record_of(store, &node, &hardware)?;
+    Ok(Claimed {
+        node,
+        hardware,
+        record,
+        sent: None,
+        sealed: None,
     })
 }
 
@@ -213,13 +245,15 @@ fn known(store: &dyn Store, policy: &PolicySet, ak_name: &[u8]) -> Result<Claime
     let (record, _) = nodes::by_name(store, &name)
         .map_err(unreadable)?
         .ok_or_else(not_enrolled)?;
-    if record.enrolled.ak_name != ak_name || !matches!(policy.inventory.by_name(&name), Lookup::Node(_)) {
+    let tpm = record.enrolled.tpm().filter(|tpm| tpm.ak_name == ak_name);
+    let ek = tpm.map(|tpm| tpm.ek).ok_or_else(not_enrolled)?;
+    if !matches!(policy.inventory.by_name(&name), Lookup::Node(_)) {
         return Err(not_enrolled());
     }
+    let ak_name = ak_name.to_vec();
     Ok(Claimed {
         node: name,
-        ek: record.enrolled.ek,
-        ak_name: ak_name.to_vec(),
+        hardware: Hardware::Tpm { ek, ak_name },
         record: Some(record),
         sent: None,
         sealed: None,

@@ -15,6 +15,7 @@ use touchstone_verifier::inventory::{EkId, EnrolledNode};
 use touchstone_verifier::tpm::PcrSelection;
 use touchstone_verifier::tpm::selection::SelectionError;
 
+use crate::enrolled;
 use crate::node::{self, RecordError};
 
 /// Parts of evidence from this length on are stored by digest.
@@ -28,8 +29,9 @@ const LIMITS: Limits = Limits {
     max_depth: 6,
     max_items: 1_024,
 };
-/// The format of records this release writes. Format 1, which knows nothing of IMA, is read.
-const FORMAT: u64 = 2;
+/// The format of records this release writes. Format 1, which knows nothing of IMA, is read, and format 2, in which every
+/// node has a TPM.
+const FORMAT: u64 = enrolled::CVM_FORMAT;
 const MAX_NAME: usize = 255;
 const CONTEXT: &str = "decision inputs";
 
@@ -205,7 +207,7 @@ impl DecisionInputs {
             (10, Value::array(asked)),
             (11, activated),
             (12, evidence),
-            (13, self.enrolled.as_ref().map_or(Value::Null, node::enrolled_value)),
+            (13, self.enrolled.as_ref().map_or(Value::Null, enrolled::value)),
             (14, self.region.as_deref().map_or(Value::Null, Value::text)),
             (15, Value::array(revisions)),
             (16, Value::bytes(self.cti)),
@@ -252,7 +254,7 @@ impl DecisionInputs {
             evidence: evidence(reader.required(12)?, &part)?,
             enrolled: match reader.required(13)? {
                 Value::Null => None,
-                value => Some(node::enrolled(value)?),
+                value => Some(enrolled::read(value, format)?),
             },
             region: match reader.required(14)? {
                 Value::Null => None,
@@ -266,8 +268,8 @@ impl DecisionInputs {
             signer: reader.fixed(19)?,
             policy_expires: reader.i64(20)?,
             ima: match (format, reader.optional(21)) {
-                (1, None) | (2, Some(Value::Null)) => None,
-                (2, Some(value)) => Some(known_list(&value, &part)?),
+                (1, None) | (2.., Some(Value::Null)) => None,
+                (2.., Some(value)) => Some(known_list(&value, &part)?),
                 _ => return Err(ShapeError::member(CONTEXT, "key 21", "as the format says", "otherwise").into()),
             },
         };

@@ -248,7 +248,9 @@ pub fn seen(boot: Option<[u8; BOOT_ID_LEN]>, inputs: &DecisionInputs, decided: &
 /// Whether a quote counts the same resets and restarts as the one before. It is not verified here: the verifier does that,
 /// and replays the logs to it.
 fn is_same_boot(record: &NodeRecord, evidence: &Collection) -> bool {
-    let before = &record.enrolled.clock;
+    let Some(before) = record.enrolled.tpm().map(|tpm| tpm.clock) else {
+        return false;
+    };
     let attest = evidence
         .get(Label::TpmQuote)
         .and_then(|quote| Attest::parse(quote).ok());

@@ -5,16 +5,17 @@
 
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
-use touchstone_verifier::inventory::{CertifiedKey, EkId, EnrolledNode};
-use touchstone_verifier::tpm::ClockInfo;
+use touchstone_verifier::inventory::EnrolledNode;
 
+use crate::enrolled;
 use crate::logs::SeenLogs;
 
 /// Largest record, in bytes: an endorsement certificate and an attestation key are the most of it.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
-/// The format of records this release writes. Format 1, which says nothing of logs, is read.
-const FORMAT: u64 = 2;
+/// The format of records this release writes. Format 1, which says nothing of logs, is read, and format 2, in which every
+/// node has a TPM.
+const FORMAT: u64 = enrolled::CVM_FORMAT;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RECORD_BYTES,
     max_depth: 4,
@@ -80,7 +81,7 @@ impl NodeRecord {
         cbor::encode(&Value::map([
             (0, Value::Unsigned(FORMAT)),
             (1, Value::text(self.region.as_str())),
-            (2, enrolled_value(&self.enrolled)),
+            (2, enrolled::value(&self.enrolled)),
             (3, status_value(&self.status)),
             (4, Value::Bool(self.withdrawn)),
             (5, Value::bytes(self.granted.cti)),
@@ -100,7 +101,7 @@ impl NodeRecord {
         let found = format(&mut reader, FORMAT)?;
         let record = Self {
             region: reader.text(1, MAX_NAME)?,
-            enrolled: enrolled(reader.required(2)?)?,
+            enrolled: enrolled::read(reader.required(2)?, found)?,
             status: status(reader.required(3)?)?,
             withdrawn: reader.bool(4)?,
             granted: Granted {
@@ -130,93 +131,6 @@ pub(crate) fn format(reader: &mut MapReader, newest: u64) -> Result<u64, RecordE
     }
 }
 
-/// An enrolled node as CBOR: also a part of the recorded inputs of a decision.
-pub(crate) fn enrolled_value(node: &EnrolledNode) -> Value {
-    let session_key = node.session_key.as_ref().map_or(Value::Null, |key| {
-        Value::array([
-            Value::bytes(key.thumbprint),
-            Value::bytes(key.name.as_slice()),
-            Value::bytes(key.auth_policy),
-        ])
-    });
-    Value::map([
-        (0, Value::text(node.name.as_str())),
-        (1, Value::bytes(node.ek.0)),
-        (2, Value::bytes(node.ak_name.as_slice())),
-        (3, Value::bytes(node.ak_public.as_slice())),
-        (4, node.ek_certificate.as_deref().map_or(Value::Null, Value::bytes)),
-        (5, session_key),
-        (
-            6,
-            Value::array([
-                Value::Unsigned(node.clock.clock),
-                Value::Unsigned(node.clock.reset_count.into()),
-                Value::Unsigned(node.clock.restart_count.into()),
-                Value::Bool(node.clock.safe),
-            ]),
-        ),
-    ])
-}
-
-/// Reads what [`enrolled_value`] wrote.
-pub(crate) fn enrolled(value: Value) -> Result<EnrolledNode, RecordError> {
-    const CONTEXT: &str = "enrolled node";
-    let mut reader = MapReader::new(value, CONTEXT)?;
-    let node = EnrolledNode {
-        name: reader.text(0, MAX_NAME)?,
-        ek: EkId(reader.fixed(1)?),
-        ak_name: reader.bytes(2)?,
-        ak_public: reader.bytes(3)?,
-        ek_certificate: match reader.required(4)? {
-            Value::Null => None,
-            Value::Bytes(bytes) => Some(bytes),
-            other => return Err(ShapeError::whole(CONTEXT, "bytes or null", &other).into()),
-        },
-        session_key: match reader.required(5)? {
-            Value::Null => None,
-            Value::Array(items) => Some(certified(&items)?),
-            other => return Err(ShapeError::whole(CONTEXT, "array or null", &other).into()),
-        },
-        clock: clock(&reader.array(6)?)?,
-    };
-    reader.finish()?;
-    Ok(node)
-}
-
-fn certified(items: &[Value]) -> Result<CertifiedKey, ShapeError> {
-    let malformed = || ShapeError::member("enrolled node", "key 5", "[32 bytes, bytes, 32 bytes]", "another array");
-    let [thumbprint, name, auth_policy] = items else {
-        return Err(malformed());
-    };
-    let fixed = |value: &Value| value.as_bytes().and_then(|b| b.try_into().ok());
-    Ok(CertifiedKey {
-        thumbprint: fixed(thumbprint).ok_or_else(malformed)?,
-        name: name.as_bytes().ok_or_else(malformed)?.to_vec(),
-        auth_policy: fixed(auth_policy).ok_or_else(malformed)?,
-    })
-}
-
-fn clock(items: &[Value]) -> Result<ClockInfo, ShapeError> {
-    let malformed = || {
-        ShapeError::member(
-            "enrolled node",
-            "key 6",
-            "[clock, resets, restarts, safe]",
-            "another array",
-        )
-    };
-    let [clock, resets, restarts, safe] = items else {
-        return Err(malformed());
-    };
-    let count = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    Ok(ClockInfo {
-        clock: clock.as_u64().ok_or_else(malformed)?,
-        reset_count: count(resets).ok_or_else(malformed)?,
-        restart_count: count(restarts).ok_or_else(malformed)?,
-        safe: safe.as_bool().ok_or_else(malformed)?,
-    })
-}
-
 /// A status entry as CBOR: [list, generation, index].
 pub(crate) fn status_value(status: &StatusIndex) -> Value {
     Value::array([status.list.into(), u64::from(status.generation), status.index.into()].map(Value::Unsigned))
@@ -240,28 +154,52 @@ pub(crate) fn status(value: Value) -> Result<StatusIndex, ShapeError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use touchstone_verifier::inventory::{CertifiedKey, CvmKind, EkId, EnrolledCvm, EnrolledRoot, EnrolledTpm};
+    use touchstone_verifier::tpm::ClockInfo;
+
     use super::*;
+
+    /// The TPM of a record made here.
+    pub(crate) fn tpm(record: &mut NodeRecord) -> &mut EnrolledTpm {
+        match &mut record.enrolled.root {
+            EnrolledRoot::Tpm(tpm) => tpm,
+            EnrolledRoot::Cvm(_) => panic!("a confidential VM"),
+        }
+    }
+
+    pub(crate) fn cvm_record(name: &str, identity: [u8; 32]) -> NodeRecord {
+        let mut record = record(name);
+        record.enrolled.root = EnrolledRoot::Cvm(EnrolledCvm {
+            kind: CvmKind::Snp,
+            identity,
+        });
+        record.enrolled.session_key = None;
+        record.logs = None;
+        record
+    }
 
     pub(crate) fn record(name: &str) -> NodeRecord {
         NodeRecord {
             region: "north".into(),
             enrolled: EnrolledNode {
                 name: name.into(),
-                ek: EkId([1; 32]),
-                ak_name: vec![2; 34],
-                ak_public: vec![3; 90],
-                ek_certificate: Some(vec![4; 900]),
+                root: EnrolledRoot::Tpm(EnrolledTpm {
+                    ek: EkId([1; 32]),
+                    ak_name: vec![2; 34],
+                    ak_public: vec![3; 90],
+                    ek_certificate: Some(vec![4; 900]),
+                    clock: ClockInfo {
+                        clock: 8,
+                        reset_count: 9,
+                        restart_count: 10,
+                        safe: true,
+                    },
+                }),
                 session_key: Some(CertifiedKey {
                     thumbprint: [5; 32],
                     name: vec![6; 34],
                     auth_policy: [7; 32],
                 }),
-                clock: ClockInfo {
-                    clock: 8,
-                    reset_count: 9,
-                    restart_count: 10,
-                    safe: true,
-                },
             },
             status: StatusIndex {
                 list: 1,
@@ -283,11 +221,11 @@ pub(crate) mod tests {
     fn records_come_back_as_written() {
         let with = record("a");
         let mut without = record("b");
-        without.enrolled.ek_certificate = None;
+        tpm(&mut without).ek_certificate = None;
         without.enrolled.session_key = None;
         without.withdrawn = true;
         without.logs = None;
-        for record in [with, without] {
+        for record in [with, without, cvm_record("c", [9; 32])] {
             assert_eq!(NodeRecord::decode(&record.encode()), Ok(record));
         }
     }
@@ -298,28 +236,33 @@ pub(crate) mod tests {
         for cut in 0..good.len() {
             assert!(NodeRecord::decode(&good[..cut]).is_err(), "cut at {cut}");
         }
-        for found in [0, 3] {
+        for found in [0, 4] {
             let mut other = good.clone();
             other[2] = found;
             let found = found.into();
             assert_eq!(
                 NodeRecord::decode(&other),
-                Err(RecordError::Format { expected: 2, found })
+                Err(RecordError::Format { expected: 3, found })
             );
         }
         let mut mixed = good;
         mixed[2] = 1;
         assert!(NodeRecord::decode(&mixed).is_err(), "format 1 has no logs");
+        let mut early = cvm_record("c", [9; 32]).encode();
+        early[2] = 2;
+        assert!(NodeRecord::decode(&early).is_err(), "format 2 has no confidential VMs");
     }
 
     #[test]
-    fn records_of_the_release_before_are_read() {
-        // The record `a` as that release wrote it, made without this code.
-        let fixture = include_bytes!("../fixtures/node-record-1.cbor");
-        let expected = NodeRecord {
+    fn records_of_earlier_releases_are_read() {
+        // The record `a` as those releases wrote it, made without this code.
+        let first = include_bytes!("../fixtures/node-record-1.cbor");
+        let without_logs = NodeRecord {
             logs: None,
             ..record("a")
         };
-        assert_eq!(NodeRecord::decode(fixture), Ok(expected));
+        assert_eq!(NodeRecord::decode(first), Ok(without_logs));
+        let second = include_bytes!("../fixtures/node-record-2.cbor");
+        assert_eq!(NodeRecord::decode(second), Ok(record("a")));
     }
 }

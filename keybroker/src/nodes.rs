@@ -1,8 +1,9 @@
 //! Reads what the store knows of nodes, with the revisions a decision will name, and writes what a grant changes.
 
 use touchstone_store::{Guard, Key, KeyError, Revision, Store, StoreError, Versioned, Write};
-use touchstone_verifier::inventory::EkId;
+use touchstone_verifier::inventory::{CvmIdentity, EkId};
 
+use crate::hardware::Hardware;
 use crate::node::{NodeRecord, RecordError};
 use crate::rows;
 
@@ -12,6 +13,8 @@ pub const NODE_REVISION: &str = "node";
 pub const EK_REVISION: &str = "ek";
 /// Label of the attestation key's tie.
 pub const AK_REVISION: &str = "ak";
+/// Label of a confidential VM's tie.
+pub const CVM_REVISION: &str = "cvm";
 
 /// Why a node's state cannot be read. That node is denied, and no other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +37,10 @@ pub enum NodesError {
     },
 }
 
-/// A key that is tied to a node's name.
+/// Something by which hardware is known, and the node's name it is tied to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tie {
+    label: &'static str,
     key: Key,
     /// The name and since which revision, if it is tied.
     pub held: Option<(String, Revision)>,
@@ -48,10 +52,8 @@ pub struct Stored {
     node: Key,
     /// The record, if the node has enrolled.
     pub record: Option<(NodeRecord, Revision)>,
-    /// The endorsement key's tie.
-    pub ek: Tie,
-    /// The attestation key's tie.
-    pub ak: Tie,
+    /// The ties of its hardware: endorsement and attestation key of a TPM, or the one of a confidential VM.
+    pub ties: Vec<Tie>,
 }
 
 /// Reads a record by the node's name.
@@ -70,7 +72,7 @@ pub fn by_name(store: &dyn Store, name: &str) -> Result<Option<(NodeRecord, Revi
 /// # Errors
 /// [`NodesError`]
 pub fn ek_tie(store: &dyn Store, ek: &EkId) -> Result<Tie, NodesError> {
-    tie(store, rows::EK.key(&ek.0)?)
+    tie(store, EK_REVISION, rows::EK.key(&ek.0)?)
 }
 
 /// Reads the tie of an attestation key, by its TPM Name.
@@ -78,10 +80,18 @@ pub fn ek_tie(store: &dyn Store, ek: &EkId) -> Result<Tie, NodesError> {
 /// # Errors
 /// [`NodesError`]
 pub fn ak_tie(store: &dyn Store, ak_name: &[u8]) -> Result<Tie, NodesError> {
-    tie(store, rows::AK.key(ak_name)?)
+    tie(store, AK_REVISION, rows::AK.key(ak_name)?)
 }
 
-fn tie(store: &dyn Store, key: Key) -> Result<Tie, NodesError> {
+/// Reads the tie of a confidential VM, by the identity under which it is listed.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn cvm_tie(store: &dyn Store, identity: &CvmIdentity) -> Result<Tie, NodesError> {
+    tie(store, CVM_REVISION, rows::CVM.key(&identity.digest())?)
+}
+
+fn tie(store: &dyn Store, label: &'static str, key: Key) -> Result<Tie, NodesError> {
     let held = match store.get(&key)? {
         None => None,
         Some(Versioned { value, revision }) => {
@@ -89,7 +99,7 @@ fn tie(store: &dyn Store, key: Key) -> Result<Tie, NodesError> {
             Some((name, revision))
         }
     };
-    Ok(Tie { key, held })
+    Ok(Tie { label, key, held })
 }
 
 impl Tie {
@@ -105,17 +115,25 @@ impl Tie {
 }
 
 impl Stored {
-    /// Reads everything stored about the node `name` with these keys.
+    /// Reads everything stored about the node `name` with this hardware.
     ///
     /// # Errors
     /// [`NodesError`]
-    pub fn read(store: &dyn Store, name: &str, ek: &EkId, ak_name: &[u8]) -> Result<Self, NodesError> {
+    pub fn read(store: &dyn Store, name: &str, hardware: &Hardware) -> Result<Self, NodesError> {
         Ok(Self {
             node: rows::NODE.key(name.as_bytes())?,
             record: by_name(store, name)?,
-            ek: ek_tie(store, ek)?,
-            ak: ak_tie(store, ak_name)?,
+            ties: match hardware {
+                Hardware::Tpm { ek, ak_name } => vec![ak_tie(store, ak_name)?, ek_tie(store, ek)?],
+                Hardware::Cvm(identity) => vec![cvm_tie(store, identity)?],
+            },
         })
+    }
+
+    /// Whether something of this hardware is tied to another name.
+    #[must_use]
+    pub fn is_of_another(&self, name: &str) -> bool {
+        self.ties.iter().any(|tie| tie.is_of_another(name))
     }
 
     /// The revisions a decision on this rests on; 0 is absence.
@@ -123,20 +141,17 @@ impl Stored {
     pub fn revisions(&self) -> Vec<(String, u64)> {
         let tie = |tie: &Tie| tie.held.as_ref().map_or(0, |(_, revision)| revision.get());
         let node = self.record.as_ref().map_or(0, |(_, revision)| revision.get());
-        [
-            (AK_REVISION, tie(&self.ak)),
-            (EK_REVISION, tie(&self.ek)),
-            (NODE_REVISION, node),
-        ]
-        .map(|(label, revision)| (label.to_owned(), revision))
-        .into()
+        let ties = self.ties.iter().map(|of| (of.label, tie(of)));
+        ties.chain([(NODE_REVISION, node)])
+            .map(|(label, revision)| (label.to_owned(), revision))
+            .collect()
     }
 
     /// What must still hold when a grant on this is committed.
     #[must_use]
     pub fn guards(&self) -> Vec<Guard> {
         let node = guard(&self.node, self.record.as_ref().map(|(_, revision)| *revision));
-        vec![node, self.ek.guard(), self.ak.guard()]
+        [node].into_iter().chain(self.ties.iter().map(Tie::guard)).collect()
     }
 
     /// What a grant on this writes: the record, ties that are new, and no tie of an attestation key that is gone.
@@ -145,14 +160,14 @@ impl Stored {
     /// [`NodesError::Key`]
     pub fn writes(&self, name: &str, record: &NodeRecord) -> Result<Vec<Write>, NodesError> {
         let mut writes = vec![Write::Put(self.node.clone(), record.encode())];
-        for tie in [&self.ek, &self.ak] {
+        for tie in &self.ties {
             if tie.held.is_none() {
                 writes.push(Write::Put(tie.key.clone(), name.as_bytes().to_vec()));
             }
         }
-        if let Some((old, _)) = &self.record {
-            let old_ak = rows::AK.key(&old.enrolled.ak_name)?;
-            if old_ak != self.ak.key {
+        if let Some(old) = self.record.as_ref().and_then(|(record, _)| record.enrolled.tpm()) {
+            let old_ak = rows::AK.key(&old.ak_name)?;
+            if self.ties.iter().all(|tie| tie.key != old_ak) {
                 writes.push(Write::Delete(old_ak));
             }
         }
@@ -174,7 +189,14 @@ mod tests {
     use touchstone_store::{Batch, CommitError, RedbStore};
 
     use super::*;
-    use crate::node::tests::record;
+    use crate::node::tests::{cvm_record, record, tpm};
+
+    fn keys(ek: u8, ak: u8) -> Hardware {
+        Hardware::Tpm {
+            ek: EkId([ek; 32]),
+            ak_name: vec![ak; 34],
+        }
+    }
 
     fn store() -> (tempfile::TempDir, Arc<RedbStore>) {
         let folder = tempfile::tempdir().unwrap();
@@ -204,9 +226,8 @@ mod tests {
                 let store = store.clone();
                 std::thread::spawn(move || {
                     let mut record = record("rack-7");
-                    record.enrolled.ek = EkId([n; 32]);
-                    record.enrolled.ak_name = vec![n; 34];
-                    let stored = Stored::read(&*store, "rack-7", &EkId([n; 32]), &[n; 34]).unwrap();
+                    (tpm(&mut record).ek, tpm(&mut record).ak_name) = (EkId([n; 32]), vec![n; 34]);
+                    let stored = Stored::read(&*store, "rack-7", &keys(n, n)).unwrap();
                     stored.record.is_none() && commit(&store, &stored, "rack-7", &record).is_ok()
                 })
             })
@@ -220,27 +241,50 @@ mod tests {
     #[test]
     fn one_key_is_tied_to_one_name() {
         let (_folder, store) = store();
-        let (ek, ak) = (EkId([1; 32]), [2; 34]);
-        let for_b = Stored::read(&*store, "b", &ek, &ak).unwrap();
-        let for_a = Stored::read(&*store, "a", &ek, &ak).unwrap();
+        let hardware = keys(1, 2);
+        let for_b = Stored::read(&*store, "b", &hardware).unwrap();
+        let for_a = Stored::read(&*store, "a", &hardware).unwrap();
         commit(&store, &for_a, "a", &record("a")).unwrap();
         assert!(matches!(
             commit(&store, &for_b, "b", &record("b")),
             Err(CommitError::Conflict { .. })
         ));
-        assert!(Stored::read(&*store, "b", &ek, &ak).unwrap().ek.is_of_another("b"));
-        assert_eq!(ak_tie(&*store, &ak).unwrap().held.unwrap().0, "a");
+        assert!(Stored::read(&*store, "b", &hardware).unwrap().is_of_another("b"));
+        assert_eq!(ak_tie(&*store, &[2; 34]).unwrap().held.unwrap().0, "a");
+    }
+
+    #[test]
+    fn one_confidential_vm_is_tied_to_one_name_and_may_become_a_tpm() {
+        let (_folder, store) = store();
+        let identity: CvmIdentity = "snp:0123456789abcdef".parse().unwrap();
+        let hardware = Hardware::Cvm(identity.clone());
+        let (for_a, for_b) = ["a", "b"]
+            .map(|name| Stored::read(&*store, name, &hardware).unwrap())
+            .into();
+        commit(&store, &for_a, "a", &cvm_record("a", identity.digest())).unwrap();
+        assert!(matches!(
+            commit(&store, &for_b, "b", &cvm_record("b", identity.digest())),
+            Err(CommitError::Conflict { .. })
+        ));
+        assert!(Stored::read(&*store, "b", &hardware).unwrap().is_of_another("b"));
+        let stored = Stored::read(&*store, "a", &hardware).unwrap();
+        assert!(!stored.is_of_another("a"));
+        assert!(hardware.has_key_of(&stored.record.unwrap().0.enrolled));
+        // The machine gets a TPM: another root under the same name; the tie of the old one stays.
+        let stored = Stored::read(&*store, "a", &keys(1, 2)).unwrap();
+        commit(&store, &stored, "a", &record("a")).unwrap();
+        assert_eq!(cvm_tie(&*store, &identity).unwrap().held.unwrap().0, "a");
+        assert!(!hardware.is_machine_of(&by_name(&*store, "a").unwrap().unwrap().0.enrolled));
     }
 
     #[test]
     fn another_attestation_key_takes_the_place_of_the_old_one() {
         let (_folder, store) = store();
-        let ek = EkId([1; 32]);
-        let old = Stored::read(&*store, "a", &ek, &[2; 34]).unwrap();
+        let old = Stored::read(&*store, "a", &keys(1, 2)).unwrap();
         commit(&store, &old, "a", &record("a")).unwrap();
         let mut changed = record("a");
-        changed.enrolled.ak_name = vec![9; 34];
-        let new = Stored::read(&*store, "a", &ek, &[9; 34]).unwrap();
+        tpm(&mut changed).ak_name = vec![9; 34];
+        let new = Stored::read(&*store, "a", &keys(1, 9)).unwrap();
         assert_eq!(
             new.revisions().iter().map(|(_, r)| *r > 0).collect::<Vec<_>>(),
             [false, true, true]
@@ -257,7 +301,7 @@ mod tests {
     #[test]
     fn a_malformed_row_denies_that_node_only() {
         let (_folder, store) = store();
-        let good = Stored::read(&*store, "good", &EkId([1; 32]), &[2; 34]).unwrap();
+        let good = Stored::read(&*store, "good", &keys(1, 2)).unwrap();
         commit(&store, &good, "good", &record("good")).unwrap();
         let mut batch = Batch::new();
         batch.put(rows::NODE.key(b"bad").unwrap(), *b"old format");

@@ -15,6 +15,8 @@ pub const NODE: Namespace = Namespace::new("node");
 pub const EK: Namespace = Namespace::new("ek");
 /// `ak/<Name>`: the name of the node an attestation key is tied to.
 pub const AK: Namespace = Namespace::new("ak");
+/// `cvm/<digest>`: the name a confidential VM is tied to, by the digest of the identity under which it is listed.
+pub const CVM: Namespace = Namespace::new("cvm");
 /// `nonce/<nonce>`: a nonce that was used, and when, in Unix milliseconds.
 pub const NONCE: Namespace = Namespace::new("nonce");
 /// `inputs/<digest>`: the recorded inputs of a decision.

@@ -167,7 +167,14 @@ async fn after_a_reset_everything_is_appraised_anew_with_a_new_session_key() {
         .check(&node.attest(&mut client).await.unwrap())
         .authorization
         .unwrap();
-    let resets = rights(&broker, "node-1").record.unwrap().enrolled.clock.reset_count;
+    let resets = rights(&broker, "node-1")
+        .record
+        .unwrap()
+        .enrolled
+        .tpm()
+        .unwrap()
+        .clock
+        .reset_count;
 
     node.swtpm.reboot(&Boot::GOOD).unwrap();
     let lost = node.attest(&mut client).await;
@@ -187,7 +194,7 @@ async fn after_a_reset_everything_is_appraised_anew_with_a_new_session_key() {
     let now = rights(&broker, "node-1");
     assert_eq!(now.status, Some(Status::Valid));
     let enrolled = now.record.unwrap().enrolled;
-    assert!(enrolled.clock.reset_count > resets);
+    assert!(enrolled.tpm().unwrap().clock.reset_count > resets);
     let thumbprint = granted.contents().confirmation.thumbprint();
     assert_eq!(enrolled.session_key.unwrap().thumbprint, thumbprint, "certified anew");
     broker.shutdown().await.unwrap();

@@ -280,9 +280,10 @@ async fn twenty_first_enrolments_at_once_leave_one_identity() {
     }
     let store = &*broker.app().store;
     let ek = Public::parse(machine.ek.public()).unwrap().check_ek().unwrap().id();
-    assert_eq!(record.enrolled.ek, EkId(ek));
+    let tpm = record.enrolled.tpm().unwrap();
+    assert_eq!(tpm.ek, EkId(ek));
     assert_eq!(nodes::ek_tie(store, &EkId(ek)).unwrap().held.unwrap().0, "node-1");
-    assert!(keys.iter().any(|key| key.name() == record.enrolled.ak_name));
+    assert!(keys.iter().any(|key| key.name() == tpm.ak_name));
     assert!(nodes::by_name(store, "node-1").unwrap().is_some());
     broker.shutdown().await.unwrap();
 }

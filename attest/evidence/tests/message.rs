@@ -19,6 +19,13 @@ fn full() -> Identity {
     }
 }
 
+fn cvm() -> Identity {
+    Identity::Cvm {
+        platform: "snp:".into(),
+        guests: vec!["h:".into()],
+    }
+}
+
 fn hello(identity: Identity) -> Hello {
     Hello {
         protocol: PROTOCOL.into(),
@@ -112,6 +119,13 @@ fn golden_bytes() {
             ),
         ),
         (
+            hello(cvm()).encode(),
+            format!(
+                "a6 006c{protocol} 01a2046473 6e703a 058162683a 024101 03f6 048163{} 05f6",
+                hex::encode("tpm")
+            ),
+        ),
+        (
             this_boot.encode(),
             format!(
                 "a6 006c{protocol} 01a1034106 024101 03f6 048163{} 0550{}",
@@ -157,7 +171,7 @@ fn round_trips() {
         ek_public: vec![8],
         ak_public: vec![7],
     };
-    for identity in [full(), bare, Identity::Known { ak_name: vec![6] }] {
+    for identity in [full(), bare, cvm(), Identity::Known { ak_name: vec![6] }] {
         for boot in [None, Some([1; 16])] {
             let hello = Hello {
                 boot,
@@ -241,6 +255,35 @@ fn hostile_hellos() {
             "a key too long",
             1,
             identity(vec![(0, Value::Null), (1, long(1025)), (2, one())]),
+        ),
+        (
+            "a confidential VM and a name at once",
+            1,
+            identity(vec![(3, one()), (4, Value::text("snp:")), (5, Value::array([]))]),
+        ),
+        (
+            "a confidential VM and keys at once",
+            1,
+            identity(vec![(1, one()), (4, Value::text("snp:")), (5, Value::array([]))]),
+        ),
+        ("a platform without guests", 1, identity(vec![(4, Value::text("snp:"))])),
+        (
+            "an empty platform",
+            1,
+            identity(vec![(4, Value::text("")), (5, Value::array([]))]),
+        ),
+        (
+            "a platform too long",
+            1,
+            identity(vec![(4, Value::text("s".repeat(161))), (5, Value::array([]))]),
+        ),
+        (
+            "five guests",
+            1,
+            identity(vec![
+                (4, Value::text("snp:")),
+                (5, Value::array((0..5).map(|_| Value::text("h:")))),
+            ]),
         ),
         ("no session key", 2, None),
         ("session key null", 2, Some(Value::Null)),

@@ -22,6 +22,7 @@ use crate::asked::asked;
 use crate::clock::seconds;
 use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID};
 use crate::entry::Entry;
+use crate::hardware::{Hardware, enrolled_text};
 use crate::hello::{internal, unreadable};
 use crate::inputs::{DecisionInputs, KnownList};
 use crate::logs;
@@ -45,9 +46,9 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
     let now_ms = app.clock.now_ms();
     let policy = app.live_policy(now_ms)?;
     let pending = &submitted.pending;
-    let stored = Stored::read(&*app.store, &pending.node, &pending.ek, &pending.ak_name).map_err(unreadable)?;
-    if stored.ek.is_of_another(&pending.node) || stored.ak.is_of_another(&pending.node) {
-        let detail = format!("the keys presented for {} were tied to another name", pending.node);
+    let stored = Stored::read(&*app.store, &pending.node, &pending.hardware).map_err(unreadable)?;
+    if stored.is_of_another(&pending.node) {
+        let detail = format!("the hardware presented for {} was tied to another name", pending.node);
         return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
     }
     if pending.asked != asked(&policy) {
@@ -56,28 +57,14 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
         return Err(Refusal::new(RefusalCode::PolicyChanged, detail));
     }
     let record = stored.record.as_ref().map(|(record, _)| record);
-    let same_ak =
-        record.filter(|record| record.enrolled.ek == pending.ek && record.enrolled.ak_name == pending.ak_name);
+    let same_key = record.filter(|record| pending.hardware.has_key_of(&record.enrolled));
     let (offsets, evidence) = (&submitted.offsets, submitted.evidence.clone());
-    let (evidence, known) = logs::whole(&*app.store, same_ak, pending.seen, offsets, evidence)?;
-    // Evidence under another key than the hello's can not be this node's: it is not worth the work of judging it.
-    if let Some(public) = evidence.get(Label::TpmAkPublic) {
-        let name = Public::from_tpm2b_or_tpmt(public).map(|public| public.name().as_bytes().to_vec());
-        if name.as_ref().ok() != Some(&pending.ak_name) {
-            let line = ReasonLine {
-                code: AppraisalCode::AkOther.as_str().into(),
-                claim: "attestation key".into(),
-                expected: hex::encode(&pending.ak_name),
-                found: name.map_or_else(|error| error.to_string(), hex::encode),
-            };
-            let detail = "the evidence brings another attestation key than the hello named";
-            return Err(Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(vec![line]));
-        }
-    }
+    let (evidence, known) = logs::whole(&*app.store, same_key, pending.seen, offsets, evidence)?;
+    is_of_the_hardware(&pending.hardware, &evidence)?;
     let activated = activated(&policy, submitted, &evidence)?;
-    // Another endorsement key that the inventory lists for this node is a new enrolment, not the enrolled identity.
-    let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
-    let kept = same_ek.filter(|record| keeps_entry(app, record));
+    // Another machine that the inventory lists for this node is a new enrolment, not the enrolled identity.
+    let same_machine = record.filter(|record| pending.hardware.is_machine_of(&record.enrolled));
+    let kept = same_machine.filter(|record| keeps_entry(app, record));
     let status = match kept {
         Some(record) => record.status,
         None => app.trust.deal().map_err(internal)?,
@@ -116,7 +103,7 @@ fn judge(
         ..
     } = submitted;
     let record = stored.record.as_ref().map(|(record, _)| record);
-    let same_ek = record.filter(|record| record.enrolled.ek == pending.ek);
+    let same_machine = record.filter(|record| pending.hardware.is_machine_of(&record.enrolled));
     let mut inputs = DecisionInputs {
         semantics: SEMANTICS_ID.to_owned(),
         domain: policy.domain.clone(),
@@ -132,7 +119,7 @@ fn judge(
         activated,
         evidence,
         ima,
-        enrolled: same_ek.map(|record| record.enrolled.clone()),
+        enrolled: same_machine.map(|record| record.enrolled.clone()),
         region: record.map(|record| record.region.clone()),
         revisions: stored.revisions(),
         cti: random().map_err(internal)?,
@@ -153,18 +140,18 @@ fn judge(
         return Err(logs::incomplete("a log does not reach the quoted value"));
     }
     let replaces = record
-        .filter(|record| decided.grant.is_some() && same_ek.is_none() && !record.withdrawn)
+        .filter(|record| decided.grant.is_some() && same_machine.is_none() && !record.withdrawn)
         .map(|record| Reason {
             code: DenialCode::IdentityReplaced.as_str().into(),
-            claim: "endorsement key".into(),
-            expected: record.enrolled.ek.to_string(),
-            found: pending.ek.to_string(),
+            claim: pending.hardware.claim().into(),
+            expected: enrolled_text(&record.enrolled),
+            found: pending.hardware.to_string(),
         });
     // Only what verifies under the key enrolled for a node takes anything from it: another machine that the inventory
     // lists under the same name, and that fails, is denied and no more (`docs/protocol.md`, section 4).
     let standing = Standing {
         stored,
-        record: same_ek,
+        record: same_machine,
         boot: pending.boot,
     };
     let entry = entry(app, &policy, &standing, &inputs, &mut decided)?;
@@ -175,6 +162,31 @@ fn judge(
         entry,
         replaces,
     })
+}
+
+/// Evidence under another key than the hello's can not be this node's: it is not worth the work of judging it.
+fn is_of_the_hardware(hardware: &Hardware, evidence: &Collection) -> Result<(), Refusal> {
+    let refused = |code: AppraisalCode, expected: String, found: String, detail: &str| {
+        let line = ReasonLine {
+            code: code.as_str().into(),
+            claim: "attestation key".into(),
+            expected,
+            found,
+        };
+        Err(Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(vec![line]))
+    };
+    let Some(public) = evidence.get(Label::TpmAkPublic) else {
+        return Ok(());
+    };
+    let name = Public::from_tpm2b_or_tpmt(public).map(|public| public.name().as_bytes().to_vec());
+    let expected = match hardware {
+        Hardware::Tpm { ak_name, .. } if name.as_ref() == Ok(ak_name) => return Ok(()),
+        Hardware::Tpm { ak_name, .. } => hex::encode(ak_name),
+        Hardware::Cvm(_) => "none, for the hello named a confidential VM".to_owned(),
+    };
+    let found = name.map_or_else(|error| error.to_string(), hex::encode);
+    let detail = "the evidence brings another attestation key than the hello named";
+    refused(AppraisalCode::AkOther, expected, found, detail)
 }
 
 /// The credential that was opened in this session; one wrong answer ends it, and says nothing about the right one.

@@ -12,6 +12,7 @@ use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::Node;
 
 use super::Judged;
+use crate::enrolled;
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::node;
 use crate::statements::Circumstances;
@@ -117,13 +118,10 @@ pub(super) fn digests(
     if let Some(known) = &inputs.ima {
         digests.insert("ima/known".into(), known.prefix.digest());
     }
-    if let Some(enrolled) = &inputs.enrolled {
-        digests.insert(
-            "enrolled".into(),
-            sha256(&cbor::encode(&node::enrolled_value(enrolled))),
-        );
+    if let Some(node) = &inputs.enrolled {
+        digests.insert("enrolled".into(), sha256(&cbor::encode(&enrolled::value(node))));
         if inputs.evidence.get(Label::TpmEkCertificate).is_none()
-            && let Some(certificate) = &enrolled.ek_certificate
+            && let Some(certificate) = node.tpm().and_then(|tpm| tpm.ek_certificate.as_ref())
         {
             digests.insert(Label::TpmEkCertificate.as_str().to_owned(), sha256(certificate));
         }

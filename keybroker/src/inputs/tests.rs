@@ -65,7 +65,9 @@ fn inputs_come_back_as_recorded() {
     bare.ima = None;
     let mut again = inputs();
     again.ima.as_mut().unwrap().entries = Some(vec![CHUNK.to_vec()]);
-    for (inputs, count) in [(full, 2), (bare, 1), (again, 3)] {
+    let mut cvm = inputs();
+    cvm.enrolled = Some(crate::node::tests::cvm_record("c", [13; 32]).enrolled);
+    for (inputs, count) in [(full, 2), (bare, 1), (again, 3), (cvm, 2)] {
         let RecordedInputs {
             record, parts, digest, ..
         } = inputs.record();
@@ -91,7 +93,7 @@ fn altered_or_missing_parts_are_told() {
 }
 
 #[test]
-fn inputs_of_the_release_before_are_read() {
+fn inputs_of_earlier_releases_are_read() {
     let mut bare = inputs();
     bare.ima = None;
     let RecordedInputs { record, parts, .. } = bare.record();
@@ -104,6 +106,12 @@ fn inputs_of_the_release_before_are_read() {
         DecisionInputs::decode(&record, |digest| parts.get(digest).cloned())
     };
     assert_eq!(decode(&entries), Ok(bare.clone()));
+    entries[0].1 = Value::Unsigned(2);
+    assert_eq!(decode(&entries), Ok(bare.clone()));
+    let enrolled = entries.iter().position(|(key, _)| *key == Value::int(13)).unwrap();
+    let mut early = entries.clone();
+    early[enrolled].1 = enrolled::value(&crate::node::tests::cvm_record("c", [13; 32]).enrolled);
+    assert!(decode(&early).is_err(), "format 2 has no confidential VMs");
     entries.retain(|(key, _)| *key != Value::int(21));
     assert!(decode(&entries).is_err(), "format 2 says what is known of the list");
     entries[0].1 = Value::Unsigned(1);

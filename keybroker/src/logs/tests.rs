@@ -115,7 +115,10 @@ fn a_tail_counts_only_behind_what_was_offered_in_the_same_boot() {
     seen_other.ima.as_mut().unwrap().bytes = 301;
     (lost.logs, other.logs) = (Some(seen_lost), Some(seen_other));
     let list_other = [(Label::FirmwareEventLog, 5_000), (Label::ImaLog, 301)];
-    let (resets, restarts) = (good.enrolled.clock.reset_count, good.enrolled.clock.restart_count);
+    let (resets, restarts) = (
+        good.enrolled.tpm().unwrap().clock.reset_count,
+        good.enrolled.tpm().unwrap().clock.restart_count,
+    );
 
     let evidence = |quote: Vec<u8>, tail: &[u8]| {
         let mut evidence = Collection::bound();

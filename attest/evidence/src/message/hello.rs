@@ -17,6 +17,10 @@ pub const MAX_PUBLIC: usize = 1 << 10;
 pub const MAX_NAME: usize = 66;
 /// The longest encoded COSE_Key.
 pub const MAX_COSE_KEY: usize = 256;
+/// The most values by which a confidential VM's report names its guest.
+pub const MAX_GUESTS: usize = 4;
+/// The longest text that names a platform or a guest.
+pub const MAX_IDENTITY: usize = 160;
 /// The most kinds of evidence.
 pub const MAX_KINDS: usize = 8;
 
@@ -36,6 +40,14 @@ pub enum Identity {
         ek_public: Vec<u8>,
         /// The attestation key, TPMT_PUBLIC.
         ak_public: Vec<u8>,
+    },
+    /// A confidential VM without a TPM of its own. Claims, in the text form of the inventory: believed only when a report
+    /// shows them.
+    Cvm {
+        /// The platform it runs on.
+        platform: String,
+        /// Every value by which its report names the guest.
+        guests: Vec<String>,
     },
     /// A machine the broker has enrolled: the TPM Name of its attestation key.
     Known {
@@ -78,6 +90,10 @@ impl Hello {
                 (2, Value::bytes(ak_public.clone())),
             ]),
             Identity::Known { ak_name } => Value::map([(3, Value::bytes(ak_name.clone()))]),
+            Identity::Cvm { platform, guests } => Value::map([
+                (4, Value::text(platform.as_str())),
+                (5, Value::array(guests.iter().map(|guest| Value::text(guest.as_str())))),
+            ]),
         };
         cbor::encode(&Value::map([
             (0, Value::text(self.protocol.as_str())),
@@ -103,11 +119,18 @@ impl Hello {
             return Err(ShapeError::member(CONTEXT, "key 0", PROTOCOL, "another protocol").into());
         }
         let mut claimed = reader.map(1, IDENTITY)?;
-        let identity = match claimed.optional(3) {
-            Some(name) => Identity::Known {
+        let identity = match (claimed.optional(3), claimed.optional(4)) {
+            (Some(name), None) => Identity::Known {
                 ak_name: bounded(name, 3, IDENTITY, MAX_NAME)?,
             },
-            None => Identity::Full {
+            (None, Some(platform)) => Identity::Cvm {
+                platform: text(platform, "key 4")?,
+                guests: guests(claimed.array(5)?)?,
+            },
+            (Some(_), Some(_)) => {
+                return Err(ShapeError::member(IDENTITY, "key 4", "nothing beside key 3", "a value").into());
+            }
+            (None, None) => Identity::Full {
                 ek_certificate: optional_bytes(&mut claimed, 0, IDENTITY, MAX_CERTIFICATE)?,
                 ek_public: bytes(&mut claimed, 1, IDENTITY, MAX_PUBLIC)?,
                 ak_public: bytes(&mut claimed, 2, IDENTITY, MAX_PUBLIC)?,
@@ -127,6 +150,24 @@ impl Hello {
             kinds,
             boot,
         })
+    }
+}
+
+fn guests(items: Vec<Value>) -> Result<Vec<String>, ShapeError> {
+    if items.len() > MAX_GUESTS {
+        let (expected, found) = (format!("at most {MAX_GUESTS} texts"), format!("{} items", items.len()));
+        return Err(ShapeError::member(IDENTITY, "key 5", expected, found));
+    }
+    items.into_iter().map(|item| text(item, "key 5")).collect()
+}
+
+fn text(value: Value, key: &'static str) -> Result<String, ShapeError> {
+    match value {
+        Value::Text(text) if (1..=MAX_IDENTITY).contains(&text.len()) => Ok(text),
+        other => {
+            let expected = format!("1 to {MAX_IDENTITY} bytes of text");
+            Err(ShapeError::member(IDENTITY, key, expected, other.kind()))
+        }
     }
 }
 

@@ -11,7 +11,8 @@ mod logs;
 pub use answer::{Answer, MAX_ANSWER, MAX_REASONS, MAX_RECEIPT, MAX_STATEMENT, MAX_TOKEN, Problem, WireReason};
 pub use challenge::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL, MAX_SUBMISSION, Selection, Submission};
 pub use hello::{
-    BOOT_ID_LEN, Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_HELLO, MAX_KINDS, MAX_NAME, MAX_PUBLIC,
+    BOOT_ID_LEN, Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_GUESTS, MAX_HELLO, MAX_IDENTITY, MAX_KINDS,
+    MAX_NAME, MAX_PUBLIC,
 };
 pub use logs::LogBytes;
 
