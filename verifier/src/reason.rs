@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 use touchstone_cose::reason::CatalogueEntry;
 
 use crate::snp::SnpCode;
+use crate::tdx::TdxCode;
 use crate::tpm::TpmCode;
 use crate::x509::CertificateCode;
 
@@ -111,6 +112,8 @@ pub enum Code {
     Certificate(CertificateCode),
     /// An SEV-SNP report or its signing key.
     Snp(SnpCode),
+    /// A TDX quote, its collateral or its registers.
+    Tdx(TdxCode),
     /// The appraisal itself.
     Appraisal(AppraisalCode),
 }
@@ -121,6 +124,7 @@ impl Code {
         TpmCode::CATALOGUE,
         CertificateCode::CATALOGUE,
         SnpCode::CATALOGUE,
+        TdxCode::CATALOGUE,
         AppraisalCode::CATALOGUE,
     ];
 
@@ -130,6 +134,7 @@ impl Code {
             Code::Tpm(code) => code.as_str(),
             Code::Certificate(code) => code.as_str(),
             Code::Snp(code) => code.as_str(),
+            Code::Tdx(code) => code.as_str(),
             Code::Appraisal(code) => code.as_str(),
         }
     }
@@ -140,6 +145,7 @@ impl Code {
             Code::Tpm(code) => code.meaning(),
             Code::Certificate(code) => code.meaning(),
             Code::Snp(code) => code.meaning(),
+            Code::Tdx(code) => code.meaning(),
             Code::Appraisal(code) => code.meaning(),
         }
     }
@@ -166,6 +172,12 @@ impl From<CertificateCode> for Code {
 impl From<SnpCode> for Code {
     fn from(code: SnpCode) -> Self {
         Code::Snp(code)
+    }
+}
+
+impl From<TdxCode> for Code {
+    fn from(code: TdxCode) -> Self {
+        Code::Tdx(code)
     }
 }
 

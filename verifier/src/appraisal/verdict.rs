@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::reason::{AppraisalCode, Code, Reason};
 use crate::snp::SnpCode;
+use crate::tdx::TdxCode;
 use crate::tpm::TpmCode;
 
 /// A verdict in one word.
@@ -160,6 +161,13 @@ fn aspect_of(code: Code) -> Aspect {
                 Aspect::Evidence
             }
             SnpCode::Debug | SnpCode::Vmpl | SnpCode::MigrationAgent => Aspect::Executables,
+            _ => Aspect::Hardware,
+        },
+        Code::Tdx(code) => match code {
+            TdxCode::QuoteMalformed | TdxCode::SignatureInvalid | TdxCode::ReportData => Aspect::Evidence,
+            TdxCode::Debug | TdxCode::Attributes | TdxCode::ServiceTd | TdxCode::Measurement | TdxCode::Rtmr => {
+                Aspect::Executables
+            }
             _ => Aspect::Hardware,
         },
         Code::Tpm(code) => match code {

@@ -1,0 +1,228 @@
+//! What Intel says of a kind of platform, as it came with the evidence: lists of security versions (TCB info), the
+//! identity of the quoting enclave, revocation lists, and the certificates that signed them.
+//!
+//! The file is JSON of text members: `pck_crl_issuer_chain`, `tcb_info_issuer_chain` and `qe_identity_issuer_chain` in
+//! PEM, `root_ca_crl` and `pck_crl` in DER as hexadecimal, `tcb_info` and `qe_identity` as the exact text that was signed,
+//! `tcb_info_signature` and `qe_identity_signature` in hexadecimal (the layout of DCAP's `sgx_ql_qve_collateral_t`).
+//! Instead of text and signature apart, `tcb_info` and `qe_identity` may hold Intel's whole answer as it was received
+//! (`{"tcbInfo":…,"signature":"…"}`).
+//!
+//! What is read of it here is only for refusals with words of their own; the signatures are checked in
+//! [`super::Evaluation::evaluate`].
+
+use dcap_qvl::QuoteCollateralV3;
+use serde::Deserialize;
+
+use super::time::unix_seconds;
+use crate::x509::Crl;
+
+/// Longest collateral, in bytes. Lists of revoked platforms grow.
+pub const MAX_COLLATERAL: usize = 1 << 20;
+
+/// Why bytes are not collateral.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CollateralError {
+    /// Over the limit.
+    #[error("expected at most 1 MiB, found {found} bytes")]
+    TooLong {
+        /// Its length.
+        found: usize,
+    },
+    /// Not the JSON it should be.
+    #[error("expected collateral in JSON: {found}")]
+    Json {
+        /// What is wrong.
+        found: String,
+    },
+    /// A member that cannot be read.
+    #[error("{member}: expected {expected}")]
+    Member {
+        /// Which.
+        member: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+struct File {
+    pck_crl_issuer_chain: String,
+    root_ca_crl: String,
+    pck_crl: String,
+    tcb_info_issuer_chain: String,
+    tcb_info: String,
+    #[serde(default)]
+    tcb_info_signature: String,
+    qe_identity_issuer_chain: String,
+    qe_identity: String,
+    #[serde(default)]
+    qe_identity_signature: String,
+}
+
+#[derive(Deserialize)]
+struct Dated {
+    #[serde(rename = "issueDate")]
+    issued: String,
+    #[serde(rename = "nextUpdate")]
+    next_update: String,
+    fmspc: Option<String>,
+}
+
+/// A part of the collateral with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which: `TCB info`, `quoting enclave identity`, `root revocation list`, `platform revocation list`.
+    pub name: &'static str,
+    /// When it was issued, Unix seconds.
+    pub issued: i64,
+    /// Last second at which it holds, Unix seconds.
+    pub next_update: i64,
+}
+
+/// Collateral that is well formed.
+#[derive(Debug, Clone)]
+pub struct Collateral {
+    pub(super) inner: QuoteCollateralV3,
+    parts: [Part; 4],
+    fmspc: [u8; 6],
+}
+
+impl Collateral {
+    /// Reads collateral.
+    ///
+    /// # Errors
+    /// [`CollateralError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, CollateralError> {
+        if bytes.len() > MAX_COLLATERAL {
+            return Err(CollateralError::TooLong { found: bytes.len() });
+        }
+        let file: File = serde_json::from_slice(bytes).map_err(|error| CollateralError::Json {
+            found: error.to_string(),
+        })?;
+        let (tcb_info, tcb_info_signature) =
+            text_and_signature("tcb_info", "{\"tcbInfo\":", file.tcb_info, &file.tcb_info_signature)?;
+        let (qe_identity, qe_identity_signature) = text_and_signature(
+            "qe_identity",
+            "{\"enclaveIdentity\":",
+            file.qe_identity,
+            &file.qe_identity_signature,
+        )?;
+        let tcb = dated("tcb_info", &tcb_info)?;
+        let enclave = dated("qe_identity", &qe_identity)?;
+        let fmspc = tcb.fmspc.as_deref().and_then(|text| {
+            let mut fmspc = [0; 6];
+            hex::decode_to_slice(text, &mut fmspc).ok().map(|()| fmspc)
+        });
+        let fmspc = fmspc.ok_or(CollateralError::Member {
+            member: "tcb_info",
+            expected: "an FMSPC of 6 bytes",
+        })?;
+        let root_ca_crl = hexadecimal("root_ca_crl", &file.root_ca_crl)?;
+        let pck_crl = hexadecimal("pck_crl", &file.pck_crl)?;
+        let parts = [
+            part("TCB info", "tcb_info", &tcb)?,
+            part("quoting enclave identity", "qe_identity", &enclave)?,
+            revocation_list("root revocation list", "root_ca_crl", &root_ca_crl)?,
+            revocation_list("platform revocation list", "pck_crl", &pck_crl)?,
+        ];
+        Ok(Self {
+            inner: QuoteCollateralV3 {
+                pck_crl_issuer_chain: file.pck_crl_issuer_chain,
+                root_ca_crl,
+                pck_crl,
+                tcb_info_issuer_chain: file.tcb_info_issuer_chain,
+                tcb_info,
+                tcb_info_signature,
+                qe_identity_issuer_chain: file.qe_identity_issuer_chain,
+                qe_identity,
+                qe_identity_signature,
+                // The chain that counts is the quote's own: nothing beside it may stand in for it.
+                pck_certificate_chain: None,
+            },
+            parts,
+            fmspc,
+        })
+    }
+
+    /// Its dated parts.
+    pub fn parts(&self) -> &[Part; 4] {
+        &self.parts
+    }
+
+    /// The kind of platform it is for.
+    pub fn fmspc(&self) -> [u8; 6] {
+        self.fmspc
+    }
+
+    /// Last second at which every part holds, Unix seconds.
+    pub fn next_update(&self) -> i64 {
+        self.parts.iter().map(|part| part.next_update).min().unwrap_or(i64::MIN)
+    }
+}
+
+/// Text and signature, given apart or as one answer of Intel's.
+fn text_and_signature(
+    member: &'static str,
+    opening: &str,
+    text: String,
+    signature: &str,
+) -> Result<(String, Vec<u8>), CollateralError> {
+    const BETWEEN: &str = ",\"signature\":\"";
+    let Some(answer) = text.trim_end().strip_prefix(opening) else {
+        let signature = hexadecimal(member, signature)?;
+        return Ok((text, signature));
+    };
+    let wrong = CollateralError::Member {
+        member,
+        expected: "Intel's answer as it was received, and then no signature beside it",
+    };
+    if !signature.is_empty() {
+        return Err(wrong);
+    }
+    let (inner, signature) = answer
+        .strip_suffix("\"}")
+        .and_then(|answer| answer.rsplit_once(BETWEEN))
+        .ok_or(wrong)?;
+    Ok((inner.to_owned(), hexadecimal(member, signature)?))
+}
+
+fn hexadecimal(member: &'static str, text: &str) -> Result<Vec<u8>, CollateralError> {
+    hex::decode(text).map_err(|_| CollateralError::Member {
+        member,
+        expected: "hexadecimal",
+    })
+}
+
+fn dated(member: &'static str, text: &str) -> Result<Dated, CollateralError> {
+    serde_json::from_str(text).map_err(|_| CollateralError::Member {
+        member,
+        expected: "JSON with issueDate and nextUpdate",
+    })
+}
+
+fn part(name: &'static str, member: &'static str, dated: &Dated) -> Result<Part, CollateralError> {
+    match (unix_seconds(&dated.issued), unix_seconds(&dated.next_update)) {
+        (Some(issued), Some(next_update)) => Ok(Part {
+            name,
+            issued,
+            next_update,
+        }),
+        _ => Err(CollateralError::Member {
+            member,
+            expected: "dates like 2026-01-31T12:00:00Z",
+        }),
+    }
+}
+
+fn revocation_list(name: &'static str, member: &'static str, der: &[u8]) -> Result<Part, CollateralError> {
+    let list = Crl::from_der(der).map_err(|_| CollateralError::Member {
+        member,
+        expected: "a revocation list (DER)",
+    })?;
+    Ok(Part {
+        name,
+        issued: list.this_update(),
+        next_update: list.next_update(),
+    })
+}
