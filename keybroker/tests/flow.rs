@@ -8,6 +8,8 @@ use common::client::Client;
 use common::tpm::{SoftKey, SoftNode};
 use common::{DOMAIN, Domain, attest, authorization, ledger, now, statement, view};
 use touchstone_authorization::{Status, StatusIndex, TrustView};
+use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_evidence::label::Label;
 use touchstone_keybroker::record::{DecisionRecord, RecordError};
 use touchstone_ledger::statement::{Kind, Outcome};
 use touchstone_policies::Job;
@@ -143,6 +145,24 @@ async fn forgeries_in_a_nodes_name_leave_its_rights_alone() {
     broker.shutdown().await.unwrap();
 }
 
+/// A collection with its attestation key under the label of one as PEM.
+fn with_key_as_pem(collection: &[u8]) -> Vec<u8> {
+    let Ok(Value::Map(mut records)) = cbor::decode(collection, Limits::MESSAGE) else {
+        panic!("a map")
+    };
+    let (public, pem) = (Label::TpmAkPublic, Label::TpmAkPem);
+    for (label, record) in &mut records {
+        if label.as_text() == Some(public.as_str()) {
+            let Value::Array(parts) = record else {
+                panic!("a record")
+            };
+            *label = Value::text(pem.as_str());
+            parts[0] = Value::text(pem.media_type());
+        }
+    }
+    cbor::encode(&Value::Map(records))
+}
+
 #[tokio::test]
 async fn attacks_on_a_session() {
     let mut node = SoftNode::new("good");
@@ -179,6 +199,15 @@ async fn attacks_on_a_session() {
 
     let enrolled = attest(&mut client, &mut node, false).await.unwrap();
     assert!(enrolled.allowed);
+    // The key as PEM, without a Name and without attributes: any software key could be one, so it buys no judgement.
+    let challenge = client.hello(&node.hello(true)).await.unwrap();
+    let mut as_pem = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    as_pem.collection = with_key_as_pem(&as_pem.collection);
+    let refused = client.submit(&as_pem).await.unwrap_err();
+    assert_eq!(
+        (refused.status, refused.code.as_str(), refused.reasons),
+        (422, "evidence-not-accepted", vec![])
+    );
     // The same answer again, in the same session and in another one.
     let challenge = client.hello(&node.hello(true)).await.unwrap();
     let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
