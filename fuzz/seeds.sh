@@ -14,6 +14,9 @@ case $target in
   tpm_structures) take "$boots"/*/*.pub "$boots"/*/quote-*/quote.msg "$boots"/*/quote-*/quote.sig "$vectors"/tpm-quotes/*.msg "$vectors"/tpm-quotes/*.sig ;;
   snp_report) take "$vectors"/snp/*.report.bin ;;
   vek_certificate) take "$vectors"/snp/*.der "$vectors"/snp/ca/*.der ;;
+  tdx_quote) take "$vectors"/tdx/tdx_v*.bin ;;
+  tdx_collateral) take "$vectors"/tdx/collateral/*.json ;;
+  svsm_manifest) take "$boots"/*/ek-*.pub ;;
   hcl_report) take "$vectors"/azure/hcl-*.bin ;;
   corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
   grub_config) take "$boots"/*/grub.cfg ;;

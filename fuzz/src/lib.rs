@@ -21,6 +21,9 @@ use touchstone_verifier::eventlog::{BootStory, EventLog, Vouched};
 use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::ima::{ImaList, ImaPrefix, decode_chunk, encode_chunk, from_ascii, reference_files, replay};
 use touchstone_verifier::snp::{Report, VerifiedVek};
+use touchstone_verifier::svsm::Manifest as SvsmManifest;
+use touchstone_verifier::tdx::check::check_guest;
+use touchstone_verifier::tdx::{Collateral, Quote, TdxReference, VerifiedQuote, replay as replay_ccel};
 use touchstone_verifier::tpm::signature::Signature;
 use touchstone_verifier::tpm::{Attest, HashAlg, Public};
 use touchstone_verifier::x509::ek_certificate::read_ek_chain;
@@ -234,4 +237,30 @@ pub fn vek_certificate(data: &[u8]) {
 /// Azure's paravisor reports.
 pub fn hcl_report(data: &[u8]) {
     drop(HclReport::parse(data).map(|hcl| hcl.is_bound_to(&[0; 64])));
+}
+
+/// TDX quotes: what is read is inside what was signed, and nothing is genuine without an anchor.
+pub fn tdx_quote(data: &[u8]) {
+    let Ok(quote) = Quote::parse(data) else { return };
+    assert!(quote.signed().ends_with(quote.body()) && data.starts_with(quote.signed()));
+    drop(check_guest(&quote));
+    assert!(VerifiedQuote::verify(quote, &CertificateStore::default(), NOW).is_err());
+    let reference = TdxReference::of(&quote, None);
+    assert!(reference.differences("itself", &quote, 0..4, None).is_empty());
+    drop(replay_ccel(&quote, data));
+}
+
+/// What Intel says of platforms.
+pub fn tdx_collateral(data: &[u8]) {
+    if let Ok(collateral) = Collateral::parse(data) {
+        assert!(collateral.parts().iter().all(|part| collateral.next_update() <= part.next_update));
+    }
+}
+
+/// Manifests of secure VM service modules.
+pub fn svsm_manifest(data: &[u8]) {
+    if let Ok(manifest) = SvsmManifest::parse(data) {
+        assert_eq!(manifest.bytes(), data);
+        assert!(manifest.endorsement_key().check_ek().is_ok());
+    }
 }

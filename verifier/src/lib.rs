@@ -16,6 +16,7 @@ pub mod policy;
 pub mod reason;
 pub mod reference;
 pub mod snp;
+pub mod svsm;
 pub mod tdx;
 pub mod tpm;
 pub mod x509;

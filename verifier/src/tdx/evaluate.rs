@@ -195,7 +195,8 @@ impl Evaluation {
 /// What a refusal in words is about. The verdict is the same; the code says where to look.
 fn code_of(refusal: &str) -> TdxCode {
     for (words, code) in [
-        ("Revoked", TdxCode::TcbRevoked),
+        ("TCB status is invalid: Revoked", TdxCode::TcbRevoked),
+        ("CertRevoked", TdxCode::TcbRevoked),
         ("No matching TCB level", TdxCode::TcbLevelUnknown),
         ("Fmspc mismatch", TdxCode::CollateralOtherPlatform),
         ("TDX module", TdxCode::ModuleMismatch),
