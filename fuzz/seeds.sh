@@ -17,6 +17,11 @@ case $target in
   tdx_quote) take "$vectors"/tdx/tdx_v*.bin ;;
   tdx_collateral) take "$vectors"/tdx/collateral/*.json ;;
   svsm_manifest) take "$boots"/*/ek-*.pub ;;
+  spdm)
+    for file in "$vectors"/nvidia/*.report.hex; do
+      [ ! -f "$file" ] || xxd -r -p "$file" "$corpus/$(basename "$file" .report.hex)"
+    done
+    ;;
   hcl_report) take "$vectors"/azure/hcl-*.bin ;;
   corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
   grub_config) take "$boots"/*/grub.cfg ;;

@@ -116,6 +116,7 @@ enum PurposeArg {
     Ek,
     Snp,
     Tdx,
+    Gpu,
     Idevid,
     Ldevid,
 }
@@ -126,6 +127,7 @@ impl From<PurposeArg> for Purpose {
             PurposeArg::Ek => Purpose::Ek,
             PurposeArg::Snp => Purpose::Snp,
             PurposeArg::Tdx => Purpose::Tdx,
+            PurposeArg::Gpu => Purpose::Gpu,
             PurposeArg::Idevid => Purpose::Idevid,
             PurposeArg::Ldevid => Purpose::Ldevid,
         }

@@ -18,6 +18,7 @@ use touchstone_verifier::corim::vendor::VendorSigner;
 use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
 use touchstone_verifier::eventlog::{BootStory, EventLog, Vouched};
+use touchstone_verifier::gpu::{Details, GpuReport, Kind, VerifiedGpu};
 use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::ima::{ImaList, ImaPrefix, decode_chunk, encode_chunk, from_ascii, reference_files, replay};
 use touchstone_verifier::snp::{Report, VerifiedVek};
@@ -27,7 +28,7 @@ use touchstone_verifier::tdx::{Collateral, Quote, TdxReference, VerifiedQuote, r
 use touchstone_verifier::tpm::signature::Signature;
 use touchstone_verifier::tpm::{Attest, HashAlg, Public};
 use touchstone_verifier::x509::ek_certificate::read_ek_chain;
-use touchstone_verifier::x509::{Certificate, CertificateStore, Crl, Expiry, verify_ek_certificate};
+use touchstone_verifier::x509::{Certificate, CertificateStore, Crl, CrlRule, Expiry, verify_ek_certificate};
 
 /// A time at which the goldens are in force, Unix seconds.
 const NOW: i64 = 1_700_000_000;
@@ -232,6 +233,19 @@ pub fn snp_report(data: &[u8]) {
 /// Certificates of SEV-SNP signing keys: nothing without an anchor is accepted.
 pub fn vek_certificate(data: &[u8]) {
     assert!(VerifiedVek::verify(data, &[], &CertificateStore::default(), NOW).is_err());
+}
+
+/// NVIDIA's measurement reports; nothing without an anchor is accepted.
+pub fn spdm(data: &[u8]) {
+    if let Ok(report) = GpuReport::parse(data) {
+        let signature = report.signature().len();
+        assert_eq!(report.signed(), &data[..data.len() - signature], "what is signed is what came");
+        for kind in [Kind::Gpu, Kind::Switch] {
+            drop(Details::read(report.opaque(), kind));
+        }
+        let store = CertificateStore::default();
+        assert!(VerifiedGpu::verify(report, data, &store, NOW, CrlRule::WhenPresent).is_err());
+    }
 }
 
 /// Azure's paravisor reports.

@@ -15,6 +15,8 @@ pub enum Purpose {
     Snp,
     /// Intel TDX platforms.
     Tdx,
+    /// GPUs and NVSwitches.
+    Gpu,
     /// Device identities and attestation keys of makers (IEEE 802.1AR IDevID; TCG IAK).
     Idevid,
     /// The same, of an owner (LDevID; LAK).
@@ -23,20 +25,22 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 5] = [
+    pub const ALL: [Purpose; 6] = [
         Purpose::Ek,
         Purpose::Snp,
         Purpose::Tdx,
+        Purpose::Gpu,
         Purpose::Idevid,
         Purpose::Ldevid,
     ];
 
-    /// Its name in commands and files: `ek`, `snp`, `tdx`, `idevid`, `ldevid`.
+    /// Its name in commands and files: `ek`, `snp`, `tdx`, `gpu`, `idevid`, `ldevid`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Purpose::Ek => "ek",
             Purpose::Snp => "snp",
             Purpose::Tdx => "tdx",
+            Purpose::Gpu => "gpu",
             Purpose::Idevid => "idevid",
             Purpose::Ldevid => "ldevid",
         }

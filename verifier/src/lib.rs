@@ -9,6 +9,7 @@ pub mod corim;
 pub mod deny;
 pub mod ear;
 pub mod eventlog;
+pub mod gpu;
 pub mod hcl;
 pub mod ima;
 pub mod inventory;

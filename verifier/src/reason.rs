@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use touchstone_cose::reason::CatalogueEntry;
 
+use crate::gpu::GpuCode;
 use crate::snp::SnpCode;
 use crate::tdx::TdxCode;
 use crate::tpm::TpmCode;
@@ -114,6 +115,8 @@ pub enum Code {
     Snp(SnpCode),
     /// A TDX quote, its collateral or its registers.
     Tdx(TdxCode),
+    /// The report of a GPU or NVSwitch.
+    Gpu(GpuCode),
     /// The appraisal itself.
     Appraisal(AppraisalCode),
 }
@@ -125,6 +128,7 @@ impl Code {
         CertificateCode::CATALOGUE,
         SnpCode::CATALOGUE,
         TdxCode::CATALOGUE,
+        GpuCode::CATALOGUE,
         AppraisalCode::CATALOGUE,
     ];
 
@@ -135,6 +139,7 @@ impl Code {
             Code::Certificate(code) => code.as_str(),
             Code::Snp(code) => code.as_str(),
             Code::Tdx(code) => code.as_str(),
+            Code::Gpu(code) => code.as_str(),
             Code::Appraisal(code) => code.as_str(),
         }
     }
@@ -146,6 +151,7 @@ impl Code {
             Code::Certificate(code) => code.meaning(),
             Code::Snp(code) => code.meaning(),
             Code::Tdx(code) => code.meaning(),
+            Code::Gpu(code) => code.meaning(),
             Code::Appraisal(code) => code.meaning(),
         }
     }
@@ -166,6 +172,12 @@ impl From<TpmCode> for Code {
 impl From<CertificateCode> for Code {
     fn from(code: CertificateCode) -> Self {
         Code::Certificate(code)
+    }
+}
+
+impl From<GpuCode> for Code {
+    fn from(code: GpuCode) -> Self {
+        Code::Gpu(code)
     }
 }
 

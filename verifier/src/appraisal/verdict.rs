@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::gpu::GpuCode;
 use crate::reason::{AppraisalCode, Code, Reason};
 use crate::snp::SnpCode;
 use crate::tdx::TdxCode;
@@ -168,6 +169,22 @@ fn aspect_of(code: Code) -> Aspect {
             TdxCode::Debug | TdxCode::Attributes | TdxCode::ServiceTd | TdxCode::Measurement | TdxCode::Rtmr => {
                 Aspect::Executables
             }
+            _ => Aspect::Hardware,
+        },
+        Code::Gpu(code) => match code {
+            GpuCode::ReportMalformed
+            | GpuCode::CertificatesMissing
+            | GpuCode::ChainMalformed
+            | GpuCode::SignatureInvalid
+            | GpuCode::NonceMismatch
+            | GpuCode::DeviceTwice => Aspect::Evidence,
+            GpuCode::DriverTooOld
+            | GpuCode::VbiosTooOld
+            | GpuCode::InsecureMode
+            | GpuCode::ReferenceMissing
+            | GpuCode::ReferenceMismatch
+            | GpuCode::ReferenceOutOfForce
+            | GpuCode::MeasurementMismatch => Aspect::Executables,
             _ => Aspect::Hardware,
         },
         Code::Tpm(code) => match code {

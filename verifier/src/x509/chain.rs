@@ -163,6 +163,8 @@ impl CertificateStore {
 pub struct VerifiedChain {
     /// Names from the leaf's issuer up to the anchor, safe to show.
     pub issuers: Vec<String>,
+    /// The certificate that issued the leaf.
+    pub issuer: Certificate,
     /// The earliest end of validity in the chain, Unix seconds, leaf, anchor and the revocation lists that were looked
     /// at included; certificates that were accepted although they had expired are left out.
     pub not_after: i64,
@@ -199,6 +201,7 @@ pub fn verify_chain(
     search.extend(&mut path)?;
     let mut chain = VerifiedChain {
         issuers: Vec::new(),
+        issuer: path.get(1).copied().unwrap_or(leaf).clone(),
         not_after: i64::MAX,
         expired: Vec::new(),
         revocation_checked: false,
