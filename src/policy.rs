@@ -2,6 +2,7 @@
 
 mod ima;
 mod set;
+mod volume;
 
 use crate::output::say;
 use std::path::PathBuf;
@@ -156,6 +157,19 @@ enum NodeCommand {
         /// Roles it may act in (repeatable)
         #[arg(long = "role")]
         roles: Vec<String>,
+        #[command(flatten)]
+        volume: volume::VolumeArgs,
+    },
+    /// Stage which encrypted disk a machine opens when it boots (`touchstone bootstrap`)
+    #[command(after_help = "Example, with what `touchstone bootstrap measure` prints:\n  \
+        touchstone policy node volume ./repo node-1 --luks-uuid 4878cbe9-f3c5-4d20-82da-b2bb10ae2940 --volume-pcr15 9f2c...")]
+    Volume {
+        /// The repository
+        repo: PathBuf,
+        /// The node's name
+        name: String,
+        #[command(flatten)]
+        volume: volume::VolumeArgs,
     },
     /// Stage the removal of a machine; it loses its rights at the next publish
     #[command(after_help = "Example: touchstone policy node remove ./repo node-1")]
@@ -223,6 +237,7 @@ pub fn run(args: Args) -> CommandResult {
             region,
             zone,
             roles,
+            volume,
         }) => {
             let identity = match identity {
                 IdentityArgs {
@@ -257,6 +272,16 @@ pub fn run(args: Args) -> CommandResult {
             for note in &added.notes {
                 say!("  note: {note}");
             }
+            if let Some(volume) = volume.volume() {
+                self::volume::stage(&repo, &name, volume)?;
+            }
+        }
+        Command::Node(NodeCommand::Volume { repo, name, volume }) => {
+            let hint = "touchstone bootstrap measure --device DISK --name NAME prints both";
+            let volume = volume
+                .volume()
+                .ok_or_else(|| output::Failure::new("--luks-uuid and --volume-pcr15 are needed").hint(hint))?;
+            self::volume::stage(&repo, &name, volume)?;
         }
         Command::Node(NodeCommand::Remove { repo, name }) => {
             author::withdraw(&repo, &format!("nodes/{name}.json"))?;

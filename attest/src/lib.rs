@@ -4,6 +4,7 @@
 //! without a TPM needs: the pinned client, the follower of the trust state, the guard, and packing of other tools' files.
 
 pub mod agent;
+pub mod bootstrap;
 pub mod client;
 pub mod clock;
 #[cfg(feature = "tpm")]

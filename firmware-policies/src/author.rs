@@ -20,7 +20,7 @@ use crate::error::{PolicyCode, PolicyError};
 use crate::evidence::{CheckedEvidence, IMA_REGISTER, is_pem};
 use crate::files::read_bounded;
 use crate::identity::{Hardware, NodeIdentity};
-use crate::inventory_file::NodeFile;
+use crate::inventory_file::{NodeFile, VolumeFile};
 use crate::keyset_file::Keyset;
 use crate::layout::{TargetKind, is_reference_name};
 use crate::repository::Repository;
@@ -153,6 +153,26 @@ pub fn node_add(repo: &Path, identity: &NodeIdentity, place: NodePlace<'_>) -> R
         staged,
         notes: hardware.notes,
     })
+}
+
+/// Stages the encrypted disk of a node that is staged or published, in the place of the one it had.
+///
+/// # Errors
+/// [`PolicyError`]: `policy-node-conflict` for a name without an entry of its own, `policy-node-unreadable` for a volume
+/// that is none.
+pub fn node_volume(repo: &Path, name: &str, volume: VolumeFile) -> Result<NodeFile, PolicyError> {
+    let repository = Repository::open(repo)?;
+    let kind = TargetKind::Node(name.to_owned());
+    let files = repository.next()?;
+    let Some(bytes) = files.get(&kind) else {
+        let expected = "a node added with `policy node add`";
+        return Err(PolicyError::new(PolicyCode::NodeConflict, name, expected, "none"));
+    };
+    let mut node = NodeFile::parse(&kind.name(), name, bytes)?;
+    node.volume = Some(volume);
+    node.to_node("node volume")?;
+    repository.stage(&kind, &node.to_json())?;
+    Ok(node)
 }
 
 /// The entry of this name; an error where another entry has any of the hardware.

@@ -7,9 +7,13 @@
 //! `devices` lists device identities (IEEE 802.1AR) instead: `"key:<sha256 of the SPKI>"`, `"serial:<subject's serial
 //! number>"` or `"hardware:<hwType>:<hwSerialNum, hexadecimal>"`.
 //!
+//! `volume` is the node's encrypted disk: `{"luks_uuid": "<UUID of its LUKS2 header>", "pcr15": "<register 15 after its
+//! volume key was measured, hexadecimal>"}` (`docs/bootstrap.md`).
+//!
 //! `inventory.json` is `{"nodes": [ … ]}`. Lists may be left out; an entry must name some hardware.
 
 use serde::{Deserialize, Serialize};
+use touchstone_verifier::bootstrap::Volume;
 use touchstone_verifier::inventory::{EkId, Node};
 use touchstone_verifier::x509::HardwareModuleName;
 use touchstone_verifier::x509::iak_certificate::DeviceId;
@@ -56,6 +60,48 @@ pub struct NodeFile {
     /// Device identities, as [`device_text`] writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// Its encrypted disk, where it gets the key of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeFile>,
+}
+
+/// A node's encrypted disk as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeFile {
+    /// UUID of its LUKS2 header, in lower case.
+    pub luks_uuid: String,
+    /// Register 15 after its volume key was measured, in the SHA-256, SHA-384 or SHA-512 bank, hexadecimal.
+    pub pcr15: String,
+}
+
+impl VolumeFile {
+    /// The checked volume.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn to_volume(&self) -> Result<Volume, (&'static str, String)> {
+        if !is_uuid(&self.luks_uuid) {
+            let expected = "a UUID: 8-4-4-4-12 hexadecimal digits in lower case";
+            return Err((expected, self.luks_uuid.clone()));
+        }
+        let register = hex::decode(&self.pcr15).unwrap_or_default();
+        let volume = Volume {
+            luks_uuid: self.luks_uuid.clone(),
+            register,
+        };
+        match volume.bank() {
+            Some(_) if volume.register.iter().any(|byte| *byte != 0) => Ok(volume),
+            _ => Err(("32, 48 or 64 bytes in hexadecimal, not all zero", self.pcr15.clone())),
+        }
+    }
+}
+
+/// RFC 9562, section 4, as cryptsetup prints it.
+fn is_uuid(text: &str) -> bool {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let digits = |group: &str| group.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    text.split('-').map(str::len).eq(GROUPS) && text.split('-').all(digits)
 }
 
 #[derive(Deserialize)]
@@ -139,6 +185,18 @@ impl NodeFile {
         let ak_names = identities(&self.ak_names, &NAME_LENGTHS, &claim("ak_names"), &mut problems);
         let ak_keys = identities(&self.ak_keys, &[32], &claim("ak_keys"), &mut problems);
         let devices = devices(&self.devices, &claim("devices"), &mut problems);
+        let volume = self.volume.as_ref().and_then(|volume| match volume.to_volume() {
+            Ok(volume) => Some(volume),
+            Err((expected, found)) => {
+                problems.push(Problem::new(
+                    PolicyCode::NodeUnreadable,
+                    claim("volume"),
+                    expected,
+                    found,
+                ));
+                None
+            }
+        });
         if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() && self.devices.is_empty() {
             let expected = "ek, ak_names, ak_keys or devices";
             problems.push(Problem::new(
@@ -161,6 +219,7 @@ impl NodeFile {
             devices,
             platforms: Vec::new(),
             gpus: Vec::new(),
+            volume,
             authority: AUTHORITY.into(),
         })
     }
@@ -301,6 +360,36 @@ mod tests {
         assert_eq!(node.devices, [DeviceId::Serial("1".into())]);
         let bad = r#"{"name":"a","region":"eu-1","devices":["mac:1"]}"#;
         assert_eq!(parse(bad), Err(PolicyCode::NodeUnreadable));
+    }
+
+    #[test]
+    fn a_volume_is_read_or_refused() {
+        const UUID: &str = "4878cbe9-f3c5-4d20-82da-b2bb10ae2940";
+        let with = |uuid: &str, pcr15: &str| {
+            parse(&format!(
+                r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"volume":{{"luks_uuid":"{uuid}","pcr15":"{pcr15}"}}}}"#
+            ))
+        };
+        let volume = with(UUID, EK).unwrap().volume.unwrap();
+        assert_eq!((volume.luks_uuid.as_str(), volume.register.len()), (UUID, 32));
+        assert_eq!(with(UUID, &"ab".repeat(48)).unwrap().volume.unwrap().register.len(), 48);
+        let zeros = "00".repeat(32);
+        for (uuid, pcr15) in [
+            ("", EK),
+            (&UUID.to_uppercase(), EK),
+            (&UUID.replace('-', ""), EK),
+            (&format!("{UUID}0"), EK),
+            ("4878cbe9-f3c5-4d20-82da-b2bb10ae294g", EK),
+            ("../../../../etc/passwd", EK),
+            (UUID, ""),
+            (UUID, "aa"),
+            (UUID, &zeros),
+            (UUID, &format!("{EK}aa")),
+        ] {
+            assert_eq!(with(uuid, pcr15), Err(PolicyCode::NodeUnreadable), "{uuid} {pcr15}");
+        }
+        let more = format!(r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"volume":{{"luks_uuid":"{UUID}"}}}}"#);
+        assert_eq!(parse(&more), Err(PolicyCode::NodeUnreadable));
     }
 
     #[test]

@@ -1,30 +1,41 @@
 //! Which registers a node is asked to quote.
 
 use touchstone_policies::PolicySet;
+use touchstone_verifier::bootstrap;
+use touchstone_verifier::eventlog::phases;
 use touchstone_verifier::ima::ImaMode;
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 
+use crate::bootstrap::ACTION;
+
 /// IMA's register.
 pub const IMA_REGISTER: u8 = 10;
 
-/// The registers a node is asked for: those that policy requires, and IMA's in each bank of theirs wherever some
-/// machine's list may have to be judged. One answer for a whole policy, so that a challenge says nothing about which
+/// The registers a node is asked for: those that policy requires, and in each bank of theirs IMA's wherever some machine's
+/// list may have to be judged, and those that tell the phase of the boot wherever a disk key may be granted. One answer for a whole policy, so that a challenge says nothing about which
 /// reference a machine is expected to match.
 #[must_use]
 pub fn asked(policy: &PolicySet) -> PcrSelection {
     let required = &policy.settings.appraisal.required_registers;
-    if !needs_ima(policy) {
+    let mut more = Vec::new();
+    if needs_ima(policy) {
+        more.push(IMA_REGISTER);
+    }
+    if policy.settings.scopes.iter().any(|scope| scope.action == ACTION) {
+        more.extend([phases::REGISTER, bootstrap::REGISTER]);
+    }
+    if more.is_empty() {
         return required.clone();
     }
     let banks = required.banks().iter().filter(|bank| bank.count() > 0);
     let banks = banks.map(|bank| {
-        let mut registers: Vec<u8> = bank.registers().chain([IMA_REGISTER]).collect();
+        let mut registers: Vec<u8> = bank.registers().chain(more.iter().copied()).collect();
         registers.sort_unstable();
         registers.dedup();
         (bank.bank(), registers)
     });
-    // Registers of a selection with one more that every TPM has: there is nothing in it to refuse.
+    // Registers of a selection with others that every TPM has: there is nothing in it to refuse.
     PcrSelection::new(banks).unwrap_or_else(|_| required.clone())
 }
 
@@ -47,7 +58,9 @@ pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPo
             .map(|bank| {
                 (
                     bank.bank(),
-                    bank.registers().filter(|register| *register != IMA_REGISTER).collect(),
+                    bank.registers()
+                        .filter(|register| ![IMA_REGISTER, bootstrap::REGISTER].contains(register))
+                        .collect(),
                 )
             })
             .collect();

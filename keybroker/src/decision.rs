@@ -21,6 +21,7 @@ use touchstone_verifier::inventory::{EnrolledNode, EnrolledRoot, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 
+use crate::bootstrap;
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use statement::{digests, statement};
 
@@ -67,6 +68,8 @@ pub struct Decided {
     pub ear: Ear,
     /// Every reason against; empty where it is allowed.
     pub reasons: Vec<EarReason>,
+    /// Scopes that the settings offer and the policies withhold, where it is allowed all the same.
+    pub withheld: Vec<EarReason>,
     /// The codes of the appraisal's reasons alone, each once.
     pub appraised: BTreeSet<Code>,
     /// What is granted; nothing where it is denied.
@@ -191,6 +194,7 @@ pub fn decide_under(
         statement,
         digest,
         ear,
+        withheld: if grant.is_some() { judged.withheld } else { Vec::new() },
         reasons: judged.reasons,
         appraised,
         list: appraisal.ima.filter(|_| grant.is_some()),
@@ -304,6 +308,12 @@ fn scopes(
 ) -> (Vec<Scope>, Vec<EarReason>) {
     let (mut granted, mut withheld) = (Vec::new(), Vec::new());
     for scope in &policy.settings.scopes {
+        if scope.action == bootstrap::ACTION
+            && let Some(refusal) = bootstrap::refusal(node, &appraisal.claims)
+        {
+            withheld.push(refusal);
+            continue;
+        }
         let decision = policy.cedar.decide(
             &node.region,
             &Request {

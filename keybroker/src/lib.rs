@@ -5,6 +5,7 @@ pub mod app;
 pub mod asked;
 pub mod attest;
 pub mod body;
+pub mod bootstrap;
 pub mod clock;
 pub mod config;
 pub mod decision;

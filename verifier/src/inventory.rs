@@ -11,6 +11,7 @@ use std::fmt;
 pub use cvm::{CvmIdentity, CvmIdentityError, GuestId, Platform};
 pub use enrolled::{CertifiedKey, CvmKind, EnrolledCvm, EnrolledNode, EnrolledRoot, EnrolledTpm};
 
+use crate::bootstrap::Volume;
 use crate::x509::iak_certificate::DeviceId;
 
 /// Identity of an endorsement key: SHA-256 of its SubjectPublicKeyInfo (DER).
@@ -52,6 +53,8 @@ pub struct Node {
     pub platforms: Vec<CvmIdentity>,
     /// Its GPUs: serial numbers of their device certificates, hexadecimal.
     pub gpus: Vec<String>,
+    /// Its encrypted disk, where it gets the key of one.
+    pub volume: Option<Volume>,
     /// Who signed this entry.
     pub authority: String,
 }

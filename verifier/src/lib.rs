@@ -5,6 +5,7 @@
 
 pub mod anchors;
 pub mod appraisal;
+pub mod bootstrap;
 pub mod corim;
 pub mod deny;
 pub mod ear;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::bootstrap::config::BootstrapConfig;
 use crate::client::Endpoint;
 
 /// The configuration of one agent.
@@ -30,6 +31,9 @@ pub struct AgentConfig {
     /// When to attest again, where this differs from what the broker says.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// The disk that `touchstone bootstrap` opens; the agent itself does not look at it.
+    #[serde(default)]
+    pub bootstrap: BootstrapConfig,
 }
 
 /// The `[tpm]` table.
@@ -149,6 +153,9 @@ impl AgentConfig {
                 found: percent.to_string(),
             });
         }
+        if let Some((key, expected, found)) = config.bootstrap.problem() {
+            return Err(ConfigError::Value { key, expected, found });
+        }
         config.endpoints()?;
         Ok(config)
     }
@@ -197,6 +204,14 @@ mod tests {
         let rows: &[(&str, String)] = &[
             ("unknown key", format!("{GOOD}\n[schedule]\nintervall_ms = 3\n")),
             ("unknown table", format!("{GOOD}\n[tpn]\n")),
+            (
+                "a volume's name with a slash",
+                format!("{GOOD}\n[bootstrap]\nname = \"a/b\"\n"),
+            ),
+            (
+                "unknown key of bootstrap",
+                format!("{GOOD}\n[bootstrap]\npassphrase = \"x\"\n"),
+            ),
             ("no broker", GOOD.replace("[\"https://127.0.0.1:8443\"]", "[]")),
             ("broker in clear", GOOD.replace("https", "http")),
             (

@@ -13,6 +13,7 @@ mod ek;
 mod ek_certificate;
 mod error;
 mod evidence;
+mod register;
 mod selection;
 mod session_key;
 

@@ -164,6 +164,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::EVENT_LOG,
         claim::KERNEL_COMMAND_LINE,
         claim::BOOT_PHASE,
+        claim::BOOTSTRAP,
         claim::UKI_COMMAND_LINE,
         claim::UKI_UNAME,
         claim::UKI_OS,

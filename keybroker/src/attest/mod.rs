@@ -151,7 +151,8 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
         };
         return Ok(Answer {
             allowed: decided.grant.is_some(),
-            reasons: decided.reasons.into_iter().map(wire).collect(),
+            // Where it is allowed, why less than the settings offer.
+            reasons: decided.reasons.into_iter().chain(decided.withheld).map(wire).collect(),
             ear: decided.ear.sign(&app.keys.ear).map_err(internal)?,
             statement,
             receipt: recorded.receipt,

@@ -83,6 +83,9 @@ pub mod claim {
     /// Text: the last phase of the boot that systemd measured into register 11 after the firmware log: `enter-initrd`,
     /// `leave-initrd`, `sysinit`, `ready`, `shutdown` or `final`. Absent where none was.
     pub const BOOT_PHASE: &str = "boot_phase";
+    /// Text: whether the machine is in its initramfs and has not opened its disk yet, as registers 11 and 15 show: `open`,
+    /// `volume-measured`, `done`, `phase-over` or `register-moved`. Absent where register 15 was not quoted.
+    pub const BOOTSTRAP: &str = "bootstrap";
     /// Text: the command line inside the unified kernel image, as register 11 proves.
     pub const UKI_COMMAND_LINE: &str = "uki_command_line";
     /// Text: the kernel release of the unified kernel image, as register 11 proves.

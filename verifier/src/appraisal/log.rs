@@ -212,7 +212,8 @@ fn refuse_log<'a>(code: AppraisalCode, found: String, findings: &mut Findings) -
 }
 
 /// The registers of a bank whose history the firmware log must be: in a session all that were quoted, offline those
-/// that the policy requires (a packed quote may hold more). Never IMA's.
+/// that the policy requires (a packed quote may hold more). Never IMA's; register 15, which user space extends after the
+/// log, only where the policy requires it.
 fn judged_registers<'r>(
     inputs: &Inputs<'_>,
     registers: &'r BTreeMap<(HashAlg, u8), Vec<u8>>,
@@ -221,7 +222,10 @@ fn judged_registers<'r>(
     let all = matches!(inputs.freshness, Freshness::Bound { .. });
     registers
         .range((bank, 0)..=(bank, u8::MAX))
-        .filter(|((_, pcr), _)| *pcr != IMA && (all || inputs.policy.required_registers.contains(bank, *pcr)))
+        .filter(|((_, pcr), _)| {
+            let required = inputs.policy.required_registers.contains(bank, *pcr);
+            *pcr != IMA && (required || all && *pcr != crate::bootstrap::REGISTER)
+        })
         .map(|((_, pcr), value)| (u32::from(*pcr), value.as_slice()))
         .collect()
 }

@@ -9,6 +9,7 @@
 //! found a reason: all reasons are told, not the first.
 
 mod ak;
+mod bootstrap;
 mod compare;
 mod device;
 mod difference;
@@ -118,6 +119,7 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
     let reference = registers.and_then(|registers| compare::compare(inputs, registers, &log, &mut findings));
     let ima = ima::judge(inputs, registers, reference, &mut findings);
     let identity = identity::judge(inputs, ak.as_ref(), quoted.as_ref(), &mut findings);
+    bootstrap::judge(inputs, registers, identity.node.as_deref(), &mut findings);
     let clock = quoted.as_ref().map(|quoted| quoted.clock);
     let session_key = match (&ak, &quoted) {
         (Some(ak), Some(quoted)) => session_key::judge(inputs, ak, quoted, &qualifying, &mut findings),

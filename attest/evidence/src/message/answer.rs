@@ -50,7 +50,7 @@ impl std::fmt::Display for WireReason {
 pub struct Answer {
     /// Allowed, or denied.
     pub allowed: bool,
-    /// Every reason for a denial.
+    /// Every reason for a denial; where it is allowed, why scopes that the domain offers are withheld.
     pub reasons: Vec<WireReason>,
     /// The Attestation Result (EAR), a signed CWT.
     pub ear: Vec<u8>,

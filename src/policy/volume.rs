@@ -1,0 +1,35 @@
+//! The encrypted disk of a node, as `policy node add` and `policy node volume` are told of it.
+
+use std::path::Path;
+
+use clap::Args as ClapArgs;
+use touchstone_policies::author;
+use touchstone_policies::inventory_file::VolumeFile;
+
+use crate::output::{Failure, say};
+
+#[derive(ClapArgs)]
+pub(super) struct VolumeArgs {
+    /// UUID of its encrypted disk (cryptsetup luksUUID)
+    #[arg(long, requires = "volume_pcr15", value_name = "UUID")]
+    luks_uuid: Option<String>,
+    /// Register 15 after that disk's volume key was measured, as `touchstone bootstrap measure` prints it
+    #[arg(long, requires = "luks_uuid", value_name = "HEX")]
+    volume_pcr15: Option<String>,
+}
+
+impl VolumeArgs {
+    /// The volume, where one was named.
+    pub(super) fn volume(self) -> Option<VolumeFile> {
+        let (luks_uuid, pcr15) = self.luks_uuid.zip(self.volume_pcr15)?;
+        Some(VolumeFile { luks_uuid, pcr15 })
+    }
+}
+
+/// Stages it.
+pub(super) fn stage(repo: &Path, name: &str, volume: VolumeFile) -> Result<(), Failure> {
+    let node = author::node_volume(repo, name, volume)?;
+    let uuid = node.volume.map(|volume| volume.luks_uuid).unwrap_or_default();
+    say!("staged the encrypted disk of {name}: LUKS2 {uuid}");
+    Ok(())
+}
