@@ -30,6 +30,18 @@ const SIGNATURE: &[u8] = b"HCLA";
 /// Name of the virtual TPM's attestation key in the runtime data.
 const AK: &str = "HCLAkPub";
 
+touchstone_cose::reason_codes! {
+    /// Why the report of Azure's paravisor was refused.
+    pub enum AzureCode {
+        ReportMalformed = "azure-report-malformed":
+            "The bytes are not the report of Azure's paravisor, or its kind, hash or keys are not known here. Read NV index 0x01400001 again.",
+        RuntimeData = "azure-runtime-data-mismatch":
+            "The run-time data are not the ones whose hash the hardware signed, so the key that they name is nobody's. They were altered, or belong to another machine.",
+        ReportNotFresh = "azure-report-not-fresh":
+            "The report was made when the machine started and does not answer this challenge, and the policy wants one that does (azure.report_freshness = session). Write the binder to NV index 0x01400002 first.",
+    }
+}
+
 /// Which hardware report the slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HardwareKind {

@@ -10,7 +10,9 @@ use std::hash::{Hash, Hasher};
 use touchstone_cose::reason::CatalogueEntry;
 
 use crate::gpu::GpuCode;
+use crate::hcl::AzureCode;
 use crate::snp::SnpCode;
+use crate::svsm::SvsmCode;
 use crate::tdx::TdxCode;
 use crate::tpm::TpmCode;
 use crate::x509::CertificateCode;
@@ -115,6 +117,10 @@ pub enum Code {
     Snp(SnpCode),
     /// A TDX quote, its collateral or its registers.
     Tdx(TdxCode),
+    /// The report of Azure's paravisor.
+    Azure(AzureCode),
+    /// What a secure VM service module says.
+    Svsm(SvsmCode),
     /// The report of a GPU or NVSwitch.
     Gpu(GpuCode),
     /// The appraisal itself.
@@ -128,6 +134,8 @@ impl Code {
         CertificateCode::CATALOGUE,
         SnpCode::CATALOGUE,
         TdxCode::CATALOGUE,
+        AzureCode::CATALOGUE,
+        SvsmCode::CATALOGUE,
         GpuCode::CATALOGUE,
         AppraisalCode::CATALOGUE,
     ];
@@ -139,6 +147,8 @@ impl Code {
             Code::Certificate(code) => code.as_str(),
             Code::Snp(code) => code.as_str(),
             Code::Tdx(code) => code.as_str(),
+            Code::Azure(code) => code.as_str(),
+            Code::Svsm(code) => code.as_str(),
             Code::Gpu(code) => code.as_str(),
             Code::Appraisal(code) => code.as_str(),
         }
@@ -151,6 +161,8 @@ impl Code {
             Code::Certificate(code) => code.meaning(),
             Code::Snp(code) => code.meaning(),
             Code::Tdx(code) => code.meaning(),
+            Code::Azure(code) => code.meaning(),
+            Code::Svsm(code) => code.meaning(),
             Code::Gpu(code) => code.meaning(),
             Code::Appraisal(code) => code.meaning(),
         }
@@ -190,6 +202,18 @@ impl From<SnpCode> for Code {
 impl From<TdxCode> for Code {
     fn from(code: TdxCode) -> Self {
         Code::Tdx(code)
+    }
+}
+
+impl From<AzureCode> for Code {
+    fn from(code: AzureCode) -> Self {
+        Code::Azure(code)
+    }
+}
+
+impl From<SvsmCode> for Code {
+    fn from(code: SvsmCode) -> Self {
+        Code::Svsm(code)
     }
 }
 

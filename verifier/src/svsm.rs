@@ -26,6 +26,16 @@ const HEAD: usize = 24;
 /// GUID, offset, length.
 const ENTRY: usize = 24;
 
+touchstone_cose::reason_codes! {
+    /// Why what a secure VM service module says was refused.
+    pub enum SvsmCode {
+        ManifestMalformed = "svsm-manifest-malformed":
+            "The manifest does not name exactly one virtual TPM by the public area of its endorsement key. Ask the module for the vTPM service's manifest again.",
+        Vmpl = "svsm-vmpl":
+            "The report that vouches for the virtual TPM was not made at VMPL 0, where the module runs: the guest may have made it itself.",
+    }
+}
+
 /// Why bytes are not a manifest that names one virtual TPM.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

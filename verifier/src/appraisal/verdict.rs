@@ -164,6 +164,7 @@ fn aspect_of(code: Code) -> Aspect {
             SnpCode::Debug | SnpCode::Vmpl | SnpCode::MigrationAgent => Aspect::Executables,
             _ => Aspect::Hardware,
         },
+        Code::Azure(_) | Code::Svsm(_) => Aspect::Evidence,
         Code::Tdx(code) => match code {
             TdxCode::QuoteMalformed | TdxCode::SignatureInvalid | TdxCode::ReportData => Aspect::Evidence,
             TdxCode::Debug | TdxCode::Attributes | TdxCode::ServiceTd | TdxCode::Measurement | TdxCode::Rtmr => {
