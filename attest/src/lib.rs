@@ -17,6 +17,7 @@ pub mod logs;
 pub mod pack;
 pub mod schedule;
 pub mod software_tpm;
+pub mod tee;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 pub mod trust;
