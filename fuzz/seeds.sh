@@ -12,6 +12,11 @@ case $target in
   ima_list) take "$boots"/*/ima.bin "$boots"/*/ima.txt "$vectors"/ima/*.bin "$vectors"/ima/*.txt "$vectors"/ima/*.ascii "$vectors"/ima/fedora-* ;;
   certificate) take "$boots"/*/*-cert.der "$vectors"/ek-certs/*.der "$vectors"/ek-certs/*.bin ;;
   tpm_structures) take "$boots"/*/*.pub "$boots"/*/quote-*/quote.msg "$boots"/*/quote-*/quote.sig "$vectors"/tpm-quotes/*.msg "$vectors"/tpm-quotes/*.sig ;;
+  snp_launch)
+    for firmware in /usr/share/ovmf/OVMF.fd; do
+      [ ! -f "$firmware" ] || tail -c 8192 "$firmware" >"$corpus/ovmf-tail"
+    done
+    ;;
   snp_report) take "$vectors"/snp/*.report.bin ;;
   vek_certificate) take "$vectors"/snp/*.der "$vectors"/snp/ca/*.der ;;
   tdx_quote) take "$vectors"/tdx/tdx_v*.bin ;;

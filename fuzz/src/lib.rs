@@ -204,6 +204,11 @@ pub fn grub_config(data: &[u8]) {
     artefacts::grub_config(data);
 }
 
+/// OVMF images with SEV metadata, and ID blocks.
+pub fn snp_launch(data: &[u8]) {
+    artefacts::snp_launch(data);
+}
+
 /// Attestation results.
 pub fn ear(data: &[u8]) {
     drop(Ear::decode(data));

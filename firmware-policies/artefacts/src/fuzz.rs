@@ -37,3 +37,31 @@ pub fn grub_config(bytes: &[u8]) {
         let _ = script.events(&[HashAlg::Sha256], files);
     }
 }
+
+/// An OVMF image, and what an SEV-SNP guest with it is launched from; an ID block with its authentication.
+pub fn snp_launch(bytes: &[u8]) {
+    use crate::snp_launch::id_block::{ID_BLOCK_LEN, IdBlock, verify};
+    use crate::snp_launch::{Kernel, Launch, VcpuType, launch_digest};
+
+    if let Ok(vcpu_type) = VcpuType::parse("EPYC") {
+        let kernel = Kernel {
+            image: b"kernel",
+            initrd: None,
+            command_line: "",
+        };
+        let launch = Launch {
+            ovmf: bytes,
+            kernel: Some(kernel),
+            vcpus: 2,
+            vcpu_type,
+            guest_features: 1,
+        };
+        let _ = launch_digest(&launch);
+        let _ = launch_digest(&Launch { kernel: None, ..launch });
+    }
+    if let Some((block, auth)) = bytes.split_at_checked(ID_BLOCK_LEN)
+        && let Ok(block) = IdBlock::parse(block)
+    {
+        let _ = verify(&block, auth);
+    }
+}
