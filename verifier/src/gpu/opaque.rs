@@ -334,9 +334,12 @@ mod tests {
         Details::read(&Opaque::parse(&bytes)?, Kind::Gpu)
     }
 
+    /// Feature flag, protected-PCIe status, mode.
+    type ModeRow = (Option<&'static [u8]>, Option<u8>, Option<Mode>);
+
     #[test]
     fn modes_agree_or_are_refused() {
-        let rows: [(Option<&[u8]>, Option<u8>, Option<Mode>); 13] = [
+        let rows: [ModeRow; 13] = [
             (None, None, Some(Mode::Unstated)),
             (None, Some(0x55), Some(Mode::Unstated)),
             (None, Some(0xAA), Some(Mode::ProtectedPcie)),

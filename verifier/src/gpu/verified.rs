@@ -47,7 +47,7 @@ impl<'a> VerifiedGpu<'a> {
         now: i64,
         crl: CrlRule,
     ) -> Result<Self, Vec<Reason>> {
-        let chain = certificates(chain).map_err(|reason| vec![reason])?;
+        let chain = certificates(chain)?;
         let [leaf, offered @ ..] = chain.as_slice() else {
             return Err(vec![refusal(
                 GpuCode::CertificatesMissing,
@@ -172,14 +172,11 @@ impl<'a> VerifiedGpu<'a> {
 }
 
 /// The certificates of `chain`, at most [`MAX_CERTIFICATES`].
-pub(super) fn certificates(chain: &[u8]) -> Result<Vec<Certificate>, Reason> {
+pub(super) fn certificates(chain: &[u8]) -> Result<Vec<Certificate>, Vec<Reason>> {
     let (mut rest, mut certificates) = (chain, Vec::new());
     let wrong = |found: &str| {
-        refusal(
-            GpuCode::ChainMalformed,
-            "1 to 6 DER certificates one after the other",
-            found,
-        )
+        let expected = "1 to 6 DER certificates one after the other";
+        vec![refusal(GpuCode::ChainMalformed, expected, found)]
     };
     while !rest.is_empty() {
         if certificates.len() >= MAX_CERTIFICATES {
