@@ -16,12 +16,12 @@ rust_is_new_enough() {
 missing=()
 need() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed' || missing+=("$1"); }
 if command -v dpkg-query >/dev/null; then
-  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools; do need "$package"; done
+  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools softhsm2; do need "$package"; done
   rust_is_new_enough || for package in rustc-web cargo-web; do need "$package"; done
 elif rust_is_new_enough && command -v swtpm >/dev/null && pkg-config --exists tss2-esys 2>/dev/null; then
   exit 0
 else
-  echo "This is not a Debian machine. Needed: Rust $pinned or newer, a C compiler, pkg-config, libtss2 (development files), swtpm with swtpm_setup, tpm2-tools."
+  echo "This is not a Debian machine. Needed: Rust $pinned or newer, a C compiler, pkg-config, libtss2 (development files), swtpm with swtpm_setup, tpm2-tools, softhsm2."
   exit 1
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

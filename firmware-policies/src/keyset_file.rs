@@ -29,18 +29,21 @@ pub enum Job {
     Statement,
     /// Checkpoints and receipts of the ledger.
     Checkpoint,
+    /// Answers that carry a released key.
+    Release,
     /// TLS: clients pin this key.
     Tls,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: [Job; 6] = [
+    pub const ALL: [Job; 7] = [
         Job::Authorization,
         Job::Ear,
         Job::TrustState,
         Job::Statement,
         Job::Checkpoint,
+        Job::Release,
         Job::Tls,
     ];
 }

@@ -1,6 +1,7 @@
 //! The operator's interface: a Unix socket in the data folder that only its owner may open.
 //!
-//! `GET /status`, `POST /revoke`, `POST /reload`, `GET /record/{index}`, `GET /record/latest/{node}`. None of these is
+//! `GET /status`, `POST /revoke`, `POST /reload`, `GET /record/{index}`, `GET /record/latest/{node}`,
+//! and `/keys` ([`crate::release::admin`]). None of these is
 //! on the network (CVE-2026-1709: admin routes behind an optional check).
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -89,6 +90,11 @@ fn router(admin: Admin) -> Router {
         .route("/status", get(status))
         .route("/revoke", post(revoke))
         .route("/reload", post(reload))
+        .route(
+            "/keys",
+            get(crate::release::admin::list).post(crate::release::admin::put),
+        )
+        .route("/keys/rotate", post(crate::release::admin::rotate))
         .route("/record/{index}", get(record))
         .route("/record/latest/{node}", get(latest))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such command") })

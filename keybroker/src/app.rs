@@ -17,6 +17,7 @@ use crate::keys::BrokerKeys;
 use crate::log::LogHead;
 use crate::problem::{Refusal, RefusalCode};
 use crate::refusals::Refusals;
+use crate::release::keeper::Keeper;
 use crate::room::Room;
 use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
@@ -31,6 +32,8 @@ pub struct App {
     pub clock: Clock,
     /// The broker's keys.
     pub keys: BrokerKeys,
+    /// The hold on the keys it releases, where it keeps any.
+    pub keeper: Option<Arc<Keeper>>,
     /// The ledger's name.
     pub origin: String,
     /// The store: handlers read, the sequencer writes.

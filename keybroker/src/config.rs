@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use touchstone_evidence::message::MAX_SUBMISSION;
 
+use crate::release::config::KeysConfig;
+
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub policy_root: PolicyRoot,
     /// The trust domain. A policy repository of another domain is refused.
     pub domain: String,
+    /// The keys it keeps and releases; without this section it keeps none.
+    pub keys: Option<KeysConfig>,
     /// Bounds on what others may make the broker do.
     #[serde(default)]
     pub limits: Limits,
@@ -163,6 +167,9 @@ impl Config {
             if let PolicyRoot::File(file) = &mut config.policy_root {
                 *file = folder.join(&*file);
             }
+            if let Some(keys) = &mut config.keys {
+                keys.relative_to(folder);
+            }
         }
         Ok(config)
     }
@@ -197,6 +204,13 @@ impl Config {
                 key: "domain",
                 expected,
                 found: self.domain.escape_debug().to_string(),
+            });
+        }
+        if let Some((key, expected)) = self.keys.as_ref().and_then(KeysConfig::problem) {
+            return Err(ConfigError::Value {
+                key,
+                expected,
+                found: "something else".into(),
             });
         }
         let l = &self.limits;

@@ -32,18 +32,21 @@ pub enum KeyJob {
     Statement,
     /// Signs the ledger's roots: checkpoints and receipts.
     Checkpoint,
+    /// Signs answers that carry a released key.
+    Release,
     /// Ends TLS.
     Tls,
 }
 
 impl KeyJob {
     /// Every job.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Authorization,
         Self::Ear,
         Self::TrustState,
         Self::Statement,
         Self::Checkpoint,
+        Self::Release,
         Self::Tls,
     ];
 
@@ -56,6 +59,7 @@ impl KeyJob {
             Self::TrustState => "trust-state",
             Self::Statement => "statement",
             Self::Checkpoint => "checkpoint",
+            Self::Release => "release",
             Self::Tls => "tls",
         }
     }
@@ -94,6 +98,9 @@ pub struct BrokerKeys {
     pub statement: SigningKey,
     /// Signs the ledger's roots.
     pub checkpoint: Arc<SigningKey>,
+    /// Signs answers that carry a released key. A data folder from before there was this job has none: then no key is
+    /// released ([`BrokerKeys::add_missing`] makes it).
+    pub release: Option<SigningKey>,
     tls: TlsKey,
 }
 
@@ -139,6 +146,24 @@ impl BrokerKeys {
         Self::load(data_dir)
     }
 
+    /// Makes the keys of jobs that an older release did not know, in a folder that has the others. Gives whether any was
+    /// missing: then the keyset has to be staged and published anew.
+    ///
+    /// # Errors
+    /// [`KeysError`]
+    pub fn add_missing(data_dir: &Path) -> Result<(Self, bool), KeysError> {
+        let keys = Self::load(data_dir)?;
+        if keys.release.is_some() {
+            return Ok((keys, false));
+        }
+        let folder = data_dir.join(KEY_FOLDER);
+        let job = KeyJob::Release;
+        let pem = SigningKey::from_seed(random()?).to_pkcs8_pem().map_err(library(job))?;
+        write_new(&path(&folder, job), pem.as_bytes())?;
+        sync_folder(&folder)?;
+        Ok((Self::load(data_dir)?, true))
+    }
+
     /// Reads the keys in `data_dir`.
     ///
     /// # Errors
@@ -153,21 +178,29 @@ impl BrokerKeys {
             trust_state: Arc::new(signing(&folder, KeyJob::TrustState)?),
             statement: signing(&folder, KeyJob::Statement)?,
             checkpoint: Arc::new(signing(&folder, KeyJob::Checkpoint)?),
+            release: match signing(&folder, KeyJob::Release) {
+                Ok(key) => Some(key),
+                Err(_) if !path(&folder, KeyJob::Release).exists() => None,
+                Err(error) => return Err(error),
+            },
             tls: TlsKey::load(&folder)?,
         })
     }
 
     /// The public half of each key.
     #[must_use]
-    pub fn public(&self) -> [(KeyJob, VerifyingKey); 6] {
-        [
+    pub fn public(&self) -> Vec<(KeyJob, VerifyingKey)> {
+        let mut keys = vec![
             (KeyJob::Authorization, self.authorization.verifying_key()),
             (KeyJob::Ear, self.ear.verifying_key()),
             (KeyJob::TrustState, self.trust_state.verifying_key()),
             (KeyJob::Statement, self.statement.verifying_key()),
             (KeyJob::Checkpoint, self.checkpoint.verifying_key()),
             (KeyJob::Tls, self.tls.public.clone()),
-        ]
+        ];
+        let release = self.release.as_ref().map(SigningKey::verifying_key);
+        keys.extend(release.map(|key| (KeyJob::Release, key)));
+        keys
     }
 
     /// Certificate and private key for [`crate::tls::server_config`].

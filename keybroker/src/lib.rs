@@ -27,6 +27,7 @@ pub mod queue;
 pub mod record;
 pub mod refusals;
 mod rejudge;
+pub mod release;
 pub mod restore;
 pub mod room;
 pub mod routes;

@@ -187,6 +187,7 @@ pub const fn job(job: KeyJob) -> Job {
         KeyJob::TrustState => Job::TrustState,
         KeyJob::Statement => Job::Statement,
         KeyJob::Checkpoint => Job::Checkpoint,
+        KeyJob::Release => Job::Release,
         KeyJob::Tls => Job::Tls,
     }
 }
@@ -199,6 +200,14 @@ pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(),
     for (key_job, key) in keys.public() {
         let listed = policy.keyset.find(job(key_job), &key.kid(), now);
         if listed.is_none_or(|entry| entry.key != key) {
+            // A keyset from before there was this job: everything else goes on, and no key is released.
+            if key_job == KeyJob::Release {
+                tracing::warn!(
+                    kid = hex::encode(key.kid()),
+                    "the release key is not in the signed keyset: no key is released until keyset.json is staged and published"
+                );
+                continue;
+            }
             return Err(PolicySourceError::KeyUnlisted {
                 job: key_job,
                 kid: hex::encode(key.kid()),

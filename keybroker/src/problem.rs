@@ -32,6 +32,10 @@ touchstone_cose::reason_codes! {
         PolicyExpired = "policy-expired-at-broker": "The broker's policy has expired and no newer one is published. The operator must publish.",
         PolicyRefused = "policy-refused": "The policy repository was not taken over; the policy in force goes on. The detail says what is wrong with it.",
         PolicyChanged = "policy-changed-meanwhile": "Policy or state changed again and again while this was decided. Try again.",
+        KeysNotConfigured = "keys-not-configured": "This broker keeps no keys. Add a [keys] section to broker.toml and start it again.",
+        KeyExists = "key-exists": "There is a key of this name already. Rotate it, or choose another name.",
+        KeyNotAccepted = "key-not-accepted": "The key's name, settings or secret are not ones that can be kept. The detail says which.",
+        KeySourceFailed = "key-source-failed": "The store or token that keeps the secrets failed, or what it keeps does not open. The broker's log says more.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -87,7 +91,7 @@ impl Refusal {
             C::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             C::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             C::BodyUnreadable | C::MessageMalformed | C::KindUnsupported => StatusCode::BAD_REQUEST,
-            C::ParameterMalformed | C::IdentityMalformed => StatusCode::BAD_REQUEST,
+            C::ParameterMalformed | C::IdentityMalformed | C::KeyNotAccepted => StatusCode::BAD_REQUEST,
             C::RouteUnknown | C::NotFound => StatusCode::NOT_FOUND,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -98,8 +102,9 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
-            C::PolicyRefused => StatusCode::CONFLICT,
-            C::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            C::PolicyRefused | C::KeyExists => StatusCode::CONFLICT,
+            C::KeysNotConfigured => StatusCode::SERVICE_UNAVAILABLE,
+            C::Internal | C::KeySourceFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use touchstone_ledger::statement::Statement;
-use touchstone_policies::PolicySet;
+use touchstone_policies::{Keyset, PolicySet};
 use touchstone_store::{OpenError, RedbStore, Store};
 
 use crate::admin;
@@ -19,10 +19,12 @@ use crate::clock::{Clock, seconds};
 use crate::config::Config;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
-use crate::keys::{BrokerKeys, KeysError};
+use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
 use crate::log::{LogEdge, LogError};
 use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset};
 use crate::refusals::Refusals;
+use crate::release::keeper::{Keeper, KeeperError};
+use crate::release::kek::Vault;
 use crate::restore::{RestoreError, mark_clean, restore};
 use crate::room::Room;
 use crate::sequencer::{self, Sequencer};
@@ -61,6 +63,9 @@ pub enum ServiceError {
     /// Policy.
     #[error(transparent)]
     Policy(#[from] PolicySourceError),
+    /// The keys it releases.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
     /// The trust state.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -91,16 +96,34 @@ fn system<E: std::fmt::Display>(operation: impl Into<String>) -> impl FnOnce(E) 
 }
 
 /// Makes the broker's keys and writes their public halves to `DATA/keyset.json`, valid from `now` (Unix seconds) for
-/// `life` seconds. Gives the path of that file.
+/// `life` seconds. In a folder of an older release it makes only the keys of jobs which that one did not know, and the
+/// keyset's version is one higher. Gives the path of that file.
 ///
 /// # Errors
 /// [`ServiceError::Keys`] or [`ServiceError::System`]
 pub fn init(data_dir: &Path, replica: &str, now: i64, life: i64) -> Result<PathBuf, ServiceError> {
-    let keys = BrokerKeys::init(data_dir)?;
-    let keyset = public_keyset(&keys, 1, replica, now, now.saturating_add(life));
+    let (keys, version) = if data_dir.join(KEY_FOLDER).exists() && data_dir.join(KEYSET).exists() {
+        let (keys, added) = BrokerKeys::add_missing(data_dir)?;
+        if !added {
+            // Says which key is there already.
+            BrokerKeys::init(data_dir)?;
+        }
+        (keys, next_version(&data_dir.join(KEYSET))?)
+    } else {
+        (BrokerKeys::init(data_dir)?, 1)
+    };
+    let keyset = public_keyset(&keys, version, replica, now, now.saturating_add(life));
     let path = data_dir.join(KEYSET);
     std::fs::write(&path, keyset.to_json()).map_err(system(format!("write {}", path.display())))?;
     Ok(path)
+}
+
+/// One above the version in the keyset file of an earlier `init`.
+fn next_version(path: &Path) -> Result<u64, ServiceError> {
+    let operation = || format!("read {}", path.display());
+    let bytes = std::fs::read(path).map_err(system(operation()))?;
+    let before = Keyset::parse(&bytes).map_err(system(operation()))?;
+    Ok(before.version.saturating_add(1))
 }
 
 /// A broker, before it is started.
@@ -129,13 +152,24 @@ impl Broker {
     /// # Errors
     /// [`ServiceError`], with what to do about it where that is known.
     pub async fn start(config: Config) -> Result<RunningBroker, ServiceError> {
+        Self::start_with(config, None).await
+    }
+
+    /// The same, with a way to this machine's TPM for a key-encryption key that is sealed to it.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn start_with(config: Config, vault: Option<Box<dyn Vault>>) -> Result<RunningBroker, ServiceError> {
         let clock = Clock::start();
         let keys = BrokerKeys::load(&config.data_dir)?;
         let store_path = config.data_dir.join(STORE);
-        let (store, log) = blocking(move || {
+        let kept = config.keys.clone();
+        let (store, log, keeper) = blocking(move || {
             let store = RedbStore::open(&store_path)?;
             let log = LogEdge::open(&store)?;
-            Ok((store, log))
+            let open = |keys| Keeper::open(keys, &store, vault.as_deref()).map(Arc::new);
+            let keeper = kept.as_ref().map(open).transpose()?;
+            Ok((store, log, keeper))
         })
         .await?;
         let store: Arc<dyn Store> = Arc::new(store);
@@ -184,6 +218,7 @@ impl Broker {
         let app = Arc::new(App {
             limits: config.limits,
             clock,
+            keeper,
             origin,
             store,
             policy: RwLock::new(Arc::clone(&policy)),

@@ -86,6 +86,12 @@ impl Domain {
         domain
     }
 
+    /// The same with more in the configuration.
+    pub fn with_more(mut self, more: &str) -> Self {
+        self.config_more.push_str(more);
+        self
+    }
+
     /// The same with limits in the configuration.
     pub fn with_limits(mut self, limits: &str) -> Self {
         self.config_more = format!("[limits]\n{limits}\n");

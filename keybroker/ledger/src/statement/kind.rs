@@ -22,6 +22,10 @@ pub enum Kind {
     RefusalSummary,
     /// The trust state entered a new epoch.
     TrustStateEpoch,
+    /// An operator put or rotated a key.
+    KeyChange,
+    /// An authenticated subject asked for a key.
+    KeyRelease,
 }
 
 impl Kind {
@@ -36,6 +40,8 @@ impl Kind {
         Self::Keyset,
         Self::RefusalSummary,
         Self::TrustStateEpoch,
+        Self::KeyChange,
+        Self::KeyRelease,
     ];
 
     /// Its name in statements.
@@ -51,6 +57,8 @@ impl Kind {
             Self::Keyset => "keyset",
             Self::RefusalSummary => "refusal-summary",
             Self::TrustStateEpoch => "trust-state-epoch",
+            Self::KeyChange => "key-change",
+            Self::KeyRelease => "key-release",
         }
     }
 
