@@ -120,6 +120,7 @@ enum PurposeArg {
     Gpu,
     Idevid,
     Ldevid,
+    CloudAk,
 }
 
 impl From<PurposeArg> for Purpose {
@@ -131,6 +132,7 @@ impl From<PurposeArg> for Purpose {
             PurposeArg::Gpu => Purpose::Gpu,
             PurposeArg::Idevid => Purpose::Idevid,
             PurposeArg::Ldevid => Purpose::Ldevid,
+            PurposeArg::CloudAk => Purpose::CloudAk,
         }
     }
 }

@@ -5,7 +5,8 @@
 //!  "ek": ["<sha256 of the SubjectPublicKeyInfo>"], "ak_names": ["<TPM Name>"], "ak_keys": ["<sha256 of the SPKI>"]}
 //! ```
 //! `devices` lists device identities (IEEE 802.1AR) instead: `"key:<sha256 of the SPKI>"`, `"serial:<subject's serial
-//! number>"` or `"hardware:<hwType>:<hwSerialNum, hexadecimal>"`.
+//! number>"`, `"hardware:<hwType>:<hwSerialNum, hexadecimal>"`, or `"gce:<project number>/<instance id>"` for an instance of
+//! Google Compute Engine.
 //!
 //! `volume` is the node's encrypted disk: `{"luks_uuid": "<UUID of its LUKS2 header>", "pcr15": "<register 15 after its
 //! volume key was measured, hexadecimal>"}` (`docs/bootstrap.md`).
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use touchstone_verifier::bootstrap::Volume;
 use touchstone_verifier::inventory::{EkId, Node};
 use touchstone_verifier::x509::HardwareModuleName;
+use touchstone_verifier::x509::cloud_ak::GceInstance;
 use touchstone_verifier::x509::iak_certificate::DeviceId;
 
 use crate::error::{PolicyCode, PolicyError, Problem};
@@ -231,6 +233,7 @@ pub fn device_text(device: &DeviceId) -> String {
         DeviceId::Key(digest) => format!("key:{}", hex::encode(digest)),
         DeviceId::Serial(serial) => format!("serial:{serial}"),
         DeviceId::Hardware(name) => format!("hardware:{}:{}", name.hardware_type, hex::encode(&name.serial)),
+        DeviceId::Gce(GceInstance { project, instance }) => format!("gce:{project}/{instance}"),
     }
 }
 
@@ -257,6 +260,15 @@ fn device(text: &str) -> Option<DeviceId> {
                 })
             })
         }
+        ("gce", rest) => {
+            let (project, instance) = rest.split_once('/')?;
+            // One spelling a number, or one instance could be two entries.
+            let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
+            Some(DeviceId::Gce(GceInstance {
+                project: number(project)?,
+                instance: number(instance)?,
+            }))
+        }
         _ => None,
     }
 }
@@ -272,7 +284,7 @@ fn devices(texts: &[String], claim: &str, problems: &mut Vec<Problem>) -> Vec<De
         match device(text) {
             Some(device) => found.push(device),
             None => {
-                let expected = "key:, serial: or hardware: and an identity";
+                let expected = "key:, serial:, hardware: or gce: and an identity";
                 problems.push(Problem::new(PolicyCode::NodeUnreadable, claim, expected, text));
             }
         }
@@ -336,6 +348,10 @@ mod tests {
         let all = [
             DeviceId::Key([7; 32]),
             DeviceId::Serial("SN:1 2".into()),
+            DeviceId::Gce(GceInstance {
+                project: 117_473_819_753,
+                instance: u64::MAX,
+            }),
             DeviceId::Hardware(HardwareModuleName {
                 hardware_type: "2.23.133.1.2".into(),
                 serial: b"x1".to_vec(),
@@ -353,6 +369,9 @@ mod tests {
             "hardware:2.x:00",
             "hardware:2.2:",
             "mac:1",
+            "gce:1",
+            "gce:01/2",
+            "gce:1/+2",
         ] {
             assert_eq!(device(bad), None, "{bad}");
         }

@@ -21,20 +21,23 @@ pub enum Purpose {
     Idevid,
     /// The same, of an owner (LDevID; LAK).
     Ldevid,
+    /// Attestation keys of cloud providers' virtual TPMs, and nothing else.
+    CloudAk,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 6] = [
+    pub const ALL: [Purpose; 7] = [
         Purpose::Ek,
         Purpose::Snp,
         Purpose::Tdx,
         Purpose::Gpu,
         Purpose::Idevid,
         Purpose::Ldevid,
+        Purpose::CloudAk,
     ];
 
-    /// Its name in commands and files: `ek`, `snp`, `tdx`, `gpu`, `idevid`, `ldevid`.
+    /// Its name in commands and files: `ek`, `snp`, `tdx`, `gpu`, `idevid`, `ldevid`, `cloud-ak`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Purpose::Ek => "ek",
@@ -43,6 +46,7 @@ impl Purpose {
             Purpose::Gpu => "gpu",
             Purpose::Idevid => "idevid",
             Purpose::Ldevid => "ldevid",
+            Purpose::CloudAk => "cloud-ak",
         }
     }
 

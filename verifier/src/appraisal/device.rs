@@ -6,8 +6,10 @@ use super::ak::PresentedAk;
 use super::findings::{Findings, claim};
 use super::inputs::Inputs;
 use crate::anchors::Purpose;
+use crate::x509::chain::ChainError;
+use crate::x509::ek_certificate::read_ek_chain;
 use crate::x509::iak_certificate::{DeviceId, IakCertificateError};
-use crate::x509::verify_iak_certificate;
+use crate::x509::{verify_cloud_ak_certificate, verify_iak_certificate};
 
 const CERTIFICATE: &str = "IAK certificate";
 
@@ -24,21 +26,33 @@ impl Device {
     pub(super) fn judge(inputs: &Inputs<'_>, ak: Option<&PresentedAk>, findings: &mut Findings) -> Option<Self> {
         let der = inputs.collection.get(Label::TpmIakCertificate)?;
         let key = ak?.key.key();
+        // What came with it may lead to an anchor; a record that cannot be read is told where the endorsement key is.
+        let record = inputs.collection.get(Label::TpmEkChain).unwrap_or_default();
+        let offered = read_ek_chain(record).unwrap_or_default();
         let judge = |purpose| {
-            let store = inputs.anchors.store(purpose);
-            verify_iak_certificate(der, key, &[], store, inputs.now, inputs.policy.chain_rules())
+            let (store, rules) = (inputs.anchors.store(purpose), inputs.policy.chain_rules());
+            let verify = match purpose {
+                Purpose::CloudAk => verify_cloud_ak_certificate,
+                _ => verify_iak_certificate,
+            };
+            verify(der, key, &offered, store, inputs.now, rules).map(|verified| (verified, purpose))
         };
-        // A maker's anchor first; of two refusals the maker's is told, unless only the owner's knew the issuer.
-        let verified = judge(Purpose::Idevid)
-            .map(|verified| (verified, Purpose::Idevid))
-            .or_else(|first| {
-                judge(Purpose::Ldevid)
-                    .map(|verified| (verified, Purpose::Ldevid))
-                    .map_err(|second| match first {
-                        IakCertificateError::Chain(crate::x509::chain::ChainError::IssuerUnknown { .. }) => second,
-                        first => first,
-                    })
+        let issuer_unknown =
+            |error: &IakCertificateError| matches!(error, IakCertificateError::Chain(ChainError::IssuerUnknown { .. }));
+        // A maker's anchor first. Of several refusals the first is told, unless only a later one knew the issuer; a
+        // provider's certificate never has what the TCG's profile demands.
+        let mut verified = judge(Purpose::Idevid);
+        for purpose in [Purpose::Ldevid, Purpose::CloudAk] {
+            let Err(before) = verified else { break };
+            verified = judge(purpose).map_err(|error| {
+                let closer = issuer_unknown(&before) || purpose == Purpose::CloudAk;
+                if closer && !issuer_unknown(&error) {
+                    error
+                } else {
+                    before
+                }
             });
+        }
         match verified {
             Ok((verified, purpose)) => {
                 findings.text(claim::IAK_CERTIFICATE, purpose.as_str());

@@ -38,7 +38,7 @@ pub mod claim {
     pub const EK_CERTIFICATE: &str = "ek_certificate";
     /// Text: `checked` where a revocation list of the certificate's issuer was looked at, else `none`.
     pub const EK_CRL: &str = "ek_crl";
-    /// Text: `idevid` or `ldevid`: whose anchor the attestation key's certificate leads to.
+    /// Text: `idevid`, `ldevid` or `cloud-ak`: whose anchor the attestation key's certificate leads to.
     pub const IAK_CERTIFICATE: &str = "iak_certificate";
     /// Text: the TPM's maker, from the endorsement certificate.
     pub const TPM_MANUFACTURER: &str = "tpm_manufacturer";

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::certificate::{Certificate, CertificateError};
 use super::chain::{CertificateStore, ChainError, ChainRules, VerifiedChain, verify_chain};
+use super::cloud_ak::{GceInstance, gce_instance};
 use super::code::CertificateCode;
 use super::ek_certificate::MAX_OFFERED;
 use super::key::SubjectKey;
@@ -111,6 +112,8 @@ pub enum DeviceId {
     Hardware(HardwareModuleName),
     /// serialNumber in the subject's name: as unique as the makers that the domain trusts for device identities.
     Serial(String),
+    /// An instance of Google Compute Engine.
+    Gce(GceInstance),
 }
 
 /// Every identity a device certificate states.
@@ -124,10 +127,12 @@ pub fn device_ids(certificate: &Certificate) -> Vec<DeviceId> {
     std::iter::once(DeviceId::Key(certificate.key().spki_sha256()))
         .chain(hardware)
         .chain(serials)
+        .chain(gce_instance(certificate).map(DeviceId::Gce))
         .collect()
 }
 
-/// An attestation key's certificate whose chain ends at a trust anchor; only [`verify_iak_certificate`] makes one.
+/// An attestation key's certificate whose chain ends at a trust anchor; only [`verify_iak_certificate`] and
+/// [`verify_cloud_ak_certificate`](super::verify_cloud_ak_certificate) make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedIakCertificate {
     certificate: Certificate,
@@ -135,6 +140,11 @@ pub struct VerifiedIakCertificate {
 }
 
 impl VerifiedIakCertificate {
+    /// Of a certificate that was checked, with its chain.
+    pub(super) fn new(certificate: Certificate, chain: VerifiedChain) -> Self {
+        Self { certificate, chain }
+    }
+
     /// The certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate

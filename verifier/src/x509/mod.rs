@@ -6,6 +6,7 @@
 pub mod certificate;
 pub mod chain;
 mod chain_error;
+pub mod cloud_ak;
 pub mod code;
 pub mod crl;
 pub mod der;
@@ -19,6 +20,7 @@ pub mod roca;
 
 pub use certificate::Certificate;
 pub use chain::{CertificateStore, ChainRules, CrlRule, Expiry, VerifiedChain, verify_chain};
+pub use cloud_ak::verify_cloud_ak_certificate;
 pub use code::CertificateCode;
 pub use crl::{Crl, CrlError};
 pub use ek_certificate::{VerifiedEkCertificate, verify_ek_certificate};
