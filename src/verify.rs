@@ -10,7 +10,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use touchstone_evidence::collection::{Collection, Profile};
 use touchstone_policies::{LoadOptions, PolicyError, PolicySet, load_blocking};
-use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, ImaKnown, Inputs, Tier, appraise};
+use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 use touchstone_verifier::ear::Ear;
 
 use crate::clock;
@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> CommandResult {
         inventory: &policy.inventory,
         enrolled: None,
         ima: ImaKnown::default(),
+        known: Known::default(),
         now,
     });
     if args.json {

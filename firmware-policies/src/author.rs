@@ -313,6 +313,7 @@ pub fn reference_add(
         name: name.clone(),
         banks,
         files,
+        snp: None,
         not_before: valid_from,
         not_after: valid_until,
     };

@@ -6,7 +6,9 @@
 //! ```
 //! `devices` lists device identities (IEEE 802.1AR) instead: `"key:<sha256 of the SPKI>"`, `"serial:<subject's serial
 //! number>"`, `"hardware:<hwType>:<hwSerialNum, hexadecimal>"`, or `"gce:<project number>/<instance id>"` for an instance of
-//! Google Compute Engine.
+//! Google Compute Engine. `platforms` lists confidential VMs: `"snp:<chip id>"`, `"snp-provider:<name>"` or
+//! `"tdx:<platform>"`, each optionally followed by `/host-data:<hexadecimal>`, `/id-key:<hexadecimal>` or
+//! `/config-id:<hexadecimal>`. `gpus` lists serial numbers of its GPUs in hexadecimal.
 //!
 //! `volume` is the node's encrypted disk: `{"luks_uuid": "<UUID of its LUKS2 header>", "pcr15": "<register 15 after its
 //! volume key was measured, hexadecimal>"}` (`docs/bootstrap.md`).
@@ -15,7 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 use touchstone_verifier::bootstrap::Volume;
-use touchstone_verifier::inventory::{EkId, Node};
+use touchstone_verifier::inventory::{CvmIdentity, EkId, Node};
 use touchstone_verifier::x509::HardwareModuleName;
 use touchstone_verifier::x509::cloud_ak::GceInstance;
 use touchstone_verifier::x509::iak_certificate::DeviceId;
@@ -62,6 +64,13 @@ pub struct NodeFile {
     /// Device identities, as [`device_text`] writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// Confidential VMs: platform and guest, in the text form of
+    /// [`CvmIdentity`](touchstone_verifier::inventory::CvmIdentity).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+    /// Serial numbers of its GPUs, hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     /// Its encrypted disk, where it gets the key of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeFile>,
@@ -199,8 +208,12 @@ impl NodeFile {
                 None
             }
         });
-        if self.ek.is_empty() && self.ak_names.is_empty() && self.ak_keys.is_empty() && self.devices.is_empty() {
-            let expected = "ek, ak_names, ak_keys or devices";
+        let platforms = self.platforms(&claim("platforms"), &mut problems);
+        let gpus = self.gpus(&claim("gpus"), &mut problems);
+        // A GPU says whose it is, and not whose the machine is.
+        let lists = [&self.ek, &self.ak_names, &self.ak_keys, &self.devices, &self.platforms];
+        if lists.into_iter().all(Vec::is_empty) {
+            let expected = "ek, ak_names, ak_keys, devices or platforms";
             problems.push(Problem::new(
                 PolicyCode::NodeIdentityMissing,
                 claim("identity"),
@@ -219,12 +232,49 @@ impl NodeFile {
             ak_names,
             ak_keys: ak_keys.into_iter().filter_map(digest).collect(),
             devices,
-            platforms: Vec::new(),
-            gpus: Vec::new(),
+            platforms,
+            gpus,
             volume,
             authority: AUTHORITY.into(),
         })
     }
+
+    fn platforms(&self, claim: &str, problems: &mut Vec<Problem>) -> Vec<CvmIdentity> {
+        listed(&self.platforms, claim, problems, |text| {
+            text.parse::<CvmIdentity>().map_err(|error| error.expected)
+        })
+    }
+
+    fn gpus(&self, claim: &str, problems: &mut Vec<Problem>) -> Vec<String> {
+        listed(&self.gpus, claim, problems, |text| {
+            let serial = hex::decode(text)
+                .ok()
+                .filter(|serial| (1..=MAX_SERIAL_LEN).contains(&serial.len()));
+            serial.map(hex::encode).ok_or("a serial number in hexadecimal")
+        })
+    }
+}
+
+/// Reads each text of a list of bounded length.
+fn listed<T>(
+    texts: &[String],
+    claim: &str,
+    problems: &mut Vec<Problem>,
+    read: impl Fn(&str) -> Result<T, &'static str>,
+) -> Vec<T> {
+    if texts.len() > MAX_IDENTITIES {
+        let expected = format!("at most {MAX_IDENTITIES}");
+        problems.push(Problem::new(PolicyCode::TargetsTooMany, claim, expected, texts.len()));
+        return Vec::new();
+    }
+    let mut found = Vec::with_capacity(texts.len());
+    for text in texts {
+        match read(text) {
+            Ok(value) => found.push(value),
+            Err(expected) => problems.push(Problem::new(PolicyCode::NodeUnreadable, claim, expected, text)),
+        }
+    }
+    found
 }
 
 /// A device identity as it is written.

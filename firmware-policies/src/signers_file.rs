@@ -233,6 +233,7 @@ mod tests {
             name: "golden".into(),
             banks: [(HashAlg::Sha256, values)].into(),
             files: Vec::new(),
+            snp: None,
             not_before,
             not_after,
         };

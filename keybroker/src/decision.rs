@@ -15,7 +15,9 @@ use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
-use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, appraise};
+use touchstone_verifier::appraisal::{
+    Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, Known, appraise,
+};
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{EnrolledNode, EnrolledRoot, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
@@ -228,6 +230,7 @@ fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet, demands: &Appraisa
             prefix: Some(&known.prefix),
             seen: known.entries.as_deref(),
         }),
+        known: Known::default(),
         now: inputs.now,
     })
 }

@@ -39,6 +39,7 @@ pub fn stage(repo: &Path, name: &str, boot: &Boot, list: &[u8]) {
         name: name.to_owned(),
         banks: BTreeMap::from([(HashAlg::Sha256, bank)]),
         files: files.collect(),
+        snp: None,
         not_before: None,
         not_after: None,
     };

@@ -17,7 +17,7 @@ use common::node::{AK_ATTRIBUTES, Attest, MAGIC, QUOTE, SoftKey, name_of, quote_
 use common::{BOOT, Boot, anchors, encode_values, policy, reference_event, references, selection};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
-use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
+use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 use touchstone_verifier::corim::{BankValues, MachineReference, ReferenceEvent};
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::inventory::{Inventory, Node};
@@ -174,6 +174,7 @@ impl Scene {
             inventory: &self.inventory,
             enrolled: None,
             ima: ImaKnown::default(),
+            known: Known::default(),
             now: common::NOW,
         }
     }

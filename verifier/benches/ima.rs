@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use common::node::Session;
 use common::{BOOT, Boot, references, selection};
-use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
+use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 use touchstone_verifier::corim::{FileDigest, MachineReference};
 use touchstone_verifier::eventlog::RegisterValue;
 use touchstone_verifier::ima::{ImaList, reference_files};
@@ -176,6 +176,7 @@ impl Scene {
                 prefix: session.ima_prefix.as_ref(),
                 seen: None,
             },
+            known: Known::default(),
             now: session.now,
         }));
         assert_eq!(appraisal.status, Tier::Affirming, "{:?}", appraisal.reasons);

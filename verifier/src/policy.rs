@@ -1,6 +1,7 @@
 //! Appraisal policy: what the domain demands of evidence. Every leniency is a signed line in it, none is code.
 
 use crate::ima::ImaPolicy;
+use crate::snp::SnpPolicy;
 use crate::tpm::PcrSelection;
 use crate::x509::{ChainRules, CrlRule, Expiry};
 
@@ -26,7 +27,28 @@ pub enum EkCertificateRule {
     Required,
 }
 
-/// What a domain demands of TPM evidence (design.md 3, protocol.md 2).
+/// Which roots of hardware the evidence must show, with nothing against them (setting `roots.required`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequiredRoots {
+    /// Any one.
+    #[default]
+    Any,
+    /// A TPM.
+    Tpm,
+    /// A confidential VM's processor.
+    Tee,
+    /// Both, shown to belong together.
+    TpmAndTee,
+}
+
+/// What a domain demands of the composition of evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RootsPolicy {
+    /// Which roots must be there.
+    pub required: RequiredRoots,
+}
+
+/// What a domain demands of evidence (design.md 3, protocol.md 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppraisalPolicy {
     /// Registers that must be quoted and equal a reference. Never resettable ones.
@@ -43,6 +65,10 @@ pub struct AppraisalPolicy {
     pub event_log: EventLogRule,
     /// What is demanded of what ran since the boot.
     pub ima: ImaPolicy,
+    /// Which roots of hardware must be there.
+    pub roots: RootsPolicy,
+    /// What is demanded of SEV-SNP guests and platforms.
+    pub snp: SnpPolicy,
     /// Name of this policy in Attestation Results (claim 1003).
     pub policy_id: String,
 }

@@ -82,6 +82,10 @@ touchstone_cose::reason_codes! {
         AkNotBound = "ak-not-bound": "Nothing ties the attestation key to the endorsement key. Activate it online, or record the pair with node add --from.",
         NodeUnknown = "node-unknown": "No node in the inventory has this hardware identity. Add it with node add.",
         NodeAmbiguous = "node-ambiguous": "More than one inventory entry claims this hardware identity. Remove all but one.",
+        // The parts together.
+        ReportsConflict = "reports-conflict": "The evidence holds two reports of the machine's hardware, and nobody could say which counts. Send one.",
+        RootsNotTogether = "roots-not-together": "The parts of the evidence are not shown to be of one machine: no report names the TPM's key, and no inventory entry lists both. Evidence was mixed, or the entry is incomplete.",
+        RootMissing = "root-missing": "The policy requires a root of hardware that the evidence does not show, or that something speaks against (roots.required). Send that evidence as well.",
         // The session key and the TPM's clock.
         SessionKeyMissing = "session-key-missing": "The session key came without the attestation key's certification. Send the certification.",
         SessionKeyMismatch = "session-key-mismatch": "The certified key is another one than the session key of this session.",

@@ -12,8 +12,13 @@ use std::sync::Arc;
 use crate::corim::{BankValues, MachineReference, ReferenceEvent, VerifiedCorim};
 use crate::eventlog::identity::{IdentityDigest, Measured, RegisterIdentity, register_identity};
 use crate::ima::FileSet;
+use crate::reason::Reason;
+use crate::snp::SignedReport;
+use crate::snp::reference::MEASUREMENT_LEN;
 use crate::tpm::HashAlg;
 
+/// Most references of one launch digest that are looked at.
+pub const SNP_HOLDERS: usize = 1024;
 /// How many holders of each register's value are looked at for the nearest reference: it is a help for people, and its
 /// cost must not grow with the number of references.
 pub const NEAREST_HOLDERS: usize = 16;
@@ -44,7 +49,7 @@ impl Reference {
 
     /// Whether it lists files and no register: then it counts for every machine.
     pub fn is_files_only(&self) -> bool {
-        self.values.banks.is_empty()
+        self.values.banks.is_empty() && !self.values.has_guest()
     }
 }
 
@@ -72,6 +77,19 @@ pub enum Found<'a> {
     /// several, the one in force, then the first by name).
     Nearest(&'a Reference),
     /// There is no reference with registers of these banks at all.
+    Nothing,
+}
+
+/// Answer of [`ReferenceSet::find_snp`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundSnp<'a> {
+    /// The report matches this reference, and it is in force.
+    Match(&'a Reference),
+    /// The report matches this reference, but none of those that it matches is in force.
+    OutOfForce(&'a Reference),
+    /// It matches none. This one is nearest, with every difference from it.
+    Nearest(&'a Reference, Vec<Reason>),
+    /// There is no reference of an SEV-SNP guest.
     Nothing,
 }
 
@@ -104,6 +122,10 @@ pub struct ReferenceSet {
     /// The first references of each bank: what is nearest where nothing is in common.
     first: BTreeMap<HashAlg, Positions>,
     files_only: Positions,
+    /// References of SEV-SNP guests by launch digest.
+    snp: HashMap<[u8; MEASUREMENT_LEN], Positions>,
+    /// The first of them.
+    first_snp: Positions,
     has_files: bool,
     digest: [u8; 32],
 }
@@ -130,6 +152,12 @@ impl ReferenceSet {
         self.has_files |= !reference.values.files.is_empty();
         if reference.is_files_only() {
             self.files_only.push(position);
+        }
+        if let Some(snp) = &reference.values.snp {
+            self.snp.entry(snp.measurement).or_default().push(position);
+            if self.first_snp.len() < NEAREST_HOLDERS {
+                self.first_snp.push(position);
+            }
         }
         for (bank, values) in &reference.values.banks {
             let first = self.first.entry(*bank).or_default();
@@ -205,6 +233,38 @@ impl ReferenceSet {
             (Some(reference), _) => Found::Match(reference),
             (None, Some(reference)) => Found::OutOfForce(reference),
             (None, None) => self.nearest(registers, now).map_or(Found::Nothing, Found::Nearest),
+        }
+    }
+
+    /// The reference that a report of an SEV-SNP guest matches in everything it states, at the time `now` (Unix seconds).
+    ///
+    /// Costs one look-up and a look at the references with that launch digest, at most [`SNP_HOLDERS`] of them; one
+    /// guest has few.
+    pub fn find_snp(&self, report: &SignedReport<'_>, now: i64) -> FoundSnp<'_> {
+        let holders = self.snp.get(report.report().measurement()).map(Vec::as_slice);
+        let mut out_of_force = None;
+        let mut best: Option<&Reference> = None;
+        let mut nearest: Option<(&Reference, Vec<Reason>)> = None;
+        let candidates = holders.unwrap_or(&self.first_snp).iter().take(SNP_HOLDERS);
+        for reference in candidates.filter_map(|position| self.references.get(*position as usize)) {
+            let Some(snp) = &reference.values.snp else { continue };
+            let reasons = snp.mismatches(report);
+            if !reasons.is_empty() {
+                let nearer = |(_, before): &(&Reference, Vec<Reason>)| reasons.len() < before.len();
+                if nearest.as_ref().is_none_or(nearer) {
+                    nearest = Some((reference, reasons));
+                }
+            } else if !reference.in_force(now) {
+                out_of_force.get_or_insert(reference);
+            } else if best.is_none_or(|best| rank(reference) > rank(best)) {
+                best = Some(reference);
+            }
+        }
+        match (best, out_of_force, nearest) {
+            (Some(reference), ..) => FoundSnp::Match(reference),
+            (None, Some(reference), _) => FoundSnp::OutOfForce(reference),
+            (None, None, Some((reference, reasons))) => FoundSnp::Nearest(reference, reasons),
+            (None, None, None) => FoundSnp::Nothing,
         }
     }
 

@@ -11,7 +11,11 @@ mod simulated_snp;
 use proptest::prelude::*;
 use simulated_snp::{NOW, Platform, TCB, VekShape};
 use touchstone_verifier::reason::Reason;
-use touchstone_verifier::snp::{Product, Report, SnpPolicy, Tcb, VekError, VerifiedReport, VerifiedVek, check};
+use touchstone_verifier::snp::{
+    KnownVek, Product, Report, SnpPolicy, Tcb, VekError, VerifiedReport, VerifiedVek, check, check_provider,
+    check_report_data,
+};
+use touchstone_verifier::x509::{Certificate, CertificateStore, CrlRule};
 
 const DATA: [u8; 64] = [0xDA; 64];
 
@@ -21,9 +25,14 @@ fn codes(platform: &Platform, report: &[u8], policy: &SnpPolicy) -> Vec<&'static
         Ok(report) => report,
         Err(_) => return vec!["unreadable"],
     };
-    let vek = VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW).unwrap();
-    let reasons: Vec<Reason> = match VerifiedReport::verify(report, vek) {
-        Ok(verified) => check(&verified, &DATA, policy).reasons,
+    let vek = VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW, CrlRule::WhenPresent).unwrap();
+    let reasons: Vec<Reason> = match VerifiedReport::verify(report, &vek) {
+        Ok(verified) => [
+            check_report_data(&verified, &DATA).into_iter().collect(),
+            check(&verified, policy).reasons,
+            check_provider(&verified, policy).into_iter().collect(),
+        ]
+        .concat(),
         Err(reasons) => reasons,
     };
     reasons.iter().map(|reason| reason.code.as_str()).collect()
@@ -195,6 +204,10 @@ fn lists_of_chips_and_products_are_kept_to() {
         denied_chips: [chip].into(),
         ..policy.clone()
     };
+    let hidden = SnpPolicy {
+        allow_masked_chips: true,
+        ..listed.clone()
+    };
     let turin = SnpPolicy {
         products: [Product::Turin].into(),
         ..policy.clone()
@@ -211,8 +224,20 @@ fn lists_of_chips_and_products_are_kept_to() {
         ("listed", &good, &listed, &[][..]),
         ("not listed", &good, &unlisted, &["snp-chip-unlisted"]),
         ("an empty list is nobody", &good, &none, &["snp-chip-unlisted"]),
-        ("masked, no list", &masked, &policy, &[]),
-        ("masked under a list", &masked, &listed, &["snp-chip-unlisted"]),
+        ("masked", &masked, &policy, &["snp-chip-masked"]),
+        ("masked, and that is allowed", &masked, &hidden, &[]),
+        (
+            "masked under a list without its key's chip",
+            &masked,
+            &unlisted,
+            &["snp-chip-masked", "snp-chip-unlisted"],
+        ),
+        (
+            "masked, but its key's chip is denied",
+            &masked,
+            &denied,
+            &["snp-chip-denied", "snp-chip-masked"],
+        ),
         ("denied", &good, &denied, &["snp-chip-denied"]),
         ("another product line", &good, &turin, &["snp-product-refused"]),
         ("multithreading", &good, &quiet, &["snp-platform-setting"]),
@@ -360,7 +385,7 @@ fn a_certificate_that_lacks_or_bends_what_amd_writes_is_refused() {
     ];
     for (what, shape, expected) in rows {
         let platform = Platform::new(&shape);
-        let found = match VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW) {
+        let found = match VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW, CrlRule::WhenPresent) {
             Err(VekError::Extension { .. }) => "extension",
             Err(VekError::Issuer { .. }) => "issuer",
             Err(VekError::Chain(_)) => "chain",
@@ -376,12 +401,11 @@ fn a_self_made_chain_leads_nowhere() {
     let (ours, theirs) = (Platform::new(&VekShape::default()), Platform::new(&VekShape::default()));
     let offered =
         [&theirs.intermediate, &theirs.root].map(|der| touchstone_verifier::x509::Certificate::from_der(der).unwrap());
-    let refused = VerifiedVek::verify(&theirs.vek, &offered, &ours.store(), NOW);
+    let refused = VerifiedVek::verify(&theirs.vek, &offered, &ours.store(), NOW, CrlRule::WhenPresent);
     assert!(matches!(refused, Err(VekError::Chain(_))), "{refused:?}");
-    let vek = VerifiedVek::verify(&ours.vek, &[], &ours.store(), NOW).unwrap();
-    assert!(vek.is_valid(NOW) && !vek.is_valid(0) && !vek.is_valid(vek.not_after() + 1));
+    let vek = VerifiedVek::verify(&ours.vek, &[], &ours.store(), NOW, CrlRule::WhenPresent).unwrap();
     let forged = theirs.report(|_| {});
-    let reasons = VerifiedReport::verify(Report::parse(&forged).unwrap(), vek).unwrap_err();
+    let reasons = VerifiedReport::verify(Report::parse(&forged).unwrap(), &vek).unwrap_err();
     assert_eq!(reasons[0].code.as_str(), "snp-signature-invalid");
 }
 
@@ -399,5 +423,36 @@ proptest! {
         bytes[0x34] = 1;
         bytes[offset] = value;
         let _ = Report::parse(&bytes).map(|report| report.signature().is_ok());
+    }
+}
+
+/// A key that was verified before stands for verifying anew only where that would give the same answer.
+#[test]
+fn a_known_key_counts_only_under_the_same_anchors_certificates_and_time() {
+    let platform = Platform::new(&VekShape::default());
+    let (store, rule) = (platform.store(), CrlRule::WhenPresent);
+    let vek = VerifiedVek::verify(&platform.vek, &[], &store, NOW, rule).unwrap();
+    let end = vek.not_after();
+    let known = KnownVek::new(vek, b"record", &store, rule, NOW);
+    let get =
+        |record: &[u8], vlek, store: &CertificateStore, rule, now| known.get(record, vlek, store, rule, now).is_some();
+    assert!(get(b"record", false, &store, rule, NOW));
+    assert!(get(b"record", false, &store, rule, end));
+    let other = Platform::new(&VekShape::default()).store();
+    let mut more = platform.store();
+    more.add(Certificate::from_der(&platform.root).unwrap(), true);
+    for (what, answer) in [
+        ("other certificates", get(b"recorD", false, &store, rule, NOW)),
+        ("a provider's key is asked for", get(b"record", true, &store, rule, NOW)),
+        (
+            "another root of the same name",
+            get(b"record", false, &other, rule, NOW),
+        ),
+        ("something was added", get(b"record", false, &more, rule, NOW)),
+        ("a stricter rule", get(b"record", false, &store, CrlRule::Required, NOW)),
+        ("before it was verified", get(b"record", false, &store, rule, NOW - 1)),
+        ("after its end", get(b"record", false, &store, rule, end + 1)),
+    ] {
+        assert!(!answer, "{what}");
     }
 }

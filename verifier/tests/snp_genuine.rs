@@ -12,9 +12,9 @@ use std::path::Path;
 use touchstone_vectors::genuine;
 use touchstone_verifier::reason::{Code, Reason};
 use touchstone_verifier::snp::{
-    AliasCheck, Product, Report, SnpCode, SnpPolicy, VekError, VerifiedReport, VerifiedVek, check,
+    AliasCheck, Product, Report, SnpCode, SnpPolicy, VekError, VerifiedReport, VerifiedVek, check, check_report_data,
 };
-use touchstone_verifier::x509::{Certificate, CertificateStore};
+use touchstone_verifier::x509::{Certificate, CertificateStore, CrlRule};
 
 /// 2026-11-21T00:00:00Z and 2020-01-01T00:00:00Z, the times of the table.
 const TIMES: [(&str, i64); 2] = [
@@ -41,7 +41,7 @@ fn anchors(dir: &Path) -> CertificateStore {
 fn outcome(report: &[u8], vek: &[u8], store: &CertificateStore, now: i64) -> BTreeSet<&'static str> {
     let report = Report::parse(report).unwrap();
     let report_data: [u8; 64] = report.report_data().try_into().unwrap();
-    let vek = match VerifiedVek::verify(vek, &[], store, now) {
+    let vek = match VerifiedVek::verify(vek, &[], store, now, CrlRule::WhenPresent) {
         Ok(vek) => vek,
         Err(VekError::Chain(error)) => {
             let validity = matches!(
@@ -65,7 +65,7 @@ fn outcome(report: &[u8], vek: &[u8], store: &CertificateStore, now: i64) -> BTr
             })
             .collect()
     };
-    let verified = match VerifiedReport::verify(report, vek) {
+    let verified = match VerifiedReport::verify(report, &vek) {
         Ok(verified) => verified,
         Err(reasons) => return words(&reasons),
     };
@@ -73,7 +73,8 @@ fn outcome(report: &[u8], vek: &[u8], store: &CertificateStore, now: i64) -> BTr
         alias_check: AliasCheck::Ignored,
         ..SnpPolicy::default()
     };
-    words(&check(&verified, &report_data, &policy).reasons)
+    assert_eq!(check_report_data(&verified, &report_data), None);
+    words(&check(&verified, &policy).reasons)
 }
 
 #[test]
@@ -121,10 +122,9 @@ fn the_default_policy_wants_the_alias_check_shown() {
             read(&dir.join(format!("{name}.vcek.der"))),
         );
         let report = Report::parse(&bytes).unwrap();
-        let vek = VerifiedVek::verify(&vek, &[], &store, TIMES[0].1).unwrap();
-        let verified = VerifiedReport::verify(report, vek).unwrap();
-        let data: [u8; 64] = report.report_data().try_into().unwrap();
-        let strict = check(&verified, &data, &SnpPolicy::default());
+        let vek = VerifiedVek::verify(&vek, &[], &store, TIMES[0].1, CrlRule::WhenPresent).unwrap();
+        let verified = VerifiedReport::verify(report, &vek).unwrap();
+        let strict = check(&verified, &SnpPolicy::default());
         let codes: Vec<Code> = strict.reasons.iter().map(|reason| reason.code).collect();
         assert_eq!(codes == [Code::Snp(SnpCode::AliasCheck)], refused, "{name}: {codes:?}");
         assert!(strict.leniencies.is_empty());
@@ -132,7 +132,7 @@ fn the_default_policy_wants_the_alias_check_shown() {
             alias_check: AliasCheck::WhenReported,
             ..SnpPolicy::default()
         };
-        let lenient = check(&verified, &data, &policy);
+        let lenient = check(&verified, &policy);
         assert_eq!(!lenient.reasons.is_empty(), when_reported, "{name}");
         assert_eq!(!lenient.leniencies.is_empty(), refused, "{name}: the leniency is named");
     }
@@ -149,16 +149,15 @@ fn a_floor_one_above_any_component_refuses_by_its_name() {
             read(&dir.join(format!("{name}.vcek.der"))),
         );
         let report = Report::parse(&bytes).unwrap();
-        let vek = VerifiedVek::verify(&vek, &[], &store, TIMES[0].1).unwrap();
-        let verified = VerifiedReport::verify(report, vek).unwrap();
-        let data: [u8; 64] = report.report_data().try_into().unwrap();
+        let vek = VerifiedVek::verify(&vek, &[], &store, TIMES[0].1, CrlRule::WhenPresent).unwrap();
+        let verified = VerifiedReport::verify(report, &vek).unwrap();
         let golden = verified.reported_tcb();
         let judge = |floor| {
             let policy = SnpPolicy {
                 floors: [(verified.product(), floor)].into(),
                 ..SnpPolicy::default()
             };
-            check(&verified, &data, &policy).reasons
+            check(&verified, &policy).reasons
         };
         assert_eq!(judge(golden), [], "{name}");
         let mut higher = vec![("bl", golden), ("tee", golden), ("snp", golden), ("ucode", golden)];

@@ -429,7 +429,7 @@ fn keysets_do_not_go_back() {
 #[test]
 fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one() {
     use touchstone_evidence::collection::Collection;
-    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Tier, appraise};
+    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, Tier, appraise};
     let test = TestRepo::published();
     test.add_node(
         "web-2",
@@ -452,6 +452,7 @@ fn the_published_policy_affirms_the_golden_machine_and_refuses_the_changed_one()
             inventory: &policy.inventory,
             enrolled: None,
             ima: ImaKnown::default(),
+            known: Known::default(),
             now,
         });
         let codes: Vec<&str> = appraisal.reasons.iter().map(|r| r.code.as_str()).collect();
@@ -494,7 +495,7 @@ fn with_list(boot: &str) -> Vec<(Label, Vec<u8>)> {
 #[test]
 fn a_golden_machines_list_is_part_of_its_reference_and_an_unknown_program_is_refused_by_name() {
     use touchstone_evidence::collection::Collection;
-    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, appraise};
+    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, appraise};
     let test = TestRepo::new();
     let ca = boots().join("ca/issuercert.pem");
     trust_add(&test.repo, Purpose::Ek, &[ca]).unwrap();
@@ -529,6 +530,7 @@ fn a_golden_machines_list_is_part_of_its_reference_and_an_unknown_program_is_ref
             inventory: &policy.inventory,
             enrolled: None,
             ima: ImaKnown::default(),
+            known: Known::default(),
             now: 1_800_000_000,
         });
         let told = appraisal

@@ -52,17 +52,45 @@ pub const KEYS: &[&str] = &[
     "ima.mode",
     "ima.exclude",
     "ima.violations",
+    "roots.required",
+    "snp.alias_check",
+    "snp.max_vmpl",
+    "snp.debug",
+    "snp.migration_agent",
+    "snp.masked_chips",
+    "snp.guest_policy_required",
+    "snp.guest_policy_refused",
+    "snp.smt_off",
+    "snp.ecc",
+    "snp.rapl_off",
+    "snp.ciphertext_hiding",
+    "snp.mitigations",
+    "snp.products",
+    "snp.floors",
+    "snp.floors.milan",
+    "snp.floors.genoa",
+    "snp.floors.turin",
+    "snp.allowed_chips",
+    "snp.denied_chips",
+    "snp.providers",
+    "snp.id_keys",
+    "snp.author_keys",
     "grants.scopes",
 ];
 
 /// Values that overlook something; results name each where it was used.
-const LENIENCIES: [(&str, &str); 6] = [
+const LENIENCIES: [(&str, &str); 11] = [
     ("tpm.event_log", "registers-suffice"),
     ("tpm.ek_expiry", "ignore-with-claim"),
     ("ima.mode", "off"),
     ("ima.violations", "allow"),
     ("tpm.crl", "when-present"),
     ("tpm.ek_certificate", "when-present"),
+    ("snp.alias_check", "when-reported"),
+    ("snp.alias_check", "ignored"),
+    ("snp.masked_chips", "allow"),
+    ("snp.debug", "allow"),
+    ("snp.migration_agent", "allow"),
 ];
 
 /// A key and what becomes of it.

@@ -5,6 +5,8 @@
 mod edit;
 mod ima;
 mod registers;
+mod roots;
+mod snp;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,9 @@ pub use ima::{ImaMode, ImaSettings, ImaViolations, MAX_EXCLUDED, MAX_RULE_LEN};
 pub use registers::{
     BANKS, DEFAULT_REQUIRED, DEFAULT_SESSION_KEY, MAX_REGISTER, NEVER_FOR_SESSION_KEYS, NEVER_REQUIRED,
 };
+
+pub use roots::{Required as RequiredRoots, RootsSettings};
+pub use snp::{AliasCheck, Allowed, Demand, Floor, MAX_LISTED, SnpSettings};
 
 /// Most scopes a domain grants.
 pub const MAX_SCOPES: usize = 64;
@@ -62,6 +67,10 @@ struct SettingsFile {
     tpm: TpmSection,
     #[serde(default)]
     ima: ImaSettings,
+    #[serde(default)]
+    roots: RootsSettings,
+    #[serde(default)]
+    snp: SnpSettings,
     grants: Grants,
 }
 
@@ -152,8 +161,11 @@ impl Settings {
             ));
         }
         let scopes = scopes(&file.grants.scopes, &mut problems);
+        let snp = file.snp.policy(&mut problems);
         PolicyError::unless_empty(problems)?;
         let appraisal = AppraisalPolicy {
+            roots: file.roots.policy(),
+            snp,
             policy_id: file.domain.clone(),
             required_registers: required,
             session_key_registers: session,

@@ -5,6 +5,7 @@ use x509_parser::pem::Pem;
 
 use super::findings::Findings;
 use super::inputs::Inputs;
+use super::tee::{Endorsed, Tee};
 use crate::reason::AppraisalCode;
 use crate::tpm::{AttestationKey, Public};
 use crate::x509::SubjectKey;
@@ -28,13 +29,15 @@ pub(super) struct PresentedAk {
 }
 
 /// Reads the key of the collection or, in a session, the one enrolled.
-pub(super) fn read(inputs: &Inputs<'_>, findings: &mut Findings) -> Option<PresentedAk> {
+///
+/// `tee` is the confidential VM around the TPM: a key that its report names needs no attributes of its own.
+pub(super) fn read(inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &mut Findings) -> Option<PresentedAk> {
     let enrolled = || inputs.enrolled_tpm().map(|tpm| tpm.ak_public.as_slice());
     if let Some(bytes) = inputs.collection.get(Label::TpmAkPublic) {
         return from_public(bytes, findings);
     }
     if let Some(pem) = inputs.collection.get(Label::TpmAkPem) {
-        return from_pem(pem, inputs, findings);
+        return from_pem(pem, inputs, tee, findings);
     }
     if let Some(bytes) = enrolled() {
         return from_public(bytes, findings);
@@ -76,8 +79,9 @@ fn from_public(bytes: &[u8], findings: &mut Findings) -> Option<PresentedAk> {
     })
 }
 
-/// A key without attributes counts only where the inventory lists that very key (protocol.md 2).
-fn from_pem(pem: &[u8], inputs: &Inputs<'_>, findings: &mut Findings) -> Option<PresentedAk> {
+/// A key without attributes counts only where the inventory lists that very key (protocol.md 2), or the report of the
+/// confidential VM around it names it.
+fn from_pem(pem: &[u8], inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &mut Findings) -> Option<PresentedAk> {
     let key = Some(pem)
         .filter(|pem| pem.len() <= MAX_PEM)
         .and_then(|pem| Pem::iter_from_buffer(pem).next()?.ok())
@@ -93,7 +97,8 @@ fn from_pem(pem: &[u8], inputs: &Inputs<'_>, findings: &mut Findings) -> Option<
         return None;
     };
     let spki = key.spki_sha256();
-    if !matches!(inputs.inventory.by_ak_key(&spki), crate::inventory::Lookup::Node(_)) {
+    let endorsed = tee.is_some_and(|tee| tee.endorses == Some(Endorsed::Ak(spki)));
+    if !endorsed && !matches!(inputs.inventory.by_ak_key(&spki), crate::inventory::Lookup::Node(_)) {
         let found = format!("key {} as PEM, which the inventory does not list", hex::encode(spki));
         findings.refuse(
             AppraisalCode::AkAttributesUnknown,

@@ -7,21 +7,18 @@ use super::findings::{ClaimValue, Findings, claim};
 use super::inputs::Inputs;
 use crate::bootstrap::{REGISTER, Stage};
 use crate::eventlog::phases;
-use crate::inventory::{Lookup, Node};
+use crate::inventory::Node;
 use crate::tpm::HashAlg;
 
 /// Claims the stage, where registers 11 and 15 were quoted in every required bank. Banks that differ are no one stage.
 pub(super) fn judge(
     inputs: &Inputs<'_>,
     registers: Option<&BTreeMap<(HashAlg, u8), Vec<u8>>>,
-    node: Option<&str>,
+    node: Option<&Node>,
     findings: &mut Findings,
 ) {
     let Some(registers) = registers else { return };
-    let volume = node.and_then(|name| match inputs.inventory.by_name(name) {
-        Lookup::Node(Node { volume, .. }) => volume.as_ref(),
-        Lookup::Unknown | Lookup::Ambiguous => None,
-    });
+    let volume = node.and_then(|node| node.volume.as_ref());
     let phase = match findings.claims.get(claim::BOOT_PHASE) {
         Some(ClaimValue::Text(phase)) => Some(phase.clone()),
         _ => None,

@@ -80,19 +80,7 @@ pub(super) fn compare<'a>(
     match references.find(&quoted, inputs.now) {
         Found::Match(reference) => return complete.then_some(reference),
         Found::OutOfForce(reference) => {
-            let validity = format!(
-                "{:?} to {}",
-                reference.not_before.unwrap_or(i64::MIN),
-                reference.not_after
-            );
-            let found = format!("{}, in force {validity}, at {}", reference.values.name, inputs.now);
-            findings.refuse_at(
-                AppraisalCode::ReferenceOutOfForce,
-                "registers",
-                "a reference in force",
-                found,
-                difference::hint(reference, None, None),
-            );
+            difference::out_of_force(reference, "registers", inputs.now, findings);
         }
         Found::Nearest(reference) => difference::tell(reference, &quoted, log, findings),
         // Banks without any reference were told above.

@@ -31,6 +31,21 @@ pub(super) fn hint(reference: &Reference, register: Option<u8>, event: Option<us
     }
 }
 
+/// Everything matches `reference`, but it is not in force.
+pub(super) fn out_of_force(reference: &Reference, claim: &str, now: i64, findings: &mut Findings) {
+    let start = reference.not_before.unwrap_or(i64::MIN);
+    let validity = format!("{start:?} to {}", reference.not_after);
+    let found = format!("{}, in force {validity}, at {now}", reference.values.name);
+    let hint = hint(reference, None, None);
+    findings.refuse_at(
+        AppraisalCode::ReferenceOutOfForce,
+        claim,
+        "a reference in force",
+        found,
+        hint,
+    );
+}
+
 /// Every register that differs from the nearest reference, with the first event of each kind that differs.
 pub(super) fn tell(reference: &Reference, quoted: &[QuotedRegister<'_>], log: &JudgedLog<'_>, findings: &mut Findings) {
     for register in quoted {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::identity::Identity;
+use super::composite::Whole;
 use super::inputs::{Freshness, Inputs};
 use crate::reason::{AppraisalCode, Code, Hint, Reason};
-use crate::tpm::{ClockInfo, TpmCode};
+use crate::tpm::TpmCode;
 
 /// Most reasons one appraisal tells. Evidence that lies more often is refused all the same.
 pub const MAX_REASONS: usize = 256;
@@ -30,7 +30,7 @@ pub enum ClaimValue {
 pub mod claim {
     /// Text: `session` or `none`.
     pub const BINDING: &str = "binding";
-    /// Text: `activated`, `enrolled`, `inventory`, `iak-certificate`, `none`.
+    /// Text: `activated`, `enrolled`, `inventory`, `iak-certificate`, `report`, `none`.
     pub const AK_BINDING: &str = "ak_binding";
     /// Text: `endorsement-key`, `endorsement-hierarchy` or `unknown`: whether the TPM's counters are in clear.
     pub const AK_PARENT: &str = "ak_parent";
@@ -110,6 +110,16 @@ pub mod claim {
     /// excluded`; with a list that was judged whole `excluded by IMA`, or `judged by IMA` where one was prepared with the
     /// reference's command line. That holds as far as the machine's IMA policy measures programs and KEXEC_CMDLINE.
     pub const KEXEC: &str = "kexec";
+    /// Set: the hardware roots that had nothing against them: `tpm`, `snp`, `tdx`, `gpu`.
+    pub const ROOTS: &str = "roots";
+    /// Text: `session` where the confidential VM's report answers this challenge; `boot` where it was made when the machine
+    /// started and a TPM that it endorses answers instead. Absent without a confidential VM.
+    pub const TCB_FRESHNESS: &str = "tcb_freshness";
+    /// Text: `inventory` where the node's entry lists every GPU that reported, else `asserted-by-guest`. Absent without one.
+    pub const GPU_LOCALITY: &str = "gpu_locality";
+    /// Text: `checked` where a revocation list of AMD's was looked at, else `none`. The other claims of an SEV-SNP report are
+    /// named `snp_…`: see [`snp::claims`](crate::snp::claims).
+    pub const SNP_CRL: &str = "snp_crl";
     /// Set: what was overlooked because a signed setting says so.
     pub const LENIENCIES: &str = "leniencies";
 }
@@ -144,6 +154,21 @@ impl Findings {
         hint: Hint,
     ) {
         self.push(Reason::new(Self::code(code.into()), claim, expected, found).with_hint(hint));
+    }
+
+    /// Adds a reason that was made elsewhere.
+    pub(super) fn refuse_as(&mut self, reason: Reason) {
+        self.push(reason);
+    }
+
+    /// Adds reasons that were made elsewhere.
+    pub(super) fn refuse_all(&mut self, reasons: impl IntoIterator<Item = Reason>) {
+        reasons.into_iter().for_each(|reason| self.push(reason));
+    }
+
+    /// How many reasons there are; a stage that adds none had nothing against what it judged.
+    pub(super) fn count(&self) -> usize {
+        self.reasons.len()
     }
 
     fn code(code: Code) -> Code {
@@ -184,30 +209,28 @@ impl Findings {
     }
 
     /// The claims that sum up the others.
-    pub(super) fn note_situation(
-        &mut self,
-        inputs: &Inputs<'_>,
-        identity: &Identity<'_>,
-        clock: Option<ClockInfo>,
-        reference: Option<&str>,
-    ) {
+    pub(super) fn note_situation(&mut self, inputs: &Inputs<'_>, whole: &Whole<'_>) {
         let binding = match inputs.freshness {
             Freshness::Bound { .. } => "session",
             Freshness::Unbound { .. } => "none",
         };
         self.text(claim::BINDING, binding);
-        self.text(claim::AK_BINDING, identity.binding.as_str());
-        // A TPM quote alone cannot show that no other kernel was started since (protocol.md 5).
+        self.text(claim::AK_BINDING, whole.ak_binding.as_str());
+        self.set(claim::ROOTS, whole.roots.iter().map(|root| root.as_str().to_owned()));
+        // No quote and no report shows that no other kernel was started since (protocol.md 5).
         self.claims
             .entry(claim::KEXEC.to_owned())
             .or_insert_with(|| ClaimValue::Text("not excluded".to_owned()));
-        if let Some(clock) = clock {
+        if let Some(clock) = whole.clock {
             self.int(claim::RESET_COUNT, clock.reset_count);
             self.int(claim::RESTART_COUNT, clock.restart_count);
             self.bool(claim::CLOCK_SAFE, clock.safe);
         }
-        if let Some(reference) = reference {
+        if let Some(reference) = &whole.reference {
             self.text(claim::REFERENCE, reference);
+        }
+        if let Some(freshness) = whole.tcb_freshness {
+            self.text(claim::TCB_FRESHNESS, freshness);
         }
         if !self.leniencies.is_empty() {
             let leniencies = self.leniencies.iter().cloned().collect();

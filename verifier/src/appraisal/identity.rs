@@ -7,6 +7,7 @@ use super::endorsement::{EK, EndorsementKey};
 use super::findings::{Findings, claim};
 use super::inputs::{Freshness, Inputs};
 use super::quote::Quoted;
+use super::tee::{Endorsed, Tee};
 use crate::inventory::{EkId, Lookup, Node};
 use crate::policy::EkCertificateRule;
 use crate::reason::AppraisalCode;
@@ -19,25 +20,50 @@ const AK: &str = "attestation key";
 
 /// What is known of the machine's identity.
 pub(super) struct Identity<'a> {
-    /// The node's name.
-    pub(super) node: Option<String>,
+    /// The node that these keys are of.
+    pub(super) node: Option<&'a Node>,
+    /// Which of its keys the confidential VM's report names.
+    pub(super) endorsement: Endorsement,
     /// Its endorsement key, as presented or enrolled.
     pub(super) ek: Option<EkId>,
     /// The certificate that was judged, DER.
     pub(super) ek_certificate: Option<&'a [u8]>,
     /// What ties the attestation key to it.
     pub(super) binding: AkBinding,
-    /// Whether a proper attestation key is tied, online, to the endorsement key of that node.
+    /// Whether a proper attestation key is tied, online, to the endorsement key of that node, or a genuine report names it.
     pub(super) authentic: bool,
     /// Last second of the certificates' validity.
     pub(super) expires: i64,
 }
 
-/// Judges identity and binding.
+/// Which key of the TPM a genuine report of the confidential VM around it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endorsement {
+    /// None of them.
+    None,
+    /// The endorsement key: what ties the attestation key to it is as with any TPM.
+    Ek,
+    /// The attestation key itself: nothing else need tie it.
+    Ak,
+}
+
+impl Endorsement {
+    fn of(tee: Option<&Tee<'_>>, ek: &EndorsementKey<'_>, ak: Option<&PresentedAk>) -> Self {
+        match tee.and_then(|tee| tee.endorses) {
+            Some(Endorsed::Ak(spki)) if ak.is_some_and(|ak| ak.spki == spki) => Endorsement::Ak,
+            Some(Endorsed::Ek(id)) if ek.id == Some(id) => Endorsement::Ek,
+            _ => Endorsement::None,
+        }
+    }
+}
+
+/// Judges identity and binding. A TPM that the report of `tee` endorses may be a node by that report alone: then the
+/// inventory need not list its keys, and whether it is one is said where the whole is judged.
 pub(super) fn judge<'a>(
     inputs: &Inputs<'a>,
     ak: Option<&PresentedAk>,
     quoted: Option<&Quoted<'_>>,
+    tee: Option<&Tee<'a>>,
     findings: &mut Findings,
 ) -> Identity<'a> {
     let ek = EndorsementKey::judge(inputs, findings);
@@ -62,25 +88,62 @@ pub(super) fn judge<'a>(
     if let Some(quoted) = quoted {
         ek.judge_firmware(inputs, quoted, parent, findings);
     }
-    let (node, binding) = match inputs.freshness {
-        Freshness::Bound { .. } => judge_online(inputs, &ek, ak, findings),
-        Freshness::Unbound { .. } => judge_offline(inputs, &ek, ak, device.as_ref(), findings),
+    let endorsement = Endorsement::of(tee, &ek, ak);
+    let (node, binding) = match (endorsement, inputs.freshness) {
+        (Endorsement::Ak, _) => judge_endorsed(inputs, &ek, ak, findings),
+        (_, Freshness::Bound { .. }) => judge_online(inputs, &ek, ak, endorsement, findings),
+        (_, Freshness::Unbound { .. }) => judge_offline(inputs, &ek, ak, device.as_ref(), endorsement, findings),
     };
     if inputs.policy.ek_certificate == EkCertificateRule::Required
         && ek.certificate.is_none()
+        && endorsement == Endorsement::None
         && binding != AkBinding::IakCertificate
     {
         let expected = "an endorsement certificate";
         findings.refuse(AppraisalCode::EkCertificateMissing, EK, expected, "none");
     }
     Identity {
-        node: node.map(|node| node.name.clone()),
+        node,
+        endorsement,
         ek: ek.id,
         ek_certificate: ek.certificate,
         binding,
-        authentic: matches!(binding, AkBinding::Activated | AkBinding::Enrolled) && ak.is_some_and(|ak| ak.proper),
+        authentic: match binding {
+            AkBinding::Activated | AkBinding::Enrolled => ak.is_some_and(|ak| ak.proper),
+            AkBinding::Report => true,
+            AkBinding::Inventory | AkBinding::IakCertificate | AkBinding::None => false,
+        },
         expires: device.map_or(ek.expires, |device| device.expires.min(ek.expires)),
     }
+}
+
+/// The report says that the attestation key lives in the TPM of that very confidential VM. Where the inventory lists the
+/// TPM's keys besides, they must be one node's.
+fn judge_endorsed<'a>(
+    inputs: &Inputs<'a>,
+    ek: &EndorsementKey<'_>,
+    ak: Option<&PresentedAk>,
+    findings: &mut Findings,
+) -> (Option<&'a Node>, AkBinding) {
+    let inventory = inputs.inventory;
+    let by_ek = ek.id.map_or(Lookup::Unknown, |id| inventory.by_ek(&id));
+    let by_name = ak
+        .and_then(|ak| ak.name.as_deref())
+        .map_or(Lookup::Unknown, |name| inventory.by_ak_name(name));
+    let by_key = ak.map_or(Lookup::Unknown, |ak| inventory.by_ak_key(&ak.spki));
+    let mut found = None;
+    for lookup in [by_ek, by_name, by_key] {
+        match (lookup, found) {
+            (Lookup::Unknown, _) => {}
+            (Lookup::Node(node), None) => found = Some(node),
+            (Lookup::Node(node), Some(before)) if node == before => {}
+            _ => {
+                refuse_ambiguous(ek.id, findings);
+                return (None, AkBinding::Report);
+            }
+        }
+    }
+    (found, AkBinding::Report)
 }
 
 /// In a session only an activation ties the two keys: of this session, or of the one the node enrolled in.
@@ -88,6 +151,7 @@ fn judge_online<'a>(
     inputs: &Inputs<'a>,
     ek: &EndorsementKey<'_>,
     ak: Option<&PresentedAk>,
+    endorsement: Endorsement,
     findings: &mut Findings,
 ) -> (Option<&'a Node>, AkBinding) {
     let name = ak.and_then(|ak| ak.name.as_deref());
@@ -130,6 +194,7 @@ fn judge_online<'a>(
             findings.refuse(AppraisalCode::NodeUnknown, NODE, expected, node.name.as_str());
             None
         }
+        Lookup::Unknown if endorsement == Endorsement::Ek => None,
         Lookup::Unknown => {
             refuse_unknown(ek.id, name, findings);
             None
@@ -149,6 +214,7 @@ fn judge_offline<'a>(
     ek: &EndorsementKey<'_>,
     ak: Option<&PresentedAk>,
     device: Option<&Device>,
+    endorsement: Endorsement,
     findings: &mut Findings,
 ) -> (Option<&'a Node>, AkBinding) {
     let inventory = inputs.inventory;
@@ -171,6 +237,7 @@ fn judge_offline<'a>(
     };
     let node = match by_ek {
         Some(Lookup::Node(node)) => Some(node),
+        Some(Lookup::Unknown) if endorsement == Endorsement::Ek => tied,
         Some(_) => None,
         // Nothing but the attestation key came: the inventory's tie names the node.
         None => tied,

@@ -13,6 +13,7 @@ use crate::inventory::{EkId, EnrolledNode, EnrolledTpm, Inventory};
 use crate::policy::AppraisalPolicy;
 use crate::reason::AppraisalCode;
 use crate::reference::ReferenceSet;
+use crate::snp::KnownVek;
 use crate::tpm::PcrSelection;
 
 /// The inputs of [`appraise`](super::appraise), all of them: nothing else has an influence.
@@ -34,6 +35,8 @@ pub struct Inputs<'a> {
     pub enrolled: Option<&'a EnrolledNode>,
     /// What is known of the node's IMA list.
     pub ima: ImaKnown<'a>,
+    /// What earlier appraisals found out, so that it need not be found out again. It has no influence on a verdict.
+    pub known: Known<'a>,
     /// The time, Unix seconds.
     pub now: i64,
 }
@@ -47,6 +50,13 @@ pub struct ImaKnown<'a> {
     /// The chunks that the prefix names, in its order: needed where it was judged under other rules, or names as many
     /// as it may ([`AppraisalCode::ImaEntriesUnavailable`] asks for them).
     pub seen: Option<&'a [Vec<u8>]>,
+}
+
+/// What earlier appraisals found out. The default: nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The signing key of an SEV-SNP report, with the chain that was verified for it.
+    pub vek: Option<&'a KnownVek>,
 }
 
 /// What makes evidence fresh.
@@ -120,36 +130,74 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// What the quote must carry as qualifying data: SHA-256 of the binder, or the raw nonce.
+    /// What fresh evidence must carry.
     ///
     /// The two kinds of evidence never mix: packed evidence in a session, or bound evidence offline, is refused.
-    pub(super) fn qualifying_data(&self, findings: &mut Findings) -> Cow<'a, [u8]> {
-        let (expected, data) = match self.freshness {
+    pub(super) fn expected(&self, findings: &mut Findings) -> Expected<'a> {
+        let (profile, qualifying_data, report_data) = match self.freshness {
             Freshness::Bound {
                 binder, session_key, ..
             } => {
                 // A collection holds each label once, so it always has a manifest; without one nothing would be equal.
-                let Ok(manifest_digest) = self.collection.manifest_digest() else {
-                    return Cow::Borrowed(&[]);
-                };
-                let input = BinderInput {
-                    role: binder.role,
-                    domain: binder.domain,
-                    session_id: binder.session_id,
-                    nonce: binder.nonce,
-                    ckt: session_key.thumbprint(),
-                    receive_key: binder.receive_key,
-                    tls_exporter: binder.tls_exporter,
-                    manifest_digest,
-                };
-                (Profile::Bound, Cow::Owned(input.tpm_qualifying_data().to_vec()))
+                let input = self
+                    .collection
+                    .manifest_digest()
+                    .ok()
+                    .map(|manifest_digest| BinderInput {
+                        role: binder.role,
+                        domain: binder.domain,
+                        session_id: binder.session_id,
+                        nonce: binder.nonce,
+                        ckt: session_key.thumbprint(),
+                        receive_key: binder.receive_key,
+                        tls_exporter: binder.tls_exporter,
+                        manifest_digest,
+                    });
+                let qualifying = input.as_ref().map(|input| input.tpm_qualifying_data().to_vec());
+                let report_data = input.as_ref().map(BinderInput::report_data);
+                (Profile::Bound, Cow::Owned(qualifying.unwrap_or_default()), report_data)
             }
-            Freshness::Unbound { nonce } => (Profile::Unbound, Cow::Borrowed(nonce)),
+            Freshness::Unbound { nonce } => (Profile::Unbound, Cow::Borrowed(nonce), padded(nonce)),
         };
-        if self.collection.profile() != expected {
+        let right_kind = self.collection.profile() == profile;
+        if !right_kind {
             let found = self.collection.profile().uri();
-            findings.refuse(AppraisalCode::EvidenceTypeWrong, "evidence", expected.uri(), found);
+            findings.refuse(AppraisalCode::EvidenceTypeWrong, "evidence", profile.uri(), found);
         }
-        data
+        Expected {
+            qualifying_data,
+            report_data,
+            right_kind,
+        }
+    }
+}
+
+/// What fresh evidence must carry: the binder of the session, or the raw nonce.
+pub(super) struct Expected<'a> {
+    /// Of a TPM's quote and certifications. Empty is never equal to anything.
+    pub(super) qualifying_data: Cow<'a, [u8]>,
+    /// Of a confidential VM's report. None is never equal to anything.
+    pub(super) report_data: Option<[u8; 64]>,
+    /// Whether the evidence is of the kind that was asked for, so that what it carries makes it fresh.
+    pub(super) right_kind: bool,
+}
+
+/// A raw nonce as report data: the rest is zero. An empty one, or one that is too long, is none.
+fn padded(nonce: &[u8]) -> Option<[u8; 64]> {
+    let mut data = [0; 64];
+    data.get_mut(..nonce.len())?.copy_from_slice(nonce);
+    (!nonce.is_empty()).then_some(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::padded;
+
+    #[test]
+    fn a_short_nonce_is_padded_and_none_is_nothing() {
+        assert_eq!(padded(&[]), None);
+        assert_eq!(padded(&[7; 65]), None);
+        assert_eq!(padded(&[7; 64]), Some([7; 64]));
+        assert_eq!(padded(&[7]).unwrap()[..2], [7, 0]);
     }
 }

@@ -4,36 +4,44 @@
 //! give the same answer, live, offline and in replay: they are the same code. Source of the rules: `docs/protocol.md`,
 //! sections 2 to 4.
 //!
-//! Order: attestation key, signature, freshness, registers, event log, unified kernel image, reference values, IMA list,
-//! identity, session key, TPM clock, verdict. A stage runs whenever what it needs is there, also after an earlier one has
-//! found a reason: all reasons are told, not the first.
+//! Each root of hardware that the evidence has is judged by itself: the confidential VM (`tee`), the GPUs, the TPM
+//! (`tpm`, which takes the confidential VM around it into account). Then the whole is judged (`composite`): do the
+//! parts belong together, whose machine is it, is every root there that the policy requires? Every stage runs, also after
+//! an earlier one has found a reason: all reasons are told, not the first.
 
 mod ak;
 mod bootstrap;
 mod compare;
+mod composite;
 mod device;
 mod difference;
 mod endorsement;
 mod findings;
+mod gpu;
 mod identity;
 mod ima;
 mod inputs;
 mod log;
 mod quote;
 mod session_key;
+mod tee;
+mod tpm;
 mod uki;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+pub use composite::Root;
 pub use findings::{ClaimValue, Claims, MAX_REASONS, claim};
 pub use ima::ImaOutcome;
-pub use inputs::{Activated, BinderContext, Freshness, ImaKnown, Inputs};
+pub use inputs::{Activated, BinderContext, Freshness, ImaKnown, Inputs, Known};
 pub use verdict::{Tier, TrustVector};
 
-use crate::inventory::{CertifiedKey, EnrolledNode, EnrolledRoot, EnrolledTpm};
+use crate::inventory::{CertifiedKey, CvmIdentity, EnrolledCvm, EnrolledNode, EnrolledRoot, EnrolledTpm};
 use crate::reason::Reason;
+use crate::snp::KnownVek;
 use crate::tpm::{ClockInfo, HashAlg};
+use composite::{Parts, Whole};
 use findings::Findings;
 
 /// What ties the attestation key to the hardware.
@@ -47,18 +55,21 @@ pub enum AkBinding {
     Inventory,
     /// A CA of device identities says so, and the inventory lists that identity (offline only).
     IakCertificate,
+    /// The genuine report of the confidential VM around the TPM names it.
+    Report,
     /// Nothing.
     None,
 }
 
 impl AkBinding {
-    /// As it stands in results: `activated`, `enrolled`, `inventory`, `iak-certificate`, `none`.
+    /// As it stands in results: `activated`, `enrolled`, `inventory`, `iak-certificate`, `report`, `none`.
     pub const fn as_str(self) -> &'static str {
         match self {
             AkBinding::Activated => "activated",
             AkBinding::Enrolled => "enrolled",
             AkBinding::Inventory => "inventory",
             AkBinding::IakCertificate => "iak-certificate",
+            AkBinding::Report => "report",
             AkBinding::None => "none",
         }
     }
@@ -74,12 +85,17 @@ pub struct Appraisal {
     /// Every reason against, sorted. Bounded by [`MAX_REASONS`].
     pub reasons: Vec<Reason>,
     /// Whether the evidence is *authentic* (protocol.md 4): a quote that verifies under the key enrolled, or activated
-    /// in this session, for this node, over this session's binder. Only an authentic failure may withdraw anything;
+    /// in this session, for this node, or a genuine report of the platform that this node is listed with, over this
+    /// session's binder; and parts that belong together. Only an authentic failure may withdraw anything;
     /// every other failure refuses the requester and touches nobody's state.
     pub authentic: bool,
     /// The node it speaks for, where inventory or enrolment say so.
     pub node: Option<String>,
-    /// What ties the attestation key to the hardware.
+    /// The confidential VM's identity, as the inventory lists it.
+    pub cvm: Option<CvmIdentity>,
+    /// The roots of hardware that had nothing against them, where they belong together.
+    pub roots: BTreeSet<Root>,
+    /// What ties a TPM's attestation key to the hardware.
     pub ak_binding: AkBinding,
     /// What was found, for policies.
     pub claims: Claims,
@@ -92,7 +108,7 @@ pub struct Appraisal {
     pub expires: i64,
     /// The quoted registers, where they are the ones that were signed.
     pub registers: BTreeMap<(HashAlg, u8), Vec<u8>>,
-    /// Name of the reference that matches.
+    /// Name of the reference that matches; of two, the confidential VM's and the TPM's, with `+` between them.
     pub reference: Option<String>,
     /// The session key, where the attestation key certifies it.
     pub session_key: Option<CertifiedKey>,
@@ -100,45 +116,43 @@ pub struct Appraisal {
     pub enrol: Option<EnrolledNode>,
     /// What to store of the IMA list for the next round: only where the evidence is authentic and affirming.
     pub ima: Option<ImaOutcome>,
+    /// The signing key of an SEV-SNP report, to be given as [`Known::vek`] the next time.
+    pub vek: Option<KnownVek>,
 }
 
-/// Appraises one machine's TPM evidence.
+/// Appraises one machine's evidence: its confidential VM, its TPM, its GPUs, and whether they belong together.
 pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
     let mut findings = Findings::default();
-    let ak = ak::read(inputs, &mut findings);
-    let qualifying = inputs.qualifying_data(&mut findings);
-    let quoted = ak
-        .as_ref()
-        .and_then(|ak| quote::verify(inputs, ak, &qualifying, &mut findings));
-    let registers = quoted
-        .as_ref()
-        .map(|quoted| &quoted.registers)
-        .filter(|registers| !registers.is_empty());
-    let log = log::judge(inputs, registers, &mut findings);
-    uki::judge(inputs, registers, &log, &mut findings);
-    let reference = registers.and_then(|registers| compare::compare(inputs, registers, &log, &mut findings));
-    let ima = ima::judge(inputs, registers, reference, &mut findings);
-    let identity = identity::judge(inputs, ak.as_ref(), quoted.as_ref(), &mut findings);
-    bootstrap::judge(inputs, registers, identity.node.as_deref(), &mut findings);
-    let clock = quoted.as_ref().map(|quoted| quoted.clock);
-    let session_key = match (&ak, &quoted) {
-        (Some(ak), Some(quoted)) => session_key::judge(inputs, ak, quoted, &qualifying, &mut findings),
-        _ => None,
-    };
-    if let Some(clock) = clock {
-        session_key::judge_clock(inputs, ak.as_ref(), clock, &mut findings);
-    }
-    let authentic = quoted.as_ref().is_some_and(|quoted| quoted.fresh) && identity.authentic;
-    let expires = identity
-        .expires
-        .min(reference.map_or(i64::MAX, |reference| reference.not_after))
-        .min(ima.as_ref().map_or(i64::MAX, |ima| ima.expires));
-    findings.note_situation(
-        inputs,
-        &identity,
-        clock,
-        reference.map(|reference| reference.values.name.as_str()),
-    );
+    let expected = inputs.expected(&mut findings);
+    let tee = stage(&mut findings, |findings| tee::judge(inputs, &expected, findings));
+    let gpus = stage(&mut findings, |findings| gpu::judge(inputs, &expected, findings));
+    // What a TPM would vouch for is refused without one; and without any other root, so is the machine.
+    let others = tee.is_some() || gpus.is_some() || !findings.reasons.is_empty();
+    let tpm = (tpm::is_present(inputs) || !others).then_some(()).and_then(|()| {
+        stage(&mut findings, |findings| {
+            Some(tpm::judge(
+                inputs,
+                &expected,
+                tee.as_ref().map(|(tee, _)| tee),
+                findings,
+            ))
+        })
+    });
+    let parts = Parts { tpm, tee, gpus };
+    let whole = composite::judge(inputs, &parts, &mut findings);
+    findings.note_situation(inputs, &whole);
+    conclude(parts, whole, findings)
+}
+
+/// Runs one part's stages. With the part, whether nothing was found against it.
+fn stage<T>(findings: &mut Findings, judge: impl FnOnce(&mut Findings) -> Option<T>) -> Option<(T, bool)> {
+    let before = findings.count();
+    let part = judge(findings)?;
+    Some((part, findings.count() == before))
+}
+
+/// The verdict, and what to keep for the next time.
+fn conclude(parts: Parts<'_>, whole: Whole<'_>, findings: Findings) -> Appraisal {
     let Findings {
         mut reasons,
         leniencies,
@@ -146,45 +160,64 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
     } = findings;
     reasons.sort();
     reasons.dedup();
-    let (status, vector) = verdict::verdict(&reasons);
-    let enrol = match (&identity, &ak, clock) {
-        (
-            identity::Identity {
-                node: Some(name),
-                ek: Some(ek),
-                ..
-            },
-            Some(ak),
-            Some(clock),
-        ) if authentic && reasons.is_empty() => ak.public.as_ref().map(|public| EnrolledNode {
-            name: name.clone(),
-            root: EnrolledRoot::Tpm(EnrolledTpm {
-                ek: *ek,
-                ak_name: ak.name.clone().unwrap_or_default(),
-                ak_public: public.as_bytes().to_vec(),
-                ek_certificate: identity.ek_certificate.map(<[u8]>::to_vec),
-                clock,
-            }),
-            session_key: session_key.clone(),
-        }),
-        _ => None,
+    let (status, vector) = verdict::verdict(&reasons, parts.tee.is_some());
+    let keep = whole.authentic && reasons.is_empty();
+    let tpm = parts.tpm.map(|(tpm, _)| tpm);
+    let node = whole.node.map(|node| node.name.clone());
+    let enrol = keep.then_some(node.clone()).flatten().and_then(|name| match &tpm {
+        Some(tpm) => enrolled_tpm(tpm, name),
+        None => enrolled_cvm(parts.tee.as_ref().map(|(tee, _)| tee)?, name),
+    });
+    let (ima, session_key, quoted) = match tpm {
+        Some(tpm) => (tpm.ima, tpm.session_key, tpm.quoted),
+        None => (None, None, None),
     };
-    let ima = ima.map(|ima| ima.outcome).filter(|_| authentic && reasons.is_empty());
     Appraisal {
         status,
         vector,
         reasons,
-        authentic,
-        ak_binding: identity.binding,
-        node: identity.node,
+        authentic: whole.authentic,
+        ak_binding: whole.ak_binding,
+        node,
+        cvm: whole.cvm,
+        roots: whole.roots,
         claims,
         leniencies,
-        clock,
-        expires,
-        reference: reference.map(|reference| reference.values.name.clone()),
+        clock: whole.clock,
+        expires: whole.expires,
+        reference: whole.reference,
         registers: quoted.map(|quoted| quoted.registers).unwrap_or_default(),
         session_key,
         enrol,
-        ima,
+        ima: ima.map(|ima| ima.outcome).filter(|_| keep),
+        vek: parts.tee.and_then(|(tee, _)| tee.vek),
     }
+}
+
+/// What to store of a node with a TPM.
+fn enrolled_tpm(tpm: &tpm::Tpm<'_>, name: String) -> Option<EnrolledNode> {
+    let (ak, quoted) = (tpm.ak.as_ref()?, tpm.quoted.as_ref()?);
+    Some(EnrolledNode {
+        name,
+        root: EnrolledRoot::Tpm(EnrolledTpm {
+            ek: tpm.identity.ek?,
+            ak_name: ak.name.clone().unwrap_or_default(),
+            ak_public: ak.public.as_ref()?.as_bytes().to_vec(),
+            ek_certificate: tpm.identity.ek_certificate.map(<[u8]>::to_vec),
+            clock: quoted.clock,
+        }),
+        session_key: tpm.session_key.clone(),
+    })
+}
+
+/// What to store of a confidential VM without a TPM: its session key is bound by the binder each time.
+fn enrolled_cvm(tee: &tee::Tee<'_>, name: String) -> Option<EnrolledNode> {
+    Some(EnrolledNode {
+        name,
+        root: EnrolledRoot::Cvm(EnrolledCvm {
+            kind: tee.kind,
+            identity: tee.identity.as_ref()?.digest(),
+        }),
+        session_key: None,
+    })
 }

@@ -7,7 +7,7 @@ use touchstone_evidence::pcr_values::{self, PcrValues};
 
 use super::ak::PresentedAk;
 use super::findings::{Findings, claim};
-use super::inputs::{Freshness, Inputs};
+use super::inputs::{Expected, Freshness, Inputs};
 use crate::reason::{AppraisalCode, Code};
 use crate::tpm::attestation::AttestationError;
 use crate::tpm::signature::SignatureError;
@@ -33,7 +33,7 @@ pub(super) struct Quoted<'a> {
 pub(super) fn verify<'a>(
     inputs: &Inputs<'a>,
     ak: &PresentedAk,
-    qualifying: &[u8],
+    expected: &Expected<'_>,
     findings: &mut Findings,
 ) -> Option<Quoted<'a>> {
     let message = record(inputs, Label::TpmQuote, findings);
@@ -52,6 +52,7 @@ pub(super) fn verify<'a>(
         }
     };
     let attest = quote.attest();
+    let qualifying = expected.qualifying_data.as_ref();
     let same = !qualifying.is_empty() && attest.extra_data == qualifying;
     if !same {
         let (code, what) = match inputs.freshness {
@@ -61,14 +62,6 @@ pub(super) fn verify<'a>(
         let (expected, found) = (hex::encode(qualifying), hex::encode(attest.extra_data));
         findings.refuse(code, CLAIM, format!("{what} {expected}"), format!("{what} {found}"));
     }
-    let kind_fits = matches!(
-        (inputs.freshness, inputs.collection.profile()),
-        (Freshness::Bound { .. }, touchstone_evidence::collection::Profile::Bound)
-            | (
-                Freshness::Unbound { .. },
-                touchstone_evidence::collection::Profile::Unbound
-            )
-    );
     findings.int(claim::TPM_FIRMWARE, attest.firmware_version);
     judge_selection(inputs, &quote.info().selection, findings);
     let registers = register_values(inputs, &quote, findings);
@@ -76,7 +69,7 @@ pub(super) fn verify<'a>(
         qualified_signer: attest.qualified_signer,
         clock: attest.clock,
         firmware_version: attest.firmware_version,
-        fresh: same && kind_fits,
+        fresh: same && expected.right_kind,
         registers,
     })
 }

@@ -7,6 +7,7 @@ use super::ak::PresentedAk;
 use super::findings::Findings;
 use super::inputs::{Freshness, Inputs};
 use super::quote::{Quoted, record};
+use super::tee::Tee;
 use crate::inventory::CertifiedKey;
 use crate::reason::AppraisalCode;
 use crate::tpm::policy::policy_pcr;
@@ -22,6 +23,7 @@ pub(super) fn judge(
     inputs: &Inputs<'_>,
     ak: &PresentedAk,
     quoted: &Quoted<'_>,
+    tee: Option<&Tee<'_>>,
     qualifying: &[u8],
     findings: &mut Findings,
 ) -> Option<CertifiedKey> {
@@ -36,8 +38,14 @@ pub(super) fn judge(
         Label::TpmSessionKeyCertify,
         Label::TpmSessionKeyCertifySignature,
     ];
+    let certified = labels.iter().any(|label| inputs.collection.get(*label).is_some());
+    // The binder names the session key. A confidential VM's own report over that binder says that the key lives in its
+    // encrypted memory, whatever its TPM knows of it.
+    if !certified && tee.is_some_and(|tee| tee.fresh) {
+        return None;
+    }
     let before = findings.reasons.len();
-    let key = if labels.iter().any(|label| inputs.collection.get(*label).is_some()) {
+    let key = if certified {
         let [public, message, signature] = labels.map(|label| record(inputs, label, findings));
         judge_certified(
             ak,

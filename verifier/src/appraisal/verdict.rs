@@ -112,6 +112,14 @@ const RECOGNISED: i8 = 2;
 const APPROVED_BOOT: i8 = 3;
 /// Genuine hardware.
 const GENUINE: i8 = 2;
+/// A configuration that is a known and approved one.
+const APPROVED_CONFIGURATION: i8 = 2;
+/// A configuration with unacceptable exposures.
+const UNSUPPORTABLE: i8 = 96;
+/// Memory that nobody outside can read: encrypted.
+const ENCRYPTED_MEMORY: i8 = 2;
+/// Memory that somebody outside can read.
+const VISIBLE_MEMORY: i8 = 96;
 /// Contraindicated executables.
 const CONTRAINDICATED: i8 = 96;
 /// Not recognised.
@@ -126,14 +134,21 @@ enum Aspect {
     Evidence,
     /// Who it is.
     Identity,
-    /// What TPM it has.
+    /// What hardware it has.
     Hardware,
+    /// How platform and guest are set up.
+    Configuration,
+    /// Who can read its memory.
+    RuntimeOpaque,
     /// What it booted.
     Executables,
 }
 
+/// `confidential` is whether there is a genuine report of a confidential VM: only then are there claims about
+/// configuration and memory.
+///
 /// No reason: affirming. Any reason: contraindicated (we fail closed), with the aspects that it concerns.
-pub(super) fn verdict(reasons: &[Reason]) -> (Tier, TrustVector) {
+pub(super) fn verdict(reasons: &[Reason], confidential: bool) -> (Tier, TrustVector) {
     let against = |aspect| reasons.iter().any(|reason| aspect_of(reason.code) == aspect);
     let mut vector = TrustVector::default();
     if against(Aspect::Evidence) {
@@ -144,6 +159,10 @@ pub(super) fn verdict(reasons: &[Reason]) -> (Tier, TrustVector) {
     vector.instance_identity = choose(Aspect::Identity, RECOGNISED, NOT_RECOGNISED);
     vector.executables = choose(Aspect::Executables, APPROVED_BOOT, CONTRAINDICATED);
     vector.hardware = choose(Aspect::Hardware, GENUINE, NOT_RECOGNISED);
+    if confidential {
+        vector.configuration = choose(Aspect::Configuration, APPROVED_CONFIGURATION, UNSUPPORTABLE);
+        vector.runtime_opaque = choose(Aspect::RuntimeOpaque, ENCRYPTED_MEMORY, VISIBLE_MEMORY);
+    }
     (
         if reasons.is_empty() {
             Tier::Affirming
@@ -158,10 +177,14 @@ fn aspect_of(code: Code) -> Aspect {
     match code {
         Code::Certificate(_) => Aspect::Hardware,
         Code::Snp(code) => match code {
-            SnpCode::ReportMalformed | SnpCode::VekMalformed | SnpCode::SignatureInvalid | SnpCode::ReportData => {
-                Aspect::Evidence
-            }
-            SnpCode::Debug | SnpCode::Vmpl | SnpCode::MigrationAgent => Aspect::Executables,
+            SnpCode::ReportMalformed
+            | SnpCode::VekMalformed
+            | SnpCode::VekMissing
+            | SnpCode::SignatureInvalid
+            | SnpCode::ReportData => Aspect::Evidence,
+            SnpCode::Debug | SnpCode::MigrationAgent | SnpCode::AliasCheck => Aspect::RuntimeOpaque,
+            SnpCode::PlatformSetting | SnpCode::GuestPolicy => Aspect::Configuration,
+            SnpCode::Vmpl | SnpCode::Measurement | SnpCode::GuestIdentity => Aspect::Executables,
             _ => Aspect::Hardware,
         },
         Code::Azure(_) | Code::Svsm(_) => Aspect::Evidence,
@@ -216,6 +239,8 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::AkNotBound
             | AppraisalCode::NodeUnknown
             | AppraisalCode::NodeAmbiguous
+            | AppraisalCode::RootMissing
+            | AppraisalCode::RootsNotTogether
             | AppraisalCode::SessionKeyMissing
             | AppraisalCode::SessionKeyMismatch
             | AppraisalCode::SessionKeyNonceMismatch

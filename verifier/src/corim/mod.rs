@@ -7,11 +7,12 @@
 //! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, one measurement
 //! `event/<bank>/<register>/<sequence>` an event, with its digest, as name type and description, and as raw value the
 //! data where the comparison needs them; and one measurement `file/<sequence>` a file, with its digest and, as name,
-//! its path. Files of the first days have one bank a triple and no data: they are read alike.
+//! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`]. Files of the first days have one bank a triple and no data: they are read alike.
 
 mod error;
 mod model;
 mod read;
+pub mod snp;
 #[cfg(test)]
 mod tests;
 pub mod vendor;
@@ -37,6 +38,8 @@ use crate::tpm::HashAlg;
 
 /// URI of our TPM register profile.
 pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/tpm-pcr/1";
+/// Every profile of ours.
+pub const PROFILES: [&str; 2] = [PROFILE, snp::PROFILE];
 /// Content type of the payload (draft-ietf-rats-corim-11, 4.2.1).
 pub const CONTENT_TYPE: &str = "application/rim+cbor";
 /// Longest signed CoRIM, in bytes.
@@ -303,8 +306,8 @@ type Validity = (Option<i64>, i64);
 fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, Validity), CorimError> {
     cbor::gate(payload, PAYLOAD).map_err(|error| CorimError::malformed("deterministic CBOR", error))?;
     let decoded = decode(payload, now)?;
-    match &decoded.corim.profile {
-        Some(ProfileChoice::Uri(uri)) if uri == PROFILE => {}
+    let profile = match &decoded.corim.profile {
+        Some(ProfileChoice::Uri(uri)) if PROFILES.contains(&uri.as_str()) => uri.clone(),
         Some(ProfileChoice::Uri(uri)) => {
             return Err(CorimError::ProfileUnknown {
                 found: sanitise(uri, MAX_NAME),
@@ -316,10 +319,10 @@ fn read_payload(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, Vali
             });
         }
         None => return Err(CorimError::ProfileUnknown { found: "none".into() }),
-    }
+    };
     let (not_before, not_after) = validity(&decoded);
     let stated_end = decoded.corim.rim_validity.as_ref().map(|_| not_after);
-    let references = read::read(decoded, not_before, stated_end)?;
+    let references = read::read(decoded, &profile, not_before, stated_end)?;
     Ok((references, (not_before, not_after)))
 }
 

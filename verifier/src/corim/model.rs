@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CorimError, MAX_EVENT_REFERENCE_DATA, MAX_FILE_PATH, MAX_NAME, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES};
 use crate::eventlog::{EventType, MAX_DESCRIPTION, REGISTERS};
+use crate::snp::SnpReference;
 use crate::tpm::HashAlg;
 
 /// One event of a reference: what was measured, in which order, and in words.
@@ -55,10 +56,12 @@ pub struct FileDigest {
 pub struct MachineReference {
     /// Its name.
     pub name: String,
-    /// Registers and events by bank; never SHA-1. Empty for a reference that lists files only.
+    /// Registers and events by bank; never SHA-1. Empty where it states nothing of a TPM.
     pub banks: BTreeMap<HashAlg, BankValues>,
     /// The files that such a machine may execute.
     pub files: Vec<FileDigest>,
+    /// The SEV-SNP guest, where the machine is one.
+    pub snp: Option<SnpReference>,
     /// First second of validity, Unix seconds.
     pub not_before: Option<i64>,
     /// Last second of validity, Unix seconds.
@@ -84,6 +87,24 @@ impl MachineReference {
         self.events_of(bank, pcr).next().is_some()
     }
 
+    /// URI of the profile that it is written in: each reads what it states, and nothing more.
+    pub fn profile(&self) -> &'static str {
+        match self.snp {
+            Some(_) => super::snp::PROFILE,
+            None => super::PROFILE,
+        }
+    }
+
+    /// Whether it states anything of a TPM's registers.
+    pub fn has_registers(&self) -> bool {
+        !self.banks.is_empty()
+    }
+
+    /// Whether it states what a confidential VM was launched from.
+    pub fn has_guest(&self) -> bool {
+        self.snp.is_some()
+    }
+
     /// The limits and lengths that writing and reading check alike.
     pub(super) fn check(&self) -> Result<(), CorimError> {
         let wrong = |expected, found: &dyn std::fmt::Display| Err(CorimError::malformed(expected, found));
@@ -93,8 +114,11 @@ impl MachineReference {
                 &self.name,
             );
         }
-        if self.banks.is_empty() && self.files.is_empty() {
-            return wrong("registers, events or files", &"none");
+        if self.banks.is_empty() && self.files.is_empty() && !self.has_guest() {
+            return wrong("registers, events, files or a guest's measurement", &"none");
+        }
+        if let Some(snp) = &self.snp {
+            super::snp::check(snp)?;
         }
         for (bank, values) in &self.banks {
             if bank.is_weak() {

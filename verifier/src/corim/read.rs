@@ -11,7 +11,7 @@ use ::corim::validate::ValidatedCorim;
 
 use super::{
     CorimError, FileDigest, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES, MAX_REFERENCES, MachineReference, NO_END,
-    ReferenceEvent, VENDOR, named_information_id,
+    ReferenceEvent, VENDOR, named_information_id, snp,
 };
 use crate::eventlog::{EventType, MAX_DESCRIPTION};
 use crate::tpm::HashAlg;
@@ -19,7 +19,7 @@ use crate::tpm::HashAlg;
 /// Longest measurement name of an event: its type and its description.
 const MAX_EVENT_NAME: usize = MAX_DESCRIPTION + 64;
 /// What measurement keys look like.
-const KEYS: &str = "pcr/<bank>, event/<bank>/<register>/<sequence> or file/<sequence>";
+const KEYS: &str = "pcr/<bank>, event/<bank>/<register>/<sequence>, file/<sequence>, or a key of the SEV-SNP profile";
 
 /// Reads every reference of a decoded CoRIM. What the profile does not know is refused, never skipped: half a reference
 /// would be a lenient one.
@@ -27,6 +27,7 @@ const KEYS: &str = "pcr/<bank>, event/<bank>/<register>/<sequence> or file/<sequ
 /// The banks of one reference may lie in several triples, each bank in one only.
 pub(super) fn read(
     decoded: ValidatedCorim,
+    profile: &str,
     not_before: Option<i64>,
     not_after: Option<i64>,
 ) -> Result<Vec<MachineReference>, CorimError> {
@@ -51,6 +52,9 @@ pub(super) fn read(
         reference.name = name;
         (reference.not_before, reference.not_after) = (not_before, not_after.filter(|end| *end != NO_END));
         reference.check()?;
+        if reference.profile() != profile {
+            return Err(CorimError::malformed("the profile of what it states", profile));
+        }
         read.push(reference);
     }
     Ok(read)
@@ -77,11 +81,13 @@ fn merge(reference: &mut MachineReference, part: MachineReference) -> Result<(),
     let twice = || CorimError::malformed("each reference once a bank, its files once", &part.name);
     if part.banks.keys().any(|bank| reference.banks.contains_key(bank))
         || (!part.files.is_empty() && !reference.files.is_empty())
+        || (part.snp.is_some() && reference.snp.is_some())
     {
         return Err(twice());
     }
     reference.banks.extend(part.banks);
     reference.files.extend(part.files);
+    reference.snp = part.snp.or(reference.snp.take());
     Ok(())
 }
 
@@ -91,6 +97,7 @@ fn read_triple(name: &str, measurements: Vec<MeasurementMap>) -> Result<MachineR
     for measurement in measurements {
         draft.read(measurement)?;
     }
+    draft.reference.snp = draft.snp.finish()?;
     Ok(draft.reference)
 }
 
@@ -99,6 +106,7 @@ fn read_triple(name: &str, measurements: Vec<MeasurementMap>) -> Result<MachineR
 struct Draft {
     reference: MachineReference,
     next: BTreeMap<(HashAlg, u8), usize>,
+    snp: snp::Draft,
 }
 
 impl Draft {
@@ -108,6 +116,9 @@ impl Draft {
         };
         if measurement.authorized_by.is_some() {
             return Err(CorimError::malformed("no authorized-by", key));
+        }
+        if snp::is_key(&key) {
+            return self.snp.read(&key, measurement.mval);
         }
         let unknown = || CorimError::malformed(KEYS, &key);
         let bank = |name: &str| HashAlg::from_name(name).filter(|bank| !bank.is_weak());

@@ -11,7 +11,7 @@ use ::corim::types::measurement::{
 };
 use ::corim::types::triples::ReferenceTriple;
 
-use super::{BankValues, CorimError, FileDigest, MachineReference, NO_END, PROFILE, VENDOR, named_information_id};
+use super::{BankValues, CorimError, FileDigest, MachineReference, NO_END, VENDOR, named_information_id};
 use crate::tpm::HashAlg;
 
 impl MachineReference {
@@ -28,6 +28,9 @@ impl MachineReference {
         for (sequence, file) in self.files.iter().enumerate() {
             measurements.push(file_measurement(sequence, file)?);
         }
+        if let Some(snp) = &self.snp {
+            measurements.extend(super::snp::write(snp)?);
+        }
         let failed = |error: &dyn std::fmt::Display| CorimError::malformed("values a CoRIM can hold", error);
         let environment = EnvironmentMap::for_class(VENDOR, self.name.as_str());
         let comid = ComidBuilder::new(TagIdChoice::Text(format!("{VENDOR}/{}", self.name)))
@@ -35,7 +38,7 @@ impl MachineReference {
             .build()
             .map_err(|error| failed(&error))?;
         let mut corim = CorimBuilder::new(CorimId::Text(format!("{VENDOR}/{}", self.name)))
-            .set_profile(ProfileChoice::Uri(PROFILE.into()))
+            .set_profile(ProfileChoice::Uri(self.profile().into()))
             .add_comid_tag(comid)
             .map_err(|error| failed(&error))?;
         if self.not_before.is_some() || self.not_after.is_some() {
@@ -89,7 +92,7 @@ fn file_measurement(sequence: usize, file: &FileDigest) -> Result<MeasurementMap
     }))
 }
 
-fn measurement(key: String, fill: impl FnOnce(&mut MeasurementValuesMap)) -> MeasurementMap {
+pub(super) fn measurement(key: String, fill: impl FnOnce(&mut MeasurementValuesMap)) -> MeasurementMap {
     let mut values = MeasurementValuesMap::new();
     fill(&mut values);
     MeasurementMap {

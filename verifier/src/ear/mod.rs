@@ -15,7 +15,7 @@ use touchstone_cose::cwt::{self, CwtError};
 use touchstone_cose::key::{SignError, Signer, VerifyingKey};
 use touchstone_cose::sign1::{self, CoseError, Protected, Unverified};
 
-use crate::appraisal::{Appraisal, Claims, Tier, TrustVector};
+use crate::appraisal::{Appraisal, Claims, Tier, TrustVector, claim};
 use crate::reason::{AppraisalCode, Code, Reason};
 
 /// Profile of this version of the draft: it changes with each.
@@ -156,6 +156,18 @@ impl Submod {
     }
 }
 
+/// What a machine's one submodule is called: by its root, or `machine` where several belong together.
+fn attester(appraisal: &Appraisal) -> &'static str {
+    let mut roots = appraisal.roots.iter();
+    match (roots.next(), roots.next()) {
+        (Some(root), None) => root.as_str(),
+        (Some(_), Some(_)) => "machine",
+        // Something speaks against every root that came.
+        (None, _) if appraisal.claims.contains_key(claim::TCB_FRESHNESS) => "machine",
+        (None, _) => "tpm",
+    }
+}
+
 /// An Attestation Result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ear {
@@ -172,7 +184,7 @@ pub struct Ear {
 }
 
 impl Ear {
-    /// The result of one TPM appraisal at the time it was made for. It expires with what it rests on.
+    /// The result of one machine's appraisal at the time it was made for. It expires with what it rests on.
     pub fn of(appraisal: &Appraisal, policy_id: &str, nonce: &[u8], now: i64) -> Self {
         Self {
             issued_at: now,
@@ -186,7 +198,7 @@ impl Ear {
                 ),
             },
             nonce: (8..=64).contains(&nonce.len()).then(|| nonce.to_vec()),
-            submods: [("tpm".to_owned(), Submod::new(appraisal, policy_id))].into(),
+            submods: [(attester(appraisal).to_owned(), Submod::new(appraisal, policy_id))].into(),
         }
     }
 

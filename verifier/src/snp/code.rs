@@ -7,6 +7,8 @@ touchstone_cose::reason_codes! {
             "The bytes are not an attestation report of version 2 to 5, or a reserved field holds something. Send the 1184 bytes as the guest device gave them.",
         VekMalformed = "snp-vek-malformed":
             "The certificate of the signing key lacks what AMD puts into it, or has it twice, or has something unknown. Fetch it again from AMD.",
+        VekMissing = "snp-vek-missing":
+            "The report came without the certificate of the key that signed it, or with several that could be it. Send the chip's VCEK or the provider's VLEK (evidence pack --snp-cert).",
         VekIssuer = "snp-vek-issuer":
             "The certificate of the signing key was issued by another authority than that of its product and kind.",
         SigningKey = "snp-signing-key-mismatch":
@@ -39,7 +41,15 @@ touchstone_cose::reason_codes! {
             "The policy lists the chips it trusts, and this one is not among them or is masked.",
         ProviderRefused = "snp-provider-refused":
             "The report was signed with a key that AMD made for a cloud provider whom the policy does not name.",
+        ChipMasked = "snp-chip-masked":
+            "The platform hides which chip it is, and the policy does not accept that. Have the host show the chip id, or set snp.masked_chips = allow.",
         PlatformSetting = "snp-platform-setting":
-            "The platform, or the guest's own launch policy, is set up in a way that the policy does not accept.",
+            "The platform is set up in a way that the policy does not accept.",
+        GuestPolicy = "snp-guest-policy":
+            "The guest was launched under a policy with bits that the domain, or the reference, does not accept. Launch it with the right policy.",
+        Measurement = "snp-measurement-mismatch":
+            "What the guest was launched from (firmware, and kernel, initrd and command line where they are measured) is in no signed reference. Add it with reference add or reference compute.",
+        GuestIdentity = "snp-guest-identity":
+            "The guest's host data, ID key, author key, family, image or version is not what the reference or the policy names.",
     }
 }

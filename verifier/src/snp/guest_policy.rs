@@ -10,6 +10,32 @@ const MUST_BE_ONE: u64 = 1 << 17;
 const MUST_BE_ZERO: u64 = !((1 << 26) - 1);
 
 impl GuestPolicy {
+    /// The bits with a meaning of their own that settings and references may name.
+    pub const NAMES: [(&'static str, u32); 9] = [
+        ("smt", 16),
+        ("migration-agent", 18),
+        ("debug", 19),
+        ("single-socket", 20),
+        ("cxl", 21),
+        ("aes-256-xts", 22),
+        ("rapl-disabled", 23),
+        ("ciphertext-hiding", 24),
+        ("page-swap-disabled", 25),
+    ];
+
+    /// The bit of this name, as a mask.
+    pub fn mask(name: &str) -> Option<u64> {
+        let named = Self::NAMES.iter().find(|(known, _)| *known == name);
+        named.map(|(_, bit)| 1 << bit)
+    }
+
+    /// The names of the bits in a mask, in order.
+    pub fn names(mask: u64) -> String {
+        let set = Self::NAMES.iter().filter(|(_, bit)| mask & (1 << bit) != 0);
+        let names: Vec<&str> = set.map(|(name, _)| *name).collect();
+        names.join(", ")
+    }
+
     const fn bit(self, bit: u32) -> bool {
         self.0 & (1 << bit) != 0
     }

@@ -9,19 +9,27 @@
 //! the report names. What the words *mean* for a policy is said by [`check::check`].
 
 pub mod check;
+pub mod claims;
 pub mod code;
 pub mod guest_policy;
+pub mod known;
+pub mod policy;
 pub mod product;
+pub mod reference;
 pub mod report;
 pub mod tcb;
 pub mod vek;
 pub mod verified;
 
-pub use check::{AliasCheck, SnpPolicy, check};
+pub use check::{check, check_provider, check_report_data};
+pub use claims::claims;
 pub use code::SnpCode;
 pub use guest_policy::{GuestPolicy, PlatformInfo};
+pub use known::KnownVek;
+pub use policy::{AliasCheck, SnpPolicy};
 pub use product::Product;
+pub use reference::{GuestPolicyBits, SnpReference, TcbFloors};
 pub use report::{Report, ReportError, SigningKey};
 pub use tcb::{Component, Tcb, TcbError};
-pub use vek::{VekError, VekKind, VerifiedVek};
-pub use verified::VerifiedReport;
+pub use vek::{Vek, VekError, VekKind, VerifiedVek};
+pub use verified::{SignedReport, VerifiedReport};

@@ -6,12 +6,14 @@
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::code::SnpCode;
 use super::product::Product;
 use super::tcb::Tcb;
+use crate::reason::Code;
 use crate::tpm::algorithm::Curve;
 use crate::x509::certificate::CertificateError;
 use crate::x509::chain::ChainError;
-use crate::x509::{Certificate, CertificateStore, Expiry, SubjectKey, verify_chain};
+use crate::x509::{Certificate, CertificateStore, ChainRules, CrlRule, Expiry, SubjectKey, verify_chain};
 
 /// Where AMD's extensions live.
 const ARC: &str = "1.3.6.1.4.1.3704.1.";
@@ -19,6 +21,29 @@ const ARC: &str = "1.3.6.1.4.1.3704.1.";
 pub const MAX_OFFERED: usize = 4;
 /// Longest provider name, in bytes.
 pub const MAX_PROVIDER: usize = 64;
+
+impl VekError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            VekError::Certificate(error) => error.code().into(),
+            VekError::Chain(error) => error.code().into(),
+            VekError::Extension { .. } | VekError::Key { .. } => SnpCode::VekMalformed.into(),
+            VekError::Issuer { .. } => SnpCode::VekIssuer.into(),
+        }
+    }
+
+    /// What would have been accepted, and what came.
+    pub fn details(&self) -> (String, String) {
+        match self {
+            VekError::Certificate(error) => error.details(),
+            VekError::Chain(error) => error.details(),
+            VekError::Extension { oid, expected } => (format!("extension {oid}: {expected}"), "something else".into()),
+            VekError::Key { found } => ("a P-384 key".into(), found.clone()),
+            VekError::Issuer { expected, found } => (expected.clone(), found.clone()),
+        }
+    }
+}
 
 /// Whose key it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,45 +94,26 @@ pub enum VekError {
     },
 }
 
-/// A signing key that AMD certified. Only [`VerifiedVek::verify`] makes one; it may be kept and used again while
-/// [`is_valid`](VerifiedVek::is_valid) holds and the trust anchors are the same.
+/// A signing key as its certificate states it: words, until [`VerifiedVek::verify`] has said that AMD signed them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedVek {
+pub struct Vek {
     point: Vec<u8>,
     kind: VekKind,
     product: Product,
     tcb: Tcb,
-    not_before: i64,
-    not_after: i64,
 }
 
-impl VerifiedVek {
-    /// Reads a certificate (DER) and checks its chain to an anchor of `store` at `now` (Unix seconds), with `offered`
-    /// intermediates as help.
+impl Vek {
+    /// Reads a certificate (DER). No signature is checked.
     ///
     /// # Errors
-    /// [`VekError`]. Expired certificates are always refused: a provider's keys are renewed by expiring.
-    pub fn verify(der: &[u8], offered: &[Certificate], store: &CertificateStore, now: i64) -> Result<Self, VekError> {
-        let certificate = Certificate::from_der(der)?;
+    /// [`VekError`] but for chain and issuer.
+    pub fn from_der(der: &[u8]) -> Result<Self, VekError> {
+        Self::read(&Certificate::from_der(der)?)
+    }
+
+    fn read(certificate: &Certificate) -> Result<Self, VekError> {
         let extensions = Extensions::read(certificate.as_der())?;
-        let offered = offered.get(..MAX_OFFERED).unwrap_or(offered);
-        let chain = verify_chain(&certificate, offered, store, now, Expiry::Deny)?;
-        let line = match extensions.product {
-            Product::Milan => "Milan",
-            Product::Genoa => "Genoa",
-            Product::Turin => "Turin",
-        };
-        let expected = match extensions.kind {
-            VekKind::Vcek { .. } => format!("CN=SEV-{line}"),
-            VekKind::Vlek { .. } => format!("CN=SEV-VLEK-{line}"),
-        };
-        let issuer = certificate.issuer();
-        if !issuer.split(", ").any(|part| part == expected) {
-            return Err(VekError::Issuer {
-                expected,
-                found: issuer.to_owned(),
-            });
-        }
         match certificate.key() {
             SubjectKey::Ec { curve: Curve::P384, .. } => {}
             other => {
@@ -121,14 +127,7 @@ impl VerifiedVek {
             kind: extensions.kind,
             product: extensions.product,
             tcb: extensions.tcb,
-            not_before: certificate.not_before(),
-            not_after: chain.not_after,
         })
-    }
-
-    /// Whether the certificate and its chain hold at `now`, Unix seconds.
-    pub fn is_valid(&self, now: i64) -> bool {
-        (self.not_before..=self.not_after).contains(&now)
     }
 
     /// The public key, 04 ‖ x ‖ y.
@@ -151,9 +150,81 @@ impl VerifiedVek {
         self.tcb
     }
 
-    /// Last second at which certificate and chain hold, Unix seconds.
+    /// Common name of the authority that issues keys of this product and kind (AMD 57230, 3).
+    fn issuer(&self) -> String {
+        let line = match self.product {
+            Product::Milan => "Milan",
+            Product::Genoa => "Genoa",
+            Product::Turin => "Turin",
+        };
+        match self.kind {
+            VekKind::Vcek { .. } => format!("CN=SEV-{line}"),
+            VekKind::Vlek { .. } => format!("CN=SEV-VLEK-{line}"),
+        }
+    }
+}
+
+/// A signing key that AMD certified. Only [`VerifiedVek::verify`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedVek {
+    vek: Vek,
+    not_after: i64,
+    revocation_checked: bool,
+}
+
+impl VerifiedVek {
+    /// Reads a certificate (DER) and checks its chain to an anchor of `store` at `now` (Unix seconds), with `offered`
+    /// intermediates as help.
+    ///
+    /// # Errors
+    /// [`VekError`]. Expired certificates are always refused, whatever `crl` is: a provider's keys are renewed by
+    /// expiring.
+    pub fn verify(
+        der: &[u8],
+        offered: &[Certificate],
+        store: &CertificateStore,
+        now: i64,
+        crl: CrlRule,
+    ) -> Result<Self, VekError> {
+        let certificate = Certificate::from_der(der)?;
+        let vek = Vek::read(&certificate)?;
+        let offered = offered.get(..MAX_OFFERED).unwrap_or(offered);
+        let rules = ChainRules {
+            expiry: Expiry::Deny,
+            // AMD's roots list the authorities they have revoked; the authorities publish no lists of keys.
+            crl: match crl {
+                CrlRule::Required => CrlRule::RequiredOfAuthorities,
+                other => other,
+            },
+        };
+        let chain = verify_chain(&certificate, offered, store, now, rules)?;
+        let (expected, issuer) = (vek.issuer(), certificate.issuer());
+        if !issuer.split(", ").any(|part| part == expected) {
+            return Err(VekError::Issuer {
+                expected,
+                found: issuer.to_owned(),
+            });
+        }
+        Ok(Self {
+            vek,
+            not_after: chain.not_after,
+            revocation_checked: chain.revocation_checked || chain.authorities_checked,
+        })
+    }
+
+    /// The key itself.
+    pub fn vek(&self) -> &Vek {
+        &self.vek
+    }
+
+    /// Last second at which certificate, chain and the revocation lists that were looked at hold, Unix seconds.
     pub fn not_after(&self) -> i64 {
         self.not_after
+    }
+
+    /// Whether a revocation list was looked at.
+    pub fn revocation_checked(&self) -> bool {
+        self.revocation_checked
     }
 }
 

@@ -6,30 +6,52 @@ use super::code::SnpCode;
 use super::product::Product;
 use super::report::{Report, SigningKey};
 use super::tcb::Tcb;
-use super::vek::{VekKind, VerifiedVek};
+use super::vek::{Vek, VekKind, VerifiedVek};
 use crate::reason::Reason;
 
 /// What claims of reasons start with.
 const CLAIM: &str = "SNP report";
 
-/// A report whose signature, signing key, product, chip and security versions hold together. Only
-/// [`VerifiedReport::verify`] makes one. What it says may still be unacceptable: see [`super::check`].
+/// A report and the key that signed it: signature, kind of key, product, chip and security versions hold together. Only
+/// [`SignedReport::verify`] makes one. Whose key it is, it does not say: that is [`VerifiedReport`]'s.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedReport<'a> {
+pub struct SignedReport<'a> {
     report: Report<'a>,
-    vek: VerifiedVek,
+    vek: Vek,
     reported: Tcb,
     current: Tcb,
     committed: Tcb,
     launch: Tcb,
 }
 
+/// A report signed by a key that AMD certified. What it says may still be unacceptable: see [`super::check`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedReport<'a>(SignedReport<'a>);
+
 impl<'a> VerifiedReport<'a> {
     /// Checks that `vek` signed `report` and is the key the report names.
     ///
     /// # Errors
     /// Every reason against it, not the first.
-    pub fn verify(report: Report<'a>, vek: VerifiedVek) -> Result<Self, Vec<Reason>> {
+    pub fn verify(report: Report<'a>, vek: &VerifiedVek) -> Result<Self, Vec<Reason>> {
+        SignedReport::verify(report, vek.vek().clone()).map(Self)
+    }
+}
+
+impl<'a> std::ops::Deref for VerifiedReport<'a> {
+    type Target = SignedReport<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'a> SignedReport<'a> {
+    /// Checks that `vek` signed `report` and is the key the report names.
+    ///
+    /// # Errors
+    /// Every reason against it, not the first.
+    pub fn verify(report: Report<'a>, vek: Vek) -> Result<Self, Vec<Reason>> {
         let mut reasons = Vec::new();
         let mut refuse = |code: SnpCode, expected: String, found: String| {
             reasons.push(Reason::new(code, CLAIM, expected, found));
@@ -122,7 +144,7 @@ impl<'a> VerifiedReport<'a> {
     }
 
     /// The key that signed it.
-    pub fn vek(&self) -> &VerifiedVek {
+    pub fn vek(&self) -> &Vek {
         &self.vek
     }
 
@@ -149,6 +171,15 @@ impl<'a> VerifiedReport<'a> {
     /// What ran when the guest was launched.
     pub fn launch_tcb(&self) -> Tcb {
         self.launch
+    }
+
+    /// The chip that AMD certified the key for, as the product names it, also where the report masks it; none where the
+    /// key is a provider's.
+    pub fn certified_chip(&self) -> Option<&[u8]> {
+        match self.vek.kind() {
+            VekKind::Vcek { chip_id } => Some(chip_id),
+            VekKind::Vlek { .. } => None,
+        }
     }
 
     /// The chip, as the product names it; none where it is masked or the key is a provider's.

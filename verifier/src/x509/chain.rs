@@ -10,6 +10,7 @@ use super::certificate::{Certificate, IssuerSignature};
 pub use super::chain_error::ChainError;
 use super::crl::{Crl, CrlError};
 use super::key::{SubjectKey, VerifyError};
+use crate::tpm::HashAlg;
 
 /// Most certificates in a chain, leaf and anchor included.
 pub const MAX_CHAIN_DEPTH: usize = 6;
@@ -35,6 +36,9 @@ pub enum CrlRule {
     /// Every issuer must have one: for certificates of devices always, for those of CAs unless an anchor issued them
     /// (the policy lists the anchor, and can take it out).
     Required,
+    /// Every CA below an anchor must be covered by a list of its issuer; a device's own certificate where its issuer has
+    /// one. For makers whose root alone publishes lists (AMD).
+    RequiredOfAuthorities,
 }
 
 /// How strictly chains are judged.
@@ -71,6 +75,7 @@ pub struct CertificateStore {
     by_subject: HashMap<Vec<u8>, Vec<usize>>,
     /// Verified lists by issuer name, each with the key that signed it.
     crls: HashMap<Vec<u8>, Vec<(SubjectKey, Crl)>>,
+    digest: [u8; 32],
 }
 
 impl CertificateStore {
@@ -86,6 +91,7 @@ impl CertificateStore {
 
     /// Adds a certificate. One that is there counts once, as anchor if it was given as one either time.
     pub fn add(&mut self, certificate: Certificate, anchor: bool) {
+        self.note(if anchor { b"anchor" } else { b"intermediate" }, certificate.as_der());
         let same = self.by_subject.entry(certificate.subject.clone()).or_default();
         let certificates = &self.certificates;
         let known = same
@@ -99,6 +105,23 @@ impl CertificateStore {
                 self.certificates.push((certificate, anchor));
             }
         }
+    }
+
+    /// SHA-256 over everything that was added, in its order: equal for two stores only if they say the same.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    fn note(&mut self, what: &[u8], der: &[u8]) {
+        let added = HashAlg::Sha256.digest([what, b"\0", der]);
+        let digest = HashAlg::Sha256.digest([self.digest.as_slice(), added.as_ref()]);
+        self.digest = digest.as_ref().try_into().unwrap_or_default();
+    }
+
+    /// The first second after `now` at which a list that is here comes into force; `i64::MAX` where none will.
+    pub fn next_crl_after(&self, now: i64) -> i64 {
+        let starts = self.crls().map(Crl::this_update).filter(|start| *start > now);
+        starts.min().unwrap_or(i64::MAX)
     }
 
     /// Every certificate, with whether it is an anchor.
@@ -135,6 +158,7 @@ impl CertificateStore {
             }
         }
         let key = signer.ok_or(refusal)?;
+        self.note(b"crl", crl.signed());
         self.crls.entry(crl.issuer.clone()).or_default().push((key, crl));
         Ok(())
     }
@@ -172,6 +196,8 @@ pub struct VerifiedChain {
     pub expired: Vec<ExpiredCertificate>,
     /// Whether a revocation list of the leaf's issuer was looked at.
     pub revocation_checked: bool,
+    /// Whether every CA below the anchor was looked up in a revocation list of its issuer, and there is such a CA.
+    pub authorities_checked: bool,
 }
 
 /// Finds and checks a chain from `leaf` to an anchor of `store` at the time `now` (Unix seconds).
@@ -205,13 +231,16 @@ pub fn verify_chain(
         not_after: i64::MAX,
         expired: Vec::new(),
         revocation_checked: false,
+        authorities_checked: path.len() > 2,
     };
     for (depth, pair) in path.windows(2).enumerate() {
-        if let [_, issuer] = pair
-            && let Some(crl) = search.current_crl(issuer)
-        {
+        let crl = pair.last().and_then(|issuer| search.current_crl(issuer));
+        if let Some(crl) = crl {
             chain.not_after = chain.not_after.min(crl.next_update());
-            chain.revocation_checked |= depth == 0;
+        }
+        match depth {
+            0 => chain.revocation_checked = crl.is_some(),
+            _ => chain.authorities_checked &= crl.is_some(),
         }
     }
     for (depth, certificate) in path.into_iter().enumerate() {
@@ -341,7 +370,12 @@ impl<'s> Search<'s> {
         }
         self.check_names(path, issuer)?;
         self.check_contents(issuer)?;
-        self.check_revocation(child, issuer, below > 0 && is_anchor)
+        let needed = match self.rules.crl {
+            CrlRule::WhenPresent => false,
+            CrlRule::Required => below == 0 || !is_anchor,
+            CrlRule::RequiredOfAuthorities => below > 0,
+        };
+        self.check_revocation(child, issuer, needed)
     }
 
     /// Name constraints hold for everything below, but not for self-issued intermediates (RFC 5280 6.1.4 (b)).
@@ -371,7 +405,7 @@ impl<'s> Search<'s> {
             .max_by_key(|crl| crl.this_update())
     }
 
-    fn check_revocation(&self, child: &Certificate, issuer: &Certificate, exempt: bool) -> Result<(), ChainError> {
+    fn check_revocation(&self, child: &Certificate, issuer: &Certificate, needed: bool) -> Result<(), ChainError> {
         let (subject, issuer_name) = (child.subject().to_owned(), issuer.subject().to_owned());
         match (self.current_crl(issuer), self.store.crls_of(issuer).last()) {
             (Some(crl), _) => match crl.revoked_at(child.serial()) {
@@ -389,9 +423,7 @@ impl<'s> Search<'s> {
                 next_update: crl.next_update(),
                 now: self.now,
             }),
-            (None, None) if self.rules.crl == CrlRule::Required && !exempt => {
-                Err(ChainError::CrlMissing { issuer: issuer_name })
-            }
+            (None, None) if needed => Err(ChainError::CrlMissing { issuer: issuer_name }),
             (None, None) => Ok(()),
         }
     }

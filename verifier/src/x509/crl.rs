@@ -177,6 +177,11 @@ impl Crl {
         self.issuer == other.issuer && self.authority_key_id == other.authority_key_id
     }
 
+    /// What its issuer signed.
+    pub(super) fn signed(&self) -> &[u8] {
+        &self.signed
+    }
+
     /// Whether it is in force at `now`.
     pub(super) fn is_current(&self, now: i64) -> bool {
         (self.this_update..=self.next_update).contains(&now)

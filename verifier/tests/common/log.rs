@@ -4,7 +4,7 @@
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::anchors::TrustAnchors;
-use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, appraise};
+use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, Known, appraise};
 use touchstone_verifier::corim::{BankValues, MachineReference};
 use touchstone_verifier::eventlog::{EventLog, EventType};
 use touchstone_verifier::inventory::{Inventory, Node};
@@ -312,6 +312,7 @@ impl Machine {
             inventory,
             enrolled: None,
             ima: ImaKnown::default(),
+            known: Known::default(),
             now: self.now,
         })
     }

@@ -20,7 +20,7 @@ use touchstone_cose::key::SigningKey;
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
-use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, appraise};
+use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, Known, appraise};
 use touchstone_verifier::corim::{
     BankValues, MachineReference, ReferenceEvent, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
 };
@@ -28,8 +28,9 @@ use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{Event, EventLog};
 use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
-use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule};
+use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule, RootsPolicy};
 use touchstone_verifier::reference::ReferenceSet;
+use touchstone_verifier::snp::SnpPolicy;
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::{Certificate, CrlRule, Expiry};
 
@@ -209,6 +210,8 @@ pub fn policy() -> AppraisalPolicy {
         ek_certificate: EkCertificateRule::WhenPresent,
         event_log: EventLogRule::Required,
         ima: ImaPolicy::default(),
+        roots: RootsPolicy::default(),
+        snp: SnpPolicy::default(),
         policy_id: "test/1".into(),
     }
 }
@@ -282,6 +285,7 @@ impl Offline {
             inventory: &self.inventory,
             enrolled: self.enrolled.as_ref(),
             ima: ImaKnown::default(),
+            known: Known::default(),
             now: self.now,
         })
     }

@@ -7,7 +7,9 @@ use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::anchors::TrustAnchors;
-use touchstone_verifier::appraisal::{Activated, Appraisal, BinderContext, Freshness, ImaKnown, Inputs, appraise};
+use touchstone_verifier::appraisal::{
+    Activated, Appraisal, BinderContext, Freshness, ImaKnown, Inputs, Known, appraise,
+};
 use touchstone_verifier::ima::ImaPrefix;
 use touchstone_verifier::inventory::{EnrolledNode, Inventory};
 use touchstone_verifier::policy::AppraisalPolicy;
@@ -331,6 +333,7 @@ impl Session {
                 prefix: self.ima_prefix.as_ref(),
                 seen: self.ima_seen.as_deref(),
             },
+            known: Known::default(),
             now: self.now,
         })
     }

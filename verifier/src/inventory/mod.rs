@@ -87,6 +87,7 @@ pub struct Inventory {
     by_ak_key: BTreeMap<[u8; 32], Claim>,
     by_device: BTreeMap<DeviceId, Claim>,
     by_cvm: BTreeMap<CvmIdentity, Claim>,
+    by_gpu: BTreeMap<String, Claim>,
 }
 
 impl Inventory {
@@ -112,6 +113,9 @@ impl Inventory {
             node.platforms
                 .iter()
                 .for_each(|cvm| claim(&mut inventory.by_cvm, cvm.clone(), position));
+            node.gpus
+                .iter()
+                .for_each(|serial| claim(&mut inventory.by_gpu, serial.to_ascii_lowercase(), position));
         }
         inventory
     }
@@ -182,6 +186,11 @@ impl Inventory {
             (found, identity) = (self.answer(Some(claim)), Some(key));
         }
         (found, identity.filter(|_| matches!(found, Lookup::Node(_))))
+    }
+
+    /// The node that lists a GPU with this serial number (hexadecimal).
+    pub fn by_gpu(&self, serial: &str) -> Lookup<'_> {
+        self.answer(self.by_gpu.get(&serial.to_ascii_lowercase()))
     }
 
     fn answer(&self, claim: Option<&Claim>) -> Lookup<'_> {

@@ -1,0 +1,15 @@
+//! The Intel TDX quote.
+
+use touchstone_evidence::collection::Label;
+
+use super::Tee;
+use crate::appraisal::findings::Findings;
+use crate::appraisal::inputs::{Expected, Inputs};
+use crate::reason::AppraisalCode;
+
+/// Judges it. This version reads none: it is refused, so that it counts for nothing.
+pub(super) fn judge<'a>(_inputs: &Inputs<'a>, _expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
+    let (claim, expected) = (Label::TdxQuote.as_str(), "evidence that this version judges");
+    findings.refuse(AppraisalCode::RecordUnreadable, claim, expected, claim);
+    None
+}

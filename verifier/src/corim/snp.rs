@@ -1,0 +1,251 @@
+//! The SEV-SNP profile: what a guest was launched from, as CoMID measurements.
+//!
+//! Measurement keys: `snp/measurement` (digest), `snp/product` (name), `snp/policy` (masked raw value, 8 bytes little-endian
+//! as in the report), `snp/guest-svn` (min-svn), `snp/vmpl` (integer), `snp/family-id`, `snp/image-id`, `snp/host-data`
+//! (raw values), `snp/id-key`, `snp/author-key` (digests), and security versions component by component as min-svn:
+//! `tcb/<component>` for REPORTED_TCB, `current-tcb/…`, `committed-tcb/…`, `launch-tcb/…`, with the components `fmc`, `bl`,
+//! `tee`, `snp`, `ucode`. One packed number, as AMD's draft profile has it, would be compared as a number, in which
+//! microcode outweighs everything else.
+
+use ::corim::types::measurement::{
+    Digest, DigestAlg, IntRangeChoice, MeasurementMap, MeasurementValuesMap, RawValueChoice, SvnChoice,
+};
+
+use super::write::measurement;
+use super::{CorimError, named_information_id};
+use crate::snp::{Component, GuestPolicyBits, Product, SnpReference, Tcb, TcbFloors};
+use crate::tpm::HashAlg;
+
+/// URI of this profile. A reference with it may state a TPM's registers, events and files besides.
+pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/sev-snp/1";
+/// What measurement keys look like.
+const KEYS: &str = "snp/<field>, or tcb/, current-tcb/, committed-tcb/ or launch-tcb/ and a component";
+
+/// What writing and reading check alike.
+pub(super) fn check(reference: &SnpReference) -> Result<(), CorimError> {
+    let wrong = |expected, found: &str| Err(CorimError::malformed(expected, found));
+    let floors = reference.floors.named();
+    let mut stated = floors.iter().filter_map(|(_, _, floor)| *floor).peekable();
+    match reference.product {
+        None if stated.peek().is_some() => wrong("a product with security versions", "none"),
+        Some(product) if stated.any(|tcb| tcb.fmc.is_some() != (product == Product::Turin)) => {
+            wrong("an FMC version on Turin, and only there", product.as_str())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The measurements of a reference.
+pub(super) fn write(reference: &SnpReference) -> Result<Vec<MeasurementMap>, CorimError> {
+    let sha384 = named_information_id(HashAlg::Sha384).ok_or(CorimError::WeakBank { bank: HashAlg::Sha384 })?;
+    let digest = |key: &str, value: &[u8]| {
+        measurement(key.to_owned(), |map| {
+            map.digests = Some(vec![Digest::new(sha384, value.to_vec())]);
+        })
+    };
+    let raw = |key: &str, value: &[u8]| {
+        measurement(key.to_owned(), |map| {
+            map.raw_value = Some(RawValueChoice::Bytes(value.to_vec()));
+        })
+    };
+    let least = |key: String, version: u64| measurement(key, |map| map.svn = Some(SvnChoice::MinValue(version)));
+    let mut all = vec![digest("snp/measurement", &reference.measurement)];
+    if let Some(product) = reference.product {
+        all.push(measurement("snp/product".into(), |map| {
+            map.name = Some(product.as_str().to_owned());
+        }));
+    }
+    if let Some(GuestPolicyBits { value, mask }) = reference.policy {
+        all.push(measurement("snp/policy".into(), |map| {
+            map.raw_value = Some(RawValueChoice::Masked {
+                value: value.to_le_bytes().to_vec(),
+                mask: mask.to_le_bytes().to_vec(),
+            });
+        }));
+    }
+    all.extend(reference.guest_svn.map(|svn| least("snp/guest-svn".into(), svn.into())));
+    if let Some(vmpl) = reference.vmpl {
+        all.push(measurement("snp/vmpl".into(), |map| {
+            map.int_range = Some(IntRangeChoice::Int(vmpl.into()));
+        }));
+    }
+    let raws: [(&str, Option<&[u8]>); 3] = [
+        ("snp/family-id", reference.family_id.as_ref().map(<[u8; 16]>::as_slice)),
+        ("snp/image-id", reference.image_id.as_ref().map(<[u8; 16]>::as_slice)),
+        ("snp/host-data", reference.host_data.as_ref().map(<[u8; 32]>::as_slice)),
+    ];
+    all.extend(raws.into_iter().filter_map(|(key, value)| Some(raw(key, value?))));
+    let digests = [
+        ("snp/id-key", &reference.id_key_digest),
+        ("snp/author-key", &reference.author_key_digest),
+    ];
+    all.extend(
+        digests
+            .into_iter()
+            .filter_map(|(key, value)| Some(digest(key, value.as_ref()?))),
+    );
+    for (name, _, floor) in reference.floors.named() {
+        let Some(tcb) = floor else { continue };
+        for component in Component::ALL {
+            if let Some(version) = tcb.get(component) {
+                all.push(least(format!("{name}/{}", component.as_str()), version.into()));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a measurement key is of this profile.
+pub(super) fn is_key(key: &str) -> bool {
+    let floors = TcbFloors::default().named();
+    let Some((first, _)) = key.split_once('/') else {
+        return false;
+    };
+    first == "snp" || floors.iter().any(|(name, ..)| *name == first)
+}
+
+/// A reference being read: every key at most once.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    measurement: Option<[u8; 48]>,
+    reference: Option<SnpReference>,
+    seen: std::collections::BTreeSet<String>,
+    versions: [[Option<u8>; 5]; 4],
+}
+
+impl Draft {
+    /// Takes one measurement.
+    pub(super) fn read(&mut self, key: &str, mut map: MeasurementValuesMap) -> Result<(), CorimError> {
+        let unknown = || CorimError::malformed(KEYS, key);
+        if !self.seen.insert(key.to_owned()) {
+            return Err(CorimError::malformed("each measurement once", key));
+        }
+        let (family, field) = key.split_once('/').ok_or_else(unknown)?;
+        if family != "snp" {
+            let version = least(&mut map, key)?;
+            let version = u8::try_from(version).map_err(|_| CorimError::malformed("a version of 0 to 255", key))?;
+            let floors = TcbFloors::default().named();
+            let row = floors
+                .iter()
+                .position(|(name, ..)| *name == family)
+                .ok_or_else(unknown)?;
+            let column = Component::ALL.iter().position(|component| component.as_str() == field);
+            let cell = column.and_then(|column| self.versions.get_mut(row)?.get_mut(column));
+            *cell.ok_or_else(unknown)? = Some(version);
+            return finished(&map, key);
+        }
+        let reference = self
+            .reference
+            .get_or_insert_with(|| SnpReference::of_measurement([0; 48]));
+        match field {
+            "measurement" => self.measurement = Some(digest(&mut map, key)?),
+            "product" => {
+                let name = map.name.take().unwrap_or_default();
+                let product = Product::parse(&name);
+                reference.product = Some(product.ok_or_else(|| CorimError::malformed("a known product", &name))?);
+            }
+            "policy" => {
+                let wrong = || CorimError::malformed("a masked raw value of 8 bytes", key);
+                let Some(RawValueChoice::Masked { value, mask }) = map.raw_value.take() else {
+                    return Err(wrong());
+                };
+                let number = |bytes: Vec<u8>| bytes.try_into().map(u64::from_le_bytes).map_err(|_| wrong());
+                reference.policy = Some(GuestPolicyBits {
+                    value: number(value)?,
+                    mask: number(mask)?,
+                });
+            }
+            "guest-svn" => {
+                let svn = least(&mut map, key)?;
+                reference.guest_svn =
+                    Some(u32::try_from(svn).map_err(|_| CorimError::malformed("a version of 32 bits", key))?);
+            }
+            "vmpl" => {
+                let wrong = || CorimError::malformed("a privilege level of 0 to 3", key);
+                let Some(IntRangeChoice::Int(vmpl)) = map.int_range.take() else {
+                    return Err(wrong());
+                };
+                let vmpl = u32::try_from(vmpl).ok().filter(|vmpl| *vmpl <= 3);
+                reference.vmpl = Some(vmpl.ok_or_else(wrong)?);
+            }
+            "family-id" => reference.family_id = Some(raw(&mut map, key)?),
+            "image-id" => reference.image_id = Some(raw(&mut map, key)?),
+            "host-data" => reference.host_data = Some(raw(&mut map, key)?),
+            "id-key" => reference.id_key_digest = Some(digest(&mut map, key)?),
+            "author-key" => reference.author_key_digest = Some(digest(&mut map, key)?),
+            _ => return Err(unknown()),
+        }
+        finished(&map, key)
+    }
+
+    /// The reference, where there was a measurement of this profile.
+    pub(super) fn finish(self) -> Result<Option<SnpReference>, CorimError> {
+        if self.seen.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |expected, found: &str| CorimError::malformed(expected, found);
+        let measurement = self.measurement.ok_or_else(|| wrong("snp/measurement", "none"))?;
+        let mut floors = self.versions.into_iter().map(|row| match row {
+            [None, None, None, None, None] => Ok(None),
+            [fmc, Some(boot_loader), Some(tee), Some(snp), Some(microcode)] => Ok(Some(Tcb {
+                fmc,
+                boot_loader,
+                tee,
+                snp,
+                microcode,
+            })),
+            // A component that is not there would be one that may be anything.
+            _ => Err(wrong("every component of a security version", "some")),
+        });
+        let mut next = || floors.next().unwrap_or(Ok(None));
+        let (reported, current, committed, launch) = (next()?, next()?, next()?, next()?);
+        Ok(Some(SnpReference {
+            measurement,
+            floors: TcbFloors {
+                reported,
+                committed,
+                launch,
+                current,
+            },
+            ..self
+                .reference
+                .unwrap_or_else(|| SnpReference::of_measurement(measurement))
+        }))
+    }
+}
+
+fn finished(map: &MeasurementValuesMap, key: &str) -> Result<(), CorimError> {
+    if *map == MeasurementValuesMap::new() {
+        Ok(())
+    } else {
+        Err(CorimError::malformed("one value a measurement", key))
+    }
+}
+
+fn least(map: &mut MeasurementValuesMap, key: &str) -> Result<u64, CorimError> {
+    match map.svn.take() {
+        Some(SvnChoice::MinValue(version)) => Ok(version),
+        _ => Err(CorimError::malformed("a min-svn", key)),
+    }
+}
+
+fn raw<const N: usize>(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; N], CorimError> {
+    match map.raw_value.take() {
+        Some(RawValueChoice::Bytes(bytes)) => bytes.try_into().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| CorimError::malformed("a raw value of its field's length", key))
+}
+
+/// The one SHA-384 digest of a measurement.
+fn digest(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; 48], CorimError> {
+    let wrong = || CorimError::malformed("one SHA-384 digest", key);
+    let digests = map.digests.take().unwrap_or_default();
+    let Ok([Digest(DigestAlg::Int(alg), value)]) = <[Digest; 1]>::try_from(digests) else {
+        return Err(wrong());
+    };
+    if named_information_id(HashAlg::Sha384) != Some(alg) {
+        return Err(wrong());
+    }
+    value.try_into().map_err(|_| wrong())
+}

@@ -1,0 +1,249 @@
+//! Reference values of an SEV-SNP guest: what it must have been launched from, how, and on what.
+
+use std::cmp::Ordering;
+
+use super::check::below_floor;
+use super::code::SnpCode;
+use super::product::Product;
+use super::tcb::{Component, Tcb};
+use super::verified::SignedReport;
+use crate::reason::Reason;
+
+/// Length of a launch digest, in bytes.
+pub const MEASUREMENT_LEN: usize = 48;
+
+/// Bits of the guest's launch policy that count, and what they must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestPolicyBits {
+    /// What they must be.
+    pub value: u64,
+    /// Which bits count.
+    pub mask: u64,
+}
+
+impl GuestPolicyBits {
+    /// Whether a guest's policy has the bits.
+    pub const fn accept(self, policy: u64) -> bool {
+        (policy ^ self.value) & self.mask == 0
+    }
+}
+
+/// Least security versions, by component, of each of a report's TCBs. They are laid out as `product` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TcbFloors {
+    /// Of REPORTED_TCB.
+    pub reported: Option<Tcb>,
+    /// Of COMMITTED_TCB.
+    pub committed: Option<Tcb>,
+    /// Of LAUNCH_TCB.
+    pub launch: Option<Tcb>,
+    /// Of CURRENT_TCB.
+    pub current: Option<Tcb>,
+}
+
+impl TcbFloors {
+    /// Each floor with its name in reference values and that of the report's field.
+    pub const fn named(&self) -> [(&'static str, &'static str, Option<Tcb>); 4] {
+        [
+            ("tcb", "REPORTED_TCB", self.reported),
+            ("current-tcb", "CURRENT_TCB", self.current),
+            ("committed-tcb", "COMMITTED_TCB", self.committed),
+            ("launch-tcb", "LAUNCH_TCB", self.launch),
+        ]
+    }
+
+    /// A total order for sorting; it says nothing of which is newer, and a [`Tcb`] itself has none.
+    fn sorted_by(&self) -> [Option<[Option<u8>; 5]>; 4] {
+        let versions = |tcb: Tcb| Component::ALL.map(|component| tcb.get(component));
+        self.named().map(|(_, _, floor)| floor.map(versions))
+    }
+}
+
+impl PartialOrd for TcbFloors {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TcbFloors {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.sorted_by().cmp(&other.sorted_by())
+    }
+}
+
+/// Reference values of one guest. What is none is not compared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnpReference {
+    /// MEASUREMENT: the launch digest.
+    pub measurement: [u8; MEASUREMENT_LEN],
+    /// The product line. With floors it must be there: it says what their components are.
+    pub product: Option<Product>,
+    /// POLICY, under a mask.
+    pub policy: Option<GuestPolicyBits>,
+    /// Least GUEST_SVN.
+    pub guest_svn: Option<u32>,
+    /// VMPL.
+    pub vmpl: Option<u32>,
+    /// Least security versions.
+    pub floors: TcbFloors,
+    /// FAMILY_ID.
+    pub family_id: Option<[u8; 16]>,
+    /// IMAGE_ID.
+    pub image_id: Option<[u8; 16]>,
+    /// HOST_DATA.
+    pub host_data: Option<[u8; 32]>,
+    /// ID_KEY_DIGEST.
+    pub id_key_digest: Option<[u8; 48]>,
+    /// AUTHOR_KEY_DIGEST, which must be enabled.
+    pub author_key_digest: Option<[u8; 48]>,
+}
+
+impl SnpReference {
+    /// A reference that states the measurement and nothing else.
+    pub const fn of_measurement(measurement: [u8; MEASUREMENT_LEN]) -> Self {
+        Self {
+            measurement,
+            product: None,
+            policy: None,
+            guest_svn: None,
+            vmpl: None,
+            floors: TcbFloors {
+                reported: None,
+                committed: None,
+                launch: None,
+                current: None,
+            },
+            family_id: None,
+            image_id: None,
+            host_data: None,
+            id_key_digest: None,
+            author_key_digest: None,
+        }
+    }
+
+    /// What the report of a golden guest shows: its measurement, launch policy, privilege level, version, ids and keys,
+    /// and its security versions as floors. Not its host data, which is the single guest's.
+    pub fn of_golden(report: &SignedReport<'_>) -> Self {
+        let read = report.report();
+        let not_zero = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        Self {
+            product: Some(report.product()),
+            policy: Some(GuestPolicyBits {
+                value: read.policy().0,
+                mask: u64::MAX,
+            }),
+            guest_svn: Some(read.guest_svn()),
+            vmpl: Some(read.vmpl()),
+            floors: TcbFloors {
+                reported: Some(report.reported_tcb()),
+                committed: Some(report.committed_tcb()),
+                launch: Some(report.launch_tcb()),
+                current: None,
+            },
+            family_id: Some(fixed(read.family_id())).filter(|id| not_zero(id)),
+            image_id: Some(fixed(read.image_id())).filter(|id| not_zero(id)),
+            host_data: None,
+            id_key_digest: Some(fixed(read.id_key_digest())).filter(|id| not_zero(id)),
+            author_key_digest: read.author_key_enabled().then(|| fixed(read.author_key_digest())),
+            ..Self::of_measurement(fixed(read.measurement()))
+        }
+    }
+
+    /// Every difference of a report from this reference, in the order of the fields. None where it matches.
+    pub fn mismatches(&self, report: &SignedReport<'_>) -> Vec<Reason> {
+        let read = report.report();
+        let mut reasons = Vec::new();
+        let mut refuse = |code: SnpCode, claim: &str, expected: String, found: String| {
+            reasons.push(Reason::new(code, claim, expected, found));
+        };
+        if let Some(product) = self.product.filter(|product| *product != report.product()) {
+            refuse(
+                SnpCode::ProductRefused,
+                "product",
+                product.to_string(),
+                report.product().to_string(),
+            );
+        }
+        if let Some(bits) = self.policy.filter(|bits| !bits.accept(read.policy().0)) {
+            let expected = format!("{:#x} under the mask {:#x}", bits.value, bits.mask);
+            refuse(
+                SnpCode::GuestPolicy,
+                "POLICY",
+                expected,
+                format!("{:#x}", read.policy().0),
+            );
+        }
+        if let Some(vmpl) = self.vmpl.filter(|vmpl| *vmpl != read.vmpl()) {
+            refuse(SnpCode::Vmpl, "VMPL", vmpl.to_string(), read.vmpl().to_string());
+        }
+        let identity = SnpCode::GuestIdentity;
+        if let Some(svn) = self.guest_svn.filter(|svn| read.guest_svn() < *svn) {
+            refuse(
+                identity,
+                "GUEST_SVN",
+                format!("at least {svn}"),
+                read.guest_svn().to_string(),
+            );
+        }
+        let author = if read.author_key_enabled() {
+            read.author_key_digest()
+        } else {
+            &[]
+        };
+        let exact: [(&str, Option<&[u8]>, &[u8]); 6] = [
+            ("MEASUREMENT", Some(&self.measurement), read.measurement()),
+            (
+                "FAMILY_ID",
+                self.family_id.as_ref().map(<[u8; 16]>::as_slice),
+                read.family_id(),
+            ),
+            (
+                "IMAGE_ID",
+                self.image_id.as_ref().map(<[u8; 16]>::as_slice),
+                read.image_id(),
+            ),
+            (
+                "HOST_DATA",
+                self.host_data.as_ref().map(<[u8; 32]>::as_slice),
+                read.host_data(),
+            ),
+            (
+                "ID_KEY_DIGEST",
+                self.id_key_digest.as_ref().map(<[u8; 48]>::as_slice),
+                read.id_key_digest(),
+            ),
+            (
+                "AUTHOR_KEY_DIGEST",
+                self.author_key_digest.as_ref().map(<[u8; 48]>::as_slice),
+                author,
+            ),
+        ];
+        for (claim, wanted, found) in exact {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+                let code = if claim == "MEASUREMENT" {
+                    SnpCode::Measurement
+                } else {
+                    identity
+                };
+                refuse(code, claim, hex::encode(wanted), hex::encode(found));
+            }
+        }
+        let found = [
+            report.reported_tcb(),
+            report.current_tcb(),
+            report.committed_tcb(),
+            report.launch_tcb(),
+        ];
+        for ((_, name, floor), found) in self.floors.named().into_iter().zip(found) {
+            if let Some(floor) = floor {
+                reasons.extend(below_floor(name, &found, &floor));
+            }
+        }
+        reasons
+    }
+}
+
+/// A field of a report, whose length its layout fixes.
+fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap_or([0; N])
+}
