@@ -27,6 +27,8 @@ or_with_new_lists() {
 image=$(apt-cache depends --important linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
 [ -n "$image" ] || or_with_new_lists "no package linux-image-cloud-amd64 in the package lists"
 packages=("$image" busybox-static grub-efi-amd64-signed libwrap0 mtools ovmf shim-signed socat)
+# An encrypted root: cryptsetup for the guest and, with mkfs.ext4, for making its disk.
+packages+=(cryptsetup-bin e2fsprogs libargon2-1 libcom-err2 libcryptsetup12 libdevmapper1.02.1 libext2fs2 libjson-c5 libpopt0)
 
 if ! command -v qemu-system-x86_64 >/dev/null; then
   echo "Installing with apt: qemu-system-x86" >&2

@@ -114,7 +114,14 @@ mod tests {
     #[test]
     fn only_an_initramfs_with_a_closed_disk_gets_the_key() {
         use BootstrapCode::*;
-        let rows: &[(&str, bool, Option<&str>, Option<&str>, Option<BootstrapCode>)] = &[
+        type Row = (
+            &'static str,
+            bool,
+            Option<&'static str>,
+            Option<&'static str>,
+            Option<BootstrapCode>,
+        );
+        let rows: &[Row] = &[
             ("initramfs", true, Some("open"), None, None),
             (
                 "initramfs of a unified kernel image",

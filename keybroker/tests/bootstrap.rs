@@ -43,7 +43,8 @@ async fn bootstrap_is_granted_once_in_a_boot_and_only_in_the_initramfs() {
     let volume = volume_digest(BANK, &[7; 64], "root", UUID);
     let done = Sha256::digest(DONE).to_vec();
     // What is measured before each attestation of the same boot, the register it goes to, and why there is no key then.
-    let story: &[(&str, Option<(u8, &[u8])>, Option<&str>)] = &[
+    type Row<'a> = (&'a str, Option<(u8, &'a [u8])>, Option<&'a str>);
+    let story: &[Row<'_>] = &[
         ("the initramfs", None, None),
         ("a second try, the disk still closed", None, None),
         (
@@ -90,10 +91,7 @@ async fn bootstrap_is_granted_once_in_a_boot_and_only_in_the_initramfs() {
         "a node without a disk in the inventory"
     );
     assert_eq!(authorization(&broker, &answer).contents().scopes.len(), 1);
-    assert!(
-        ledger(&broker).await.len() >= story.len() + 1,
-        "every decision is on record"
-    );
+    assert!(ledger(&broker).await.len() > story.len(), "every decision is on record");
     broker.shutdown().await.unwrap();
 }
 

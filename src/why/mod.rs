@@ -105,10 +105,11 @@ impl From<&Reason> for Why {
 
 /// Every code that a refusal shown to people may carry.
 fn catalogues() -> impl Iterator<Item = &'static CatalogueEntry> {
-    let others: [&'static [CatalogueEntry]; 5] = [
+    let others: [&'static [CatalogueEntry]; 6] = [
         touchstone_keybroker::problem::RefusalCode::CATALOGUE,
         touchstone_keybroker::decision::DenialCode::CATALOGUE,
         touchstone_keybroker::bootstrap::BootstrapCode::CATALOGUE,
+        touchstone_attest::bootstrap::volume::VolumeCode::CATALOGUE,
         touchstone_policies::DecisionCode::CATALOGUE,
         touchstone_policies::PolicyCode::CATALOGUE,
     ];

@@ -148,6 +148,13 @@ impl Domain {
         }
     }
 
+    /// The same with more sections in the broker's configuration.
+    #[must_use]
+    pub fn with_config(mut self, more: &str) -> Self {
+        self.limits.push_str(more);
+        self
+    }
+
     /// A path in the domain's folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -427,3 +427,29 @@ fn two_tpms_and_two_users_of_one_do_not_disturb_each_other() {
         }
     });
 }
+
+/// One command, every bank; and the register cannot be set back without a reset.
+#[test]
+fn a_register_is_extended_in_every_bank() {
+    use touchstone_verifier::tpm::HashAlg;
+    let swtpm = good();
+    let mut tpm = open(&swtpm);
+    let ek = tpm.best_endorsement_key().expect("an endorsement key");
+    let banks = tpm.banks_of(15).expect("banks");
+    assert!(banks.contains(&HashAlg::Sha256), "{banks:?}");
+    for (bank, value) in tpm.register(15).expect("values") {
+        assert_eq!(value, vec![0; bank.digest_len()], "{bank}");
+    }
+    tpm.extend(&ek, 15, |bank| bank.digest([b"mark".as_slice()]).as_ref().to_vec())
+        .expect("extended");
+    let values = tpm.register(15).expect("values");
+    assert_eq!(values.keys().copied().collect::<Vec<_>>(), banks);
+    for (bank, value) in values {
+        let mark = bank.digest([b"mark".as_slice()]);
+        let expected = bank.digest([vec![0; bank.digest_len()].as_slice(), mark.as_ref()]);
+        assert_eq!(value, expected.as_ref(), "{bank}");
+    }
+    let short = tpm.extend(&ek, 15, |_| vec![0; 5]);
+    assert!(matches!(short, Err(TpmError::BankAbsent { .. })), "{short:?}");
+    nothing_is_left_in(&mut tpm);
+}

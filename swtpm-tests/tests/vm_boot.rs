@@ -24,6 +24,7 @@ use swtpm_tests::tools;
 use swtpm_tests::vm::cpio::Archive;
 use swtpm_tests::vm::files::{self, BootFiles};
 use swtpm_tests::vm::guest::{BROKER, Guest};
+use swtpm_tests::vm::initrd::Purpose;
 use swtpm_tests::vm::machine::{COMMAND_LINE, Machine, Setup};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use touchstone_authorization::Status;
@@ -75,7 +76,7 @@ async fn golden() -> Option<MappedMutexGuard<'static, Golden>> {
 /// Boots the machine as it should be and takes its evidence, as an author does on a golden machine.
 async fn first_boot(boot: BootFiles) -> Golden {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("genuine-boot");
-    let machine = Machine::make(boot, &folder);
+    let machine = Machine::make(boot, Purpose::Agent, &folder);
     let mut guest = machine.boot(as_it_should_be("golden")).await;
     ready(&mut guest, "golden").await;
     guest.request(&format!("collect {}", "5a".repeat(32))).await;
@@ -95,6 +96,7 @@ fn as_it_should_be(name: &str) -> Setup<'_> {
         secure_boot: true,
         broker: None,
         node: None,
+        root: None,
     }
 }
 
@@ -123,7 +125,7 @@ impl Golden {
 /// What an installer puts on a node: the policy repository, the domain's root, the agent's configuration.
 fn installed(domain: &Domain) -> Archive {
     let mut archive = Archive::new();
-    add_folder(&mut archive, &domain.path("policy"), "/policy");
+    archive.add_folder(&domain.path("policy"), "/policy");
     archive.file("/root.json", 0o644, files::read(&domain.path("root.json")));
     let config = format!(
         "brokers = [\"https://{BROKER}\"]\ndomain = {NAME:?}\npolicy = \"/run/node/policy\"\n\
@@ -132,18 +134,6 @@ fn installed(domain: &Domain) -> Archive {
     );
     archive.file("/agent.toml", 0o644, config.into_bytes());
     archive
-}
-
-fn add_folder(archive: &mut Archive, from: &Path, to: &str) {
-    for name in files::names(from) {
-        let (path, to) = (from.join(&name), format!("{to}/{name}"));
-        if path.is_dir() {
-            archive.folder(&to);
-            add_folder(archive, &path, &to);
-        } else {
-            archive.file(&to, 0o644, files::read(&path));
-        }
-    }
 }
 
 /// What the agent in the guest tells.

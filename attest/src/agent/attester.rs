@@ -1,5 +1,7 @@
 //! What an agent holds of its TPM: endorsement key, attestation key, and the session key the authorization is bound to.
 
+use std::collections::BTreeMap;
+
 use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::tpm::algorithm::HashAlg;
@@ -179,6 +181,22 @@ impl Attester {
         Err(AttesterError::Moving {
             attempts: READ_ATTEMPTS,
         })
+    }
+
+    /// A register's values, in every bank that is known here.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn register(&mut self, register: u8) -> Result<BTreeMap<HashAlg, Vec<u8>>, AttesterError> {
+        Ok(self.tpm.register(register)?)
+    }
+
+    /// Extends a register in every bank by what `digest` gives for it.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn extend(&mut self, register: u8, digest: impl Fn(HashAlg) -> Vec<u8>) -> Result<(), AttesterError> {
+        Ok(self.tpm.extend(&self.ek, register, digest)?)
     }
 
     /// Has the attestation key certify the session key over `qualifying`.

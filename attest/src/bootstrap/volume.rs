@@ -25,6 +25,20 @@ const KEY_LENGTHS: [usize; 2] = [32, 64];
 const BLOCK_DEVICES: &str = "/sys/class/block";
 const DEVICES: &str = "/dev";
 
+touchstone_cose::reason_codes! {
+    /// Why a node does not open its encrypted disk although the broker lets it.
+    pub enum VolumeCode {
+        Absent = "volume-absent": "No disk has the LUKS2 UUID of the inventory. Is the disk connected and its driver in the initramfs? After a reinstallation: touchstone policy node volume.",
+        Ambiguous = "volume-ambiguous": "Several disks have the LUKS2 UUID of the inventory. Disconnect the copy, or name the disk: device in the [bootstrap] table of agent.toml.",
+        UuidOther = "volume-uuid-other": "The disk that the configuration names has another LUKS2 UUID than the inventory. Was the disk replaced?",
+        HeaderRefused = "volume-header-refused": "The disk's LUKS2 header says something that could let unencrypted or foreign data be read. Restore it from a header backup; somebody may have written to the disk.",
+        KeyOpensNothing = "volume-key-opens-no-slot": "The key from the broker opens no key slot of the disk. Open it with the recovery passphrase and enrol the broker's key anew (touchstone key, cryptsetup luksAddKey).",
+        Other = "volume-not-the-inventorys": "The disk's volume key is not the one that the inventory expects for this node: it is another volume, or a copy made anew. It was not entered. After a re-encryption: touchstone bootstrap measure, touchstone policy node volume.",
+        RegisterOther = "volume-register-moved": "Register 15 is not what the measurement of the volume key alone gives: something else was measured meanwhile. Reboot.",
+        Failed = "volume-cannot-be-opened": "A program or a file that is needed to open the disk failed. The words say which; cryptsetup 2.4 or newer, dm_crypt and its ciphers must be in the initramfs.",
+    }
+}
+
 /// Why a volume was not found or not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +84,19 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> VolumeCode {
+        match self {
+            Self::Absent { .. } => VolumeCode::Absent,
+            Self::Ambiguous { .. } => VolumeCode::Ambiguous,
+            Self::OtherUuid { .. } => VolumeCode::UuidOther,
+            Self::Header(_) => VolumeCode::HeaderRefused,
+            Self::NoSlot => VolumeCode::KeyOpensNothing,
+            Self::Failed { .. } => VolumeCode::Failed,
+        }
+    }
+
     /// Whether trying again may help: a disk that is not there yet, a program that failed.
     #[must_use]
     pub const fn may_heal(&self) -> bool {

@@ -38,24 +38,48 @@ impl Tpm {
         })
     }
 
-    /// Extends `register` by these digests, all banks in one command. The answer is authenticated by a session salted to
-    /// `ek`: whoever taps the bus cannot keep the command from the TPM and say that it was done.
+    /// The values of `register`, in every bank that is known here.
     ///
     /// # Errors
-    /// [`TpmError::BankAbsent`] for a digest of another length than its bank's; [`TpmError`].
+    /// [`TpmError::Refused`] when the TPM refuses.
+    pub fn register(&mut self, register: u8) -> Result<BTreeMap<HashAlg, Vec<u8>>, TpmError> {
+        let mut values = BTreeMap::new();
+        for bank in self.banks_of(register)? {
+            let read = self.pcr_values(&[(bank.tpm_id(), vec![register])])?;
+            let value = read.into_iter().flat_map(|(_, values)| values).next();
+            let (_, value) = value.ok_or(TpmError::BankAbsent {
+                algorithm: bank.tpm_id(),
+            })?;
+            values.insert(bank, value);
+        }
+        Ok(values)
+    }
+
+    /// Extends `register` in every bank by what `digest` gives for it, all banks in one command. The answer is
+    /// authenticated by a session salted to `ek`: whoever taps the bus cannot keep the command from the TPM and say that
+    /// it was done.
+    ///
+    /// # Errors
+    /// [`TpmError::BankAbsent`] where no bank has it, or for a digest of another length than its bank's; [`TpmError`].
     pub fn extend(
         &mut self,
         ek: &EndorsementKey,
-        register: PcrHandle,
-        digests: &BTreeMap<HashAlg, Vec<u8>>,
+        register: u8,
+        digest: impl Fn(HashAlg) -> Vec<u8>,
     ) -> Result<(), TpmError> {
+        let banks = self.banks_of(register)?;
+        let handle = PcrHandle::try_from(u32::from(register)).map_err(failed("a register"))?;
         let mut values = DigestValues::new();
-        for (bank, digest) in digests {
-            let absent = TpmError::BankAbsent {
-                algorithm: bank.tpm_id(),
-            };
+        let absent = |bank: &HashAlg| TpmError::BankAbsent {
+            algorithm: bank.tpm_id(),
+        };
+        if banks.is_empty() {
+            return Err(absent(&HashAlg::Sha256));
+        }
+        for bank in &banks {
+            let digest = digest(*bank);
             if digest.len() != bank.digest_len() {
-                return Err(absent);
+                return Err(absent(bank));
             }
             let algorithm = match bank {
                 HashAlg::Sha1 => HashingAlgorithm::Sha1,
@@ -83,9 +107,10 @@ impl Tpm {
                         command: "TPM2_StartAuthSession",
                         problem: "no session".into(),
                     })?;
+                // No parameter encryption: the command has no parameter that could be encrypted.
                 tpm.flushing(SessionHandle::from(session).into(), |tpm| {
                     tpm.ctx
-                        .execute_with_session(Some(session), |ctx| ctx.pcr_extend(register, values))
+                        .execute_with_session(Some(session), |ctx| ctx.pcr_extend(handle, values))
                         .map_err(failed("TPM2_PCR_Extend"))
                 })
             })

@@ -8,6 +8,9 @@
 )]
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::files;
 
 const MAGIC: &str = "070701";
 const TRAILER: &str = "TRAILER!!!";
@@ -49,6 +52,22 @@ impl Archive {
     /// An empty folder.
     pub fn folder(&mut self, path: &str) {
         self.insert(path, DIRECTORY | 0o755, (0, 0), Vec::new());
+    }
+
+    /// A folder of this machine with everything in it, as `to`; regular files only, readable by all.
+    ///
+    /// # Panics
+    /// When something cannot be read.
+    pub fn add_folder(&mut self, from: &Path, to: &str) {
+        for name in files::names(from) {
+            let (path, to) = (from.join(&name), format!("{to}/{name}"));
+            if path.is_dir() {
+                self.folder(&to);
+                self.add_folder(&path, &to);
+            } else {
+                self.file(&to, 0o644, files::read(&path));
+            }
+        }
     }
 
     /// A character device: the kernel opens `/dev/console` before init could mount anything.

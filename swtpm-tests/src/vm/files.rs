@@ -14,6 +14,8 @@ pub const FILES: &str = "TOUCHSTONE_BOOT_FILES";
 pub const NO_FILES: &str = "TOUCHSTONE_NO_BOOT_FILES";
 /// Names the command that runs in the guest, where it is not beside the test.
 pub const COMMAND: &str = "TOUCHSTONE_BOOT_COMMAND";
+/// Folders of libraries in the packages.
+const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
 /// The parts of a genuine boot.
 #[derive(Debug, Clone)]
@@ -49,6 +51,40 @@ impl BootFiles {
             path.display()
         );
         path
+    }
+
+    /// Where the packages have their libraries, as `LD_LIBRARY_PATH` names it.
+    #[must_use]
+    pub fn library_path(&self) -> String {
+        LIBRARIES
+            .map(|folder| self.root.join(folder).display().to_string())
+            .join(":")
+    }
+
+    /// A program of the packages, to be run on this machine with their libraries.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn program(&self, path: &str) -> Command {
+        let mut command = Command::new(self.path(path));
+        command.env("LD_LIBRARY_PATH", self.library_path());
+        command
+    }
+
+    /// What a program of the packages is linked with: each library, and where the guest's loader looks for it.
+    ///
+    /// # Panics
+    /// When a library is missing.
+    #[must_use]
+    pub fn libraries(&self, program: &str) -> Vec<(PathBuf, PathBuf)> {
+        let mut ldd = Command::new("ldd");
+        ldd.arg(self.path(program)).env("LD_LIBRARY_PATH", self.library_path());
+        let in_guest = |library: PathBuf| match library.strip_prefix(&self.root) {
+            Ok(path) => (library.clone(), Path::new("/").join(path)),
+            Err(_) => (library.clone(), library),
+        };
+        linked(ldd, program).into_iter().map(in_guest).collect()
     }
 
     /// The bytes of a file.
@@ -132,9 +168,15 @@ fn beside_the_test() -> PathBuf {
 /// When a library is missing.
 #[must_use]
 pub fn libraries(program: &Path) -> Vec<PathBuf> {
-    let output = Command::new("ldd").arg(program).output().expect("ldd of libc-bin");
+    let mut ldd = Command::new("ldd");
+    ldd.arg(program);
+    linked(ldd, &program.to_string_lossy())
+}
+
+fn linked(mut ldd: Command, program: &str) -> Vec<PathBuf> {
+    let output = ldd.output().expect("ldd of libc-bin");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!text.contains("not found"), "{}: {text}", program.display());
+    assert!(!text.contains("not found"), "{program}: {text}");
     let words = text.split_whitespace();
     let mut paths: Vec<_> = words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect();
     paths.sort();

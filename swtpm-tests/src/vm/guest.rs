@@ -42,6 +42,8 @@ pub struct Hardware {
     pub disk: PathBuf,
     /// The data disk.
     pub data: PathBuf,
+    /// A third disk, where there is one; what the boot writes to it is not kept.
+    pub root: Option<PathBuf>,
     /// What was said on the console.
     pub console: PathBuf,
     /// The TPM's control socket, made for this boot.
@@ -165,7 +167,9 @@ impl Guest {
         self.begun.elapsed()
     }
 
-    fn said(&self) -> String {
+    /// Everything that was said on the console so far.
+    #[must_use]
+    pub fn said(&self) -> String {
         let bytes = std::fs::read(&self.console).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -258,6 +262,12 @@ fn qemu(hardware: &Hardware, broker: Option<SocketAddr>) -> Command {
     command.args(["-device", "virtio-blk-pci,drive=boot,serial=boot,bootindex=1"]);
     command.arg("-drive").arg(drive("data", &hardware.data));
     command.args(["-device", "virtio-blk-pci,drive=data,serial=node"]);
+    if let Some(root) = &hardware.root {
+        command
+            .arg("-drive")
+            .arg(format!("{},snapshot=on", drive("root", root)));
+        command.args(["-device", "virtio-blk-pci,drive=root,serial=root"]);
+    }
     command.arg("-netdev").arg(network);
     command.args(["-device", "virtio-net-pci,netdev=net0,romfile="]);
     command.args(["-device", "virtio-rng-pci"]);

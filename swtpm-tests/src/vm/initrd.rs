@@ -21,12 +21,27 @@ const INIT: &str = include_str!("../../vm/init");
 /// The TCTI for a kernel's TPM. libtss2 loads it by name, so `ldd` does not tell of it.
 const TCTI: &str = "libtss2-tcti-device.so.0";
 
+/// What an initramfs has that opens an encrypted disk: dm-crypt with its cipher, cryptsetup, and the script that a
+/// distribution's initramfs runs.
+const DISK_MODULES: [&str; 5] = ["dm_mod", "dm_crypt", "xts", "ecb", "algif_skcipher"];
+const CRYPTSETUP: &str = "sbin/cryptsetup";
+const SCRIPT: &str = include_str!("../../../packaging/touchstone-bootstrap");
+
+/// What a machine's initramfs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The agent runs in it.
+    Agent,
+    /// It opens an encrypted disk and goes on there.
+    EncryptedRoot,
+}
+
 /// Builds the archive, not yet compressed. `scratch` is a folder for what is made on the way.
 ///
 /// # Panics
 /// When a part is missing.
 #[must_use]
-pub fn build(boot: &BootFiles, scratch: &Path) -> Archive {
+pub fn build(boot: &BootFiles, purpose: Purpose, scratch: &Path) -> Archive {
     let mut archive = Archive::new();
     archive.character_device("/dev/console", (5, 1));
     archive.file("/bin/busybox", 0o755, boot.read("bin/busybox"));
@@ -36,8 +51,21 @@ pub fn build(boot: &BootFiles, scratch: &Path) -> Archive {
         // Where the loader looks for it: the path that `ldd` gives, whatever links lead there.
         archive.file(&library.to_string_lossy(), 0o755, files::read(&library));
     }
+    let mut names = MODULES.to_vec();
+    if purpose == Purpose::EncryptedRoot {
+        names.extend(DISK_MODULES);
+        archive.file("/sbin/cryptsetup", 0o755, boot.read(CRYPTSETUP));
+        for (library, path) in boot.libraries(CRYPTSETUP) {
+            archive.file(&path.to_string_lossy(), 0o755, files::read(&library));
+        }
+        archive.file("/bin/touchstone-bootstrap", 0o755, SCRIPT.as_bytes().to_vec());
+        // The programs that the script calls, as an initramfs of a distribution has them.
+        for path in ["/bin/sh", "/bin/sleep"] {
+            archive.link(path, "busybox");
+        }
+    }
     let mut modules = Vec::new();
-    for name in MODULES {
+    for name in names {
         add_module(boot, name, &mut modules);
     }
     let order: Vec<_> = modules.iter().map(|(file, _)| file.as_str()).collect();

@@ -11,6 +11,7 @@ use super::cpio::Archive;
 use super::disk::{self, BootDisk};
 use super::files::{self, BootFiles};
 use super::guest::{Guest, Hardware};
+use super::initrd::Purpose;
 use super::{initrd, variables};
 use crate::swtpm;
 
@@ -31,6 +32,8 @@ pub struct Setup<'a> {
     pub broker: Option<SocketAddr>,
     /// What lies in `/run/node` of the guest.
     pub node: Option<&'a Archive>,
+    /// A third disk; what the boot writes to it is not kept.
+    pub root: Option<&'a Path>,
 }
 
 /// A machine.
@@ -48,7 +51,7 @@ impl Machine {
     /// # Panics
     /// When it cannot be made.
     #[must_use]
-    pub fn make(boot: BootFiles, folder: &Path) -> Self {
+    pub fn make(boot: BootFiles, purpose: Purpose, folder: &Path) -> Self {
         let _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir_all(folder).expect("a folder");
         swtpm::manufacture(folder).expect("a TPM");
@@ -57,7 +60,7 @@ impl Machine {
             boot.read("usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
         )
         .expect("a variable store");
-        let initrd = initrd::compressed(&initrd::build(&boot, folder));
+        let initrd = initrd::compressed(&initrd::build(&boot, purpose, folder));
         std::fs::write(folder.join("initrd.img"), &initrd).expect("written");
         Self {
             boot,
@@ -70,6 +73,12 @@ impl Machine {
     #[must_use]
     pub fn maker_certificates(&self) -> [PathBuf; 2] {
         swtpm::CA_FILES.map(|file| self.folder.join("ca").join(file))
+    }
+
+    /// The packages it is made of.
+    #[must_use]
+    pub fn boot_files(&self) -> &BootFiles {
+        &self.boot
     }
 
     /// The initramfs, as it lies on the boot disk.
@@ -107,6 +116,7 @@ impl Machine {
             tpm: self.folder.join("state"),
             disk: image,
             data,
+            root: setup.root.map(Path::to_owned),
             console: boot.join("console.txt"),
             tpm_socket: self.folder.join("tpm.socket"),
             socat: (
