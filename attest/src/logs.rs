@@ -9,6 +9,8 @@ use touchstone_evidence::message::BOOT_ID_LEN;
 
 /// Where Linux shows the firmware's event log (TCG PC Client Platform Firmware Profile, crypto-agile format).
 pub const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// Where Linux shows the event log of a TDX guest (ACPI table CCEL, Intel GHCI 4.3.2).
+pub const CC_EVENT_LOG: &str = "/sys/firmware/acpi/tables/data/CCEL";
 /// Where Linux shows the list of IMA's measurements, binary form.
 pub const IMA_LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 /// Where Linux shows the id it drew for this boot (`Documentation/admin-guide/sysctl/kernel.rst`, `random`): a UUID.

@@ -19,7 +19,7 @@ use touchstone_verifier::appraisal::{
     Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, Known, appraise,
 };
 use touchstone_verifier::ear::{Ear, EarReason};
-use touchstone_verifier::inventory::{EnrolledNode, EnrolledRoot, Lookup, Node};
+use touchstone_verifier::inventory::{CvmIdentity, EnrolledNode, EnrolledRoot, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 
@@ -72,6 +72,8 @@ pub struct Decided {
     pub reasons: Vec<EarReason>,
     /// Scopes that the settings offer and the policies withhold, where it is allowed all the same.
     pub withheld: Vec<EarReason>,
+    /// The confidential VM, as the inventory lists it, where the evidence is of one.
+    pub cvm: Option<CvmIdentity>,
     /// The codes of the appraisal's reasons alone, each once.
     pub appraised: BTreeSet<Code>,
     /// What is granted; nothing where it is denied.
@@ -199,6 +201,7 @@ pub fn decide_under(
         withheld: if grant.is_some() { judged.withheld } else { Vec::new() },
         reasons: judged.reasons,
         appraised,
+        cvm: appraisal.cvm,
         list: appraisal.ima.filter(|_| grant.is_some()),
         grant,
         recorded,

@@ -13,7 +13,7 @@ use crate::output::{self, CommandResult, Outcome, say};
     touchstone policy set ./repo tpm.event_log=registers-suffice\n  \
     touchstone policy set ./repo ima.mode=required 'ima.exclude=[\"/run/*\"]'\n  \
     touchstone policy set ./repo timers.heartbeat_ms=2000 timers.freshness_window_ms=12000\n\n\
-    A value is a TOML value, or a bare word of letters, digits and -_.:/*@ for a string.\n\nKeys:\n  {}", KEYS.join("\n  ")))]
+    A value is a TOML value, or a bare word of letters, digits and -_.:/*@+ for a string.\n\nKeys:\n  {}", KEYS.join("\n  ")))]
 pub struct Args {
     /// The repository
     repo: PathBuf,

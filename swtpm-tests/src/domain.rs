@@ -51,6 +51,8 @@ pub struct Founding<'a> {
     pub settings: &'a [(&'a str, u64)],
     /// Limits of the broker that are changed.
     pub limits: &'a [(&'a str, u64)],
+    /// What else is staged in the repository before it is published.
+    pub stage: &'a dyn Fn(&std::path::Path),
 }
 
 /// Policy repository, keys and data folder of one domain; they go away with it.
@@ -100,6 +102,7 @@ impl Domain {
             golden,
             settings,
             limits,
+            stage: &|_| (),
         })
     }
 
@@ -119,6 +122,7 @@ impl Domain {
             add_identity(&repo, name, identity).expect("a node");
         }
         unlocked(|| policies::reference_add(&repo, founding.golden, Some("golden"), None, None)).expect("a reference");
+        (founding.stage)(&repo);
         let day = 24 * 3600;
         let keys = service::init(&path("data"), "a", clock::wall_seconds() - 60, day).expect("broker keys");
         let keyset = std::fs::read(keys).expect("a keyset");

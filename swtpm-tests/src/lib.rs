@@ -4,6 +4,7 @@
 //! file's name, instead of carrying an error about.
 
 pub mod boots;
+pub mod cvm;
 pub mod domain;
 pub mod golden;
 pub mod line;

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use touchstone_attest::agent::attester::{Attester, SessionSigner};
+use touchstone_attest::agent::attester::Attester;
 use touchstone_attest::agent::config::{AttestationKeyKind, TpmConfig};
+use touchstone_attest::agent::machine::Machine;
 use touchstone_attest::agent::owner::TpmOwner;
 use touchstone_attest::agent::round::{self, RoundContext, RoundError};
 use touchstone_attest::agent::state::StateDir;
@@ -133,7 +134,8 @@ impl Node {
     /// # Panics
     /// When that thread is gone.
     pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut Attester) -> R + Send + 'static) -> R {
-        self.tpm.run(job).await.expect("the TPM's thread")
+        let with_tpm = move |machine: &mut Machine| job(machine.tpm_mut().expect("a node with a TPM"));
+        self.tpm.run(with_tpm).await.expect("the TPM's thread")
     }
 
     /// TPM Name of its attestation key.
@@ -147,8 +149,10 @@ impl Node {
     /// When the TPM does not sign.
     pub async fn prove(&self, authorization: &[u8], audience: &str, challenge: &[u8]) -> Vec<u8> {
         let proof = proof(authorization, audience, challenge);
-        self.run(move |attester| proof.encode_signed(&SessionSigner::new(attester)))
+        self.tpm
+            .run(move |machine| proof.encode_signed(&*machine.signer()))
             .await
+            .expect("the TPM's thread")
             .expect("a proof")
     }
 }

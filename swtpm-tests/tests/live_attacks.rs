@@ -500,7 +500,7 @@ async fn a_hello_with_unfit_keys_is_refused() {
         (400, "request-kind-unsupported", &[]),
         async |s| {
             let mut hello = s.newcomer.hello(false);
-            hello.kinds = vec!["tdx".into()];
+            hello.kinds = vec!["cca".into()];
             s.line.hello(&hello).await.map(|_| unreachable!())
         },
     )

@@ -109,6 +109,7 @@ impl Golden {
             golden: &self.evidence,
             settings: &[],
             limits: &[],
+            stage: &|_| (),
         });
         if computes_initrd_files() {
             // What may run follows from the initramfs, not from what happened to run on the golden machine.

@@ -78,6 +78,7 @@ touchstone_cose::reason_codes! {
         EkDenied = "ek-denied": "The domain's deny list names this endorsement key. Replace the machine's TPM, or take the key off the list.",
         FirmwareDenied = "tpm-firmware-denied": "The TPM's firmware has a version that the domain's deny list names. Update the TPM's firmware.",
         FirmwareUnknown = "tpm-firmware-unknown": "The domain's deny list names firmware of this TPM's maker, and the attestation key cannot show the firmware's version. Make the attestation key under the endorsement hierarchy.",
+        CvmOther = "cvm-not-named": "The report is of another confidential VM than the one that said hello. Say hello as the machine that gives the report.",
         AkOther = "ak-not-enrolled": "The attestation key is not the one this node enrolled with. It belongs to another TPM, or was made anew.",
         AkNotBound = "ak-not-bound": "Nothing ties the attestation key to the endorsement key. Activate it online, or record the pair with node add --from.",
         NodeUnknown = "node-unknown": "No node in the inventory has this hardware identity. Add it with node add.",

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::config::{AttestationKeyKind, TpmConfig};
 use super::state::{StateDir, StateError};
+use crate::tee::TeeError;
 use crate::tpm::{Ak, AkAlgorithm, Attestation, EndorsementKey, SessionKey, Tpm, TpmError};
 
 /// How often registers are read again because they moved between the quote and the reading.
@@ -31,6 +32,15 @@ pub enum AttesterError {
         /// How many times it was tried.
         attempts: usize,
     },
+    /// The confidential VM gives no report.
+    #[error(transparent)]
+    Tee(#[from] TeeError),
+    /// The platform under a confidential VM is another one than its certificates are of.
+    #[error("the platform has changed: its certificates were read anew")]
+    PlatformChanged,
+    /// No randomness for keys.
+    #[error("the machine gives no randomness")]
+    Random,
     /// The TPM's session key is not what was asked for.
     #[error("the session key's point is not on P-256")]
     SessionKey,

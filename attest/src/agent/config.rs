@@ -28,6 +28,9 @@ pub struct AgentConfig {
     /// How to reach the TPM.
     #[serde(default)]
     pub tpm: TpmConfig,
+    /// The confidential VM this machine is, where it is one.
+    #[serde(default)]
+    pub tee: Option<TeeConfig>,
     /// When to attest again, where this differs from what the broker says.
     #[serde(default)]
     pub schedule: ScheduleConfig,
@@ -50,6 +53,67 @@ pub struct TpmConfig {
     pub boot_id: PathBuf,
     /// The algorithm of the attestation key made at first start: `ecc` (P-256, ECDSA) or `rsa` (2048, RSASSA).
     pub attestation_key: AttestationKeyKind,
+}
+
+/// The `[tee]` table: there where the machine is a confidential VM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeeConfig {
+    /// How reports are asked for: `configfs` (SEV-SNP and TDX, Linux 6.7) or `sev-guest` (SEV-SNP before).
+    pub source: TeeSource,
+    /// Where the kernel shows `configfs-tsm`.
+    #[serde(default = "tsm_base")]
+    pub path: PathBuf,
+    /// The privilege level reports are asked for from (SEV-SNP: VMPL, 0 to 3); the kernel's own where absent.
+    #[serde(default)]
+    pub privilege_level: Option<u8>,
+    /// Certificates of the key that signs SEV-SNP reports, and those above it (PEM, or DER one after the other), where the
+    /// host gives none, or too few.
+    #[serde(default)]
+    pub certificates: Option<PathBuf>,
+    /// Intel's collateral for this platform (JSON), sent beside a TDX quote.
+    #[serde(default)]
+    pub collateral: Option<PathBuf>,
+    /// The event log of a TDX guest (CCEL).
+    #[serde(default = "ccel")]
+    pub event_log: PathBuf,
+    /// Whether a TPM, set up in `[tpm]`, attests beside it. Without, the session keys are in the VM's encrypted memory.
+    #[serde(default)]
+    pub with_tpm: bool,
+}
+
+/// How reports of a confidential VM are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TeeSource {
+    /// The kernel's `configfs-tsm`.
+    Configfs,
+    /// The older `/dev/sev-guest`.
+    SevGuest,
+}
+
+fn tsm_base() -> PathBuf {
+    PathBuf::from(crate::tee::configfs::BASE)
+}
+
+fn ccel() -> PathBuf {
+    PathBuf::from(crate::logs::CC_EVENT_LOG)
+}
+
+impl TeeConfig {
+    /// Reports through `configfs-tsm` at `path`, and everything else as it is by itself.
+    #[must_use]
+    pub fn configfs(path: &Path) -> Self {
+        Self {
+            source: TeeSource::Configfs,
+            path: path.to_owned(),
+            privilege_level: None,
+            certificates: None,
+            collateral: None,
+            event_log: ccel(),
+            with_tpm: false,
+        }
+    }
 }
 
 /// Which attestation key the agent makes at first start.
@@ -153,6 +217,14 @@ impl AgentConfig {
                 found: percent.to_string(),
             });
         }
+        let level = config.tee.as_ref().and_then(|tee| tee.privilege_level);
+        if let Some(level) = level.filter(|level| *level > 3) {
+            return Err(ConfigError::Value {
+                key: "tee.privilege_level",
+                expected: "0 to 3",
+                found: level.to_string(),
+            });
+        }
         if let Some((key, expected, found)) = config.bootstrap.problem() {
             return Err(ConfigError::Value { key, expected, found });
         }
@@ -200,10 +272,40 @@ mod tests {
     }
 
     #[test]
+    fn a_confidential_vm_is_told_by_its_table() {
+        assert_eq!(AgentConfig::parse(GOOD).expect("parses").tee, None);
+        let text = format!("{GOOD}\n[tee]\nsource = \"configfs\"\n");
+        let tee = AgentConfig::parse(&text).expect("parses").tee;
+        assert_eq!(
+            tee,
+            Some(TeeConfig::configfs(Path::new("/sys/kernel/config/tsm/report")))
+        );
+        let text = format!("{GOOD}\n[tee]\nsource = \"sev-guest\"\nprivilege_level = 2\nwith_tpm = true\n");
+        let tee = AgentConfig::parse(&text).expect("parses").tee.expect("a table");
+        assert_eq!(
+            (tee.source, tee.privilege_level, tee.with_tpm),
+            (TeeSource::SevGuest, Some(2), true)
+        );
+    }
+
+    #[test]
     fn what_is_refused() {
         let rows: &[(&str, String)] = &[
             ("unknown key", format!("{GOOD}\n[schedule]\nintervall_ms = 3\n")),
             ("unknown table", format!("{GOOD}\n[tpn]\n")),
+            ("a tee without a source", format!("{GOOD}\n[tee]\n")),
+            (
+                "a source nobody knows",
+                format!("{GOOD}\n[tee]\nsource = \"simulated\"\n"),
+            ),
+            (
+                "unknown key of a tee",
+                format!("{GOOD}\n[tee]\nsource = \"configfs\"\nwith_tmp = true\n"),
+            ),
+            (
+                "a privilege level there is not",
+                format!("{GOOD}\n[tee]\nsource = \"configfs\"\nprivilege_level = 4\n"),
+            ),
             (
                 "a volume's name with a slash",
                 format!("{GOOD}\n[bootstrap]\nname = \"a/b\"\n"),

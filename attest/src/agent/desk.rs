@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{Channel, Proof, Scope, SignedError};
 
-use super::attester::SessionSigner;
 use super::owner::{OwnerGone, TpmOwner};
 use super::standing::Standing;
 
@@ -128,7 +127,7 @@ impl Desk {
         };
         let proof = self
             .tpm
-            .run(move |attester| proof.encode_signed(&SessionSigner::new(attester)))
+            .run(move |machine| proof.encode_signed(&*machine.signer()))
             .await?
             .map_err(PresentError::Signing)?;
         Ok(Presentation {

@@ -7,7 +7,13 @@ pub mod standing;
 #[cfg(feature = "tpm")]
 pub mod attester;
 #[cfg(feature = "tpm")]
+pub mod cvm;
+#[cfg(feature = "tpm")]
 pub mod desk;
+#[cfg(feature = "tpm")]
+pub mod machine;
+#[cfg(feature = "tpm")]
+pub mod memory_key;
 #[cfg(feature = "tpm")]
 pub mod owner;
 #[cfg(feature = "tpm")]

@@ -1,12 +1,13 @@
-//! One thread owns the TPM; everybody else sends it jobs and waits for their results.
+//! One thread owns the machine's hardware; everybody else sends it jobs and waits for their results.
 
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use super::attester::{Attester, AttesterError};
+use super::attester::AttesterError;
+use super::machine::Machine;
 
-type Job = Box<dyn FnOnce(&mut Attester) + Send>;
+type Job = Box<dyn FnOnce(&mut Machine) + Send>;
 
 /// A handle to the thread that owns the TPM. Jobs run one after another, in the order they were sent.
 #[derive(Debug, Clone)]
@@ -24,18 +25,19 @@ impl TpmOwner {
     ///
     /// # Errors
     /// What `open` gave, or [`OwnerGone`] when no thread could be had.
-    pub async fn start(
-        open: impl FnOnce() -> Result<Attester, AttesterError> + Send + 'static,
+    pub async fn start<M: Into<Machine>>(
+        open: impl FnOnce() -> Result<M, AttesterError> + Send + 'static,
     ) -> Result<Result<Self, AttesterError>, OwnerGone> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (opened, when_opened) = oneshot::channel();
         std::thread::Builder::new()
             .name("tpm".into())
             .spawn(move || match open() {
-                Ok(mut attester) => {
+                Ok(opened_machine) => {
+                    let mut machine = opened_machine.into();
                     if opened.send(Ok(())).is_ok() {
                         for job in queue {
-                            job(&mut attester);
+                            job(&mut machine);
                         }
                     }
                 }
@@ -53,12 +55,12 @@ impl TpmOwner {
     /// [`OwnerGone`].
     pub async fn run<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Attester) -> R + Send + 'static,
+        job: impl FnOnce(&mut Machine) -> R + Send + 'static,
     ) -> Result<R, OwnerGone> {
         let (done, when_done) = oneshot::channel();
-        let job: Job = Box::new(move |attester| {
+        let job: Job = Box::new(move |machine| {
             // Whoever asked may have gone; the job was done all the same.
-            let _ = done.send(job(attester));
+            let _ = done.send(job(machine));
         });
         self.jobs.send(job).map_err(|_| OwnerGone)?;
         when_done.await.map_err(|_| OwnerGone)

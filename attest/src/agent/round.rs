@@ -1,12 +1,8 @@
 //! One attestation: hello, challenge, binder, quote, evidence, answer (`docs/protocol.md`).
 
-use touchstone_evidence::binder::{BinderInput, Role};
-use touchstone_evidence::collection::{Collection, Label};
-use touchstone_evidence::message::{Answer, BOOT_ID_LEN, Challenge, Hello, Identity, LogBytes, PROTOCOL, Submission};
-use touchstone_evidence::pcr_values;
-use touchstone_verifier::tpm::credential::activation_answer;
+use touchstone_evidence::message::Answer;
 
-use super::attester::{Attester, AttesterError};
+use super::attester::AttesterError;
 use super::owner::{OwnerGone, TpmOwner};
 use super::tails::LogPaths;
 use crate::client::{BrokerClient, ClientError};
@@ -76,6 +72,8 @@ pub async fn attest(client: &mut BrokerClient, tpm: &TpmOwner, context: &RoundCo
         Err(RoundError::Client(ClientError::Refused { code, .. })) if code == LOGS_INCOMPLETE => {
             attempt(client, tpm, context, true).await
         }
+        // The certificates that the evidence announced are those of the platform before.
+        Err(RoundError::Attester(AttesterError::PlatformChanged)) => attempt(client, tpm, context, context.whole).await,
         outcome => outcome,
     }
 }
@@ -88,7 +86,7 @@ async fn attempt(
 ) -> Result<Answer, RoundError> {
     let known = context.known;
     let boot = if whole { None } else { context.logs.boot_id() };
-    let hello = tpm.run(move |attester| hello(attester, known, boot)).await?;
+    let hello = tpm.run(move |machine| machine.hello(known, boot)).await?;
     let challenge = client.hello(&hello).await?;
     if challenge.session_key_registers != context.session_registers {
         return Err(RoundError::Challenge {
@@ -100,123 +98,7 @@ async fn attempt(
     let exporter = client.export(BINDER_EXPORTER, &challenge.nonce)?;
     let RoundContext { domain, logs, .. } = context.clone();
     let submission = tpm
-        .run(move |attester| submission(attester, &domain, &logs, known, &challenge, exporter))
+        .run(move |machine| machine.answer(&domain, &logs, known, &challenge, exporter))
         .await??;
     Ok(client.submit(&submission).await?.answer)
-}
-
-fn hello(attester: &Attester, known: bool, boot: Option<[u8; BOOT_ID_LEN]>) -> Hello {
-    let identity = if known {
-        Identity::Known {
-            ak_name: attester.attestation_key().name().to_vec(),
-        }
-    } else {
-        Identity::Full {
-            ek_certificate: attester.endorsement_key().certificate().map(<[u8]>::to_vec),
-            ek_public: attester.endorsement_key().public().to_vec(),
-            ak_public: attester.attestation_key().public().to_vec(),
-        }
-    };
-    Hello {
-        protocol: PROTOCOL.into(),
-        identity,
-        session_key: touchstone_cose::cbor::encode(&attester.session_key().to_cose_key(true)),
-        receive_key: None,
-        kinds: vec!["tpm".into()],
-        boot,
-    }
-}
-
-fn submission(
-    attester: &mut Attester,
-    domain: &str,
-    logs: &LogPaths,
-    known: bool,
-    challenge: &Challenge,
-    tls_exporter: [u8; 32],
-) -> Result<Submission, RoundError> {
-    let mut records = Vec::new();
-    // Every round: the broker judges the enrolled certificate anew and keeps no intermediates.
-    if let Some(chain) = attester.endorsement_key().chain() {
-        records.push((Label::TpmEkChain, chain.to_vec()));
-    }
-    if !known {
-        if let Some(certificate) = attester.endorsement_key().certificate() {
-            records.push((Label::TpmEkCertificate, certificate.to_vec()));
-        }
-        records.push((Label::TpmEkPublic, attester.endorsement_key().public().to_vec()));
-    }
-    records.push((Label::TpmAkPublic, attester.attestation_key().public().to_vec()));
-    if !challenge.session_key_known {
-        records.push((Label::TpmSessionKey, attester.session_public_area().to_vec()));
-    }
-    // The manifest names the logs without a digest: a quoted register authenticates them, and they are read after the
-    // quote. So it can be computed before they are there.
-    let mut collection = Collection::bound();
-    for (label, bytes) in records {
-        insert(&mut collection, label, bytes)?;
-    }
-    let mut announced = collection.clone();
-    insert(&mut announced, Label::TpmPcrValues, Vec::new())?;
-    let logs_announced = logs.announced(&challenge.selection);
-    for label in &logs_announced {
-        insert(&mut announced, *label, Vec::new())?;
-    }
-    let binder = BinderInput {
-        role: Role::Node,
-        domain,
-        session_id: challenge.session_id,
-        nonce: challenge.nonce,
-        ckt: attester.session_key().thumbprint(),
-        receive_key: None,
-        tls_exporter,
-        manifest_digest: announced.manifest_digest().map_err(evidence)?,
-    };
-    let qualifying = binder.tpm_qualifying_data();
-
-    let quote = attester.quote(&challenge.selection, &qualifying)?;
-    insert(&mut collection, Label::TpmQuote, quote.attested)?;
-    insert(&mut collection, Label::TpmQuoteSignature, quote.signature)?;
-    insert(&mut collection, Label::TpmPcrValues, pcr_values::encode(&quote.values))?;
-    if !challenge.session_key_known {
-        let certified = attester.certify_session_key(&qualifying)?;
-        insert(&mut collection, Label::TpmSessionKeyCertify, certified.attested)?;
-        insert(
-            &mut collection,
-            Label::TpmSessionKeyCertifySignature,
-            certified.signature,
-        )?;
-    }
-    let mut offsets = LogBytes::new();
-    for label in logs_announced {
-        let tail = logs.tail(label, &challenge.known)?;
-        if tail.offset > 0 {
-            offsets.insert(label, tail.offset);
-        }
-        if !tail.bytes.is_empty() {
-            insert(&mut collection, label, tail.bytes)?;
-        }
-    }
-
-    let activation = match &challenge.credential {
-        None => None,
-        Some((blob, secret)) => {
-            let credential = attester.activate_credential(blob, secret)?;
-            Some(activation_answer(&credential, &binder.encode()))
-        }
-    };
-    Ok(Submission {
-        session_id: challenge.session_id,
-        collection: collection.encode(),
-        activation,
-        offsets,
-    })
-}
-
-fn insert(collection: &mut Collection, label: Label, bytes: Vec<u8>) -> Result<(), RoundError> {
-    collection.insert(label, bytes).map_err(evidence)
-}
-
-fn evidence(error: impl std::fmt::Display) -> RoundError {
-    RoundError::Evidence(error.to_string())
 }

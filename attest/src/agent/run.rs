@@ -8,9 +8,10 @@ use serde::Serialize;
 use touchstone_authorization::{ChannelPolicy, Enforcer, UntrustedAuthorization, VerifiedAuthorization, redecide};
 use touchstone_evidence::message::Answer;
 
-use super::attester::{Attester, AttesterError};
+use super::attester::AttesterError;
 use super::config::{AgentConfig, ConfigError};
 use super::desk::Desk;
+use super::machine::Machine;
 use super::owner::{OwnerGone, TpmOwner};
 use super::round::{self, RoundContext, RoundError};
 use super::socket::AgentSocket;
@@ -29,9 +30,9 @@ const UNKNOWN_IDENTITY: &[&str] = &["identity-unknown", "session-unknown"];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AgentEvent {
-    /// The TPM is open and the keys are there.
+    /// The machine's hardware is open and the keys are there.
     Ready {
-        /// The attestation key's TPM Name, hexadecimal.
+        /// The attestation key's TPM Name, hexadecimal; of a confidential VM without a TPM, its platform.
         ak_name: String,
     },
     /// An authorization came.
@@ -110,13 +111,11 @@ pub async fn run(
     let state = StateDir::open(&config.state_dir)?;
     let trust = load(&config, &state).await?;
     let registers = trust.policy.settings.appraisal.session_key_registers.to_wire();
-    let tpm_config = config.tpm.clone();
+    let for_machine = config.clone();
     let session_registers = registers.clone();
     let kept_state = state.clone();
-    let tpm = TpmOwner::start(move || Attester::open(&tpm_config, &state, &session_registers)).await??;
-    let ak_name = tpm
-        .run(|attester| hex::encode(attester.attestation_key().name()))
-        .await?;
+    let tpm = TpmOwner::start(move || Machine::open(&for_machine, &state, &session_registers)).await??;
+    let ak_name = tpm.run(|machine| machine.words()).await?;
     events(AgentEvent::Ready { ak_name });
 
     let desk = Arc::new(Desk::new(tpm));
@@ -220,7 +219,7 @@ impl<E: Fn(AgentEvent)> Life<E> {
 
     /// Opens the TPM anew; a TPM that cannot be had now is tried again at the next attempt.
     async fn reopen_tpm(&self) -> Result<(), AgentError> {
-        if let Err(error) = self.desk.tpm().run(Attester::reopen).await? {
+        if let Err(error) = self.desk.tpm().run(Machine::reopen).await? {
             (self.events)(AgentEvent::Unreachable {
                 because: error.to_string(),
                 retry_ms: 0,

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod configfs;
 pub mod error;
+pub mod identity;
 pub mod sev_guest;
 
 pub use error::TeeError;

@@ -2,7 +2,7 @@
 //! as they are. The whole file is checked before it is staged.
 //!
 //! A value is a TOML value (`30000`, `true`, `"text"`, `["/run/*"]`, `{ sha384 = [0, 7] }`) or a bare word of letters,
-//! digits and `-_.:/*@`, which stands for a string.
+//! digits and `-_.:/*@+`, which stands for a string.
 
 use std::path::Path;
 
@@ -278,14 +278,14 @@ fn plain(value: &Value) -> String {
 }
 
 fn read_value(key: &str, text: &str) -> Result<Value, PolicyError> {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "-_.:/*@".contains(c);
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_.:/*@+".contains(c);
     match text.parse::<Value>() {
         Ok(value) => Ok(value),
         Err(_) if !text.is_empty() && text.chars().all(bare) => Ok(Value::from(text)),
         Err(_) => Err(PolicyError::new(
             PolicyCode::SettingValue,
             key,
-            "a TOML value, or a bare word of letters, digits and -_.:/*@",
+            "a TOML value, or a bare word of letters, digits and -_.:/*@+",
             text,
         )),
     }

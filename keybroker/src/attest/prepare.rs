@@ -133,6 +133,7 @@ fn judge(
         Decision::Decided(_) => return Err(refused(&[])),
         Decision::Refused(reasons) => return Err(refused(&reasons)),
     };
+    speaks_for(&pending.hardware, &decided)?;
     if decided.logs_are_missing() {
         return Err(logs::incomplete("entries of the list that were judged before are gone"));
     }
@@ -175,6 +176,11 @@ fn is_of_the_hardware(hardware: &Hardware, evidence: &Collection) -> Result<(), 
         };
         Err(Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(vec![line]))
     };
+    if matches!(hardware, Hardware::Tpm { .. }) && evidence.get(Label::TpmQuote).is_none() {
+        let (expected, found) = (Label::TpmQuote.as_str().to_owned(), "no record".to_owned());
+        let detail = "the hello named a TPM, and the evidence holds no quote of one";
+        return refused(AppraisalCode::RecordMissing, expected, found, detail);
+    }
     let Some(public) = evidence.get(Label::TpmAkPublic) else {
         return Ok(());
     };
@@ -187,6 +193,28 @@ fn is_of_the_hardware(hardware: &Hardware, evidence: &Collection) -> Result<(), 
     let found = name.map_or_else(|error| error.to_string(), hex::encode);
     let detail = "the evidence brings another attestation key than the hello named";
     refused(AppraisalCode::AkOther, expected, found, detail)
+}
+
+/// What was judged is the hardware that said hello, and no other that the inventory lists under the same name: the other
+/// would use, or lose, rights that are not its own.
+fn speaks_for(hardware: &Hardware, decided: &Decided) -> Result<(), Refusal> {
+    let other = match hardware {
+        Hardware::Cvm(identity) => decided.cvm.as_ref() != Some(identity),
+        Hardware::Tpm { .. } => false,
+    };
+    let granted = decided.grant.as_ref().map(|grant| &grant.enrolled);
+    if !other && granted.is_none_or(|enrolled| hardware.has_key_of(enrolled)) {
+        return Ok(());
+    }
+    let found = decided.cvm.as_ref().map_or("none".to_owned(), ToString::to_string);
+    let line = ReasonLine {
+        code: AppraisalCode::CvmOther.as_str().into(),
+        claim: hardware.claim().into(),
+        expected: hardware.to_string(),
+        found,
+    };
+    let detail = "the evidence is of another machine than the one that said hello";
+    Err(Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(vec![line]))
 }
 
 /// The credential that was opened in this session; one wrong answer ends it, and says nothing about the right one.

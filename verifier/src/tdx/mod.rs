@@ -28,4 +28,4 @@ pub use evaluate::{Evaluation, TcbStatus};
 pub use measured::{RTMRS, RtmrReplay, replay};
 pub use quote::{BodyKind, Quote, QuoteError};
 pub use reference::{RtmrEvent, TdxReference};
-pub use verified::VerifiedQuote;
+pub use verified::{Platform, VerifiedQuote};

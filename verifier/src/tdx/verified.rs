@@ -35,6 +35,21 @@ pub struct Platform {
     pub dynamic: Option<bool>,
 }
 
+impl Platform {
+    /// The platform that the certificate in `quote` names: words, until [`VerifiedQuote::verify`] has said that Intel
+    /// signed them.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn claimed_by(quote: &Quote<'_>) -> Result<Self, Vec<Reason>> {
+        let chain = read_chain(quote.pck_chain())?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| malformed("a chain of certificates", "none"))?;
+        platform(leaf)
+    }
+}
+
 /// A genuine quote: its signatures lead to a trust anchor. Only [`VerifiedQuote::verify`] makes one. What the security
 /// versions of the platform are worth is said by [`super::Evaluation`].
 #[derive(Debug, Clone)]
