@@ -314,6 +314,7 @@ pub fn reference_add(
         banks,
         files,
         snp: None,
+        tdx: None,
         not_before: valid_from,
         not_after: valid_until,
     };

@@ -234,6 +234,7 @@ mod tests {
             banks: [(HashAlg::Sha256, values)].into(),
             files: Vec::new(),
             snp: None,
+            tdx: None,
             not_before,
             not_after,
         };

@@ -40,6 +40,7 @@ pub fn stage(repo: &Path, name: &str, boot: &Boot, list: &[u8]) {
         banks: BTreeMap::from([(HashAlg::Sha256, bank)]),
         files: files.collect(),
         snp: None,
+        tdx: None,
         not_before: None,
         not_after: None,
     };

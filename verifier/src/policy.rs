@@ -2,6 +2,7 @@
 
 use crate::ima::ImaPolicy;
 use crate::snp::SnpPolicy;
+use crate::tdx::TdxPolicy;
 use crate::tpm::PcrSelection;
 use crate::x509::{ChainRules, CrlRule, Expiry};
 
@@ -48,6 +49,24 @@ pub struct RootsPolicy {
     pub required: RequiredRoots,
 }
 
+/// When the hardware's report about an Azure confidential VM must have been made (setting `azure.report_freshness`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReportFreshness {
+    /// For this challenge.
+    #[default]
+    Session,
+    /// When the machine started will do, where a quote of the virtual TPM it endorses is fresh; the result names the
+    /// leniency.
+    Boot,
+}
+
+/// What a domain demands of Azure's confidential VMs beside what their hardware must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AzurePolicy {
+    /// When the hardware's report must have been made.
+    pub report_freshness: ReportFreshness,
+}
+
 /// What a domain demands of evidence (design.md 3, protocol.md 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppraisalPolicy {
@@ -69,6 +88,10 @@ pub struct AppraisalPolicy {
     pub roots: RootsPolicy,
     /// What is demanded of SEV-SNP guests and platforms.
     pub snp: SnpPolicy,
+    /// What is demanded of TDX guests and platforms.
+    pub tdx: TdxPolicy,
+    /// What is demanded of Azure's confidential VMs.
+    pub azure: AzurePolicy,
     /// Name of this policy in Attestation Results (claim 1003).
     pub policy_id: String,
 }

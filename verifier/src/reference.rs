@@ -15,6 +15,7 @@ use crate::ima::FileSet;
 use crate::reason::Reason;
 use crate::snp::SignedReport;
 use crate::snp::reference::MEASUREMENT_LEN;
+use crate::tdx::{Quote, RtmrReplay};
 use crate::tpm::HashAlg;
 
 /// Most references of one launch digest that are looked at.
@@ -22,6 +23,8 @@ pub const SNP_HOLDERS: usize = 1024;
 /// How many holders of each register's value are looked at for the nearest reference: it is a help for people, and its
 /// cost must not grow with the number of references.
 pub const NEAREST_HOLDERS: usize = 16;
+/// How many references of one TDX launch measurement have their events compared, where no values match.
+pub const TDX_COMPARED: usize = 256;
 
 /// The register whose start value says from which locality the TPM was started. Its events alone do not say it.
 const LOCALITY_REGISTER: u8 = 0;
@@ -93,6 +96,19 @@ pub enum FoundSnp<'a> {
     Nothing,
 }
 
+/// Answer of [`ReferenceSet::find_tdx`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundTdx<'a> {
+    /// The quote matches this reference, and it is in force.
+    Match(&'a Reference),
+    /// The quote matches this reference, but none of those that it matches is in force.
+    OutOfForce(&'a Reference),
+    /// It matches none. This one is nearest, with every difference from it.
+    Nearest(&'a Reference, Vec<Reason>),
+    /// There is no reference of a TDX guest.
+    Nothing,
+}
+
 /// How a register of a reference compares with a quoted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Likeness {
@@ -126,6 +142,10 @@ pub struct ReferenceSet {
     snp: HashMap<[u8; MEASUREMENT_LEN], Positions>,
     /// The first of them.
     first_snp: Positions,
+    /// References of TDX guests by launch measurement.
+    tdx: HashMap<[u8; MEASUREMENT_LEN], Positions>,
+    /// The first of them.
+    first_tdx: Positions,
     has_files: bool,
     digest: [u8; 32],
 }
@@ -157,6 +177,12 @@ impl ReferenceSet {
             self.snp.entry(snp.measurement).or_default().push(position);
             if self.first_snp.len() < NEAREST_HOLDERS {
                 self.first_snp.push(position);
+            }
+        }
+        if let Some(tdx) = &reference.values.tdx {
+            self.tdx.entry(tdx.mrtd).or_default().push(position);
+            if self.first_tdx.len() < NEAREST_HOLDERS {
+                self.first_tdx.push(position);
             }
         }
         for (bank, values) in &reference.values.banks {
@@ -266,6 +292,57 @@ impl ReferenceSet {
             (None, None, Some((reference, reasons))) => FoundSnp::Nearest(reference, reasons),
             (None, None, None) => FoundSnp::Nothing,
         }
+    }
+
+    /// The reference that a quote of a TDX guest matches in everything it states and in these `registers`, at the time
+    /// `now` (Unix seconds).
+    ///
+    /// By values first, over every reference with that launch measurement: firmware is shared by many guests. Only where
+    /// none matches, the events of `replay` are compared, with at most [`TDX_COMPARED`] of them.
+    pub fn find_tdx(
+        &self,
+        quote: &Quote<'_>,
+        registers: &BTreeSet<u8>,
+        replay: Option<&RtmrReplay<'_>>,
+        now: i64,
+    ) -> FoundTdx<'_> {
+        let holders = self.tdx.get(quote.mrtd()).map(Vec::as_slice).unwrap_or_default();
+        let compared = holders.get(..TDX_COMPARED).unwrap_or(holders);
+        let mut out_of_force = None;
+        for (positions, replay) in [(holders, None), (compared, replay)] {
+            let mut best: Option<&Reference> = None;
+            for reference in self.at(positions) {
+                let Some(tdx) = &reference.values.tdx else { continue };
+                if !tdx.matches(quote, registers, replay) {
+                    continue;
+                }
+                if !reference.in_force(now) {
+                    out_of_force.get_or_insert(reference);
+                } else if best.is_none_or(|best| rank(reference) > rank(best)) {
+                    best = Some(reference);
+                }
+            }
+            if let Some(reference) = best {
+                return FoundTdx::Match(reference);
+            }
+        }
+        if let Some(reference) = out_of_force {
+            return FoundTdx::OutOfForce(reference);
+        }
+        let looked_at = if holders.is_empty() { &self.first_tdx } else { holders };
+        let looked_at = looked_at.get(..NEAREST_HOLDERS).unwrap_or(looked_at);
+        let mut nearest: Option<(&Reference, Vec<Reason>)> = None;
+        for reference in self.at(looked_at) {
+            let Some(tdx) = &reference.values.tdx else { continue };
+            let name = &reference.values.name;
+            let reasons = tdx.differences(name, quote, registers.iter().copied(), replay);
+            if nearest.as_ref().is_none_or(|(_, before)| reasons.len() < before.len()) {
+                nearest = Some((reference, reasons));
+            }
+        }
+        nearest.map_or(FoundTdx::Nothing, |(reference, reasons)| {
+            FoundTdx::Nearest(reference, reasons)
+        })
     }
 
     /// How a reference's register compares with the quoted one.

@@ -75,11 +75,16 @@ pub const KEYS: &[&str] = &[
     "snp.providers",
     "snp.id_keys",
     "snp.author_keys",
+    "tdx.tcb_status",
+    "tdx.min_tcb_evaluation_number",
+    "tdx.registers",
+    "tdx.denied_platforms",
+    "azure.report_freshness",
     "grants.scopes",
 ];
 
 /// Values that overlook something; results name each where it was used.
-const LENIENCIES: [(&str, &str); 11] = [
+const LENIENCIES: [(&str, &str); 12] = [
     ("tpm.event_log", "registers-suffice"),
     ("tpm.ek_expiry", "ignore-with-claim"),
     ("ima.mode", "off"),
@@ -91,6 +96,7 @@ const LENIENCIES: [(&str, &str); 11] = [
     ("snp.masked_chips", "allow"),
     ("snp.debug", "allow"),
     ("snp.migration_agent", "allow"),
+    ("azure.report_freshness", "boot"),
 ];
 
 /// A key and what becomes of it.

@@ -2,11 +2,13 @@
 //!
 //! Unknown keys are refused, and so is every empty list of what is required or granted: an empty list never means "any".
 
+mod azure;
 mod edit;
 mod ima;
 mod registers;
 mod roots;
 mod snp;
+mod tdx;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,7 @@ use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{SETTINGS, is_name};
 pub use crate::scope::{ACTIONS, Scope};
 use crate::timers::Timers;
+pub use azure::{AzureSettings, ReportFreshnessName};
 pub use edit::{Assignment, KEYS, MAX_ASSIGNMENTS, SettingChange, SettingsChanged, settings_set};
 pub use ima::{ImaMode, ImaSettings, ImaViolations, MAX_EXCLUDED, MAX_RULE_LEN};
 pub use registers::{
@@ -26,6 +29,7 @@ pub use registers::{
 
 pub use roots::{Required as RequiredRoots, RootsSettings};
 pub use snp::{AliasCheck, Allowed, Demand, Floor, MAX_LISTED, SnpSettings};
+pub use tdx::{MAX_DENIED_PLATFORMS, TdxSettings};
 
 /// Most scopes a domain grants.
 pub const MAX_SCOPES: usize = 64;
@@ -71,6 +75,10 @@ struct SettingsFile {
     roots: RootsSettings,
     #[serde(default)]
     snp: SnpSettings,
+    #[serde(default)]
+    tdx: TdxSettings,
+    #[serde(default)]
+    azure: AzureSettings,
     grants: Grants,
 }
 
@@ -162,10 +170,13 @@ impl Settings {
         }
         let scopes = scopes(&file.grants.scopes, &mut problems);
         let snp = file.snp.policy(&mut problems);
+        problems.extend(file.tdx.problems());
         PolicyError::unless_empty(problems)?;
         let appraisal = AppraisalPolicy {
             roots: file.roots.policy(),
             snp,
+            tdx: file.tdx.policy(),
+            azure: file.azure.policy(),
             policy_id: file.domain.clone(),
             required_registers: required,
             session_key_registers: session,

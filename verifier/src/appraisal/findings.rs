@@ -120,6 +120,17 @@ pub mod claim {
     /// Text: `checked` where a revocation list of AMD's was looked at, else `none`. The other claims of an SEV-SNP report are
     /// named `snp_…`: see [`snp::claims`](crate::snp::claims).
     pub const SNP_CRL: &str = "snp_crl";
+    /// Text: `replayed`, `refused` or `none`: a TDX guest's event log (CCEL). The other claims of a TDX quote are named
+    /// `tdx_…`: see [`tdx::check`](crate::tdx::check).
+    pub const TDX_EVENT_LOG: &str = "tdx_event_log";
+    /// Bool: Secure Boot, as Azure's paravisor says.
+    pub const AZURE_SECURE_BOOT: &str = "azure_secure_boot";
+    /// Bool: whether the machine has a serial console, as Azure's paravisor says.
+    pub const AZURE_CONSOLE: &str = "azure_console";
+    /// Bool: whether the virtual TPM keeps its state over restarts, as Azure's paravisor says.
+    pub const AZURE_TPM_PERSISTED: &str = "azure_tpm_persisted";
+    /// Text: the machine's id, as Azure's paravisor says.
+    pub const AZURE_VM_ID: &str = "azure_vm_id";
     /// Set: what was overlooked because a signed setting says so.
     pub const LENIENCIES: &str = "leniencies";
 }

@@ -12,6 +12,7 @@ use crate::eventlog::{
 };
 use crate::policy::EventLogRule;
 use crate::reason::{AppraisalCode, Hint, sanitise};
+use crate::tdx::RtmrReplay;
 use crate::tpm::HashAlg;
 
 const CLAIM: &str = "event log";
@@ -230,13 +231,29 @@ fn judged_registers<'r>(
         .collect()
 }
 
+/// Compares each event of a confidential VM's log that the quote vouches for with its data, and takes up what they prove.
+pub(super) fn judge_ccel(replayed: &RtmrReplay<'_>, findings: &mut Findings) {
+    let vouched = Vouched {
+        events: replayed.events,
+        registers: replayed.mask(),
+    };
+    let story = check_events(&replayed.log, crate::tdx::measured::BANK, vouched, findings);
+    claim_boot(story.claims(), findings);
+}
+
 /// Compares each event that a quote vouches for with its data, and tells the boot.
 fn check_events<'a>(log: &EventLog<'a>, bank: HashAlg, vouched: Vouched, findings: &mut Findings) -> BootStory<'a> {
     let separators = SeparatorDigests::new(bank);
     let story = BootStory::tell(log, bank, vouched);
     let mut handed_over = false;
+    let last = log.format().register_of(LAST_FIRMWARE_REGISTER - 1);
+    let is_firmware = |event: &Event<'_>| match log.format() {
+        // Register 7 shares RTMR0 with register 1, and 2 to 6 are RTMR1.
+        Format::ConfidentialComputing => Some(event.pcr) <= last,
+        Format::CryptoAgile | Format::Sha1 => event.pcr <= LAST_FIRMWARE_REGISTER,
+    };
     for (event, check) in log.events().iter().zip(&story.checks).take(vouched.events) {
-        let exit = exit_action(event, bank);
+        let exit = exit_action(event, bank, log.format());
         handed_over = match exit {
             Some(Exit::Invoked) => true,
             // The boot loader goes on, and may measure before it tries again.
@@ -252,7 +269,7 @@ fn check_events<'a>(log: &EventLog<'a>, bank: HashAlg, vouched: Vouched, finding
         if separators.is_smuggled(event, bank) {
             refuse_event(AppraisalCode::SeparatorSmuggled, event, bank, findings);
         }
-        if handed_over && exit.is_none() && event.pcr <= LAST_FIRMWARE_REGISTER {
+        if handed_over && exit.is_none() && is_firmware(event) {
             refuse_event(AppraisalCode::EventAfterExit, event, bank, findings);
         }
     }
@@ -307,8 +324,8 @@ enum Exit {
 }
 
 /// Which of these an event is; its digest must cover the words.
-fn exit_action(event: &Event<'_>, bank: HashAlg) -> Option<Exit> {
-    if event.pcr != EXIT_REGISTER || event.event_type != EventType::EFI_ACTION {
+fn exit_action(event: &Event<'_>, bank: HashAlg, format: Format) -> Option<Exit> {
+    if Some(event.pcr) != format.register_of(EXIT_REGISTER) || event.event_type != EventType::EFI_ACTION {
         return None;
     }
     let exit = match event.data {
@@ -321,7 +338,8 @@ fn exit_action(event: &Event<'_>, bank: HashAlg) -> Option<Exit> {
 }
 
 fn refuse_event(code: AppraisalCode, event: &Event<'_>, bank: HashAlg, findings: &mut Findings) {
-    let claim = format!("event {}, PCR {} ({bank})", event.index, event.pcr);
+    let register = event.format().register_name(event.pcr);
+    let claim = format!("event {}, {register} ({bank})", event.index);
     let expected = match code {
         AppraisalCode::SeparatorSmuggled => "a separator's digest in separators only",
         AppraisalCode::EventAfterExit => "no firmware event after ExitBootServices",

@@ -7,12 +7,13 @@
 //! name; per bank one measurement `pcr/<bank>` with the registers as integrity-registers, one measurement
 //! `event/<bank>/<register>/<sequence>` an event, with its digest, as name type and description, and as raw value the
 //! data where the comparison needs them; and one measurement `file/<sequence>` a file, with its digest and, as name,
-//! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`]. Files of the first days have one bank a triple and no data: they are read alike.
+//! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`] and [`tdx`]. Files of the first days have one bank a triple and no data: they are read alike.
 
 mod error;
 mod model;
 mod read;
 pub mod snp;
+pub mod tdx;
 #[cfg(test)]
 mod tests;
 pub mod vendor;
@@ -39,7 +40,7 @@ use crate::tpm::HashAlg;
 /// URI of our TPM register profile.
 pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/tpm-pcr/1";
 /// Every profile of ours.
-pub const PROFILES: [&str; 2] = [PROFILE, snp::PROFILE];
+pub const PROFILES: [&str; 3] = [PROFILE, snp::PROFILE, tdx::PROFILE];
 /// Content type of the payload (draft-ietf-rats-corim-11, 4.2.1).
 pub const CONTENT_TYPE: &str = "application/rim+cbor";
 /// Longest signed CoRIM, in bytes.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{CorimError, MAX_EVENT_REFERENCE_DATA, MAX_FILE_PATH, MAX_NAME, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES};
 use crate::eventlog::{EventType, MAX_DESCRIPTION, REGISTERS};
 use crate::snp::SnpReference;
+use crate::tdx::TdxReference;
 use crate::tpm::HashAlg;
 
 /// One event of a reference: what was measured, in which order, and in words.
@@ -62,6 +63,8 @@ pub struct MachineReference {
     pub files: Vec<FileDigest>,
     /// The SEV-SNP guest, where the machine is one.
     pub snp: Option<SnpReference>,
+    /// The TDX guest, where the machine is one.
+    pub tdx: Option<TdxReference>,
     /// First second of validity, Unix seconds.
     pub not_before: Option<i64>,
     /// Last second of validity, Unix seconds.
@@ -89,9 +92,10 @@ impl MachineReference {
 
     /// URI of the profile that it is written in: each reads what it states, and nothing more.
     pub fn profile(&self) -> &'static str {
-        match self.snp {
-            Some(_) => super::snp::PROFILE,
-            None => super::PROFILE,
+        match (&self.snp, &self.tdx) {
+            (Some(_), _) => super::snp::PROFILE,
+            (None, Some(_)) => super::tdx::PROFILE,
+            (None, None) => super::PROFILE,
         }
     }
 
@@ -102,7 +106,7 @@ impl MachineReference {
 
     /// Whether it states what a confidential VM was launched from.
     pub fn has_guest(&self) -> bool {
-        self.snp.is_some()
+        self.snp.is_some() || self.tdx.is_some()
     }
 
     /// The limits and lengths that writing and reading check alike.
@@ -119,6 +123,12 @@ impl MachineReference {
         }
         if let Some(snp) = &self.snp {
             super::snp::check(snp)?;
+        }
+        if let Some(tdx) = &self.tdx {
+            super::tdx::check(tdx)?;
+            if self.snp.is_some() {
+                return wrong("a guest of one kind of hardware", &"SEV-SNP and TDX");
+            }
         }
         for (bank, values) in &self.banks {
             if bank.is_weak() {

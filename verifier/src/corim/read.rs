@@ -11,7 +11,7 @@ use ::corim::validate::ValidatedCorim;
 
 use super::{
     CorimError, FileDigest, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES, MAX_REFERENCES, MachineReference, NO_END,
-    ReferenceEvent, VENDOR, named_information_id, snp,
+    ReferenceEvent, VENDOR, named_information_id, snp, tdx,
 };
 use crate::eventlog::{EventType, MAX_DESCRIPTION};
 use crate::tpm::HashAlg;
@@ -19,7 +19,8 @@ use crate::tpm::HashAlg;
 /// Longest measurement name of an event: its type and its description.
 const MAX_EVENT_NAME: usize = MAX_DESCRIPTION + 64;
 /// What measurement keys look like.
-const KEYS: &str = "pcr/<bank>, event/<bank>/<register>/<sequence>, file/<sequence>, or a key of the SEV-SNP profile";
+const KEYS: &str =
+    "pcr/<bank>, event/<bank>/<register>/<sequence>, file/<sequence>, or a key of the SEV-SNP or TDX profile";
 
 /// Reads every reference of a decoded CoRIM. What the profile does not know is refused, never skipped: half a reference
 /// would be a lenient one.
@@ -82,12 +83,14 @@ fn merge(reference: &mut MachineReference, part: MachineReference) -> Result<(),
     if part.banks.keys().any(|bank| reference.banks.contains_key(bank))
         || (!part.files.is_empty() && !reference.files.is_empty())
         || (part.snp.is_some() && reference.snp.is_some())
+        || (part.tdx.is_some() && reference.tdx.is_some())
     {
         return Err(twice());
     }
     reference.banks.extend(part.banks);
     reference.files.extend(part.files);
     reference.snp = part.snp.or(reference.snp.take());
+    reference.tdx = part.tdx.or(reference.tdx.take());
     Ok(())
 }
 
@@ -98,6 +101,7 @@ fn read_triple(name: &str, measurements: Vec<MeasurementMap>) -> Result<MachineR
         draft.read(measurement)?;
     }
     draft.reference.snp = draft.snp.finish()?;
+    draft.reference.tdx = draft.tdx.finish()?;
     Ok(draft.reference)
 }
 
@@ -107,6 +111,7 @@ struct Draft {
     reference: MachineReference,
     next: BTreeMap<(HashAlg, u8), usize>,
     snp: snp::Draft,
+    tdx: tdx::Draft,
 }
 
 impl Draft {
@@ -119,6 +124,9 @@ impl Draft {
         }
         if snp::is_key(&key) {
             return self.snp.read(&key, measurement.mval);
+        }
+        if tdx::is_key(&key) {
+            return self.tdx.read(&key, measurement.mval);
         }
         let unknown = || CorimError::malformed(KEYS, &key);
         let bank = |name: &str| HashAlg::from_name(name).filter(|bank| !bank.is_weak());
@@ -172,18 +180,9 @@ impl Draft {
         key: &str,
         mut map: MeasurementValuesMap,
     ) -> Result<(), CorimError> {
-        let wrong = || CorimError::malformed("a digest, a name and at most the data of an event", key);
-        let (digests, text, raw) = (map.digests.take(), map.name.take(), map.raw_value.take());
-        let (Some(digests), Some(text)) = (digests, text) else {
-            return Err(wrong());
-        };
-        let data = match raw {
-            None => None,
-            Some(RawValueChoice::Bytes(data)) => Some(data),
-            Some(_) => return Err(wrong()),
-        };
-        if map != MeasurementValuesMap::new() || text.len() > MAX_EVENT_NAME {
-            return Err(wrong());
+        let event = event_of(bank, pcr, key, &mut map)?;
+        if map != MeasurementValuesMap::new() {
+            return Err(CorimError::malformed("nothing but an event", key));
         }
         let values = self.reference.banks.entry(bank).or_default();
         // Order within a register is the order of the events: the sequence must say so.
@@ -192,18 +191,7 @@ impl Draft {
             return Err(CorimError::malformed("events numbered in order", key));
         }
         *expected += 1;
-        let (event_type, description) = text.split_once(' ').unwrap_or((&text, ""));
-        let (alg, digest) = only_digest(digests).ok_or_else(wrong)?;
-        if alg != bank {
-            return Err(wrong());
-        }
-        values.events.push(ReferenceEvent {
-            pcr,
-            event_type: read_event_type(event_type).ok_or_else(wrong)?,
-            digest,
-            description: description.to_owned(),
-            data,
-        });
+        values.events.push(event);
         Ok(())
     }
 
@@ -229,13 +217,47 @@ impl Draft {
     }
 }
 
+/// The event that a measurement states of this register: digest, name and, where kept, data.
+pub(super) fn event_of(
+    bank: HashAlg,
+    pcr: u8,
+    key: &str,
+    map: &mut MeasurementValuesMap,
+) -> Result<ReferenceEvent, CorimError> {
+    let wrong = || CorimError::malformed("a digest, a name and at most the data of an event", key);
+    let (digests, text, raw) = (map.digests.take(), map.name.take(), map.raw_value.take());
+    let (Some(digests), Some(text)) = (digests, text) else {
+        return Err(wrong());
+    };
+    let data = match raw {
+        None => None,
+        Some(RawValueChoice::Bytes(data)) => Some(data),
+        Some(_) => return Err(wrong()),
+    };
+    if text.len() > MAX_EVENT_NAME {
+        return Err(wrong());
+    }
+    let (event_type, description) = text.split_once(' ').unwrap_or((&text, ""));
+    let (alg, digest) = only_digest(digests).ok_or_else(wrong)?;
+    if alg != bank {
+        return Err(wrong());
+    }
+    Ok(ReferenceEvent {
+        pcr,
+        event_type: read_event_type(event_type).ok_or_else(wrong)?,
+        digest,
+        description: description.to_owned(),
+        data,
+    })
+}
+
 /// `EV_IPL`, or `EV_0x…` for a type without a name.
 fn read_event_type(text: &str) -> Option<EventType> {
     EventType::from_name(text).or_else(|| u32::from_str_radix(text.strip_prefix("EV_0x")?, 16).ok().map(EventType))
 }
 
 /// The one digest of a list, of an algorithm of this profile: two would be a choice.
-fn only_digest(digests: Vec<Digest>) -> Option<(HashAlg, Vec<u8>)> {
+pub(super) fn only_digest(digests: Vec<Digest>) -> Option<(HashAlg, Vec<u8>)> {
     let [Digest(DigestAlg::Int(alg), value)] = <[Digest; 1]>::try_from(digests).ok()? else {
         return None;
     };

@@ -214,7 +214,7 @@ impl Draft {
     }
 }
 
-fn finished(map: &MeasurementValuesMap, key: &str) -> Result<(), CorimError> {
+pub(super) fn finished(map: &MeasurementValuesMap, key: &str) -> Result<(), CorimError> {
     if *map == MeasurementValuesMap::new() {
         Ok(())
     } else {
@@ -222,14 +222,14 @@ fn finished(map: &MeasurementValuesMap, key: &str) -> Result<(), CorimError> {
     }
 }
 
-fn least(map: &mut MeasurementValuesMap, key: &str) -> Result<u64, CorimError> {
+pub(super) fn least(map: &mut MeasurementValuesMap, key: &str) -> Result<u64, CorimError> {
     match map.svn.take() {
         Some(SvnChoice::MinValue(version)) => Ok(version),
         _ => Err(CorimError::malformed("a min-svn", key)),
     }
 }
 
-fn raw<const N: usize>(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; N], CorimError> {
+pub(super) fn raw<const N: usize>(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; N], CorimError> {
     match map.raw_value.take() {
         Some(RawValueChoice::Bytes(bytes)) => bytes.try_into().ok(),
         _ => None,
@@ -238,7 +238,7 @@ fn raw<const N: usize>(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8;
 }
 
 /// The one SHA-384 digest of a measurement.
-fn digest(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; 48], CorimError> {
+pub(super) fn digest(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; 48], CorimError> {
     let wrong = || CorimError::malformed("one SHA-384 digest", key);
     let digests = map.digests.take().unwrap_or_default();
     let Ok([Digest(DigestAlg::Int(alg), value)]) = <[Digest; 1]>::try_from(digests) else {

@@ -11,7 +11,9 @@ use ::corim::types::measurement::{
 };
 use ::corim::types::triples::ReferenceTriple;
 
-use super::{BankValues, CorimError, FileDigest, MachineReference, NO_END, VENDOR, named_information_id};
+use super::{
+    BankValues, CorimError, FileDigest, MachineReference, NO_END, ReferenceEvent, VENDOR, named_information_id,
+};
 use crate::tpm::HashAlg;
 
 impl MachineReference {
@@ -30,6 +32,9 @@ impl MachineReference {
         }
         if let Some(snp) = &self.snp {
             measurements.extend(super::snp::write(snp)?);
+        }
+        if let Some(tdx) = &self.tdx {
+            measurements.extend(super::tdx::write(tdx)?);
         }
         let failed = |error: &dyn std::fmt::Display| CorimError::malformed("values a CoRIM can hold", error);
         let environment = EnvironmentMap::for_class(VENDOR, self.name.as_str());
@@ -69,10 +74,21 @@ fn bank_measurements(
             map.integrity_registers = Some(IntegrityRegisters(registers.collect()));
         }));
     }
+    event_measurements(&format!("event/{bank}"), bank, &values.events, measurements)
+}
+
+/// `<prefix>/<register>/<sequence>` an event.
+pub(super) fn event_measurements(
+    prefix: &str,
+    bank: HashAlg,
+    events: &[ReferenceEvent],
+    measurements: &mut Vec<MeasurementMap>,
+) -> Result<(), CorimError> {
+    let alg = named_information_id(bank).ok_or(CorimError::WeakBank { bank })?;
     let mut next: BTreeMap<u8, usize> = BTreeMap::new();
-    for event in &values.events {
+    for event in events {
         let sequence = next.entry(event.pcr).or_default();
-        let key = format!("event/{bank}/{:02}/{:03}", event.pcr, sequence);
+        let key = format!("{prefix}/{:02}/{:03}", event.pcr, sequence);
         *sequence += 1;
         measurements.push(measurement(key, |map| {
             map.digests = Some(vec![Digest::new(alg, event.digest.clone())]);

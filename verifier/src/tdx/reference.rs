@@ -62,6 +62,28 @@ impl TdxReference {
         }
     }
 
+    /// Whether `quote` matches in everything, `registers` included; see [`differences`](Self::differences).
+    pub fn matches<'r>(
+        &self,
+        quote: &Quote<'_>,
+        registers: impl IntoIterator<Item = &'r u8>,
+        replay: Option<&RtmrReplay<'_>>,
+    ) -> bool {
+        let now = quote.tee_tcb_svn_now();
+        self.mrtd == *quote.mrtd()
+            && self.mr_config_id == *quote.mr_config_id()
+            && self.mr_owner == *quote.mr_owner()
+            && self.mr_owner_config == *quote.mr_owner_config()
+            && self.mr_seam.is_none_or(|module| module == *quote.mr_seam())
+            && self.attributes == quote.attributes().0
+            && self.xfam == quote.xfam()
+            && self.below(quote.tee_tcb_svn()).is_empty()
+            && now.is_none_or(|svn| self.below(svn).is_empty())
+            && registers
+                .into_iter()
+                .all(|rtmr| self.likeness(quote, *rtmr, replay) == Likeness::Same)
+    }
+
     /// Everything in which `quote` differs from this reference, `registers` of it included; empty where it matches. A
     /// register matches by its value, or, where the log replays to it, by the identity of its events. `name` is the
     /// reference's, for the words.

@@ -28,9 +28,10 @@ use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{Event, EventLog};
 use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
-use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule, RootsPolicy};
+use touchstone_verifier::policy::{AppraisalPolicy, AzurePolicy, EkCertificateRule, EventLogRule, RootsPolicy};
 use touchstone_verifier::reference::ReferenceSet;
 use touchstone_verifier::snp::SnpPolicy;
+use touchstone_verifier::tdx::TdxPolicy;
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::{Certificate, CrlRule, Expiry};
 
@@ -212,6 +213,8 @@ pub fn policy() -> AppraisalPolicy {
         ima: ImaPolicy::default(),
         roots: RootsPolicy::default(),
         snp: SnpPolicy::default(),
+        tdx: TdxPolicy::default(),
+        azure: AzurePolicy::default(),
         policy_id: "test/1".into(),
     }
 }

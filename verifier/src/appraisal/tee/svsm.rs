@@ -2,14 +2,48 @@
 
 use touchstone_evidence::collection::Label;
 
-use super::Tee;
+use super::{Endorsed, Tee, snp};
 use crate::appraisal::findings::Findings;
 use crate::appraisal::inputs::{Expected, Inputs};
-use crate::reason::AppraisalCode;
+use crate::inventory::EkId;
+use crate::snp::SnpCode;
+use crate::svsm::{Manifest, SvsmCode};
 
-/// Judges it. This version reads none: it is refused, so that it counts for nothing.
-pub(super) fn judge<'a>(_inputs: &Inputs<'a>, _expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
-    let (claim, expected) = (Label::SvsmManifest.as_str(), "evidence that this version judges");
-    findings.refuse(AppraisalCode::RecordUnreadable, claim, expected, claim);
-    None
+const MANIFEST: &str = "SVSM manifest";
+const VMPL: &str = "VMPL";
+
+/// Judges it. The module's report is of VMPL 0 whatever the policy allows guests: below it, the report could be the
+/// guest's own, over a manifest of its own.
+pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
+    let bytes = inputs.collection.get(Label::SnpReport)?;
+    let manifest = inputs.collection.get(Label::SvsmManifest)?;
+    let manifest = match Manifest::parse(manifest) {
+        Ok(manifest) => Some(manifest),
+        Err(error) => {
+            let expected = "a manifest that names one virtual TPM";
+            findings.refuse(SvsmCode::ManifestMalformed, MANIFEST, expected, error.to_string());
+            None
+        }
+    };
+    let (verified, mut tee) = snp::judge_report(inputs, bytes, findings)?;
+    let report = verified.report();
+    let level = report.vmpl();
+    if level != 0 {
+        findings.refuse(SvsmCode::Vmpl, VMPL, "0, where the module runs", level.to_string());
+    }
+    let manifest = manifest?;
+    // The module hashes the nonce it was given, which is the binder or the raw nonce, with what it vouches for.
+    let wanted = expected.report_data.as_ref().map(|nonce| manifest.report_data(nonce));
+    tee.fresh = match &wanted {
+        Some(wanted) => snp::judge_freshness(&verified, Some(wanted), findings),
+        None => {
+            findings.refuse(SnpCode::ReportData, "REPORT_DATA", "a challenge", "none");
+            false
+        }
+    } && expected.right_kind;
+    if tee.fresh && level == 0 {
+        let key = manifest.endorsement_key().subject_key().spki_sha256();
+        tee.endorses = Some(Endorsed::Ek(EkId(key)));
+    }
+    Some(tee)
 }

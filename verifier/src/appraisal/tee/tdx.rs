@@ -1,15 +1,200 @@
-//! The Intel TDX quote.
+//! The TDX quote: signatures and chain, Intel's verdict by the collateral that came, guest, event log, reference values,
+//! node.
 
 use touchstone_evidence::collection::Label;
 
 use super::Tee;
-use crate::appraisal::findings::Findings;
+use crate::anchors::Purpose;
+use crate::appraisal::difference;
+use crate::appraisal::findings::{Findings, claim};
 use crate::appraisal::inputs::{Expected, Inputs};
-use crate::reason::AppraisalCode;
+use crate::appraisal::log;
+use crate::inventory::{CvmIdentity, CvmKind, GuestId, Lookup, Platform};
+use crate::reason::{AppraisalCode, Reason};
+use crate::reference::{FoundTdx, Reference};
+use crate::tdx::check::{check_guest, check_platform, check_report_data, platform_claims};
+use crate::tdx::{Collateral, Evaluation, Quote, RtmrReplay, TdxCode, VerifiedQuote, replay};
 
-/// Judges it. This version reads none: it is refused, so that it counts for nothing.
-pub(super) fn judge<'a>(_inputs: &Inputs<'a>, _expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
-    let (claim, expected) = (Label::TdxQuote.as_str(), "evidence that this version judges");
-    findings.refuse(AppraisalCode::RecordUnreadable, claim, expected, claim);
+const QUOTE: &str = "TDX quote";
+const COLLATERAL: &str = "TDX collateral";
+
+/// Judges a quote that must itself carry the binder or the nonce.
+pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
+    let bytes = inputs.collection.get(Label::TdxQuote)?;
+    let (verified, mut tee) = judge_quote(inputs, bytes, findings)?;
+    let reason = match &expected.report_data {
+        Some(expected) => check_report_data(verified.quote(), expected),
+        // Nothing to expect is never met.
+        None => Some(Reason::new(TdxCode::ReportData, "REPORTDATA", "a challenge", "none")),
+    };
+    tee.fresh = reason.is_none() && expected.right_kind;
+    findings.refuse_all(reason);
+    Some(tee)
+}
+
+/// Judges everything of a quote but its report data: that is its caller's, who says what they should be. `fresh` is false,
+/// and nothing is endorsed.
+///
+/// The collateral and the event log are in the collection's `tdx/collateral` and `tdx/ccel`.
+pub(super) fn judge_quote<'a>(
+    inputs: &Inputs<'a>,
+    bytes: &'a [u8],
+    findings: &mut Findings,
+) -> Option<(VerifiedQuote<'a>, Tee<'a>)> {
+    let quote = match Quote::parse(bytes) {
+        Ok(quote) => quote,
+        Err(error) => {
+            let expected = "a well-formed quote of version 4 or 5";
+            findings.refuse(TdxCode::QuoteMalformed, QUOTE, expected, error.to_string());
+            return None;
+        }
+    };
+    let store = inputs.anchors.store(Purpose::Tdx);
+    let guest = check_guest(&quote);
+    let verified = match VerifiedQuote::verify(quote, store, inputs.now) {
+        Ok(verified) => verified,
+        Err(reasons) => {
+            findings.refuse_all(guest.reasons);
+            findings.refuse_all(reasons);
+            return None;
+        }
+    };
+    // Claims come of what is genuine only.
+    findings.claims.extend(guest.claims);
+    findings.claims.extend(platform_claims(&verified));
+    findings.refuse_all(guest.reasons);
+    let evaluation = evaluate(inputs, &verified, findings);
+    let replayed = judge_log(inputs, verified.quote(), findings);
+    let reference = compare(inputs, verified.quote(), replayed.as_ref(), findings);
+    let (platform, lookup, identity) = identify(inputs, &verified);
+    let node = match lookup {
+        Lookup::Node(node) => Some(node),
+        Lookup::Unknown | Lookup::Ambiguous => None,
+    };
+    let collateral = evaluation.map_or(i64::MAX, |evaluation| evaluation.expires);
+    let tee = Tee {
+        kind: CvmKind::Tdx,
+        fresh: false,
+        endorses: None,
+        platform: Some(platform),
+        identity,
+        node,
+        ambiguous: lookup == Lookup::Ambiguous,
+        reference,
+        expires: verified.chain().not_after.min(collateral),
+        vek: None,
+    };
+    Some((verified, tee))
+}
+
+/// What Intel says of the platform, by the collateral that came.
+fn evaluate(inputs: &Inputs<'_>, verified: &VerifiedQuote<'_>, findings: &mut Findings) -> Option<Evaluation> {
+    let Some(bytes) = inputs.collection.get(Label::TdxCollateral) else {
+        let expected = format!("collateral for FMSPC {}", hex::encode(verified.platform().fmspc));
+        findings.refuse(TdxCode::CollateralMissing, COLLATERAL, expected, "none");
+        return None;
+    };
+    let collateral = match Collateral::parse(bytes) {
+        Ok(collateral) => collateral,
+        Err(error) => {
+            let expected = "Intel's answers in JSON";
+            findings.refuse(TdxCode::CollateralMalformed, COLLATERAL, expected, error.to_string());
+            return None;
+        }
+    };
+    let store = inputs.anchors.store(Purpose::Tdx);
+    match Evaluation::evaluate(verified, &collateral, store, inputs.now) {
+        Ok(evaluation) => {
+            let checked = check_platform(verified, &evaluation, &inputs.policy.tdx);
+            findings.refuse_all(checked.reasons);
+            findings.leniencies.extend(checked.leniencies);
+            findings.claims.extend(checked.claims);
+            Some(evaluation)
+        }
+        Err(reasons) => {
+            // The library refuses what the guest was launched with too; that has been told, with words of its own.
+            let told = |reason: &Reason| {
+                let same = |other: &Reason| other.code == reason.code;
+                findings.reasons.iter().any(same)
+            };
+            let new: Vec<Reason> = reasons.into_iter().filter(|reason| !told(reason)).collect();
+            findings.refuse_all(new);
+            None
+        }
+    }
+}
+
+/// The firmware's log, where one came: it must lead to the quoted registers, and must not lie.
+fn judge_log<'a>(inputs: &Inputs<'a>, quote: &Quote<'_>, findings: &mut Findings) -> Option<RtmrReplay<'a>> {
+    let Some(bytes) = inputs.collection.get(Label::CcEventLog) else {
+        findings.text(claim::TDX_EVENT_LOG, "none");
+        return None;
+    };
+    match replay(quote, bytes) {
+        Ok(replayed) => {
+            let before = findings.count();
+            log::judge_ccel(&replayed, findings);
+            let honest = findings.count() == before;
+            findings.text(claim::TDX_EVENT_LOG, if honest { "replayed" } else { "refused" });
+            findings.int(claim::EVENTS_IGNORED, replayed.ignored as u64);
+            Some(replayed).filter(|_| honest)
+        }
+        Err(reasons) => {
+            findings.refuse_all(reasons);
+            findings.text(claim::TDX_EVENT_LOG, "refused");
+            None
+        }
+    }
+}
+
+/// The reference that the quote matches.
+fn compare<'a>(
+    inputs: &Inputs<'a>,
+    quote: &Quote<'_>,
+    replayed: Option<&RtmrReplay<'_>>,
+    findings: &mut Findings,
+) -> Option<&'a Reference> {
+    const MRTD: &str = "MRTD";
+    let registers = &inputs.policy.tdx.registers;
+    match inputs.references.find_tdx(quote, registers, replayed, inputs.now) {
+        FoundTdx::Match(reference) => return Some(reference),
+        FoundTdx::OutOfForce(reference) => difference::out_of_force(reference, MRTD, inputs.now, findings),
+        FoundTdx::Nearest(reference, reasons) => {
+            for reason in reasons {
+                let hint = difference::hint(
+                    reference,
+                    reason.hint.as_ref().and_then(|hint| hint.register),
+                    reason.hint.as_ref().and_then(|hint| hint.event),
+                );
+                findings.refuse_as(reason.with_hint(hint));
+            }
+        }
+        FoundTdx::Nothing => {
+            let (expected, found) = ("a signed reference of a TDX guest", "none");
+            findings.refuse(AppraisalCode::ReferenceMissing, MRTD, expected, found);
+        }
+    }
     None
+}
+
+/// The platform by its PPID or, where the inventory knows it only by that, by the id of the whole platform.
+fn identify<'a>(inputs: &Inputs<'a>, verified: &VerifiedQuote<'_>) -> (Platform, Lookup<'a>, Option<CvmIdentity>) {
+    let mut guests = Vec::new();
+    let config_id = verified.quote().mr_config_id();
+    if config_id.iter().any(|byte| *byte != 0) {
+        guests.push(GuestId::ConfigId(config_id.to_vec()));
+    }
+    let platform = verified.platform();
+    let by_ppid = Platform::TdxPlatform(platform.ppid.clone());
+    let (lookup, identity) = inputs.inventory.by_cvm(&by_ppid, &guests);
+    if lookup == Lookup::Unknown
+        && let Some(id) = &platform.instance_id
+    {
+        let by_instance = Platform::TdxPlatform(id.clone());
+        let (lookup, identity) = inputs.inventory.by_cvm(&by_instance, &guests);
+        if lookup != Lookup::Unknown {
+            return (by_instance, lookup, identity.cloned());
+        }
+    }
+    (by_ppid, lookup, identity.cloned())
 }
