@@ -1,5 +1,7 @@
 //! Settings that load, and settings that do not.
 
+use touchstone_verifier::policy::ReportFreshness;
+use touchstone_verifier::tdx::{TcbStatus, TdxPolicy};
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 
 use super::*;
@@ -135,10 +137,13 @@ fn a_file_from_before_ima_loads_with_the_strict_values() {
     let (_, after) = rest.split_once("[grants]").unwrap();
     let settings = Settings::parse(format!("{before}[grants]{after}").as_bytes()).unwrap();
     assert_eq!(settings.ima, ImaSettings::default());
+    // One leniency is a line of the default file, and was assumed of nobody before.
+    let explicit = text.replace("report_freshness = \"boot\"", "report_freshness = \"session\"");
+    assert_ne!(explicit, text);
     assert_eq!(
         settings,
-        Settings::parse(text.as_bytes()).unwrap(),
-        "the default file says what is assumed"
+        Settings::parse(explicit.as_bytes()).unwrap(),
+        "but for it the default file says what is assumed"
     );
 }
 
@@ -165,4 +170,43 @@ fn what_is_demanded_of_certificates_reaches_the_appraisal() {
     assert_eq!(strict.ek_certificate, EkCertificateRule::Required);
     let older = read(&good.replace("ek_certificate = \"when-present\"", ""));
     assert_eq!(older.ek_certificate, EkCertificateRule::WhenPresent);
+}
+
+#[test]
+fn what_is_demanded_of_tdx_guests_reaches_the_appraisal() {
+    let good = Settings::default_file("eu-1");
+    let read = |text: &str| Settings::parse(text.as_bytes()).map(|settings| settings.appraisal);
+    let start = read(&good).unwrap();
+    assert_eq!(start.tdx, TdxPolicy::default(), "the default file is the strictest");
+    assert_eq!(start.azure.report_freshness, ReportFreshness::Boot);
+    let status = "tcb_status = [\"UpToDate\"]";
+    let changed = good
+        .replace(status, "tcb_status = [\"UpToDate\", \"OutOfDate\"]")
+        .replace("registers = [0, 1, 2, 3]\n", "registers = [0, 2]\n")
+        .replace("min_tcb_evaluation_number = 0", "min_tcb_evaluation_number = 20")
+        .replace(
+            "denied_platforms = []",
+            "denied_platforms = [\"99999999999999999999999999999999\"]",
+        );
+    let tdx = read(&changed).unwrap().tdx;
+    assert_eq!(tdx.tcb_status, [TcbStatus::UpToDate, TcbStatus::OutOfDate].into());
+    assert_eq!(tdx.registers, [0, 2].into());
+    assert_eq!(tdx.min_tcb_evaluation_number, 20);
+    assert_eq!(tdx.denied_platforms, [vec![0x99; 16]].into());
+    for (from, to) in [
+        (status, "tcb_status = []"),
+        (status, "tcb_status = [\"Revoked\"]"),
+        (status, "tcb_status = [\"uptodate\"]"),
+        (status, "tcb_status = [\"UpToDate\", \"UpToDate\"]"),
+        (status, "status = [\"UpToDate\"]"),
+        ("registers = [0, 1, 2, 3]\n", "registers = []\n"),
+        ("registers = [0, 1, 2, 3]\n", "registers = [4]\n"),
+        ("registers = [0, 1, 2, 3]\n", "registers = [1, 1]\n"),
+        ("denied_platforms = []", "denied_platforms = [\"99\"]"),
+        ("min_tcb_evaluation_number = 0", "min_tcb_evaluation_number = -1"),
+        ("report_freshness = \"boot\"", "report_freshness = \"any\""),
+    ] {
+        assert_eq!(good.matches(from).count(), 1, "{from}");
+        assert!(read(&good.replace(from, to)).is_err(), "{to}");
+    }
 }
