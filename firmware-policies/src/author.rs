@@ -315,6 +315,7 @@ pub fn reference_add(
         files,
         snp: None,
         tdx: None,
+        gpus: Vec::new(),
         not_before: valid_from,
         not_after: valid_until,
     };

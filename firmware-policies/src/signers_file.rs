@@ -235,6 +235,7 @@ mod tests {
             files: Vec::new(),
             snp: None,
             tdx: None,
+            gpus: Vec::new(),
             not_before,
             not_after,
         };

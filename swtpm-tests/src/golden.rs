@@ -41,6 +41,7 @@ pub fn stage(repo: &Path, name: &str, boot: &Boot, list: &[u8]) {
         files: files.collect(),
         snp: None,
         tdx: None,
+        gpus: Vec::new(),
         not_before: None,
         not_after: None,
     };

@@ -1,5 +1,6 @@
 //! Appraisal policy: what the domain demands of evidence. Every leniency is a signed line in it, none is code.
 
+use crate::gpu::GpuPolicy;
 use crate::ima::ImaPolicy;
 use crate::snp::SnpPolicy;
 use crate::tdx::TdxPolicy;
@@ -92,6 +93,8 @@ pub struct AppraisalPolicy {
     pub tdx: TdxPolicy,
     /// What is demanded of Azure's confidential VMs.
     pub azure: AzurePolicy,
+    /// What is demanded of GPUs and NVSwitches.
+    pub gpu: GpuPolicy,
     /// Name of this policy in Attestation Results (claim 1003).
     pub policy_id: String,
 }

@@ -6,6 +6,8 @@
 //!
 //! Both are hash look-ups, so that an answer takes the same time whether a thousand values are loaded or a million.
 
+mod gpu;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::snp::SignedReport;
 use crate::snp::reference::MEASUREMENT_LEN;
 use crate::tdx::{Quote, RtmrReplay};
 use crate::tpm::HashAlg;
+use gpu::GpuIndex;
+pub use gpu::{FoundGpu, GPU_HOLDERS};
 
 /// Most references of one launch digest that are looked at.
 pub const SNP_HOLDERS: usize = 1024;
@@ -52,7 +56,7 @@ impl Reference {
 
     /// Whether it lists files and no register: then it counts for every machine.
     pub fn is_files_only(&self) -> bool {
-        self.values.banks.is_empty() && !self.values.has_guest()
+        self.values.banks.is_empty() && !self.values.has_guest() && self.values.gpus.is_empty()
     }
 }
 
@@ -146,6 +150,7 @@ pub struct ReferenceSet {
     tdx: HashMap<[u8; MEASUREMENT_LEN], Positions>,
     /// The first of them.
     first_tdx: Positions,
+    gpus: GpuIndex,
     has_files: bool,
     digest: [u8; 32],
 }
@@ -185,6 +190,7 @@ impl ReferenceSet {
                 self.first_tdx.push(position);
             }
         }
+        self.gpus.add(position, &reference.values.gpus);
         for (bank, values) in &reference.values.banks {
             let first = self.first.entry(*bank).or_default();
             if first.len() < NEAREST_HOLDERS {

@@ -80,6 +80,12 @@ pub const KEYS: &[&str] = &[
     "tdx.registers",
     "tdx.denied_platforms",
     "azure.report_freshness",
+    "gpu.required",
+    "gpu.locality",
+    "gpu.products",
+    "gpu.min_driver",
+    "gpu.min_vbios",
+    "gpu.denied",
     "grants.scopes",
 ];
 

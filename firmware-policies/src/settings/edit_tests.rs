@@ -26,6 +26,8 @@ fn every_key_is_one_of_the_file_and_the_other_way_round() {
         "allowed_chips",
         "id_keys",
         "author_keys",
+        "min_driver",
+        "min_vbios",
     ] {
         text = text.replace(&format!("# {key} ="), &format!("{key} ="));
     }

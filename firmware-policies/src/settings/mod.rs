@@ -4,6 +4,7 @@
 
 mod azure;
 mod edit;
+mod gpu;
 mod ima;
 mod registers;
 mod roots;
@@ -27,6 +28,7 @@ pub use registers::{
     BANKS, DEFAULT_REQUIRED, DEFAULT_SESSION_KEY, MAX_REGISTER, NEVER_FOR_SESSION_KEYS, NEVER_REQUIRED,
 };
 
+pub use gpu::{GpuSettings, Locality};
 pub use roots::{Required as RequiredRoots, RootsSettings};
 pub use snp::{AliasCheck, Allowed, Demand, Floor, MAX_LISTED, SnpSettings};
 pub use tdx::{MAX_DENIED_PLATFORMS, TdxSettings};
@@ -79,6 +81,8 @@ struct SettingsFile {
     tdx: TdxSettings,
     #[serde(default)]
     azure: AzureSettings,
+    #[serde(default)]
+    gpu: GpuSettings,
     grants: Grants,
 }
 
@@ -171,12 +175,14 @@ impl Settings {
         let scopes = scopes(&file.grants.scopes, &mut problems);
         let snp = file.snp.policy(&mut problems);
         problems.extend(file.tdx.problems());
+        let gpu = file.gpu.policy(&mut problems);
         PolicyError::unless_empty(problems)?;
         let appraisal = AppraisalPolicy {
             roots: file.roots.policy(),
             snp,
             tdx: file.tdx.policy(),
             azure: file.azure.policy(),
+            gpu,
             policy_id: file.domain.clone(),
             required_registers: required,
             session_key_registers: session,

@@ -83,8 +83,11 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
         _ => true,
     };
     judge_references(parts, findings);
-    let node = judge_node(tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
+    let mut node = judge_node(tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
     if let Some((gpus, _)) = &parts.gpus {
+        if tpm.is_none() && tee.is_none() {
+            node = node_of_gpus(inputs, gpus, findings);
+        }
         judge_gpus(inputs, gpus, node, findings);
     }
     let mut roots = BTreeSet::new();
@@ -219,6 +222,21 @@ fn judge_node<'a>(tpm: Option<&Tpm<'a>>, tee: Option<&Tee<'a>>, findings: &mut F
     }
 }
 
+/// The node of GPUs that come without a machine around them: nobody asserts where they sit, so an entry must list them.
+fn node_of_gpus<'a>(inputs: &Inputs<'a>, gpus: &Gpus, findings: &mut Findings) -> Option<&'a Node> {
+    let first = gpus.serials.first()?;
+    match inputs.inventory.by_gpu(first) {
+        Lookup::Node(node) => Some(node),
+        // Told by `judge_gpus`.
+        Lookup::Ambiguous => None,
+        Lookup::Unknown => {
+            let expected = "a node that lists the GPU, or the machine it sits in";
+            findings.refuse(AppraisalCode::NodeUnknown, NODE, expected, first);
+            None
+        }
+    }
+}
+
 /// GPUs that the node's entry lists are the node's. Others are where the guest says: that counts for as much as the
 /// guest does, and the result says so.
 fn judge_gpus(inputs: &Inputs<'_>, gpus: &Gpus, node: Option<&Node>, findings: &mut Findings) {
@@ -238,7 +256,13 @@ fn judge_gpus(inputs: &Inputs<'_>, gpus: &Gpus, node: Option<&Node>, findings: &
                 let found = format!("{serial}, twice");
                 findings.refuse(AppraisalCode::NodeAmbiguous, "GPU", "one inventory entry", found);
             }
-            Lookup::Unknown => listed = false,
+            Lookup::Unknown => {
+                listed = false;
+                if inputs.policy.gpu.inventory_required {
+                    let expected = "a GPU that the node's inventory entry lists (gpu.locality = inventory)";
+                    findings.refuse(AppraisalCode::RootsNotTogether, "GPU", expected, serial);
+                }
+            }
         }
     }
     findings.text(

@@ -117,6 +117,9 @@ pub mod claim {
     pub const TCB_FRESHNESS: &str = "tcb_freshness";
     /// Text: `inventory` where the node's entry lists every GPU that reported, else `asserted-by-guest`. Absent without one.
     pub const GPU_LOCALITY: &str = "gpu_locality";
+    /// Set: the references that list the states of the GPUs. The other claims of GPUs are named `gpu_…`: see
+    /// [`gpu::claims`](crate::gpu::claims).
+    pub const GPU_REFERENCES: &str = "gpu_references";
     /// Text: `checked` where a revocation list of AMD's was looked at, else `none`. The other claims of an SEV-SNP report are
     /// named `snp_…`: see [`snp::claims`](crate::snp::claims).
     pub const SNP_CRL: &str = "snp_crl";

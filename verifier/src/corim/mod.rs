@@ -10,6 +10,7 @@
 //! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`] and [`tdx`]. Files of the first days have one bank a triple and no data: they are read alike.
 
 mod error;
+pub mod gpu;
 mod model;
 mod read;
 pub mod snp;
@@ -40,7 +41,7 @@ use crate::tpm::HashAlg;
 /// URI of our TPM register profile.
 pub const PROFILE: &str = "tag:touchstone.dev,2026:corim/tpm-pcr/1";
 /// Every profile of ours.
-pub const PROFILES: [&str; 3] = [PROFILE, snp::PROFILE, tdx::PROFILE];
+pub const PROFILES: [&str; 4] = [PROFILE, snp::PROFILE, tdx::PROFILE, gpu::PROFILE];
 /// Content type of the payload (draft-ietf-rats-corim-11, 4.2.1).
 pub const CONTENT_TYPE: &str = "application/rim+cbor";
 /// Longest signed CoRIM, in bytes.

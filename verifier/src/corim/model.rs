@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CorimError, MAX_EVENT_REFERENCE_DATA, MAX_FILE_PATH, MAX_NAME, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES};
 use crate::eventlog::{EventType, MAX_DESCRIPTION, REGISTERS};
+use crate::gpu::GpuReference;
 use crate::snp::SnpReference;
 use crate::tdx::TdxReference;
 use crate::tpm::HashAlg;
@@ -65,6 +66,8 @@ pub struct MachineReference {
     pub snp: Option<SnpReference>,
     /// The TDX guest, where the machine is one.
     pub tdx: Option<TdxReference>,
+    /// States that its GPUs and NVSwitches may be in.
+    pub gpus: Vec<GpuReference>,
     /// First second of validity, Unix seconds.
     pub not_before: Option<i64>,
     /// Last second of validity, Unix seconds.
@@ -93,6 +96,7 @@ impl MachineReference {
     /// URI of the profile that it is written in: each reads what it states, and nothing more.
     pub fn profile(&self) -> &'static str {
         match (&self.snp, &self.tdx) {
+            _ if !self.gpus.is_empty() => super::gpu::PROFILE,
             (Some(_), _) => super::snp::PROFILE,
             (None, Some(_)) => super::tdx::PROFILE,
             (None, None) => super::PROFILE,
@@ -118,9 +122,10 @@ impl MachineReference {
                 &self.name,
             );
         }
-        if self.banks.is_empty() && self.files.is_empty() && !self.has_guest() {
-            return wrong("registers, events, files or a guest's measurement", &"none");
+        if self.banks.is_empty() && self.files.is_empty() && !self.has_guest() && self.gpus.is_empty() {
+            return wrong("registers, events, files, a guest's measurement or a GPU's", &"none");
         }
+        super::gpu::check(&self.gpus)?;
         if let Some(snp) = &self.snp {
             super::snp::check(snp)?;
         }

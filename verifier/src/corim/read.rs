@@ -11,7 +11,7 @@ use ::corim::validate::ValidatedCorim;
 
 use super::{
     CorimError, FileDigest, MAX_REFERENCE_EVENTS, MAX_REFERENCE_FILES, MAX_REFERENCES, MachineReference, NO_END,
-    ReferenceEvent, VENDOR, named_information_id, snp, tdx,
+    ReferenceEvent, VENDOR, gpu, named_information_id, snp, tdx,
 };
 use crate::eventlog::{EventType, MAX_DESCRIPTION};
 use crate::tpm::HashAlg;
@@ -84,6 +84,7 @@ fn merge(reference: &mut MachineReference, part: MachineReference) -> Result<(),
         || (!part.files.is_empty() && !reference.files.is_empty())
         || (part.snp.is_some() && reference.snp.is_some())
         || (part.tdx.is_some() && reference.tdx.is_some())
+        || (!part.gpus.is_empty() && !reference.gpus.is_empty())
     {
         return Err(twice());
     }
@@ -91,6 +92,7 @@ fn merge(reference: &mut MachineReference, part: MachineReference) -> Result<(),
     reference.files.extend(part.files);
     reference.snp = part.snp.or(reference.snp.take());
     reference.tdx = part.tdx.or(reference.tdx.take());
+    reference.gpus.extend(part.gpus);
     Ok(())
 }
 
@@ -102,6 +104,7 @@ fn read_triple(name: &str, measurements: Vec<MeasurementMap>) -> Result<MachineR
     }
     draft.reference.snp = draft.snp.finish()?;
     draft.reference.tdx = draft.tdx.finish()?;
+    draft.reference.gpus = draft.gpus.finish()?;
     Ok(draft.reference)
 }
 
@@ -112,6 +115,7 @@ struct Draft {
     next: BTreeMap<(HashAlg, u8), usize>,
     snp: snp::Draft,
     tdx: tdx::Draft,
+    gpus: gpu::Draft,
 }
 
 impl Draft {
@@ -127,6 +131,9 @@ impl Draft {
         }
         if tdx::is_key(&key) {
             return self.tdx.read(&key, measurement.mval);
+        }
+        if gpu::is_key(&key) {
+            return self.gpus.read(&key, measurement.mval);
         }
         let unknown = || CorimError::malformed(KEYS, &key);
         let bank = |name: &str| HashAlg::from_name(name).filter(|bank| !bank.is_weak());

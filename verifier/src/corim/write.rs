@@ -36,6 +36,7 @@ impl MachineReference {
         if let Some(tdx) = &self.tdx {
             measurements.extend(super::tdx::write(tdx)?);
         }
+        measurements.extend(super::gpu::write(&self.gpus)?);
         let failed = |error: &dyn std::fmt::Display| CorimError::malformed("values a CoRIM can hold", error);
         let environment = EnvironmentMap::for_class(VENDOR, self.name.as_str());
         let comid = ComidBuilder::new(TagIdChoice::Text(format!("{VENDOR}/{}", self.name)))

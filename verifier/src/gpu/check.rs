@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::code::GpuCode;
 use super::product::{Kind, Product};
 use super::report::NONCE_LEN;
-use super::verified::VerifiedGpu;
+use super::verified::SignedGpu;
 use super::version::Version;
 use crate::appraisal::{ClaimValue, Claims};
 use crate::reason::Reason;
@@ -31,7 +31,7 @@ pub struct GpuPolicy {
 
 /// Judges a genuine report, before its measurements are compared: it must answer `nonce`, and be what `policy` demands.
 /// Every reason against it.
-pub fn check(gpu: &VerifiedGpu<'_>, nonce: &[u8; NONCE_LEN], policy: &GpuPolicy) -> Vec<Reason> {
+pub fn check(gpu: &SignedGpu<'_>, nonce: &[u8; NONCE_LEN], policy: &GpuPolicy) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut refuse = |code: GpuCode, what: &str, expected: String, found: String| {
         let claim = format!("{} {}: {what}", gpu.product(), gpu.serial());
@@ -77,7 +77,7 @@ pub fn check(gpu: &VerifiedGpu<'_>, nonce: &[u8; NONCE_LEN], policy: &GpuPolicy)
 
 /// What genuine reports say, under names that policies can ask for: sets over all devices, so that the names are the same
 /// for one device and for many.
-pub fn claims<'g>(devices: impl IntoIterator<Item = &'g VerifiedGpu<'g>>) -> Claims {
+pub fn claims<'g, 'a: 'g>(devices: impl IntoIterator<Item = &'g SignedGpu<'a>>) -> Claims {
     let mut sets: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let (mut gpus, mut switches) = (0i64, 0i64);
     for device in devices {

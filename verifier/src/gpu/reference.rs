@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::opaque::Mode;
 use super::product::{Kind, NVDEC0_BLOCK, Product};
 use super::report::DIGEST_LEN;
-use super::verified::VerifiedGpu;
+use super::verified::SignedGpu;
 use super::version::Version;
 
 /// Digest of a measurement: SHA-384.
@@ -53,7 +53,7 @@ pub enum Difference {
 
 impl GpuReference {
     /// The state of a golden device. What the maker says to vary between devices or boots is left unstated.
-    pub fn of_golden(gpu: &VerifiedGpu<'_>) -> Self {
+    pub fn of_golden(gpu: &SignedGpu<'_>) -> Self {
         let blocks = gpu.report().measurements();
         let stated = gpu.product().stated(blocks.iter().map(|block| block.index));
         let (mut measurements, mut unstated) = (BTreeMap::new(), BTreeSet::new());
@@ -75,13 +75,13 @@ impl GpuReference {
     }
 
     /// Whether this reference is about devices of the same chip.
-    pub fn is_about(&self, gpu: &VerifiedGpu<'_>) -> bool {
+    pub fn is_about(&self, gpu: &SignedGpu<'_>) -> bool {
         self.product == *gpu.product()
     }
 
     /// What differs; empty for a device in exactly this state. The chip must be the same ([`Self::is_about`]): one of
     /// another chip has every difference.
-    pub fn differences(&self, gpu: &VerifiedGpu<'_>) -> Vec<Difference> {
+    pub fn differences(&self, gpu: &SignedGpu<'_>) -> Vec<Difference> {
         let details = gpu.details();
         let mut differences = Vec::new();
         let same = self.is_about(gpu);
@@ -129,12 +129,17 @@ impl GpuReference {
 
     /// In a few words: chip, versions and mode.
     pub fn describe(&self) -> String {
-        describe(&self.product, self.driver.as_ref(), &self.vbios, self.mode)
+        words(&self.product, self.driver.as_ref(), &self.vbios, self.mode)
     }
 }
 
-/// In a few words: chip, versions and mode.
-pub(super) fn describe(product: &Product, driver: Option<&Version>, vbios: &Version, mode: Mode) -> String {
+/// A device in a few words: chip, versions and mode.
+pub fn describe(gpu: &SignedGpu<'_>) -> String {
+    let details = gpu.details();
+    words(gpu.product(), details.driver.as_ref(), &details.vbios, details.mode)
+}
+
+fn words(product: &Product, driver: Option<&Version>, vbios: &Version, mode: Mode) -> String {
     let driver = driver.map_or(String::new(), |driver| format!(", driver {driver}"));
     let mode = match mode {
         Mode::Unstated => String::new(),

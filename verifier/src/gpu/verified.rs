@@ -17,18 +17,33 @@ pub const MAX_CERTIFICATES: usize = 6;
 /// What claims of reasons start with.
 pub(super) const CLAIM: &str = "GPU report";
 
-/// A report whose signature, chain, chip and firmware identity hold together. Only [`VerifiedGpu::verify`] makes one.
-/// What it says may still be unacceptable: see [`super::check()`] and [`super::GpuReference`].
+/// A report that the key of the certificate beside it signed, whose certificate, chip and firmware identity hold together.
+/// Nobody says yet that the certificate is NVIDIA's: see [`VerifiedGpu`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedGpu<'a> {
+pub struct SignedGpu<'a> {
     report: GpuReport<'a>,
     details: Details,
     product: Product,
     serial: String,
     attestation_key: String,
     fwid: [u8; DIGEST_LEN],
+}
+
+/// A signed report with a chain to an anchor of the domain. Only [`VerifiedGpu::verify`] makes one. What it says may still
+/// be unacceptable: see [`super::check()`] and [`super::GpuReference`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedGpu<'a> {
+    signed: SignedGpu<'a>,
     not_after: i64,
     revocation_checked: bool,
+}
+
+impl<'a> std::ops::Deref for VerifiedGpu<'a> {
+    type Target = SignedGpu<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.signed
+    }
 }
 
 impl<'a> VerifiedGpu<'a> {
@@ -68,6 +83,48 @@ impl<'a> VerifiedGpu<'a> {
             let upwards = verify_chain(device, offered, store, now, rules).map_err(|e| chained(&e))?;
             not_after = not_after.min(upwards.not_after);
         }
+        Ok(Self {
+            signed: SignedGpu::of_device(report, leaf, device)?,
+            not_after,
+            revocation_checked: verified.revocation_checked || crl == CrlRule::Required,
+        })
+    }
+
+    /// Last second at which the chain holds, Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// Whether a revocation list was looked at.
+    pub fn revocation_checked(&self) -> bool {
+        self.revocation_checked
+    }
+}
+
+impl<'a> SignedGpu<'a> {
+    /// Checks that the first certificate of `chain` (DER, one after the other) is an attestation key's, that the second
+    /// issued it, and that the key signed `report`. No anchor, date or revocation is looked at.
+    ///
+    /// # Errors
+    /// Every reason against it, as far as it could be judged.
+    pub fn verify(report: GpuReport<'a>, chain: &[u8]) -> Result<Self, Vec<Reason>> {
+        let chain = certificates(chain)?;
+        let [leaf, device, ..] = chain.as_slice() else {
+            return Err(vec![refusal(
+                GpuCode::CertificatesMissing,
+                "a certificate chain",
+                "none",
+            )]);
+        };
+        if !device.is_ca() || leaf.check_signed_by(device.key()).is_err() {
+            let expected = "the attestation key's certificate, then its issuer's";
+            return Err(vec![refusal(GpuCode::ChainMalformed, expected, "another order")]);
+        }
+        Self::of_device(report, leaf, device)
+    }
+
+    /// `device` issued `leaf`: that is its caller's to know.
+    fn of_device(report: GpuReport<'a>, leaf: &Certificate, device: &Certificate) -> Result<Self, Vec<Reason>> {
         let mut reasons = Vec::new();
         let mut refuse = |code, expected: &str, found: &str| reasons.push(refusal(code, expected, found));
         let point = attestation_key(leaf).map_err(|found| {
@@ -124,8 +181,6 @@ impl<'a> VerifiedGpu<'a> {
             serial: hex::encode(device.serial()),
             attestation_key: hex::encode(leaf.serial()),
             fwid: identity.fwid,
-            not_after,
-            revocation_checked: verified.revocation_checked || crl == CrlRule::Required,
             report,
         })
     }
@@ -159,20 +214,13 @@ impl<'a> VerifiedGpu<'a> {
     pub fn fwid(&self) -> &[u8; DIGEST_LEN] {
         &self.fwid
     }
-
-    /// Last second at which the chain holds, Unix seconds.
-    pub fn not_after(&self) -> i64 {
-        self.not_after
-    }
-
-    /// Whether a revocation list was looked at.
-    pub fn revocation_checked(&self) -> bool {
-        self.revocation_checked
-    }
 }
 
-/// The certificates of `chain`, at most [`MAX_CERTIFICATES`].
-pub(super) fn certificates(chain: &[u8]) -> Result<Vec<Certificate>, Vec<Reason>> {
+/// The certificates of `chain`, DER one after the other, at most [`MAX_CERTIFICATES`].
+///
+/// # Errors
+/// `gpu-chain-malformed`.
+pub fn certificates(chain: &[u8]) -> Result<Vec<Certificate>, Vec<Reason>> {
     let (mut rest, mut certificates) = (chain, Vec::new());
     let wrong = |found: &str| {
         let expected = "1 to 6 DER certificates one after the other";

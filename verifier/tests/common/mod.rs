@@ -26,6 +26,7 @@ use touchstone_verifier::corim::{
 };
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{Event, EventLog};
+use touchstone_verifier::gpu::GpuPolicy;
 use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
 use touchstone_verifier::policy::{AppraisalPolicy, AzurePolicy, EkCertificateRule, EventLogRule, RootsPolicy};
@@ -215,6 +216,7 @@ pub fn policy() -> AppraisalPolicy {
         snp: SnpPolicy::default(),
         tdx: TdxPolicy::default(),
         azure: AzurePolicy::default(),
+        gpu: GpuPolicy::default(),
         policy_id: "test/1".into(),
     }
 }
