@@ -10,16 +10,22 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use swtpm_tests::boots::Boot;
 use swtpm_tests::cvm::{self, CvmNode, guest, listed, platforms};
-use swtpm_tests::domain::{Domain, Founding, eventually, rights, status, unlocked};
+use swtpm_tests::domain::{ACTION, Domain, Founding, RESOURCE, eventually, rights, status, unlocked};
 use swtpm_tests::node::Node;
+use swtpm_tests::observe::PATIENCE;
+use touchstone_attest::agent::config::AgentConfig;
+use touchstone_attest::agent::socket::{self, Request, Response};
+use touchstone_attest::agent::{self, AgentEvent};
 use touchstone_authorization::{KeyKind, Status};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::message::{Answer, Identity, Submission};
 use touchstone_ledger::statement::{Kind, Outcome};
 use touchstone_policies::settings::{Assignment, settings_set};
-use touchstone_simulated_platform::{Guest, Line, Platform, field};
+use touchstone_simulated_platform::{EmulatedTsm, Guest, Line, Platform, field};
 
 const LINE: Line = Line::Milan;
 const CHIP: u8 = 0xC1;
@@ -473,5 +479,81 @@ async fn the_tpm_of_one_machine_and_the_report_of_another_are_no_machine() {
         before
     );
     assert!(good.attest(&mut client).await.unwrap().allowed);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_runs_as_a_guest_from_its_configuration_file() {
+    let (domain, chip, _) = domain_of_a_guest();
+    let broker = domain.broker().await;
+    let post = domain.guard("guard-1").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let tsm = EmulatedTsm::start(&path("tsm"), guest(chip, LINE, CHIP, Some(DATA))).unwrap();
+    let text = format!(
+        "brokers = [\"https://{}\"]\ndomain = {:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\nsocket = {:?}\n\
+         [tee]\nsource = \"configfs\"\npath = {:?}\n[schedule]\ninterval_ms = 200\n",
+        domain.address(),
+        swtpm_tests::domain::NAME,
+        domain.path("policy"),
+        domain.path("root.json"),
+        path("state"),
+        path("agent.sock"),
+        tsm.path(),
+    );
+    std::fs::write(path("agent.toml"), text).unwrap();
+    let config = AgentConfig::load(&path("agent.toml")).unwrap();
+    let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move {
+        let tell = move |event| drop(tell.send(event));
+        agent::run(config, tell, async { drop(stopped.await) }).await
+    });
+    let mut next = async |wanted: fn(&AgentEvent) -> bool| {
+        tokio::time::timeout(PATIENCE, async {
+            loop {
+                let event = events.recv().await.expect("the agent runs");
+                if wanted(&event) {
+                    return event;
+                }
+            }
+        })
+        .await
+        .expect("an event in time")
+    };
+
+    let AgentEvent::Ready { ak_name } = next(|event| matches!(event, AgentEvent::Ready { .. })).await else {
+        panic!()
+    };
+    assert_eq!(ak_name, listed(LINE, CHIP, None), "who it is: its platform");
+    next(|event| matches!(event, AgentEvent::Granted { node, .. } if node == "guest-1")).await;
+    post.reaches(broker.app().trust.epoch()).await;
+    let challenge = post.challenge();
+    let request = Request::Present {
+        audience: "guard-1".into(),
+        challenge: hex::encode(&challenge),
+        action: ACTION.into(),
+        resource: RESOURCE.into(),
+    };
+    let Response::Presentation { authorization, proof } = socket::ask(&path("agent.sock"), &request).await.unwrap()
+    else {
+        panic!("no presentation")
+    };
+    let [authorization, proof] = [authorization, proof].map(|text| STANDARD.decode(text).unwrap());
+    post.decide(&authorization, &proof, &challenge).unwrap();
+
+    // What it shows from now on is not acceptable: it is told so, and holds nothing any more.
+    tsm.change(|guest| guest.set(field::MEASUREMENT, &[0x3F; 48]));
+    let refused = next(|event| matches!(event, AgentEvent::Refused { .. })).await;
+    let AgentEvent::Refused { reasons, decided, .. } = refused else {
+        panic!()
+    };
+    assert!(
+        decided && reasons.iter().any(|reason| reason.contains("measurement")),
+        "{reasons:?}"
+    );
+    assert_eq!(rights(&broker, "guest-1").status, Some(Status::Invalid));
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
     broker.shutdown().await.unwrap();
 }
