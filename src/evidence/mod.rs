@@ -1,5 +1,6 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
+mod collect;
 mod ima;
 mod quote;
 mod show;
@@ -21,11 +22,12 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Quote this machine's TPM over a raw nonce: for reference values, an inventory, an offline verdict
+    /// Have this machine's hardware sign a raw nonce: for reference values, an inventory, an offline verdict
     #[command(
-        after_help = "Example:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence"
+        after_help = "Examples:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence\n  \
+        touchstone evidence collect --tee configfs --nonce $(openssl rand -hex 32) -o guest.evidence"
     )]
-    Collect(CollectArgs),
+    Collect(collect::Args),
     /// Pack files written by tpm2-tools and the like into unbound evidence
     #[command(
         after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
@@ -46,31 +48,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(ClapArgs)]
-struct CollectArgs {
-    /// TSS TCTI string
-    #[arg(long, default_value = "device:/dev/tpmrm0")]
-    tcti: String,
-    /// The nonce, hexadecimal, at most 32 bytes
-    #[arg(long)]
-    nonce: String,
-    /// Where the agent keeps its attestation key; one is made if there is none
-    #[arg(long, default_value = "/var/lib/touchstone")]
-    state_dir: PathBuf,
-    /// The firmware's event log
-    #[arg(long, default_value = touchstone_attest::logs::FIRMWARE_LOG)]
-    event_log: PathBuf,
-    /// IMA's list of what ran, where the kernel has one and register 10 is quoted
-    #[arg(long, default_value = touchstone_attest::logs::IMA_LIST)]
-    ima_log: PathBuf,
-    /// Registers to quote, in the sha256 bank; without register 10 the IMA list is left out
-    #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,5,6,7,8,9,10,11,14")]
-    registers: Vec<u8>,
-    /// Where to write the envelope
-    #[arg(short, long)]
-    output: PathBuf,
 }
 
 #[derive(ClapArgs)]
@@ -113,7 +90,7 @@ struct PackArgs {
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     match args.command {
-        Command::Collect(args) => collect(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::Pack(args) => {
             let files = Files {
                 tpm_quote: output::read(&args.tpm_quote)?,
@@ -137,45 +114,4 @@ pub fn run(args: Args) -> CommandResult {
 /// A boot image, which is large and still has a limit.
 fn read_image(path: &Path) -> Result<Vec<u8>, Failure> {
     output::read_at_most(path, MAX_FILE)
-}
-
-#[cfg(not(feature = "tpm"))]
-fn collect(_args: &CollectArgs) -> CommandResult {
-    Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`, or pack tpm2-tools' files"))
-}
-
-#[cfg(feature = "tpm")]
-fn collect(args: &CollectArgs) -> CommandResult {
-    use touchstone_attest::agent::attester::Attester;
-    use touchstone_attest::agent::config::TpmConfig;
-    use touchstone_attest::agent::state::StateDir;
-    const SHA256: u16 = 0x000b;
-
-    let nonce = hex::decode(&args.nonce).map_err(|error| Failure::new(format!("--nonce: {error}")))?;
-    if nonce.is_empty() || nonce.len() > 32 {
-        return Err(Failure::new(format!(
-            "--nonce: expected 1 to 32 bytes, found {}",
-            nonce.len()
-        )));
-    }
-    let state = StateDir::open(&args.state_dir)?;
-    let selection = [(SHA256, args.registers.clone())];
-    let config = TpmConfig {
-        tcti: args.tcti.clone(),
-        ..TpmConfig::default()
-    };
-    let mut attester = Attester::open(&config, &state, &[(SHA256, vec![0])])?;
-    let log = args.event_log.exists().then_some(args.event_log.as_path());
-    if log.is_none() {
-        crate::output::complain!(
-            "note: {} is not there; the evidence has no event log",
-            args.event_log.display()
-        );
-    }
-    // A list that no quoted register vouches for would be refused.
-    let quoted = args.registers.contains(&touchstone_verifier::ima::REGISTER);
-    let list = (quoted && args.ima_log.exists()).then_some(args.ima_log.as_path());
-    let evidence = touchstone_attest::collect::collect(&mut attester, &selection, &nonce, log, list)?;
-    output::write(&args.output, &evidence)?;
-    Ok(Outcome::Done)
 }
