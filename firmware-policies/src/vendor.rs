@@ -63,6 +63,13 @@ pub fn reference_import(repo: &Path, file: VendorFile<'_>, now: i64) -> Result<V
             file.name,
         ));
     }
+    // NVIDIA and others publish SWID tags with an XML signature: nothing here verifies one, so nothing of it may count.
+    if file.corim.trim_ascii_start().starts_with(b"<") {
+        let expected = "a signed CoRIM; for an XML RIM take a golden machine's evidence (reference add --evidence), or sign \
+                        the values you verified as a CoRIM";
+        let found = "XML, whose signature (XML-DSig) this version does not verify";
+        return Err(PolicyError::new(PolicyCode::VendorRefused, file.name, expected, found));
+    }
     let (key, not_after) = signer_key(file.signer)?;
     let corim = UntrustedCorim::new(file.corim);
     let refused = |found: String| {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use touchstone_policies::compute::{
-    Base, Boot, Compute, FileList, GrubBoot, HashAlg, NamedFile, Replacement, StubBoot, UkiBoot, deb_files,
-    initrd_files,
+    Base, Boot, Compute, FileList, GrubBoot, GuestKernel, GuestLaunch, HashAlg, MAX_FILE, NamedFile, Replacement,
+    StubBoot, UkiBoot, deb_files, initrd_files,
 };
 use touchstone_policies::reference_compute;
 
@@ -28,6 +28,9 @@ use super::tree;
   A kernel update in one command; everything else stays as the golden machine has it:
     touchstone reference compute ./repo --name kernel-45 --base golden --replace vmlinuz-44=vmlinuz-45 \\
       --replace initrd-44=initrd-45 --replace grub-44.cfg=grub-45.cfg --replace-text 6.1.0-44=6.1.0-45
+  The launch digest of an SEV-SNP guest that QEMU starts with its kernel:
+    touchstone reference compute ./repo --name guest-2 --base guest-1 --snp --ovmf OVMF.fd --kernel vmlinuz \\
+      --initrd initrd.img --append 'console=ttyS0 root=/dev/vda1' --vcpus 4 --vcpu-type EPYC-Milan
   What may be executed: a package, a folder, an initrd:
     touchstone reference compute ./repo --name tools-1 --deb busybox-static.deb --directory ./rootfs --initrd-files initrd.img
 
@@ -51,8 +54,8 @@ pub struct Args {
     /// How the kernel is started
     #[arg(long, value_enum, requires = "kernel")]
     boot: Option<BootPath>,
-    /// The kernel
-    #[arg(long, requires = "boot")]
+    /// The kernel; with --boot the machine's, with --snp the one QEMU loads
+    #[arg(long)]
     kernel: Option<PathBuf>,
     /// The initrds, in the order the loader reads them
     #[arg(long, requires = "kernel")]
@@ -72,6 +75,30 @@ pub struct Args {
     /// Secure Boot is off: the firmware measures the kernel inside the unified kernel image as well
     #[arg(long, requires = "uki")]
     secure_boot_off: bool,
+    /// State the launch digest of an SEV-SNP guest under QEMU
+    #[arg(long, requires_all = ["ovmf", "vcpus", "vcpu_type"], conflicts_with_all = ["uki", "boot", "image"])]
+    snp: bool,
+    /// The guest's firmware: an OVMF image with SEV metadata
+    #[arg(long, requires = "snp", value_name = "FILE")]
+    ovmf: Option<PathBuf>,
+    /// The command line of the guest's kernel, the very text given to QEMU
+    #[arg(long, requires = "snp", value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// How many virtual processors the guest has
+    #[arg(long, requires = "snp", value_name = "N")]
+    vcpus: Option<u32>,
+    /// Their type as QEMU names it (EPYC-Milan)
+    #[arg(long, requires = "snp", value_name = "TYPE")]
+    vcpu_type: Option<String>,
+    /// SEV_FEATURES as the host's kernel sets it, hexadecimal (0x21 with debug swap)
+    #[arg(long, default_value = "0x1", value_name = "HEX")]
+    guest_features: String,
+    /// The guest's ID block (96 bytes), which must state this launch digest
+    #[arg(long, requires_all = ["snp", "id_auth"], value_name = "FILE")]
+    id_block: Option<PathBuf>,
+    /// The ID block's authentication (4096 bytes)
+    #[arg(long, requires = "id_block", value_name = "FILE")]
+    id_auth: Option<PathBuf>,
     /// A folder whose files may be executed, with the paths they have below it
     #[arg(long, value_name = "DIR")]
     directory: Vec<PathBuf>,
@@ -158,6 +185,7 @@ pub fn run(args: &Args) -> CommandResult {
     let compute = Compute {
         banks,
         boot: boot(args)?,
+        guest: guest(args)?,
         files: files(args)?,
         base: base.transpose()?,
         replacements,
@@ -175,6 +203,9 @@ pub fn run(args: &Args) -> CommandResult {
         computed.events,
         computed.files
     );
+    if let Some(measurement) = &computed.measurement {
+        say!("  launch measurement {measurement}");
+    }
     if !computed.registers.is_empty() {
         say!("  registers {}", list(&computed.registers));
     }
@@ -219,6 +250,11 @@ fn boot(args: &Args) -> Result<Option<Boot>, Failure> {
         })));
     }
     let (Some(kernel), Some(path)) = (&args.kernel, args.boot) else {
+        if args.kernel.is_some() && !args.snp {
+            return Err(
+                Failure::new("--kernel without how it is started").hint("add --boot grub, --boot stub, or --snp")
+            );
+        }
         if args.image.is_empty() {
             return Ok(None);
         }
@@ -251,6 +287,46 @@ fn boot(args: &Args) -> Result<Option<Boot>, Failure> {
             })))
         }
     }
+}
+
+fn guest(args: &Args) -> Result<Option<GuestLaunch>, Failure> {
+    let (Some(ovmf), Some(vcpus), Some(vcpu_type)) = (&args.ovmf, args.vcpus, &args.vcpu_type) else {
+        return Ok(None);
+    };
+    let digits = args.guest_features.trim_start_matches("0x");
+    let guest_features = u64::from_str_radix(digits, 16)
+        .map_err(|error| Failure::new(format!("--guest-features {}: {error}", args.guest_features)))?;
+    let (initrd, more) = match args.initrd.as_slice() {
+        [] => (None, false),
+        [initrd, rest @ ..] => (Some(initrd), !rest.is_empty()),
+    };
+    if more {
+        return Err(Failure::new("--snp takes one initrd: QEMU loads one"));
+    }
+    if args.kernel.is_none() && args.append.is_some() {
+        return Err(Failure::new(
+            "--append without --kernel: nothing of it would be measured",
+        ));
+    }
+    let kernel = args.kernel.as_ref().map(|kernel| {
+        Ok::<_, Failure>(GuestKernel {
+            image: output::read_at_most(kernel, MAX_FILE)?,
+            initrd: initrd.map(|path| output::read_at_most(path, MAX_FILE)).transpose()?,
+            command_line: args.append.clone().unwrap_or_default(),
+        })
+    });
+    let id_block = match (&args.id_block, &args.id_auth) {
+        (Some(block), Some(auth)) => Some((output::read(block)?, output::read(auth)?)),
+        _ => None,
+    };
+    Ok(Some(GuestLaunch {
+        ovmf: output::read(ovmf)?,
+        kernel: kernel.transpose()?,
+        vcpus,
+        vcpu_type: vcpu_type.clone(),
+        guest_features,
+        id_block,
+    }))
 }
 
 fn files(args: &Args) -> Result<Option<FileList>, Failure> {

@@ -28,8 +28,8 @@ pub(super) fn load(
         Base::Reference(name) => named(repository, name)?,
         Base::Evidence(evidence) => golden(evidence, notes)?,
     };
-    if reference.banks.is_empty() {
-        let expected = "registers and events of a machine";
+    if !reference.has_registers() && !reference.has_guest() {
+        let expected = "registers and events of a machine, or a confidential VM's measurement";
         return Err(PolicyError::new(
             PolicyCode::BaseUnsuitable,
             &reference.name,

@@ -1,11 +1,13 @@
 //! Reference values computed from artefacts, alone or over the state of a golden machine (the base).
 //!
-//! Alone, a reference has the registers that follow from the artefacts (4, 8, 9, 11) and files. Over a base it is a whole
+//! Alone, a reference has the registers that follow from the artefacts (4, 8, 9, 11), files, and the launch digest of an
+//! SEV-SNP guest. Over a base it is a whole
 //! state again: the platform's registers from the base, the rest from the artefacts; or the base with single files
 //! replaced by newer ones everywhere.
 
 mod base;
 mod boot;
+mod launch;
 mod replace;
 mod sections;
 mod stage;
@@ -26,6 +28,7 @@ pub use touchstone_verifier::tpm::HashAlg;
 
 pub use base::Base;
 pub use boot::{Boot, GrubBoot, NamedFile, StubBoot, UkiBoot};
+pub use launch::{GuestKernel, GuestLaunch};
 pub use replace::Replacement;
 pub use sections::uki_sections;
 use stage::stage;
@@ -40,6 +43,8 @@ pub struct Compute {
     pub banks: Vec<HashAlg>,
     /// The boot path, if the reference is to say what boots.
     pub boot: Option<Boot>,
+    /// What an SEV-SNP guest is launched with, if the reference is to state one.
+    pub guest: Option<GuestLaunch>,
     /// Files the machine may run.
     pub files: Option<FileList>,
     /// A whole state to start from.
@@ -63,6 +68,8 @@ pub struct ReferenceComputed {
     pub events: usize,
     /// How many files.
     pub files: usize,
+    /// The launch digest of the SEV-SNP guest, hexadecimal, where there is one.
+    pub measurement: Option<String>,
     /// What the artefacts are, and what was replaced, in words.
     pub words: Vec<String>,
     /// What the author should know.
@@ -95,6 +102,11 @@ pub fn reference_compute(repo: &Path, name: &str, compute: &Compute) -> Result<R
                 let expected = "a boot path, or files to replace";
                 return Err(PolicyError::new(PolicyCode::ArtefactRefused, name, expected, "both"));
             }
+            let of_registers = compute.boot.is_some() || !compute.replacements.is_empty();
+            if of_registers && !draft.reference.has_registers() {
+                let expected = "a base with registers and events of a machine";
+                return Err(PolicyError::new(PolicyCode::BaseUnsuitable, name, expected, "none"));
+            }
             if let Some(boot) = &compute.boot {
                 boot::over_base(boot, &mut draft)?;
             }
@@ -115,8 +127,12 @@ pub fn reference_compute(repo: &Path, name: &str, compute: &Compute) -> Result<R
     if let Some(files) = &compute.files {
         add_files(&mut draft.reference, files);
     }
-    if compute.boot.is_none() && compute.files.is_none() && compute.replacements.is_empty() {
-        let expected = "a boot path, files, or files to replace in a base";
+    if let Some(guest) = &compute.guest {
+        launch::apply(guest, &mut draft)?;
+    }
+    let nothing = compute.boot.is_none() && compute.files.is_none() && compute.guest.is_none();
+    if nothing && compute.replacements.is_empty() {
+        let expected = "a boot path, files, an SEV-SNP guest, or files to replace in a base";
         return Err(PolicyError::new(PolicyCode::ArtefactRefused, name, expected, "nothing"));
     }
     let Draft {
@@ -143,6 +159,7 @@ pub fn reference_compute(repo: &Path, name: &str, compute: &Compute) -> Result<R
         registers: with_value.into_iter().collect(),
         events,
         files: reference.files.len(),
+        measurement: reference.snp.as_ref().map(|snp| hex::encode(snp.measurement)),
         words,
         notes,
         staged,

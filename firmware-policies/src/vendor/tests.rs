@@ -238,3 +238,18 @@ fn vendors_are_read_and_written() {
         assert_eq!(error.code(), PolicyCode::SignersUnreadable, "{to}");
     }
 }
+
+/// NVIDIA's RIM files are SWID tags with an XML signature, which nothing here verifies.
+#[test]
+fn an_xml_rim_is_refused_with_what_to_do_instead() {
+    let test = TestRepo::published();
+    for xml in [
+        &b"<SoftwareIdentity/>"[..],
+        b"\n <?xml version=\"1.0\"?><SoftwareIdentity/>",
+    ] {
+        let error = import(&test, xml, &spki(7), "driver", Some("nvidia")).unwrap_err();
+        assert_eq!(error.code(), PolicyCode::VendorRefused);
+        assert!(error.to_string().contains("XML-DSig"), "{error}");
+        assert!(error.to_string().contains("reference add --evidence"), "{error}");
+    }
+}
