@@ -26,6 +26,11 @@ pub fn post(data: &Path, path: &str, body: &Value) -> Result<Value, Failure> {
     )?)?)
 }
 
+/// Sends a command whose body is bytes, not JSON; gives the body of a good answer.
+pub fn post_bytes(data: &Path, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    ask(data, "POST", path, body)
+}
+
 fn ask(data: &Path, method: &'static str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
     let socket = data.join(SOCKET);
     let (status, body) = runtime::block_on(local::request(&socket, method, path, body))?.map_err(|error| {

@@ -10,6 +10,7 @@ mod clock;
 mod demo;
 mod evidence;
 mod guard;
+mod key;
 mod ledger;
 mod output;
 mod policy;
@@ -46,6 +47,7 @@ enum Command {
     Verify(verify::Args),
     Reference(reference::Args),
     Policy(policy::Args),
+    Key(key::Args),
     Revoke(revoke::Args),
     Status(status::Args),
     Ledger(ledger::Args),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Reference(args) => reference::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Key(args) => key::run(args),
         Command::Revoke(args) => revoke::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ledger(args) => ledger::run(args),

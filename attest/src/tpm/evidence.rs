@@ -12,6 +12,7 @@ use super::ak::Ak;
 use super::ek::EndorsementKey;
 use super::error::{TpmError, failed, kind};
 use super::selection::{Selection, to_tpm};
+use super::receive_key::ReceiveKey;
 use super::session_key::SessionKey;
 
 /// Something the TPM attested to.
@@ -67,11 +68,28 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::KeyLost`] after a TPM reset (make both keys anew).
     pub fn certify(&mut self, key: &SessionKey, ak: &Ak, qualifying: &[u8; 32]) -> Result<Attestation, TpmError> {
+        self.certify_at(key.place(), ak, qualifying)
+    }
+
+    /// The same for a receive key.
+    ///
+    /// # Errors
+    /// [`TpmError::KeyLost`] after a TPM reset.
+    pub fn certify_receive_key(
+        &mut self,
+        key: &ReceiveKey,
+        ak: &Ak,
+        qualifying: &[u8; 32],
+    ) -> Result<Attestation, TpmError> {
+        self.certify_at(key.place(), ak, qualifying)
+    }
+
+    fn certify_at(&mut self, key: &Place, ak: &Ak, qualifying: &[u8; 32]) -> Result<Attestation, TpmError> {
         let qualifying = data(qualifying)?;
         self.operation(|tpm| {
             tpm.with_key(ak.ek(), |tpm, salt| {
                 tpm.with_key(ak.place(), |tpm, signer| {
-                    tpm.with_key(key.place(), |tpm, object| {
+                    tpm.with_key(key, |tpm, object| {
                         tpm.with_session(salt, SessionType::Hmac, |tpm, session| {
                             // The session key's own authorization is its ADMIN role: the empty secret, because
                             // adminWithPolicy is clear.

@@ -13,7 +13,9 @@ mod ek;
 mod ek_certificate;
 mod error;
 mod evidence;
+mod receive_key;
 mod register;
+mod sealed;
 mod selection;
 mod session_key;
 
@@ -22,6 +24,8 @@ pub use ek::{EkKind, EndorsementKey};
 pub use ek_certificate::MAX_EK_CERTIFICATE;
 pub use error::{TpmCode, TpmError};
 pub use evidence::{Attestation, ClockInfo};
+pub use receive_key::ReceiveKey;
+pub use sealed::{MAX_SEALED, SealedBlob};
 pub use selection::{BankValues, MAX_BANKS, MAX_PCR, Selection};
 pub use session_key::SessionKey;
 

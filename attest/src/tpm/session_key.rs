@@ -27,7 +27,7 @@ use super::selection::{Selection, to_tpm};
 use super::{Place, Tpm};
 
 /// The width of a P-256 coordinate or scalar, in bytes.
-const P256_WIDTH: usize = 32;
+pub(super) const P256_WIDTH: usize = 32;
 
 /// A signing key that lives in the TPM for this boot, usable only while its PCRs are as they were.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ impl Tpm {
     }
 
     /// The policy digest of PolicyPCR over the present values of `registers`, computed by the TPM (trial session).
-    fn pcr_policy(&mut self, registers: &PcrSelectionList) -> Result<Digest, TpmError> {
+    pub(super) fn pcr_policy(&mut self, registers: &PcrSelectionList) -> Result<Digest, TpmError> {
         let session = self
             .ctx
             .start_auth_session(
@@ -152,7 +152,7 @@ impl Tpm {
 
     /// PolicyPCR with the present values, whatever they are: whether they are the right ones shows when the key is
     /// used.
-    fn policy_pcr(&mut self, session: AuthSession, registers: &PcrSelectionList) -> Result<(), TpmError> {
+    pub(super) fn policy_pcr(&mut self, session: AuthSession, registers: &PcrSelectionList) -> Result<(), TpmError> {
         let policy = PolicySession::try_from(session).map_err(failed("policy session"))?;
         self.ctx
             .policy_pcr(policy, Digest::default(), registers.clone())
@@ -160,7 +160,7 @@ impl Tpm {
     }
 
     /// Runs `f` under a storage primary of the NULL hierarchy, which lives only as long.
-    fn with_null_primary<T>(
+    pub(super) fn with_null_primary<T>(
         &mut self,
         f: impl FnOnce(&mut Self, KeyHandle) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
@@ -175,7 +175,7 @@ impl Tpm {
         self.flushing(primary.into(), |tpm| f(tpm, primary))
     }
 
-    fn make(&mut self, salt: KeyHandle, parent: KeyHandle, template: Public) -> Result<Made, TpmError> {
+    pub(super) fn make(&mut self, salt: KeyHandle, parent: KeyHandle, template: Public) -> Result<Made, TpmError> {
         self.with_session(salt, SessionType::Hmac, |tpm, session| {
             let made = tpm
                 .ctx
@@ -203,10 +203,10 @@ impl Tpm {
 }
 
 /// Where it is, TPMT_PUBLIC, Name, point.
-type Made = (Place, Vec<u8>, Vec<u8>, [u8; 2 * P256_WIDTH]);
+pub(super) type Made = (Place, Vec<u8>, Vec<u8>, [u8; 2 * P256_WIDTH]);
 
 /// Two big-endian numbers, each brought to 32 bytes: TPMs may leave out leading zeros.
-fn joined(first: &[u8], second: &[u8]) -> Option<[u8; 2 * P256_WIDTH]> {
+pub(super) fn joined(first: &[u8], second: &[u8]) -> Option<[u8; 2 * P256_WIDTH]> {
     let mut both = [0u8; 2 * P256_WIDTH];
     for (number, place) in [first, second].into_iter().zip(both.chunks_exact_mut(P256_WIDTH)) {
         let start = P256_WIDTH.checked_sub(number.len())?;
@@ -246,7 +246,7 @@ fn signing_template(policy: Digest) -> Result<Public, TpmError> {
 }
 
 /// A storage key as in the TCG's SRK template for P-256, but with userWithAuth as its only way in.
-fn storage_template() -> Result<Public, TpmError> {
+pub(super) fn storage_template() -> Result<Public, TpmError> {
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
@@ -267,7 +267,7 @@ fn storage_template() -> Result<Public, TpmError> {
     )
 }
 
-fn ecc_template(
+pub(super) fn ecc_template(
     attributes: ObjectAttributes,
     policy: Digest,
     parameters: PublicEccParametersBuilder,

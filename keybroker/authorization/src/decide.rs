@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::lists::Status;
+use crate::lists::{Status, StatusLists};
 use crate::proof::{Channel, UntrustedProof, VerifiedProof};
 use crate::refusal::{Hex, Refusal, RefusalCode};
 use crate::replay::{MAX_PROOF_AGE_MS, ReplayMemory, Seen};
@@ -30,37 +30,22 @@ pub fn decide(
     let memory = memory.forget(now_ms);
     let mut refusals = Vec::new();
     let view = usable_view(view, enforcer, now_ms, &mut refusals);
-    let wanted = wanted_scope(request, &mut refusals);
-
-    let authorization = match authorization(request, enforcer, now_ms) {
-        Ok(authorization) => Some(authorization),
-        Err(refusal) => {
-            refusals.push(refusal);
-            None
-        }
-    };
+    let Presentation {
+        authorization,
+        wanted,
+        proof,
+    } = judge(
+        request,
+        view.map(DomainState::of).as_ref(),
+        enforcer,
+        now_ms,
+        &mut refusals,
+    );
     let mut remember = None;
-    if let Some(authorization) = &authorization {
-        judge_authorization(authorization, view, enforcer, now_ms, &mut refusals);
-        if let Some(wanted) = &wanted
-            && !authorization.contents().scopes.iter().any(|held| held.covers(wanted))
-        {
-            let held = format_list(&authorization.contents().scopes).unwrap_or_default();
-            refusals.push(Refusal::new(RefusalCode::ScopeNotGranted, wanted, held));
-        }
-        match UntrustedProof::parse(request.proof)
-            .and_then(|proof| proof.verify(&authorization.contents().confirmation))
-        {
-            Ok(proof) => {
-                judge_proof(&proof, authorization, request, enforcer, &mut refusals);
-                if matches!(request.channel, RequestChannel::None) {
-                    judge_age(&proof, now_ms, &mut refusals);
-                    judge_replay(&proof, authorization, &memory, &mut refusals);
-                    remember = Some((*authorization.confirmation_thumbprint(), proof.claims().cti));
-                }
-            }
-            Err(error) => refusals.push(error.refusal(SignedKind::Proof)),
-        }
+    if let (Some(authorization), Some(proof), RequestChannel::None) = (&authorization, &proof, request.channel) {
+        judge_age(proof, now_ms, &mut refusals);
+        judge_replay(proof, authorization, &memory, &mut refusals);
+        remember = Some((*authorization.confirmation_thumbprint(), proof.claims().cti));
     }
 
     match (authorization, wanted) {
@@ -87,6 +72,118 @@ pub fn decide(
     }
 }
 
+/// What an issuer itself knows of its domain at one moment, in the place of a trust state that travelled.
+#[derive(Debug, Clone, Copy)]
+pub struct DomainState<'a> {
+    /// Generation of the domain.
+    pub generation: u32,
+    /// Epoch of the trust state.
+    pub epoch: u64,
+    /// Version of the policy in force.
+    pub policy_version: u64,
+    /// The status lists.
+    pub lists: &'a StatusLists,
+}
+
+impl<'a> DomainState<'a> {
+    fn of(view: &'a TrustView) -> Self {
+        let head = view.head();
+        Self {
+            generation: head.generation,
+            epoch: head.epoch,
+            policy_version: head.policy_version,
+            lists: view.lists(),
+        }
+    }
+}
+
+/// What was presented to an issuer, judged.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The authorization, where it verifies under a key of the domain.
+    pub authorization: Option<Arc<VerifiedAuthorization>>,
+    /// The proof, where it verifies under that authorization's key.
+    pub proof: Option<VerifiedProof>,
+    /// Everything that speaks against it, sorted.
+    pub refusals: Vec<Refusal>,
+}
+
+impl Asked {
+    /// Who asks, where that is beyond doubt: the authorization is this domain's own, and its holder has just proved to
+    /// this enforcer, on this channel, to have its key. What else speaks against the request is a denial of *this*
+    /// subject; where this is nothing, the requester is refused and nobody's state is touched.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Arc<VerifiedAuthorization>> {
+        let known = self
+            .refusals
+            .iter()
+            .all(|refusal| refusal.code.is_about_a_known_subject());
+        self.authorization.as_ref().filter(|_| known && self.proof.is_some())
+    }
+}
+
+/// Judges a request to the issuer of authorizations itself, on the state it holds: everything that [`decide`] looks at
+/// but the freshness of a trust state, which is its own. Takes only proofs that are bound to a channel.
+pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'_>, now_ms: u64) -> Asked {
+    let mut refusals = Vec::new();
+    let presented = judge(request, Some(state), enforcer, now_ms, &mut refusals);
+    if matches!(request.channel, RequestChannel::None) {
+        let expected = ChannelPolicy::ExporterOrChallenge.as_str();
+        refusals.push(Refusal::new(RefusalCode::ProofChannelMissing, expected, "neither"));
+    }
+    refusals.sort();
+    refusals.dedup();
+    Asked {
+        authorization: presented.authorization,
+        proof: presented.proof,
+        refusals,
+    }
+}
+
+/// What was presented, as far as it verifies.
+struct Presentation {
+    authorization: Option<Arc<VerifiedAuthorization>>,
+    wanted: Option<Scope>,
+    proof: Option<VerifiedProof>,
+}
+
+fn judge(
+    request: &Request<'_>,
+    state: Option<&DomainState<'_>>,
+    enforcer: &Enforcer<'_>,
+    now_ms: u64,
+    refusals: &mut Vec<Refusal>,
+) -> Presentation {
+    let mut presented = Presentation {
+        authorization: None,
+        wanted: wanted_scope(request, refusals),
+        proof: None,
+    };
+    let authorization = match authorization(request, enforcer, now_ms) {
+        Ok(authorization) => authorization,
+        Err(refusal) => {
+            refusals.push(refusal);
+            return presented;
+        }
+    };
+    judge_authorization(&authorization, state, enforcer, now_ms, refusals);
+    if let Some(wanted) = &presented.wanted
+        && !authorization.contents().scopes.iter().any(|held| held.covers(wanted))
+    {
+        let held = format_list(&authorization.contents().scopes).unwrap_or_default();
+        refusals.push(Refusal::new(RefusalCode::ScopeNotGranted, wanted, held));
+    }
+    match UntrustedProof::parse(request.proof).and_then(|proof| proof.verify(&authorization.contents().confirmation)) {
+        Ok(proof) => {
+            judge_proof(&proof, &authorization, request, enforcer, refusals);
+            presented.proof = Some(proof);
+        }
+        Err(error) => refusals.push(error.refusal(SignedKind::Proof)),
+    }
+    presented.authorization = Some(authorization);
+    presented
+}
+
 /// Looks again at an authorization whose connection or process is open: freshness of the trust state, status, expiry
 /// and whatever else time can change. The proof is not looked at: it opened this very connection.
 pub fn redecide(
@@ -100,7 +197,8 @@ pub fn redecide(
     if !authorization.signer_is_in(enforcer.keys, now_ms) {
         refusals.push(signer_gone(authorization));
     }
-    judge_authorization(authorization, view, enforcer, now_ms, &mut refusals);
+    let state = view.map(DomainState::of);
+    judge_authorization(authorization, state.as_ref(), enforcer, now_ms, &mut refusals);
     refusals.sort();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
@@ -183,7 +281,7 @@ fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
 
 fn judge_authorization(
     authorization: &VerifiedAuthorization,
-    view: Option<&TrustView>,
+    state: Option<&DomainState<'_>>,
     enforcer: &Enforcer<'_>,
     now_ms: u64,
     refusals: &mut Vec<Refusal>,
@@ -213,10 +311,9 @@ fn judge_authorization(
             &format_args!("{now_ms} ms"),
         );
     }
-    let Some(view) = view else { return };
-    let head = view.head();
-    if claims.policy_version > head.policy_version {
-        let expected = format_args!("at most {}", head.policy_version);
+    let Some(state) = state else { return };
+    if claims.policy_version > state.policy_version {
+        let expected = format_args!("at most {}", state.policy_version);
         refuse(
             RefusalCode::AuthorizationPolicyUnknown,
             &expected,
@@ -224,23 +321,23 @@ fn judge_authorization(
         );
     }
     let status = claims.status;
-    if status.generation != head.generation {
+    if status.generation != state.generation {
         refuse(
             RefusalCode::AuthorizationGeneration,
-            &head.generation,
+            &state.generation,
             &status.generation,
         );
         return;
     }
     // Epochs are ordered within a generation only.
-    if claims.epoch > head.epoch {
+    if claims.epoch > state.epoch {
         refuse(
             RefusalCode::AuthorizationEpochAhead,
-            &format_args!("at most {}", head.epoch),
+            &format_args!("at most {}", state.epoch),
             &claims.epoch,
         );
     }
-    let Some(list) = view.lists().get(status.list) else {
+    let Some(list) = state.lists.get(status.list) else {
         refuse(
             RefusalCode::AuthorizationListUnknown,
             &"a list of the trust state",

@@ -21,7 +21,7 @@ pub mod trust_frame;
 pub mod trust_head;
 pub mod trust_view;
 
-pub use decide::{decide, redecide};
+pub use decide::{Asked, DomainState, ask, decide, redecide};
 pub use keys::{KeyRing, KeyRingError, TrustedKey};
 pub use lists::{ListError, Status, StatusArray, StatusLists};
 pub use proof::{Channel, Proof, UntrustedProof, VerifiedProof};

@@ -65,6 +65,28 @@ touchstone_cose::reason_codes! {
     }
 }
 
+impl RefusalCode {
+    /// Whether it is about what a holder may do now, rather than about who the holder is or whether the request is its
+    /// own.
+    #[must_use]
+    pub const fn is_about_a_known_subject(self) -> bool {
+        matches!(
+            self,
+            Self::AuthorizationNotYetValid
+                | Self::AuthorizationExpired
+                | Self::AuthorizationPolicyUnknown
+                | Self::AuthorizationEpochAhead
+                | Self::AuthorizationGeneration
+                | Self::AuthorizationListUnknown
+                | Self::AuthorizationIndex
+                | Self::AuthorizationRevoked
+                | Self::AuthorizationSuspended
+                | Self::AuthorizationStatusUnknown
+                | Self::ScopeNotGranted
+        )
+    }
+}
+
 /// One reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {

@@ -84,11 +84,7 @@ impl Answer {
     /// The message's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let reasons = self.reasons.iter().take(MAX_REASONS).map(|reason| {
-            Value::array(
-                [&reason.code, &reason.claim, &reason.expected, &reason.found].map(|t| Value::text(t.as_str())),
-            )
-        });
+        let reasons = reason_values(&self.reasons);
         cbor::encode(&Value::map([
             (0, Value::text(if self.allowed { ALLOW } else { DENY })),
             (1, Value::array(reasons)),
@@ -139,7 +135,14 @@ impl Answer {
     }
 }
 
-fn reasons(items: Vec<Value>) -> Result<Vec<WireReason>, ShapeError> {
+/// Reasons as they travel, at most [`MAX_REASONS`].
+pub(super) fn reason_values(reasons: &[WireReason]) -> impl Iterator<Item = Value> {
+    reasons.iter().take(MAX_REASONS).map(|reason| {
+        Value::array([&reason.code, &reason.claim, &reason.expected, &reason.found].map(|t| Value::text(t.as_str())))
+    })
+}
+
+pub(super) fn reasons(items: Vec<Value>) -> Result<Vec<WireReason>, ShapeError> {
     if items.len() > MAX_REASONS {
         let found = items.len().to_string();
         return Err(ShapeError::member(

@@ -7,6 +7,7 @@ mod answer;
 mod challenge;
 mod hello;
 mod logs;
+mod release;
 
 pub use answer::{Answer, MAX_ANSWER, MAX_REASONS, MAX_RECEIPT, MAX_STATEMENT, MAX_TOKEN, Problem, WireReason};
 pub use challenge::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL, MAX_SUBMISSION, Selection, Submission};
@@ -15,6 +16,10 @@ pub use hello::{
     MAX_NAME, MAX_PUBLIC,
 };
 pub use logs::LogBytes;
+pub use release::{
+    KEY_TYPE, MAX_KEY_NAME, MAX_RELEASE_ANSWER, MAX_RELEASE_REQUEST, MAX_SEALED, MAX_SECRET, RELEASE_PATH,
+    RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, release_audience,
+};
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 
