@@ -129,6 +129,18 @@ impl DomainTrust {
         statement: &[u8],
         receipt: &[u8],
     ) -> Result<(), String> {
+        let verified = self.recorded(statement, receipt)?;
+        if *verified.digest() != authorization.contents().statement {
+            return Err("the authorization names another statement".into());
+        }
+        Ok(())
+    }
+
+    /// The statement, where it is signed under the keyset and the receipt proves that it is in the domain's ledger.
+    ///
+    /// # Errors
+    /// What does not hold, in words.
+    pub fn recorded(&self, statement: &[u8], receipt: &[u8]) -> Result<VerifiedStatement, String> {
         let keys = |job| {
             self.policy
                 .keyset
@@ -140,14 +152,11 @@ impl DomainTrust {
         let verified = keys(Job::Statement)
             .find_map(|key| VerifiedStatement::parse(statement, key).ok())
             .ok_or("the statement is not signed under the keyset")?;
-        if *verified.digest() != authorization.contents().statement {
-            return Err("the authorization names another statement".into());
-        }
         let origin = format!("{}/ledger", self.policy.domain);
         let mut last = "the keyset has no checkpoint key".to_owned();
         for key in keys(Job::Checkpoint) {
             match verify_receipt(receipt, statement, key, &origin) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(verified),
                 Err(error) => last = error.to_string(),
             }
         }

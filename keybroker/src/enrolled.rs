@@ -2,7 +2,7 @@
 //!
 //! A map. Key 0 is the name. A TPM: 1 endorsement key, 2 TPM Name and 3 TPMT_PUBLIC of the attestation key, 4 endorsement
 //! certificate or null, 5 session key [thumbprint, Name, authPolicy] or null, 6 clock [milliseconds, resets, restarts,
-//! safe]. A confidential VM: 7 [kind, digest of its identity]. One of the two, never both.
+//! safe], 8 receive key as 5, absent where there is none. A confidential VM: 7 [kind, digest of its identity]. One of the two, never both.
 
 use touchstone_cose::cbor::{MapReader, ShapeError, Value};
 use touchstone_verifier::inventory::{
@@ -23,20 +23,15 @@ pub(crate) fn value(node: &EnrolledNode) -> Value {
     let name = (0, Value::text(node.name.as_str()));
     match &node.root {
         EnrolledRoot::Tpm(tpm) => {
-            let session_key = node.session_key.as_ref().map_or(Value::Null, |key| {
-                Value::array([
-                    Value::bytes(key.thumbprint),
-                    Value::bytes(key.name.as_slice()),
-                    Value::bytes(key.auth_policy),
-                ])
-            });
+            let session_key = node.session_key.as_ref().map_or(Value::Null, key_value);
+            let receive_key = tpm.receive_key.as_ref().map(|key| (8, key_value(key)));
             let clock = Value::array([
                 Value::Unsigned(tpm.clock.clock),
                 Value::Unsigned(tpm.clock.reset_count.into()),
                 Value::Unsigned(tpm.clock.restart_count.into()),
                 Value::Bool(tpm.clock.safe),
             ]);
-            Value::map([
+            let members = [
                 name,
                 (1, Value::bytes(tpm.ek.0)),
                 (2, Value::bytes(tpm.ak_name.as_slice())),
@@ -44,7 +39,8 @@ pub(crate) fn value(node: &EnrolledNode) -> Value {
                 (4, tpm.ek_certificate.as_deref().map_or(Value::Null, Value::bytes)),
                 (5, session_key),
                 (6, clock),
-            ])
+            ];
+            Value::map(members.into_iter().chain(receive_key))
         }
         EnrolledRoot::Cvm(cvm) => Value::map([
             name,
@@ -54,6 +50,14 @@ pub(crate) fn value(node: &EnrolledNode) -> Value {
             ),
         ]),
     }
+}
+
+fn key_value(key: &CertifiedKey) -> Value {
+    Value::array([
+        Value::bytes(key.thumbprint),
+        Value::bytes(key.name.as_slice()),
+        Value::bytes(key.auth_policy),
+    ])
 }
 
 /// Reads what [`value`] wrote into a record of this format.
@@ -76,6 +80,11 @@ pub(crate) fn read(value: Value, format: u64) -> Result<EnrolledNode, RecordErro
                     Value::Null => None,
                     Value::Bytes(bytes) => Some(bytes),
                     other => return Err(ShapeError::whole(CONTEXT, "bytes or null", &other).into()),
+                },
+                receive_key: match reader.optional(8) {
+                    None => None,
+                    Some(Value::Array(items)) => Some(certified(&items)?),
+                    Some(other) => return Err(ShapeError::whole(CONTEXT, "array", &other).into()),
                 },
                 clock: clock(&reader.array(6)?)?,
             };
@@ -109,7 +118,7 @@ fn cvm(value: &Value) -> Result<EnrolledCvm, ShapeError> {
 }
 
 fn certified(items: &[Value]) -> Result<CertifiedKey, ShapeError> {
-    let malformed = || ShapeError::member(CONTEXT, "key 5", "[32 bytes, bytes, 32 bytes]", "another array");
+    let malformed = || ShapeError::member(CONTEXT, "key 5 or 8", "[32 bytes, bytes, 32 bytes]", "another array");
     let [thumbprint, name, auth_policy] = items else {
         return Err(malformed());
     };

@@ -36,6 +36,8 @@ pub enum Effect {
         /// The status entry of the authorization.
         status: StatusIndex,
     },
+    /// Releases a key: like a grant it is committed, and answered, only while every withdrawal is durable.
+    Release,
     /// Takes away what went out already under `withdrawal`.
     Withdraw {
         /// The node.

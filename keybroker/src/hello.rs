@@ -43,6 +43,8 @@ pub struct Pending {
     pub session_key: VerifyingKey,
     /// Thumbprint of the receive key.
     pub receive_key: Option<[u8; 32]>,
+    /// That key.
+    pub receive_public: Option<VerifyingKey>,
     /// The registers asked for.
     pub asked: PcrSelection,
     /// The boot the node says it is in.
@@ -95,7 +97,9 @@ pub fn challenge(
         .record
         .as_ref()
         .and_then(|record| logs::offered(record, hello.boot, &asked));
-    let session_key_known = claimed.certified() == Some(session_key.thumbprint());
+    // Both keys, or neither: then each comes with its certification.
+    let session_key_known = claimed.certified() == Some(session_key.thumbprint())
+        && claimed.certified_receive() == receive_key.as_ref().map(VerifyingKey::thumbprint);
     let (session_id, nonce) = (
         random::<SESSION_ID_LEN>().map_err(internal)?,
         random().map_err(internal)?,
@@ -116,7 +120,8 @@ pub fn challenge(
         nonce,
         node: claimed.node,
         hardware: claimed.hardware,
-        receive_key: receive_key.map(|key| key.thumbprint()),
+        receive_key: receive_key.as_ref().map(VerifyingKey::thumbprint),
+        receive_public: receive_key,
         session_key,
         asked,
         boot: hello.boot,
@@ -136,6 +141,12 @@ struct Claimed {
 }
 
 impl Claimed {
+    /// Thumbprint of the receive key that was certified last.
+    fn certified_receive(&self) -> Option<[u8; 32]> {
+        let key = self.record.as_ref()?.enrolled.tpm()?.receive_key.as_ref();
+        key.map(|key| key.thumbprint)
+    }
+
     /// Thumbprint of the session key that was certified last.
     fn certified(&self) -> Option<[u8; 32]> {
         let key = self.record.as_ref()?.enrolled.session_key.as_ref();

@@ -188,6 +188,7 @@ pub(crate) mod tests {
                     ak_name: vec![2; 34],
                     ak_public: vec![3; 90],
                     ek_certificate: Some(vec![4; 900]),
+                    receive_key: None,
                     clock: ClockInfo {
                         clock: 8,
                         reset_count: 9,
@@ -225,7 +226,13 @@ pub(crate) mod tests {
         without.enrolled.session_key = None;
         without.withdrawn = true;
         without.logs = None;
-        for record in [with, without, cvm_record("c", [9; 32])] {
+        let mut receiving = record("d");
+        tpm(&mut receiving).receive_key = Some(CertifiedKey {
+            thumbprint: [11; 32],
+            name: vec![12; 34],
+            auth_policy: [13; 32],
+        });
+        for record in [with, without, receiving, cvm_record("c", [9; 32])] {
             assert_eq!(NodeRecord::decode(&record.encode()), Ok(record));
         }
     }

@@ -35,6 +35,8 @@ touchstone_cose::reason_codes! {
         KeysNotConfigured = "keys-not-configured": "This broker keeps no keys. Add a [keys] section to broker.toml and start it again.",
         KeyExists = "key-exists": "There is a key of this name already. Rotate it, or choose another name.",
         KeyNotAccepted = "key-not-accepted": "The key's name, settings or secret are not ones that can be kept. The detail says which.",
+        ReleaseRefused = "release-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided and nothing is told of any key. The reasons say what was found.",
+        ReleaseUnavailable = "release-unavailable": "This broker has no key in the signed keyset to sign released keys with. Run broker init again, stage keyset.json and publish.",
         KeySourceFailed = "key-source-failed": "The store or token that keeps the secrets failed, or what it keeps does not open. The broker's log says more.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
@@ -96,14 +98,16 @@ impl Refusal {
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete => StatusCode::CONFLICT,
-            C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd => StatusCode::UNAUTHORIZED,
+            C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd | C::ReleaseRefused => {
+                StatusCode::UNAUTHORIZED
+            }
             C::EvidenceUnreadable => StatusCode::UNPROCESSABLE_ENTITY,
             C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
             C::PolicyRefused | C::KeyExists => StatusCode::CONFLICT,
-            C::KeysNotConfigured => StatusCode::SERVICE_UNAVAILABLE,
+            C::KeysNotConfigured | C::ReleaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             C::Internal | C::KeySourceFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -29,6 +29,8 @@ pub const PIECES: Namespace = Namespace::new("pieces");
 pub const LATEST: Namespace = Namespace::new("latest");
 /// `status/<list, page>`: a page of a status list that is not all valid.
 pub const STATUS: Namespace = Namespace::new("status");
+/// `shown/<name>`: what a node showed when it was granted what it holds, and its receive key.
+pub const SHOWN: Namespace = Namespace::new("shown");
 /// `key/<name>`: a key that is released to attested nodes, its secrets sealed.
 pub const KEY: Namespace = Namespace::new("key");
 /// `meta/<what>`: single values.

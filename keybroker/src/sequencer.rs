@@ -147,7 +147,7 @@ impl Running {
         let here = self.deferred.iter().filter(|w| takes_away(&w.entry)).count();
         grants_wait |= pending > here as u64;
         for waiting in std::mem::take(&mut self.deferred) {
-            let grant = matches!(waiting.entry.effect, Effect::Grant { .. });
+            let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release);
             if !self.s.trust.may_grant() && !takes_away(&waiting.entry) {
                 let detail = "a withdrawal could not be shown".to_owned();
                 let _ = waiting.reply.send(Err(EntryError::Stopped { detail }));
@@ -187,14 +187,12 @@ impl Running {
             let detail = format!("a value of {found} bytes, the limit is {most}");
             return Ok(Admission::Refuse(EntryError::Unstorable { detail }));
         }
-        let keys = || {
-            entry
-                .guards
-                .iter()
-                .map(Guard::key)
-                .chain(entry.writes.iter().map(Write::key))
-        };
-        if keys().any(|key| forming.touched.contains(key)) {
+        // Two that only look at a row go together; one that writes it goes alone.
+        let written = || entry.writes.iter().map(Write::key);
+        let guarded = || entry.guards.iter().map(Guard::key);
+        if written().any(|key| forming.touched.contains(key) || forming.guarded.contains(key))
+            || guarded().any(|key| forming.touched.contains(key))
+        {
             return Ok(Admission::Later);
         }
         for guard in &entry.guards {
@@ -208,12 +206,13 @@ impl Running {
         match &entry.effect {
             Effect::Withdraw { node, .. } => self.withdraw(forming, node)?,
             Effect::Grant { status } => forming.granted.push(*status),
-            Effect::None => {}
+            Effect::Release | Effect::None => {}
             // What comes after an activation is looked at again under the new policy.
             Effect::Activate(_) if !forming.taken.is_empty() => return Ok(Admission::Later),
             Effect::Activate(_) => forming.bytes = usize::MAX,
         }
-        forming.touched.extend(keys().cloned());
+        forming.touched.extend(written().cloned());
+        forming.guarded.extend(guarded().cloned());
         forming.bytes = forming.bytes.saturating_add(size(entry));
         forming.writes += writes(entry);
         Ok(Admission::Take)
@@ -390,7 +389,7 @@ impl Running {
             .map_err(stopped)?;
         let mut answers = Vec::with_capacity(forming.taken.len());
         for ((index, waiting), receipt) in (first..).zip(std::mem::take(&mut forming.taken)).zip(receipts) {
-            let grant = matches!(waiting.entry.effect, Effect::Grant { .. });
+            let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release);
             match waiting.entry.effect {
                 Effect::Withdraw { withdrawal, .. } => self.s.trust.durable(withdrawal),
                 Effect::Activate(activation) => {
@@ -401,7 +400,7 @@ impl Running {
                         .map_err(stopped)?;
                     (activation.install)();
                 }
-                Effect::Grant { .. } | Effect::None => {}
+                Effect::Grant { .. } | Effect::Release | Effect::None => {}
             }
             answers.push((waiting.reply, Recorded { index, receipt }, grant));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use touchstone_cose::encrypt::{Agreement, AgreementError, Point};
 use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
 use touchstone_evidence::pcr_values::PcrValues;
 use touchstone_verifier::tpm::algorithm::HashAlg;
@@ -11,7 +12,7 @@ use zeroize::Zeroizing;
 use super::config::{AttestationKeyKind, TpmConfig};
 use super::state::{StateDir, StateError};
 use crate::tee::TeeError;
-use crate::tpm::{Ak, AkAlgorithm, Attestation, EndorsementKey, SessionKey, Tpm, TpmError};
+use crate::tpm::{Ak, AkAlgorithm, Attestation, EndorsementKey, ReceiveKey, SessionKey, Tpm, TpmError};
 
 /// How often registers are read again because they moved between the quote and the reading.
 const READ_ATTEMPTS: usize = 4;
@@ -57,6 +58,8 @@ pub struct Attester {
     ak: Ak,
     session: SessionKey,
     session_public: VerifyingKey,
+    receive: ReceiveKey,
+    receive_public: VerifyingKey,
 }
 
 impl AttesterError {
@@ -119,6 +122,8 @@ impl Attester {
         };
         let session = tpm.create_session_key(&ek, session_registers)?;
         let session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
+        let receive = tpm.create_receive_key(&ek, session_registers)?;
+        let receive_public = point(receive.point()).ok_or(AttesterError::SessionKey)?;
         Ok(Self {
             config: config.clone(),
             state: state.clone(),
@@ -128,6 +133,8 @@ impl Attester {
             ak,
             session,
             session_public,
+            receive,
+            receive_public,
         })
     }
 
@@ -163,6 +170,18 @@ impl Attester {
     #[must_use]
     pub fn session_key(&self) -> &VerifyingKey {
         &self.session_public
+    }
+
+    /// The receive key's public area, TPMT_PUBLIC.
+    #[must_use]
+    pub fn receive_public_area(&self) -> &[u8] {
+        self.receive.public()
+    }
+
+    /// The key that secrets are encrypted to.
+    #[must_use]
+    pub fn receive_key(&self) -> &VerifyingKey {
+        &self.receive_public
     }
 
     /// Quotes `selection` over `qualifying` and reads the values the quote is of.
@@ -217,6 +236,23 @@ impl Attester {
         Ok(self.tpm.certify(&self.session, &self.ak, qualifying)?)
     }
 
+    /// Has the attestation key certify the receive key over `qualifying`.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn certify_receive_key(&mut self, qualifying: &[u8; 32]) -> Result<Attestation, AttesterError> {
+        Ok(self.tpm.certify_receive_key(&self.receive, &self.ak, qualifying)?)
+    }
+
+    /// The secret shared with the point (`x`, `y`), as the receive key computes it; fails once one of its registers has
+    /// changed.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn agree(&mut self, x: &[u8; 32], y: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, AttesterError> {
+        Ok(self.tpm.agree(&self.receive, x, y)?)
+    }
+
     /// Opens a credential made for this TPM and this attestation key.
     ///
     /// # Errors
@@ -266,6 +302,33 @@ impl Signer for SessionSigner<'_> {
         signed
             .map(|signature| signature.to_vec())
             .map_err(|error| SignError::Device(error.to_string()))
+    }
+}
+
+/// The receive key, for the length of one agreement.
+pub struct Receiver<'a> {
+    kid: [u8; 8],
+    attester: std::cell::RefCell<&'a mut Attester>,
+}
+
+impl<'a> Receiver<'a> {
+    /// Agrees with the receive key of `attester`.
+    pub fn new(attester: &'a mut Attester) -> Self {
+        Self {
+            kid: attester.receive_public.kid(),
+            attester: std::cell::RefCell::new(attester),
+        }
+    }
+}
+
+impl Agreement for Receiver<'_> {
+    fn kid(&self) -> [u8; 8] {
+        self.kid
+    }
+
+    fn agree(&self, ephemeral: &Point) -> Result<Zeroizing<[u8; 32]>, AgreementError> {
+        let agreed = self.attester.borrow_mut().agree(&ephemeral.x, &ephemeral.y);
+        agreed.map_err(|error| AgreementError(error.to_string()))
     }
 }
 

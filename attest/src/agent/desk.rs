@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{Channel, Proof, Scope, SignedError};
 
 use super::owner::{OwnerGone, TpmOwner};
+use super::release::Releases;
 use super::standing::Standing;
 
 /// Why no proof could be made.
@@ -46,6 +47,7 @@ pub struct Presentation {
 pub struct Desk {
     tpm: TpmOwner,
     held: Mutex<Held>,
+    releases: Mutex<Option<Arc<Releases>>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl Desk {
                 standing: Standing::unknown(),
                 authorization: None,
             }),
+            releases: Mutex::default(),
         }
     }
 
@@ -91,6 +94,17 @@ impl Desk {
     /// Puts down a new authorization, or takes the old one away.
     pub fn hold(&self, authorization: Option<Vec<u8>>) {
         self.lock().authorization = authorization.map(Arc::from);
+    }
+
+    /// Says where keys come from.
+    pub fn release_from(&self, releases: Releases) {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(releases));
+    }
+
+    /// Where keys come from.
+    #[must_use]
+    pub fn releases(&self) -> Option<Arc<Releases>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The authorization's bytes, if there is one.

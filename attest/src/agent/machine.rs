@@ -5,14 +5,16 @@
 //! carries the same binder.
 
 use touchstone_cose::cbor;
+use touchstone_cose::encrypt::{Agreement, AgreementError, Point};
 use touchstone_cose::key::{Signer, VerifyingKey};
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::message::{BOOT_ID_LEN, Challenge, Hello, Identity, LogBytes, PROTOCOL, Submission};
 use touchstone_evidence::pcr_values;
 use touchstone_verifier::tpm::credential::activation_answer;
+use zeroize::Zeroizing;
 
-use super::attester::{Attester, AttesterError, SessionSigner};
+use super::attester::{Attester, AttesterError, Receiver, SessionSigner};
 use super::config::AgentConfig;
 use super::cvm::Cvm;
 use super::round::RoundError;
@@ -126,12 +128,12 @@ impl Machine {
         }
     }
 
-    /// The session receive key, where there is one.
+    /// The session receive key, to which released keys are encrypted.
     #[must_use]
-    pub fn receive_key(&self) -> Option<&VerifyingKey> {
+    pub fn receive_key(&self) -> &VerifyingKey {
         match &self.roots {
-            Roots::Tpm(_) | Roots::Both(..) => None,
-            Roots::Cvm(cvm) => Some(cvm.receive_key().public()),
+            Roots::Tpm(tpm) | Roots::Both(tpm, _) => tpm.receive_key(),
+            Roots::Cvm(cvm) => cvm.receive_key().public(),
         }
     }
 
@@ -140,6 +142,14 @@ impl Machine {
         match &mut self.roots {
             Roots::Tpm(tpm) | Roots::Both(tpm, _) => Box::new(SessionSigner::new(tpm)),
             Roots::Cvm(cvm) => Box::new(SignerOf(cvm)),
+        }
+    }
+
+    /// Who agrees on secrets with its receive key, for the length of one agreement.
+    pub fn receiver(&mut self) -> Box<dyn Agreement + '_> {
+        match &mut self.roots {
+            Roots::Tpm(tpm) | Roots::Both(tpm, _) => Box::new(Receiver::new(tpm)),
+            Roots::Cvm(cvm) => Box::new(ReceiverOf(cvm)),
         }
     }
 
@@ -176,7 +186,7 @@ impl Machine {
             protocol: PROTOCOL.into(),
             identity,
             session_key: encoded(self.session_key()),
-            receive_key: self.receive_key().map(encoded),
+            receive_key: Some(encoded(self.receive_key())),
             kinds,
             // The boot tells of logs, and logs are a TPM's.
             boot: boot.filter(|_| self.tpm().is_some()),
@@ -218,7 +228,7 @@ impl Machine {
             session_id: challenge.session_id,
             nonce: challenge.nonce,
             ckt: self.session_key().thumbprint(),
-            receive_key: self.receive_key().map(VerifyingKey::thumbprint),
+            receive_key: Some(self.receive_key().thumbprint()),
             tls_exporter,
             manifest_digest: announced.manifest_digest().map_err(evidence)?,
         };
@@ -272,6 +282,7 @@ impl Machine {
             records.push((Label::TpmAkPublic, tpm.attestation_key().public().to_vec()));
             if !challenge.session_key_known {
                 records.push((Label::TpmSessionKey, tpm.session_public_area().to_vec()));
+                records.push((Label::TpmReceiveKey, tpm.receive_public_area().to_vec()));
             }
         }
         if let Some(cvm) = self.cvm() {
@@ -297,6 +308,9 @@ fn quote(
         let certified = tpm.certify_session_key(&qualifying)?;
         insert(collection, Label::TpmSessionKeyCertify, certified.attested)?;
         insert(collection, Label::TpmSessionKeyCertifySignature, certified.signature)?;
+        let certified = tpm.certify_receive_key(&qualifying)?;
+        insert(collection, Label::TpmReceiveKeyCertify, certified.attested)?;
+        insert(collection, Label::TpmReceiveKeyCertifySignature, certified.signature)?;
     }
     Ok(())
 }
@@ -315,6 +329,19 @@ impl Signer for SignerOf<'_> {
 
     fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, touchstone_cose::key::SignError> {
         self.0.session_key().sign(to_be_signed)
+    }
+}
+
+/// The receive key of a confidential VM, borrowed likewise.
+struct ReceiverOf<'a>(&'a Cvm);
+
+impl Agreement for ReceiverOf<'_> {
+    fn kid(&self) -> [u8; 8] {
+        self.0.receive_key().kid()
+    }
+
+    fn agree(&self, ephemeral: &Point) -> Result<Zeroizing<[u8; 32]>, AgreementError> {
+        self.0.receive_key().agree(ephemeral)
     }
 }
 

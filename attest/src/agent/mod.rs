@@ -17,6 +17,8 @@ pub mod memory_key;
 #[cfg(feature = "tpm")]
 pub mod owner;
 #[cfg(feature = "tpm")]
+pub mod release;
+#[cfg(feature = "tpm")]
 pub mod round;
 #[cfg(feature = "tpm")]
 mod run;

@@ -13,6 +13,7 @@ use super::config::{AgentConfig, ConfigError};
 use super::desk::Desk;
 use super::machine::Machine;
 use super::owner::{OwnerGone, TpmOwner};
+use super::release::Releases;
 use super::round::{self, RoundContext, RoundError};
 use super::socket::AgentSocket;
 use super::standing::{Attempt, Standing};
@@ -119,6 +120,10 @@ pub async fn run(
     events(AgentEvent::Ready { ak_name });
 
     let desk = Arc::new(Desk::new(tpm));
+    desk.release_from(Releases {
+        config: config.clone(),
+        state: kept_state.clone(),
+    });
     let _socket = match &config.socket {
         None => None,
         Some(path) => Some(

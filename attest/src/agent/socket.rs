@@ -13,8 +13,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use zeroize::Zeroizing;
 
 use super::desk::Desk;
+use super::release::{Fetched, KeyWanted};
 use super::standing::Standing;
 
 /// The longest request.
@@ -37,6 +39,38 @@ pub enum Request {
         /// To what.
         resource: String,
     },
+    /// A key, fetched from the broker and opened by this node's receive key.
+    Key {
+        /// Its name.
+        key: String,
+        /// The version; none for the newest.
+        #[serde(default)]
+        version: Option<u64>,
+        /// The resource it is filed under.
+        resource: String,
+    },
+}
+
+/// A secret on its way through the socket: base64, wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(pub Zeroizing<String>);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText")
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
 }
 
 /// What the agent answers.
@@ -49,6 +83,19 @@ pub enum Response {
         authorization: String,
         /// The proof of possession, base64.
         proof: String,
+    },
+    /// To [`Request::Key`].
+    Key {
+        /// The key's name.
+        key: String,
+        /// The version.
+        version: u64,
+        /// When its holder must drop it, Unix seconds.
+        ends: Option<i64>,
+        /// Digest of the statement in the ledger, hexadecimal.
+        statement: String,
+        /// The secret, base64.
+        secret: SecretText,
     },
     /// To anything that cannot be done.
     Error {
@@ -115,9 +162,9 @@ async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
                 error: error.to_string(),
             },
         };
-        let mut line = serde_json::to_vec(&response).unwrap_or_default();
-        line.push(b'\n');
+        let line = Zeroizing::new(serde_json::to_vec(&response).unwrap_or_default());
         writer.write_all(&line).await?;
+        writer.write_all(b"\n").await?;
         // The limit is for one request, not for a connection.
         lines.get_mut().get_mut().set_limit(MAX_REQUEST);
     }
@@ -127,6 +174,21 @@ async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
 async fn answer(request: Request, desk: &Desk) -> Response {
     match request {
         Request::Status => Response::Status(status(&desk.standing())),
+        Request::Key { key, version, resource } => {
+            let wanted = KeyWanted { key, version, resource };
+            match desk.fetch(&wanted).await {
+                Ok(Fetched { key, statement }) => Response::Key {
+                    version: key.version,
+                    ends: key.ends,
+                    statement: hex::encode(statement),
+                    secret: SecretText(Zeroizing::new(STANDARD.encode(&key.secret))),
+                    key: key.name,
+                },
+                Err(error) => Response::Error {
+                    error: error.to_string(),
+                },
+            }
+        }
         Request::Present {
             audience,
             challenge,
@@ -164,7 +226,7 @@ pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Response> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
-    let mut answer = String::new();
+    let mut answer = Zeroizing::new(String::new());
     BufReader::new(stream.take(64 * 1024)).read_line(&mut answer).await?;
     Ok(serde_json::from_str(&answer)?)
 }

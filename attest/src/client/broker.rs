@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
-use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
+use touchstone_evidence::message::{Answer, Challenge, Hello, RELEASE_PATH, ReleaseAnswer, ReleaseRequest, Submission};
 
 use super::connection::{Connection, EXPORTER_LENGTH};
 use super::{ClientError, Endpoint, EventStream};
@@ -54,6 +54,33 @@ impl BrokerClient {
         const PATH: &str = "/v1/hello";
         let body = self.call(PATH, hello.encode()).await?;
         Challenge::decode(&body).map_err(|error| answer(PATH, "a challenge", error.to_string()))
+    }
+
+    /// Opens a connection if there is none: for what is bound to one before anything is sent on it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect(&mut self) -> Result<(), ClientError> {
+        self.open().await.map(|_| ())
+    }
+
+    /// Asks for a key, on the connection that the proof of possession names and no other.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a recorded denial is a [`ReleaseAnswer`], not an error.
+    pub async fn release(&mut self, request: &ReleaseRequest) -> Result<ReleaseAnswer, ClientError> {
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(self.no_connection());
+        };
+        let sent = connection
+            .send(Method::POST, RELEASE_PATH, CBOR, request.encode())
+            .await;
+        let (status, body) = self.keep(sent)?;
+        match ReleaseAnswer::decode(&body) {
+            Ok(decoded) if (status == StatusCode::OK) == decoded.sealed.is_some() => Ok(decoded),
+            _ if status == StatusCode::OK => Err(answer(RELEASE_PATH, "an answer", "other bytes".into())),
+            _ => Err(refused(status, &body)),
+        }
     }
 
     /// Keying material of the connection the challenge came on.

@@ -7,13 +7,13 @@ use tss_esapi::structures::{Attest, Data, EncryptedSecret, IdObject, Signature, 
 use tss_esapi::traits::Marshall as _;
 use zeroize::Zeroizing;
 
-use super::Tpm;
 use super::ak::Ak;
 use super::ek::EndorsementKey;
 use super::error::{TpmError, failed, kind};
-use super::selection::{Selection, to_tpm};
 use super::receive_key::ReceiveKey;
+use super::selection::{Selection, to_tpm};
 use super::session_key::SessionKey;
+use super::{Place, Tpm};
 
 /// Something the TPM attested to.
 #[derive(Debug, Clone, PartialEq, Eq)]

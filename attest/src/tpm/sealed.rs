@@ -46,9 +46,9 @@ impl SealedBlob {
         bytes.push(u8::try_from(self.registers.len()).unwrap_or(u8::MAX));
         for (bank, registers) in &self.registers {
             bytes.extend_from_slice(&bank.to_be_bytes());
-            let map = registers
-                .iter()
-                .fold(0u32, |map, register| map | 1u32.checked_shl((*register).into()).unwrap_or(0));
+            let map = registers.iter().fold(0u32, |map, register| {
+                map | 1u32.checked_shl((*register).into()).unwrap_or(0)
+            });
             bytes.extend_from_slice(&map.to_be_bytes());
         }
         for part in [&self.public, &self.private] {

@@ -86,6 +86,7 @@ pub const KEYS: &[&str] = &[
     "gpu.min_driver",
     "gpu.min_vbios",
     "gpu.denied",
+    "residency.providers",
     "grants.scopes",
 ];
 

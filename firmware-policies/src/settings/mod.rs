@@ -7,6 +7,7 @@ mod edit;
 mod gpu;
 mod ima;
 mod registers;
+mod residency;
 mod roots;
 mod snp;
 mod tdx;
@@ -29,6 +30,7 @@ pub use registers::{
 };
 
 pub use gpu::{GpuSettings, Locality};
+pub use residency::{MAX_PROVIDERS, Residency};
 pub use roots::{Required as RequiredRoots, RootsSettings};
 pub use snp::{AliasCheck, Allowed, Demand, Floor, MAX_LISTED, SnpSettings};
 pub use tdx::{MAX_DENIED_PLATFORMS, TdxSettings};
@@ -60,6 +62,8 @@ pub struct Settings {
     pub crl: CrlRule,
     /// How lists of measured files are judged.
     pub ima: ImaSettings,
+    /// Where providers' machines count as standing.
+    pub residency: Residency,
     /// What an affirmed node is granted, where the Cedar policies permit it. Sorted, each once.
     pub scopes: Vec<Scope>,
 }
@@ -83,6 +87,8 @@ struct SettingsFile {
     azure: AzureSettings,
     #[serde(default)]
     gpu: GpuSettings,
+    #[serde(default)]
+    residency: residency::ResidencySection,
     grants: Grants,
 }
 
@@ -172,6 +178,7 @@ impl Settings {
                 &session,
             ));
         }
+        let residency = file.residency.read(&mut problems);
         let scopes = scopes(&file.grants.scopes, &mut problems);
         let snp = file.snp.policy(&mut problems);
         problems.extend(file.tdx.problems());
@@ -211,6 +218,7 @@ impl Settings {
             appraisal,
             crl: file.tpm.crl,
             ima: file.ima,
+            residency,
             scopes,
         })
     }

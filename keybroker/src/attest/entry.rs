@@ -1,5 +1,6 @@
 //! What is recorded of a decision about evidence.
 
+use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::message::BOOT_ID_LEN;
 use touchstone_policies::PolicySet;
 use touchstone_store::{Guard, Write};
@@ -14,6 +15,7 @@ use crate::logs;
 use crate::node::{Granted, NodeRecord};
 use crate::nodes::Stored;
 use crate::problem::Refusal;
+use crate::release::shown::{Shown, vouched};
 use crate::rows;
 
 /// What a decision rests on and changes in the store.
@@ -24,6 +26,8 @@ pub(super) struct Standing<'a> {
     pub(super) record: Option<&'a NodeRecord>,
     /// The boot that machine says it is in.
     pub(super) boot: Option<[u8; BOOT_ID_LEN]>,
+    /// The receive key of the hello.
+    pub(super) receive_key: Option<&'a VerifyingKey>,
 }
 
 /// The statement of a decision and everything that happens with it. What takes away goes out here.
@@ -35,7 +39,12 @@ pub(super) fn entry(
     decided: &mut Decided,
 ) -> Result<Entry, Refusal> {
     let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
-    let Standing { stored, record, boot } = *standing;
+    let Standing {
+        stored,
+        record,
+        boot,
+        receive_key,
+    } = *standing;
     let seen = logs::seen(boot, inputs, decided);
     let RecordedInputs {
         record: inputs_record,
@@ -70,6 +79,12 @@ pub(super) fn entry(
                 let kept = list.chunk.iter().cloned().chain([prefix]);
                 parts.extend(kept.map(|bytes| (chunk_digest(&bytes), bytes)));
             }
+            let shown = Shown {
+                statement: decided.digest,
+                ear: decided.ear.clone(),
+                receive_key: vouched(&grant.enrolled, receive_key),
+            };
+            writes.push(shown.write(&decided.node)?);
             writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);
             (Some(policy.digest), Effect::Grant { status: inputs.status })
         }

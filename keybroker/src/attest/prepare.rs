@@ -154,6 +154,7 @@ fn judge(
         stored,
         record: same_machine,
         boot: pending.boot,
+        receive_key: pending.receive_public.as_ref(),
     };
     let entry = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {

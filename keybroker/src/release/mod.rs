@@ -2,17 +2,21 @@
 //!
 //! What is kept: [`key`] (a key's settings and its versions), [`source`] (where the secrets themselves lie: sealed in the
 //! store, or in a PKCS#11 token), [`kek`] (the key that wraps the data key of each sealed secret, and where it comes
-//! from). The operator's commands are in [`keeper`]. Source of the rules: `docs/protocol.md`, section 11.
+//! from). The operator's commands are in [`keeper`]. What is asked for over the network is decided in [`decide`], on what the node
+//! last showed ([`shown`]), and answered in [`serve`]. Source of the rules: `docs/protocol.md`, section 11.
 //!
 //! A secret is in memory only while it is sealed, opened or encrypted to its receiver, is wiped afterwards, and is in no
 //! log, error, statement or debug output.
 
 pub mod admin;
 pub mod config;
+pub mod decide;
 pub mod keeper;
 pub mod kek;
 pub mod key;
 pub mod passphrase;
+pub mod serve;
+pub mod shown;
 pub mod source;
 pub mod token;
 

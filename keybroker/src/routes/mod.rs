@@ -5,6 +5,7 @@
 
 mod attestation;
 mod health;
+mod keys;
 mod ledger;
 mod trust_state;
 
@@ -18,6 +19,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use touchstone_evidence::message::RELEASE_PATH;
+
 use crate::app::App;
 use crate::hello::internal;
 use crate::problem::{Refusal, RefusalCode};
@@ -28,6 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/hello", post(attestation::hello))
         .route("/v1/evidence", post(attestation::evidence))
+        .route(RELEASE_PATH, post(keys::release))
         .route("/v1/time", post(trust_state::time))
         .route("/v1/trust-state", get(trust_state::whole))
         .route("/v1/trust-state/stream", get(trust_state::stream))

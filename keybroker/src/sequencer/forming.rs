@@ -14,7 +14,10 @@ use crate::node::NodeRecord;
 #[derive(Default)]
 pub(super) struct Forming {
     pub(super) taken: Vec<Waiting>,
+    /// Rows that are written.
     pub(super) touched: BTreeSet<Key>,
+    /// Rows that are looked at.
+    pub(super) guarded: BTreeSet<Key>,
     pub(super) bytes: usize,
     pub(super) writes: usize,
     /// Node records as withdrawals in this commit leave them.

@@ -51,12 +51,15 @@ impl Client {
     }
 
     pub fn export(&self, context: &[u8]) -> [u8; 32] {
+        self.export_for(BINDER_EXPORTER, context)
+    }
+
+    pub fn export_for(&self, label: &str, context: &[u8]) -> [u8; 32] {
         let stream = self.stream.0.lock().unwrap();
-        let label = BINDER_EXPORTER.as_bytes();
         stream
             .get_ref()
             .1
-            .export_keying_material([0; 32], label, Some(context))
+            .export_keying_material([0; 32], label.as_bytes(), Some(context))
             .unwrap()
     }
 

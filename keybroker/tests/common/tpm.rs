@@ -9,7 +9,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use sha2::{Digest as _, Sha256};
 use touchstone_cose::cbor;
-use touchstone_cose::key::VerifyingKey;
+use touchstone_cose::encrypt::SoftwareReceiveKey;
+use touchstone_cose::key::{Algorithm, SignError, Signer, VerifyingKey};
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::Collection;
 use touchstone_evidence::label::Label;
@@ -26,6 +27,8 @@ use super::boots;
 const EK_ATTRIBUTES: u32 = 0x0003_00B2;
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
 const AK_ATTRIBUTES: u32 = 0x0005_0072;
+/// fixedTPM, fixedParent, sensitiveDataOrigin, decrypt.
+const RECEIVE_ATTRIBUTES: u32 = 0x0002_0032;
 /// fixedTPM, fixedParent, sensitiveDataOrigin, sign.
 const SESSION_ATTRIBUTES: u32 = 0x0004_0032;
 const QUOTE: u16 = 0x8018;
@@ -44,8 +47,12 @@ impl SoftKey {
         VerifyingKey::p256(point[1..33].try_into().unwrap(), point[33..].try_into().unwrap()).unwrap()
     }
 
+    fn fixed(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+    }
+
     /// TPMT_SIGNATURE: ECDSA, SHA-256.
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
+    fn tpmt_signature(&self, message: &[u8]) -> Vec<u8> {
         let signature = self.0.sign(&SystemRandom::new(), message).unwrap();
         let (r, s) = signature.as_ref().split_at(32);
         [&[0x00, 0x18, 0x00, 0x0B, 0x00, 32][..], r, &[0, 32], s].concat()
@@ -55,6 +62,20 @@ impl SoftKey {
     fn public(&self, attributes: u32, auth_policy: &[u8]) -> Vec<u8> {
         let scheme = [0x00, 0x10, 0x00, 0x18, 0x00, 0x0B];
         ecc_public(attributes, auth_policy, &scheme, &self.0.public_key().as_ref()[1..])
+    }
+}
+
+impl Signer for SoftKey {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::Esp256
+    }
+
+    fn kid(&self) -> [u8; 8] {
+        self.verifying_key().kid()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        Ok(self.fixed(message))
     }
 }
 
@@ -81,6 +102,8 @@ pub struct SoftNode {
     ek: PrivateKey,
     pub ak: SoftKey,
     pub session: SoftKey,
+    /// What released keys are encrypted to, where it has such a key.
+    pub receive: Option<SoftwareReceiveKey>,
     pub values: PcrValues,
     pub log: Vec<u8>,
     /// IMA's list, where it has one.
@@ -98,6 +121,7 @@ impl SoftNode {
             ek: PrivateKey::generate(&ECDH_P256).unwrap(),
             ak: SoftKey::new(),
             session: SoftKey::new(),
+            receive: None,
             values: recorded_values(boot),
             log: std::fs::read(boots().join(boot).join("eventlog.bin")).unwrap(),
             ima: None,
@@ -140,7 +164,10 @@ impl SoftNode {
             protocol: PROTOCOL.into(),
             identity,
             session_key: cbor::encode(&self.session.verifying_key().to_cose_key(true)),
-            receive_key: None,
+            receive_key: self
+                .receive
+                .as_ref()
+                .map(|key| cbor::encode(&key.public().to_cose_key(true))),
             kinds: vec!["tpm".into()],
             boot: self.boot,
         }
@@ -191,13 +218,29 @@ impl SoftNode {
         if !challenge.session_key_known {
             put(Label::TpmSessionKey, session_public.clone());
         }
+        let receive_public = self.receive.as_ref().map(|key| {
+            let VerifyingKey::P256 { x, y } = key.public() else {
+                unreachable!()
+            };
+            let policy = policy_pcr(&session_registers, value).unwrap();
+            ecc_public(
+                RECEIVE_ATTRIBUTES,
+                &policy,
+                &[0x00, 0x10, 0x00, 0x19, 0x00, 0x0B],
+                &[x.as_slice(), y].concat(),
+            )
+        });
+        let certified_anew = receive_public.filter(|_| !challenge.session_key_known);
+        if let Some(public) = &certified_anew {
+            put(Label::TpmReceiveKey, public.clone());
+        }
         let binder = BinderInput {
             role: Role::Node,
             domain,
             session_id: challenge.session_id,
             nonce: challenge.nonce,
             ckt: self.session.verifying_key().thumbprint(),
-            receive_key: None,
+            receive_key: self.receive.as_ref().map(|key| key.public().thumbprint()),
             tls_exporter,
             manifest_digest: {
                 let mut announced = collection.clone();
@@ -210,13 +253,19 @@ impl SoftNode {
         let digest = selection.pcr_digest(HashAlg::Sha256, value).unwrap();
         let quote = self.attest(QUOTE, &binder, &[selection.to_tpml(), sized(digest.as_ref())].concat());
         let mut put = |label, bytes: Vec<u8>| collection.insert(label, bytes).unwrap();
-        put(Label::TpmQuoteSignature, self.ak.sign(&quote));
+        put(Label::TpmQuoteSignature, self.ak.tpmt_signature(&quote));
         put(Label::TpmQuote, quote);
         if !challenge.session_key_known {
             let name = sized(&name_of(&session_public));
             let certify = self.attest(CERTIFY, &binder, &[name.clone(), name].concat());
-            put(Label::TpmSessionKeyCertifySignature, self.ak.sign(&certify));
+            put(Label::TpmSessionKeyCertifySignature, self.ak.tpmt_signature(&certify));
             put(Label::TpmSessionKeyCertify, certify);
+        }
+        if let Some(public) = &certified_anew {
+            let name = sized(&name_of(public));
+            let certify = self.attest(CERTIFY, &binder, &[name.clone(), name].concat());
+            put(Label::TpmReceiveKeyCertifySignature, self.ak.tpmt_signature(&certify));
+            put(Label::TpmReceiveKeyCertify, certify);
         }
         let activation = challenge
             .credential

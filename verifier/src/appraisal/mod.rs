@@ -204,6 +204,7 @@ fn enrolled_tpm(tpm: &tpm::Tpm<'_>, name: String) -> Option<EnrolledNode> {
             ak_name: ak.name.clone().unwrap_or_default(),
             ak_public: ak.public.as_ref()?.as_bytes().to_vec(),
             ek_certificate: tpm.identity.ek_certificate.map(<[u8]>::to_vec),
+            receive_key: tpm.receive_key.clone(),
             clock: quoted.clock,
         }),
         session_key: tpm.session_key.clone(),

@@ -35,6 +35,8 @@ pub(super) struct Tpm<'a> {
     pub(super) ima: Option<ima::Judged>,
     /// The session key, where the attestation key certifies it.
     pub(super) session_key: Option<CertifiedKey>,
+    /// The receive key, likewise.
+    pub(super) receive_key: Option<CertifiedKey>,
 }
 
 /// Records that only a TPM's quote can vouch for.
@@ -93,6 +95,12 @@ pub(super) fn judge<'a>(
         (Some(ak), Some(quoted)) => session_key::judge(inputs, ak, quoted, tee, &expected.qualifying_data, findings),
         _ => None,
     };
+    let receive_key = match (&ak, &quoted) {
+        (Some(ak), Some(quoted)) => {
+            session_key::judge_receive(inputs, ak, quoted, tee, &expected.qualifying_data, findings)
+        }
+        _ => None,
+    };
     if let Some(quoted) = &quoted {
         session_key::judge_clock(inputs, ak.as_ref(), quoted.clock, findings);
     }
@@ -103,5 +111,6 @@ pub(super) fn judge<'a>(
         reference,
         ima,
         session_key,
+        receive_key,
     }
 }

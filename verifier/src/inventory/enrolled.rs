@@ -37,6 +37,8 @@ pub struct EnrolledTpm {
     pub ak_public: Vec<u8>,
     /// The endorsement certificate, DER, where there is one: judged anew every round.
     pub ek_certificate: Option<Vec<u8>>,
+    /// The receive key certified last: what secrets are encrypted to.
+    pub receive_key: Option<CertifiedKey>,
     /// The TPM's clock when last seen.
     pub clock: ClockInfo,
 }

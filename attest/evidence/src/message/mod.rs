@@ -18,7 +18,7 @@ pub use hello::{
 pub use logs::LogBytes;
 pub use release::{
     KEY_TYPE, MAX_KEY_NAME, MAX_RELEASE_ANSWER, MAX_RELEASE_REQUEST, MAX_SEALED, MAX_SECRET, RELEASE_PATH,
-    RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, release_audience,
+    RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, release_audience, release_nonce,
 };
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};

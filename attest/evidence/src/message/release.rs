@@ -1,5 +1,6 @@
 //! Asking for a key, the answer, and what is inside it (`docs/protocol.md`, section 11).
 
+use sha2::{Digest as _, Sha256};
 use touchstone_cose::cbor::{self, ShapeError, Value};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -11,6 +12,8 @@ const ANSWER: &str = "release answer";
 const CONTENT: &str = "released key";
 const ALLOW: &str = "allow";
 const DENY: &str = "deny";
+/// Separates these nonces from those of challenges.
+const NONCE_DOMAIN: &[u8] = b"touchstone-release-nonce/1";
 
 /// The route.
 pub const RELEASE_PATH: &str = "/v1/keys/release";
@@ -38,6 +41,16 @@ pub const MAX_SECRET: usize = 8 << 10;
 #[must_use]
 pub fn release_audience(domain: &str) -> String {
     format!("{domain}/keys")
+}
+
+/// What a proof of possession by the key with this thumbprint uses up when it asks for a key: the nonce of the statement.
+#[must_use]
+pub fn release_nonce(key: &[u8; 32], cti: &[u8; 16]) -> [u8; 32] {
+    let digest = Sha256::new()
+        .chain_update(NONCE_DOMAIN)
+        .chain_update(key)
+        .chain_update(cti);
+    digest.finalize().into()
 }
 
 /// Workload → broker: give me this key.

@@ -1,0 +1,374 @@
+//! The decision about one request for a key. Pure: everything it rests on is an argument.
+//!
+//! What counts is what the broker holds, not what is presented: the node's record and status, what it last showed, the
+//! signed inventory's word on where it stands, the policies in force, the key's settings. The authorization and its proof
+//! say who asks, and that the right to ask was granted. All reasons are told, not the first.
+
+use sha2::{Digest as _, Sha256};
+use touchstone_authorization::{Asked, KeyKind, VerifiedAuthorization};
+use touchstone_cose::cbor::Value;
+use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
+use touchstone_policies::{PolicySet, Request};
+use touchstone_verifier::appraisal::ClaimValue;
+use touchstone_verifier::inventory::{Lookup, Node, Platform};
+
+use super::key::{KeyEntry, KeyVersion};
+use super::shown::Shown;
+use crate::node::NodeRecord;
+use crate::statements::Circumstances;
+
+touchstone_cose::reason_codes! {
+    /// Why a key is not released to an authenticated node.
+    pub enum ReleaseCode {
+        KeyUnknown = "key-unknown": "There is no such key under this resource. Look at its name and resource with key list.",
+        KeyVersionUnknown = "key-version-unknown": "The key has no such version, or it was dropped for newer ones.",
+        KeyResidency = "key-residency": "The key is marked for other regions than the one the signed inventory places this machine in. What the machine says of itself does not count.",
+        KeyResidencyUnproven = "key-residency-unproven": "The machine's evidence names a provider, not a machine, so it proves no place. List provider and region in residency.providers, or use machines known by their chip.",
+        KeyLifeOver = "key-life-over": "The life of this version is over. Rotate the key.",
+        KeySpent = "key-spent": "This one-time version was released before. Rotate the key for another one.",
+        NodeWithdrawn = "node-withdrawn": "The node's rights were withdrawn. It gets new ones by attesting.",
+        NodeNotEnrolled = "node-not-enrolled": "The node is not enrolled, or no longer in the inventory of its region.",
+        AuthorizationNotCurrent = "authorization-not-current": "The authorization is of an earlier lineage of this node. Attest again.",
+        AuthorizationPolicyStale = "authorization-policy-stale": "The authorization was granted under another policy than the one in force. Attest again.",
+        SoftwareKey = "authorization-key-software": "The authorization is bound to a key in software, to which no key is released.",
+        ReceiveKeyNotAttested = "receive-key-not-attested": "The node has shown no receive key that its hardware vouches for, so nothing can be encrypted to it. Run an agent of this version and attest again.",
+        ResultMissing = "attestation-result-missing": "What the node showed last is not stored as this release needs it. Attest again.",
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The key's name.
+    pub key: &'a str,
+    /// The version; none for the newest.
+    pub version: Option<u64>,
+    /// The resource of the scope.
+    pub resource: &'a str,
+}
+
+/// Everything a decision rests on.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// What is asked for.
+    pub wanted: Wanted<'a>,
+    /// What was presented, judged on the broker's own state.
+    pub asked: &'a Asked,
+    /// Who asks.
+    pub subject: &'a VerifiedAuthorization,
+    /// SHA-256 of the proof.
+    pub proof: [u8; 32],
+    /// The nonce this request uses up.
+    pub nonce: [u8; 32],
+    /// The policy in force.
+    pub policy: &'a PolicySet,
+    /// The key, where there is one, with its row's revision.
+    pub key: Option<(&'a KeyEntry, u64)>,
+    /// The node's record, with its row's revision.
+    pub record: Option<(&'a NodeRecord, u64)>,
+    /// What it showed last, with its row's revision.
+    pub shown: Option<(&'a Shown, u64)>,
+    /// The time, Unix seconds.
+    pub now: i64,
+}
+
+/// A decision.
+#[derive(Debug, Clone)]
+pub struct Judged<'a> {
+    /// Every reason against; none where the key is released.
+    pub reasons: Vec<Reason>,
+    /// The version, where there is one that was asked for.
+    pub version: Option<&'a KeyVersion>,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide<'a>(situation: &Situation<'a>) -> Judged<'a> {
+    let mut reasons: Vec<Reason> = situation
+        .asked
+        .refusals
+        .iter()
+        .map(|refusal| Reason {
+            code: refusal.code.as_str().into(),
+            claim: "authorization".into(),
+            expected: refusal.expected.clone(),
+            found: refusal.found.clone(),
+        })
+        .collect();
+    node(situation, &mut reasons);
+    let version = key(situation, &mut reasons);
+    reasons.sort_by(|a, b| (&a.code, &a.claim).cmp(&(&b.code, &b.claim)));
+    reasons.dedup();
+    Judged { reasons, version }
+}
+
+fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
+    let contents = situation.subject.contents();
+    let policy = situation.policy;
+    if contents.policy_version != policy.version {
+        let (expected, found) = (policy.version.to_string(), contents.policy_version.to_string());
+        reasons.push(reason(
+            ReleaseCode::AuthorizationPolicyStale,
+            "policy",
+            &expected,
+            &found,
+        ));
+    }
+    if contents.key_kind == KeyKind::Software {
+        let found = contents.key_kind.as_str();
+        reasons.push(reason(ReleaseCode::SoftwareKey, "key kind", "tpm or tee", found));
+    }
+    match situation.record {
+        None => reasons.push(reason(ReleaseCode::NodeNotEnrolled, "record", "a node's", "none")),
+        Some((record, _)) => {
+            if record.withdrawn {
+                reasons.push(reason(ReleaseCode::NodeWithdrawn, "record", "rights", "withdrawn"));
+            }
+            if record.status != contents.status {
+                reasons.push(reason(
+                    ReleaseCode::AuthorizationNotCurrent,
+                    "status entry",
+                    "the node's",
+                    "another",
+                ));
+            }
+        }
+    }
+    let (Some(node), Some((shown, _))) = (place(situation), situation.shown) else {
+        if place(situation).is_none() {
+            reasons.push(reason(
+                ReleaseCode::NodeNotEnrolled,
+                "inventory",
+                "the node in its region",
+                "not there",
+            ));
+        }
+        if situation.shown.is_none() {
+            reasons.push(reason(
+                ReleaseCode::ResultMissing,
+                "result",
+                "that of the last attestation",
+                "none",
+            ));
+        }
+        return;
+    };
+    if shown.receive_key.is_none() {
+        reasons.push(reason(
+            ReleaseCode::ReceiveKeyNotAttested,
+            "receive key",
+            "an attested one",
+            "none",
+        ));
+    }
+    // The last word is the policies': on what the node showed, and on who it is by the signed inventory.
+    let Some(result) = shown
+        .ear
+        .submods
+        .values()
+        .next()
+        .filter(|_| shown.ear.submods.len() == 1)
+    else {
+        reasons.push(reason(
+            ReleaseCode::ResultMissing,
+            "result",
+            "one appraisal",
+            "another number",
+        ));
+        return;
+    };
+    let ak_binding = match result.claims.get("ak_binding") {
+        Some(ClaimValue::Text(binding)) => binding.as_str(),
+        _ => "none",
+    };
+    let decision = policy.cedar.decide(
+        &node.region,
+        &Request {
+            node: &node.name,
+            region: &node.region,
+            zone: node.zone.as_deref(),
+            roles: &node.roles,
+            action: "release",
+            resource: situation.wanted.resource,
+            status: result.status.as_str(),
+            ak_binding,
+            claims: &result.claims,
+            now: situation.now,
+            policy_version: policy.version,
+        },
+    );
+    if !decision.allow {
+        reasons.extend(decision.reasons.iter().map(|denied| Reason {
+            code: denied.code.as_str().into(),
+            claim: denied.claim.clone(),
+            expected: denied.expected.clone(),
+            found: denied.found.clone(),
+        }));
+    }
+}
+
+/// The key, where it may go to this node. A key under another resource is not told from one that is not there.
+fn key<'a>(situation: &Situation<'a>, reasons: &mut Vec<Reason>) -> Option<&'a KeyVersion> {
+    let wanted = situation.wanted;
+    let entry = situation
+        .key
+        .map(|(entry, _)| entry)
+        .filter(|entry| entry.settings.resource == wanted.resource);
+    let Some(entry) = entry else {
+        reasons.push(reason(ReleaseCode::KeyUnknown, "key", "one of this resource", "none"));
+        return None;
+    };
+    residency(situation, entry, reasons);
+    let Some(version) = entry.version(wanted.version) else {
+        let found = wanted
+            .version
+            .map_or_else(|| "none".to_owned(), |version| version.to_string());
+        reasons.push(reason(
+            ReleaseCode::KeyVersionUnknown,
+            "version",
+            "one that is kept",
+            &found,
+        ));
+        return None;
+    };
+    if let Some(ends) = entry.ends(version).filter(|ends| situation.now >= *ends) {
+        let expected = format!("before {ends}");
+        reasons.push(reason(
+            ReleaseCode::KeyLifeOver,
+            "life",
+            &expected,
+            &situation.now.to_string(),
+        ));
+    }
+    if version.kept.is_none() {
+        reasons.push(reason(ReleaseCode::KeySpent, "version", "not released yet", "released"));
+    }
+    Some(version)
+}
+
+/// Where the machine stands is what the signed inventory says; a class of machines stands nowhere, unless signed policy
+/// says where.
+fn residency(situation: &Situation<'_>, entry: &KeyEntry, reasons: &mut Vec<Reason>) {
+    let regions = &entry.settings.regions;
+    if regions.is_empty() {
+        return;
+    }
+    let Some(node) = place(situation) else {
+        reasons.push(reason(
+            ReleaseCode::KeyResidency,
+            "region",
+            &regions.join(" "),
+            "unknown",
+        ));
+        return;
+    };
+    if !regions.contains(&node.region) {
+        reasons.push(reason(
+            ReleaseCode::KeyResidency,
+            "region",
+            &regions.join(" "),
+            &node.region,
+        ));
+    }
+    let cvm = situation.record.and_then(|(record, _)| record.enrolled.cvm());
+    let Some(cvm) = cvm else { return };
+    let listed = node.platforms.iter().find(|listed| listed.digest() == cvm.identity);
+    let proven = match listed.map(|listed| &listed.platform) {
+        Some(Platform::SnpProvider(provider)) => situation.policy.settings.residency.covers(provider, &node.region),
+        Some(_) => true,
+        None => false,
+    };
+    if !proven {
+        let found = listed.map_or_else(
+            || "a class of machines".to_owned(),
+            |listed| listed.platform.to_string(),
+        );
+        let expected = "a machine, or a provider signed for this region";
+        reasons.push(reason(ReleaseCode::KeyResidencyUnproven, "platform", expected, &found));
+    }
+}
+
+/// The inventory's entry of the node, where it is in the region it enrolled in.
+fn place<'a>(situation: &Situation<'a>) -> Option<&'a Node> {
+    let (record, _) = situation.record?;
+    match situation.policy.inventory.by_name(&record.enrolled.name) {
+        Lookup::Node(node) if node.region == record.region => Some(node),
+        _ => None,
+    }
+}
+
+/// The statement of a decision. Body: 0 key, 1 version or null, 2 resource, 3 the node's region by the inventory or null,
+/// 4 regions of the key, 5 cti of the authorization, 6 thumbprint of the receive key or null, 7 whether the version is
+/// spent by this.
+#[must_use]
+pub fn statement(situation: &Situation<'_>, judged: &Judged<'_>, circumstances: &Circumstances) -> Statement {
+    let allowed = judged.reasons.is_empty();
+    let entry = situation.key.map(|(entry, _)| entry);
+    let receive_key = situation.shown.and_then(|(shown, _)| shown.receive_key.as_ref());
+    let regions = entry.map(|entry| entry.settings.regions.as_slice()).unwrap_or_default();
+    let contents = situation.subject.contents();
+    // A denial says nothing of a key: whoever is denied sees the statement.
+    let of_key = |value: Value| if allowed { value } else { Value::Null };
+    let body = Value::map([
+        (0, Value::text(situation.wanted.key)),
+        (
+            1,
+            of_key(
+                judged
+                    .version
+                    .map_or(Value::Null, |version| Value::Unsigned(version.number)),
+            ),
+        ),
+        (2, Value::text(situation.wanted.resource)),
+        (
+            3,
+            place(situation).map_or(Value::Null, |node| Value::text(node.region.as_str())),
+        ),
+        (
+            4,
+            of_key(Value::array(regions.iter().map(|region| Value::text(region.as_str())))),
+        ),
+        (5, Value::bytes(contents.cti)),
+        (6, receive_key.map_or(Value::Null, |key| Value::bytes(key.thumbprint()))),
+        (
+            7,
+            Value::Bool(allowed && entry.is_some_and(|entry| entry.settings.one_time)),
+        ),
+    ]);
+    let sha256 = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+    let mut inputs = std::collections::BTreeMap::from([
+        ("authorization".to_owned(), *situation.subject.digest()),
+        ("proof".to_owned(), situation.proof),
+    ]);
+    inputs.extend(
+        situation
+            .shown
+            .map(|(shown, _)| ("result".to_owned(), sha256(&shown.ear.encode()))),
+    );
+    inputs.extend(entry.map(|entry| ("key".to_owned(), sha256(&KeyEntry::context(&entry.settings, 0, 0)))));
+    let revision = |row: Option<u64>| row.unwrap_or(0);
+    let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
+    Statement {
+        subject: Some(contents.subject.clone()),
+        reasons: Reason::bounded(judged.reasons.clone()),
+        inputs,
+        revisions: [
+            ("key", revision(situation.key.map(|(_, revision)| revision))),
+            ("node", revision(situation.record.map(|(_, revision)| revision))),
+            ("shown", revision(situation.shown.map(|(_, revision)| revision))),
+        ]
+        .map(|(label, revision)| (label.to_owned(), revision))
+        .into(),
+        nonce: Some(situation.nonce.to_vec()),
+        ..circumstances.statement(Kind::KeyRelease, outcome, body)
+    }
+}
+
+fn reason(code: ReleaseCode, claim: &str, expected: &str, found: &str) -> Reason {
+    Reason {
+        code: code.as_str().into(),
+        claim: claim.into(),
+        expected: expected.into(),
+        found: found.into(),
+    }
+}

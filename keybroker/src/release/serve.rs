@@ -1,0 +1,346 @@
+//! One request for a key: authenticated, decided, recorded, answered.
+//!
+//! Who cannot be told is refused and counted, and learns nothing of any key. Who can be is answered by a statement, allow
+//! or deny, durable before the answer goes out; and the commit compares everything it was decided on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sha2::{Digest as _, Sha256};
+use touchstone_authorization::proof::EXPORTER_LABEL;
+use touchstone_authorization::{
+    ChannelPolicy, DomainState, Enforcer, KeyRing, Presented, Request, RequestChannel, TrustedKey, ask,
+    authorization_digest,
+};
+use touchstone_cose::cbor::Value;
+use touchstone_cose::encrypt::encrypt;
+use touchstone_cose::key::Signer as _;
+use touchstone_cose::sign1::{self, Protected};
+use touchstone_evidence::message::{
+    KEY_TYPE, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, WireReason, release_audience,
+    release_nonce,
+};
+use touchstone_ledger::statement::Reason;
+use touchstone_policies::{Job, PolicySet};
+use touchstone_store::{Guard, Revision, Write};
+
+use super::decide::{Judged, Situation, Wanted, decide, statement};
+use super::keeper::{self, Keeper};
+use super::key::KeyEntry;
+use super::shown;
+use crate::app::App;
+use crate::attest::MAX_TRIES;
+use crate::clock::seconds;
+use crate::entry::{Effect, Entry, EntryError};
+use crate::hello::{internal, unreadable};
+use crate::nodes;
+use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::rows;
+use crate::server::ConnectionInfo;
+
+/// Answers a request. Runs to its end also when the client has gone: a one-time key that was spent stays spent.
+///
+/// # Errors
+/// A [`Refusal`]: nothing was decided, and nothing of any key is in it.
+pub async fn serve(
+    app: Arc<App>,
+    connection: ConnectionInfo,
+    request: ReleaseRequest,
+) -> Result<ReleaseAnswer, Refusal> {
+    let exporter = connection
+        .exporter
+        .export(EXPORTER_LABEL, &authorization_digest(&request.authorization))
+        .map_err(|e| Refusal::new(RefusalCode::ChannelNotEndToEnd, e.to_string()))?;
+    let answering = tokio::spawn(answer(app, request, exporter));
+    let answer = answering.await.map_err(internal)??;
+    connection.proven.store(true, Ordering::Relaxed);
+    Ok(answer)
+}
+
+/// A decision, what is to be recorded of it, and what is answered once it is.
+struct Prepared {
+    entry: Entry,
+    answer: ReleaseAnswer,
+    /// What the source is to forget, where the version is spent by this.
+    spent: Option<Vec<u8>>,
+    node: String,
+}
+
+async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> Result<ReleaseAnswer, Refusal> {
+    let request = Arc::new(request);
+    for _ in 0..MAX_TRIES {
+        let prepared = {
+            let (app, request) = (Arc::clone(&app), Arc::clone(&request));
+            tokio::task::spawn_blocking(move || prepare(&app, &request, &exporter))
+                .await
+                .map_err(internal)??
+        };
+        let Prepared {
+            entry,
+            mut answer,
+            spent,
+            node,
+        } = prepared;
+        let recorded = match app.sequencer.record(entry).await {
+            Ok(recorded) => recorded,
+            // Another request has used this proof, or what this rests on has changed: looked at again.
+            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged) => continue,
+            Err(EntryError::Busy { .. }) => {
+                return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
+            }
+            Err(error) => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
+        };
+        if let Some(kept) = spent {
+            let keeper = keeper::keeper(&app)?;
+            tokio::task::spawn_blocking(move || keeper.forget(&kept))
+                .await
+                .map_err(internal)?;
+        }
+        tracing::info!(
+            target: "touchstone::event",
+            event = "key_release",
+            node = %node,
+            key = %request.key,
+            allow = answer.sealed.is_some(),
+            entry = recorded.index,
+            at_ms = app.clock.now_ms()
+        );
+        answer.receipt = recorded.receipt;
+        return Ok(answer);
+    }
+    Err(Refusal::new(RefusalCode::PolicyChanged, "it changed again and again"))
+}
+
+fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<Prepared, Refusal> {
+    let now_ms = app.clock.now_ms();
+    let policy = app.live_policy(now_ms)?;
+    if app.trust.is_stopped() {
+        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
+    }
+    let now = seconds(now_ms);
+    let audience = release_audience(&policy.domain);
+    let keys = ring(&policy)?;
+    let lists = app.trust.lists();
+    let state = DomainState {
+        generation: app.trust.generation(),
+        epoch: app.trust.epoch(),
+        policy_version: policy.version,
+        lists: &lists,
+    };
+    let enforcer = Enforcer {
+        id: &audience,
+        domain: &policy.domain,
+        keys: &keys,
+        skew_ms: policy.settings.timers.skew_ms,
+        window_ms: policy.settings.timers.freshness_window_ms,
+        requires_channel: ChannelPolicy::ExporterOrChallenge,
+    };
+    let asked = ask(
+        &Request {
+            authorization: Presented::Bytes(&request.authorization),
+            proof: &request.proof,
+            action: "release",
+            resource: &request.resource,
+            request_digest: None,
+            channel: RequestChannel::Exporter(exporter),
+        },
+        &state,
+        &enforcer,
+        now_ms,
+    );
+    let (Some(subject), Some(proof)) = (asked.subject(), &asked.proof) else {
+        return Err(not_authenticated(&asked.refusals));
+    };
+    // A proof counts once, also on the connection it was made for.
+    let nonce = release_nonce(subject.confirmation_thumbprint(), &proof.claims().cti);
+    let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
+    if app.store.get(&nonce_row).map_err(internal)?.is_some() {
+        let detail = "this proof of possession was used before: make a new one";
+        return Err(
+            Refusal::new(RefusalCode::ReleaseRefused, detail).with_reasons(vec![ReasonLine {
+                code: touchstone_authorization::RefusalCode::ProofReplayed.as_str().into(),
+                claim: "proof".into(),
+                expected: "never seen".into(),
+                found: "seen".into(),
+            }]),
+        );
+    }
+    let keeper = keeper::keeper(app)?;
+    let name = subject.contents().subject.as_str();
+    let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
+    let shown = shown::read(&*app.store, name)?;
+    // A name that no key can have is looked up as one that none has.
+    let key = keeper::read(&*app.store, &request.key)?;
+    let situation = Situation {
+        wanted: Wanted {
+            key: &request.key,
+            version: request.version,
+            resource: &request.resource,
+        },
+        asked: &asked,
+        subject,
+        proof: Sha256::digest(&request.proof).into(),
+        nonce,
+        policy: &policy,
+        key: key.as_ref().map(|(entry, revision)| (entry, revision.get())),
+        record: record.as_ref().map(|(record, revision)| (record, revision.get())),
+        shown: shown.as_ref().map(|(shown, revision)| (shown, revision.get())),
+        now,
+    };
+    let judged = decide(&situation);
+    let allowed = judged.reasons.is_empty();
+    let signed = statement(&situation, &judged, &app.circumstances(now_ms));
+    let digest = signed.digest().map_err(internal)?;
+    let signed = signed.sign(&app.keys.statement).map_err(internal)?;
+    let sealed = match (&situation, &judged) {
+        (situation, judged) if allowed => Some(seal(app, &policy, &keeper, situation, judged, &digest)?),
+        _ => None,
+    };
+
+    let mut guards = vec![
+        Guard::Absent(nonce_row.clone()),
+        guard(rows::NODE.key(name.as_bytes()), revision(&record))?,
+        guard(rows::SHOWN.key(name.as_bytes()), revision(&shown))?,
+    ];
+    if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
+        guards.push(guard(Ok(row), revision(&key))?);
+    }
+    let mut writes = vec![Write::Put(nonce_row, now_ms.to_be_bytes().to_vec())];
+    let mut spent = None;
+    if let (true, Some((entry, _)), Some(version)) = (allowed, &key, judged.version)
+        && entry.settings.one_time
+    {
+        let (entry, kept) = without(entry, version.number);
+        spent = kept;
+        writes.push(Write::Put(
+            rows::KEY.key(request.key.as_bytes()).map_err(internal)?,
+            entry.encode(),
+        ));
+    }
+    Ok(Prepared {
+        answer: ReleaseAnswer {
+            statement: signed.bytes.clone(),
+            receipt: Vec::new(),
+            reasons: signed_reasons(&judged.reasons),
+            sealed,
+        },
+        node: name.to_owned(),
+        entry: Entry {
+            statement: signed,
+            subject: None,
+            policy: Some(policy.digest),
+            guards,
+            writes,
+            parts: Vec::new(),
+            effect: if allowed { Effect::Release } else { Effect::None },
+        },
+        spent,
+    })
+}
+
+/// The answer's inside: COSE_Sign1 over COSE_Encrypt to the attested receive key.
+fn seal(
+    app: &App,
+    policy: &PolicySet,
+    keeper: &Keeper,
+    situation: &Situation<'_>,
+    judged: &Judged<'_>,
+    statement: &[u8; 32],
+) -> Result<Vec<u8>, Refusal> {
+    let unavailable = || {
+        Refusal::new(
+            RefusalCode::ReleaseUnavailable,
+            "the release key is not in the keyset now",
+        )
+    };
+    let signer = app.keys.release.as_ref().ok_or_else(unavailable)?;
+    let kid = signer.kid();
+    if policy.keyset.find(Job::Release, &kid, situation.now).is_none() {
+        return Err(unavailable());
+    }
+    // Judged already: each of them is there.
+    let (Some((entry, _)), Some(version), Some(receive_key)) = (
+        situation.key,
+        judged.version,
+        situation.shown.and_then(|(shown, _)| shown.receive_key.as_ref()),
+    ) else {
+        return Err(internal("a release without a key"));
+    };
+    let secret = keeper.secret(entry, version).map_err(|error| {
+        tracing::error!(%error, key = entry.settings.name, "a secret does not open");
+        Refusal::new(RefusalCode::KeySourceFailed, "the broker's log says more")
+    })?;
+    let content = ReleasedKey {
+        name: entry.settings.name.clone(),
+        version: version.number,
+        ends: entry.ends(version),
+        secret,
+    }
+    .encode();
+    let encrypted = encrypt(receive_key, kid, KEY_TYPE, &content, statement).map_err(internal)?;
+    let protected = Protected {
+        extra: vec![(STATEMENT_LABEL, Value::bytes(*statement))],
+        ..Protected::typ(RELEASE_TYPE)
+    };
+    sign1::sign(signer, &protected, &encrypted, &[]).map_err(internal)
+}
+
+/// The key without the secret of one version, and what was kept of that.
+fn without(entry: &KeyEntry, number: u64) -> (KeyEntry, Option<Vec<u8>>) {
+    let mut entry = entry.clone();
+    let version = entry.versions.iter_mut().find(|version| version.number == number);
+    let kept = version.and_then(|version| version.kept.take());
+    (entry, kept)
+}
+
+fn ring(policy: &PolicySet) -> Result<KeyRing, Refusal> {
+    let of_job = policy
+        .keyset
+        .keys
+        .iter()
+        .filter(|entry| entry.job == Job::Authorization);
+    KeyRing::new(of_job.map(|entry| TrustedKey {
+        key: entry.key.clone(),
+        not_before: entry.not_before,
+        not_after: entry.not_after,
+    }))
+    .map_err(internal)
+}
+
+fn revision<T>(row: &Option<(T, Revision)>) -> Option<Revision> {
+    row.as_ref().map(|(_, revision)| *revision)
+}
+
+fn guard(
+    key: Result<touchstone_store::Key, touchstone_store::KeyError>,
+    revision: Option<Revision>,
+) -> Result<Guard, Refusal> {
+    let key = key.map_err(internal)?;
+    Ok(match revision {
+        None => Guard::Absent(key),
+        Some(revision) => Guard::Unchanged(key, revision),
+    })
+}
+
+fn not_authenticated(refusals: &[touchstone_authorization::Refusal]) -> Refusal {
+    let lines = refusals.iter().map(|refusal| ReasonLine {
+        code: refusal.code.as_str().into(),
+        claim: "request".into(),
+        expected: refusal.expected.clone(),
+        found: refusal.found.clone(),
+    });
+    let detail = "it is not known who asks";
+    Refusal::new(RefusalCode::ReleaseRefused, detail).with_reasons(lines.collect())
+}
+
+fn signed_reasons(reasons: &[Reason]) -> Vec<WireReason> {
+    Reason::bounded(reasons.to_vec())
+        .into_iter()
+        .map(|reason| WireReason {
+            code: reason.code,
+            claim: reason.claim,
+            expected: reason.expected,
+            found: reason.found,
+        })
+        .collect()
+}
