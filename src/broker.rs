@@ -8,7 +8,7 @@ use touchstone_keybroker::config::Config;
 use touchstone_keybroker::service::{self, Broker};
 
 use crate::output::{CommandResult, Failure, Outcome};
-use crate::{clock, output, runtime};
+use crate::{clock, output, runtime, vault};
 
 /// How long freshly made broker keys count: two years.
 const KEY_LIFE_SECONDS: i64 = 2 * 365 * 24 * 3600;
@@ -77,7 +77,8 @@ pub fn run(args: Args) -> CommandResult {
 }
 
 async fn serve(config: Config, json: bool) -> CommandResult {
-    let mut broker = Broker::start(config).await?;
+    let vault = vault::of(&config)?;
+    let mut broker = Broker::start_with(config, vault).await?;
     if json {
         output::json(&serde_json::json!({ "event": "listening", "address": broker.address().to_string() }));
     } else {

@@ -115,15 +115,18 @@ pub fn run(args: Args) -> CommandResult {
             life,
             one_time,
         } => {
-            let mut query = vec![format!("name={}", plain(&name)?), format!("resource={}", plain(&resource)?)];
+            let mut query = vec![
+                format!("name={}", plain(&name)?),
+                format!("resource={}", plain(&resource)?),
+            ];
             for region in &regions {
                 query.push(format!("region={}", plain(region)?));
             }
             query.extend(life.map(|life| format!("life={life}")));
             query.extend(one_time.then(|| "one_time=true".to_owned()));
-            let body = secret.body(&mut query)?.ok_or_else(|| {
-                Failure::new("no secret was given").hint("--file FILE, or better --generate 32")
-            })?;
+            let body = secret
+                .body(&mut query)?
+                .ok_or_else(|| Failure::new("no secret was given").hint("--file FILE, or better --generate 32"))?;
             tell(&post(&broker, "/keys", &query, body)?, &broker, "put")
         }
         Command::Rotate { name, broker, secret } => {
@@ -161,7 +164,9 @@ impl SecretArgs {
         let Some(path) = &self.file else { return Ok(None) };
         let secret = if path == Path::new("-") {
             let mut secret = Vec::new();
-            std::io::stdin().take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut secret)?;
+            std::io::stdin()
+                .take(MAX_SECRET_BYTES as u64 + 1)
+                .read_to_end(&mut secret)?;
             secret
         } else {
             output::read_at_most(path, MAX_SECRET_BYTES)?
@@ -194,7 +199,12 @@ fn tell(answer: &Value, broker: &BrokerArgs, what: &str) -> CommandResult {
         output::json(answer);
     } else {
         let field = |key: &str| answer.get(key).map_or_else(|| "?".to_owned(), ToString::to_string);
-        say!("{what}: {} version {}; ledger entry {}", field("name"), field("version"), field("recorded"));
+        say!(
+            "{what}: {} version {}; ledger entry {}",
+            field("name"),
+            field("version"),
+            field("recorded")
+        );
     }
     Ok(Outcome::Done)
 }
@@ -216,13 +226,19 @@ fn list(listed: &Value) {
             .collect();
         let versions = key.get("versions").and_then(Value::as_array);
         let of = |version: &Value, name: &str| version.get(name).cloned().unwrap_or_default();
-        let newest = versions.and_then(|versions| versions.last()).cloned().unwrap_or_default();
+        let newest = versions
+            .and_then(|versions| versions.last())
+            .cloned()
+            .unwrap_or_default();
         let place = if regions.is_empty() {
             "any region".to_owned()
         } else {
             regions.join(", ")
         };
-        let life = key.get("life").and_then(Value::as_u64).map(|life| format!(", {life} s a version"));
+        let life = key
+            .get("life")
+            .and_then(Value::as_u64)
+            .map(|life| format!(", {life} s a version"));
         let once = key.get("one_time").and_then(Value::as_bool).unwrap_or(false);
         let state = match (once, of(&newest, "spent") == Value::Bool(true)) {
             (_, true) => ", one-time, spent",
@@ -251,16 +267,84 @@ mod get {
 
 #[cfg(feature = "tpm")]
 mod get {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use touchstone_attest::agent::socket::{Request, Response, ask};
+    use zeroize::Zeroizing;
+
     use super::*;
+    use crate::runtime;
 
     pub(super) fn run(
-        _socket: &Path,
-        _name: &str,
-        _resource: &str,
-        _version: Option<u64>,
-        _out: Option<&Path>,
-        _json: bool,
+        socket: &Path,
+        name: &str,
+        resource: &str,
+        version: Option<u64>,
+        out: Option<&Path>,
+        json: bool,
     ) -> CommandResult {
-        Err(Failure::new("not yet"))
+        let request = Request::Key {
+            key: name.to_owned(),
+            version,
+            resource: resource.to_owned(),
+        };
+        let answer = runtime::block_on(ask(socket, &request))?.map_err(|error| {
+            Failure::new(format!("{}: {error}", socket.display()))
+                .hint("is `touchstone agent run` running with this socket, and are you its user?")
+        })?;
+        let (key, version, ends, statement, secret) = match answer {
+            Response::Key {
+                key,
+                version,
+                ends,
+                statement,
+                secret,
+            } => (key, version, ends, statement, secret),
+            Response::Error { error } => {
+                if json {
+                    output::json(&serde_json::json!({ "released": false, "error": error }));
+                } else {
+                    output::complain!("not released: {error}");
+                }
+                return Ok(Outcome::Refused);
+            }
+            _ => return Err(Failure::new("the agent gave no key")),
+        };
+        let bytes = Zeroizing::new(STANDARD.decode(secret.0.as_bytes())?);
+        if let Some(path) = out {
+            write(path, &bytes)?;
+        }
+        match (json, out) {
+            (true, _) => output::json(&serde_json::json!({
+                "released": true,
+                "name": key,
+                "version": version,
+                "ends": ends,
+                "statement": statement,
+                "secret": out.is_none().then_some(secret.0.as_str()),
+                "file": out,
+            })),
+            (false, Some(path)) => say!(
+                "{key} version {version} is in {}; statement {statement}",
+                path.display()
+            ),
+            // Nothing but the secret: it goes into a pipe.
+            (false, None) => std::io::stdout().lock().write_all(&bytes)?,
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// A new file that only its owner may read. What is there already stays as it is.
+    fn write(path: &Path, secret: &[u8]) -> Result<(), Failure> {
+        let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(named)?;
+        file.write_all(secret).and_then(|()| file.sync_all()).map_err(named)
     }
 }

@@ -18,6 +18,7 @@ mod reference;
 mod revoke;
 mod runtime;
 mod status;
+mod vault;
 mod verify;
 mod why;
 
