@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use touchstone_attest::agent::attester::Attester;
-use touchstone_attest::agent::config::{AttestationKeyKind, TpmConfig};
+use touchstone_attest::agent::config::{AgentConfig, AttestationKeyKind, TpmConfig};
+use touchstone_attest::agent::desk::Desk;
 use touchstone_attest::agent::machine::Machine;
 use touchstone_attest::agent::owner::TpmOwner;
+use touchstone_attest::agent::release::Releases;
 use touchstone_attest::agent::round::{self, RoundContext, RoundError};
 use touchstone_attest::agent::state::StateDir;
 use touchstone_attest::agent::tails::LogPaths;
@@ -21,7 +23,7 @@ use touchstone_authorization::{Channel, Proof, Scope};
 use touchstone_evidence::message::Answer;
 
 use crate::boots::Boot;
-use crate::domain::{ACTION, NAME, RESOURCE};
+use crate::domain::{ACTION, Domain, NAME, RESOURCE};
 use crate::machine::session_registers;
 use crate::swtpm::Swtpm;
 
@@ -136,6 +138,44 @@ impl Node {
     pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut Attester) -> R + Send + 'static) -> R {
         let with_tpm = move |machine: &mut Machine| job(machine.tpm_mut().expect("a node with a TPM"));
         self.tpm.run(with_tpm).await.expect("the TPM's thread")
+    }
+
+    /// The desk at which this node's keys are fetched, holding this authorization.
+    pub fn desk(&self, domain: &Domain, authorization: Vec<u8>) -> Desk {
+        let file = self.state.path().join("agent.toml");
+        let text = format!(
+            "brokers = [\"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\nsocket = {:?}\n[tpm]\ntcti = {:?}\nevent_log = {:?}\nima_list = {:?}\nboot_id = {:?}\n",
+            domain.address(),
+            domain.path("policy"),
+            domain.path("root.json"),
+            self.state.path().join("agent"),
+            self.socket(),
+            self.swtpm.tcti(),
+            self.context.logs.event_log,
+            self.context.logs.ima_list,
+            self.context.logs.boot_id,
+        );
+        std::fs::write(&file, text).expect("written");
+        let desk = Desk::new(self.tpm.clone());
+        desk.hold(Some(authorization));
+        desk.release_from(Releases {
+            config: AgentConfig::load(&file).expect("a configuration"),
+            state: StateDir::open(&self.state.path().join("agent")).expect("a folder"),
+        });
+        desk
+    }
+
+    /// Where an agent of this node's configuration has its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state.path().join("agent.sock")
+    }
+
+    /// The configuration that [`Node::desk`] wrote; the TPM's thread of this node ends, so that an agent can have it.
+    #[must_use]
+    pub fn into_agent(self) -> (AgentConfig, Arc<Swtpm>, Arc<tempfile::TempDir>) {
+        let config = AgentConfig::load(&self.state.path().join("agent.toml")).expect("a configuration");
+        (config, self.swtpm, self.state)
     }
 
     /// TPM Name of its attestation key.

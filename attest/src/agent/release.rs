@@ -177,14 +177,21 @@ impl Desk {
 }
 
 /// An answer that holds: signed by a broker of the domain, for this request, and in the ledger.
-struct Proven {
-    sealed: Sealed,
-    signer: [u8; KID_LEN],
-    statement: [u8; 32],
+#[derive(Debug)]
+pub struct Proven {
+    /// What the receive key opens.
+    pub sealed: Sealed,
+    /// The key that signed.
+    pub signer: [u8; KID_LEN],
+    /// Digest of the statement: additional data of the encryption.
+    pub statement: [u8; 32],
 }
 
-/// Checks an answer: statement and receipt first, also of a denial; then the signature, and that it is of that statement.
-fn prove(
+/// Checks an answer: statement and receipt first, also of a denial; then the signature, and that it is of that statement. `cti` is the id of the proof it answers.
+///
+/// # Errors
+/// [`ReleaseError::Denied`], or [`ReleaseError::Unproven`] for what nobody of the domain has said.
+pub fn prove(
     trust: &DomainTrust,
     authorization: &[u8],
     cti: &[u8; 16],
