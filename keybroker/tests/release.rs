@@ -633,3 +633,59 @@ async fn a_machine_that_lies_about_its_region_stays_where_the_inventory_has_it()
     assert!(codes(&answer).contains(&"node-not-enrolled"), "{:?}", codes(&answer));
     w.broker.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_broker_of_an_older_release_goes_on_and_releases_nothing_until_its_keyset_is_published() {
+    let mut node = machine();
+    let domain = domain(&[("node-1", &node)], &[]);
+    // As an older release left it: no such key in the folder, no such job in the keyset.
+    std::fs::remove_file(domain.path("data/keys/release.pem")).unwrap();
+    let broker = domain.start().await;
+    put(&domain, "name=db/main").await;
+    let mut client = Client::connect(broker.address()).await;
+    let authorization = attest(&mut client, &mut node, false)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    let refused = get(&mut client, &node, &authorization, &Ask::default())
+        .await
+        .unwrap_err();
+    assert_eq!((refused.status, refused.code.as_str()), (503, "release-unavailable"));
+    broker.shutdown().await.unwrap();
+
+    // `broker init` again makes the one key that is missing, and a keyset of a higher version.
+    let data = domain.path("data");
+    let other_keys = std::fs::read(data.join("keys/statement.pem")).unwrap();
+    let keyset = touchstone_keybroker::service::init(&data, "a", now() - 60, 3_600).unwrap();
+    assert_eq!(std::fs::read(data.join("keys/statement.pem")).unwrap(), other_keys);
+    assert!(
+        touchstone_keybroker::service::init(&data, "a", now() - 60, 3_600).is_err(),
+        "nothing is missing now"
+    );
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let authorization = attest(&mut client, &mut node, true)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    let refused = get(&mut client, &node, &authorization, &Ask::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.code, "release-unavailable",
+        "a key that no keyset vouches for signs nothing"
+    );
+    touchstone_policies::keyset_add(&domain.path("policy"), &std::fs::read(keyset).unwrap()).unwrap();
+    domain.publish();
+    command(&domain, Method::POST, "/reload", "").await;
+    let authorization = attest(&mut client, &mut node, true)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    let answer = get(&mut client, &node, &authorization, &Ask::default()).await.unwrap();
+    assert!(open(&broker, node.receive.as_ref().unwrap(), &answer).is_ok());
+    broker.shutdown().await.unwrap();
+}

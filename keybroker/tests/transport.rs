@@ -313,7 +313,8 @@ async fn a_body_that_stays_away_is_not_waited_for() {
 async fn a_broker_whose_keys_policy_does_not_list_does_not_start() {
     let domain = Domain::new(&[], &[]);
     let keys = domain.path("data/keys");
-    for job in KeyJob::ALL {
+    // Without the release key it starts, and releases nothing: tests/release.rs.
+    for job in KeyJob::ALL.into_iter().filter(|job| *job != KeyJob::Release) {
         let stranger = tempfile::tempdir().unwrap();
         touchstone_keybroker::keys::BrokerKeys::init(&stranger.path().join("data")).unwrap();
         let files: Vec<String> = match job {
