@@ -112,6 +112,8 @@ pub fn stage_reference(repo: &Path, name: &str, line: Line) {
         banks: std::collections::BTreeMap::new(),
         files: Vec::new(),
         snp: Some(snp),
+        tdx: None,
+        gpus: Vec::new(),
         not_before: None,
         not_after: None,
     };
