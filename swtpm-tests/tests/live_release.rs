@@ -153,7 +153,7 @@ async fn a_key_opens_only_in_the_tpm_and_only_in_the_state_it_was_attested_in() 
     let granted = node.attest(&mut client).await.unwrap().authorization.unwrap();
     let (answer, cti) = answer(&domain, &node, &granted, "db/main").await;
     let trust = domain.trust().await;
-    let open = |node: &Node| {
+    let open = async |node: &Node| {
         let proven = prove(&trust, &granted, &cti, &wanted("db/main"), &answer).unwrap();
         node.run(move |attester| {
             let receiver = Receiver::new(attester);
@@ -161,6 +161,7 @@ async fn a_key_opens_only_in_the_tpm_and_only_in_the_state_it_was_attested_in() 
                 .sealed
                 .open(&receiver, proven.signer, KEY_TYPE, &proven.statement)
         })
+        .await
     };
     assert!(open(&node).await.unwrap().ends_with(SECRET.as_bytes()));
     // A register that the key is not bound to changes nothing; one that it is bound to shuts it, in the TPM itself.
