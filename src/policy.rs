@@ -91,6 +91,16 @@ enum TrustCommand {
         #[arg(long, value_enum, default_value_t = PurposeArg::Ek)]
         purpose: PurposeArg,
     },
+    /// Stage the removal of trust anchors or intermediates; what rested on them is refused from the next publish on
+    #[command(after_help = "Example, a chip maker's root that policy init has staged:\n  \
+        touchstone policy trust remove ./repo anchors/snp/69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd.der")]
+    Remove {
+        /// The repository
+        repo: PathBuf,
+        /// The targets, as policy init and policy trust add name them
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
     /// Stage certificate revocation lists of these authorities; an older list of the same one is replaced
     #[command(after_help = "Example: touchstone policy trust crl ./repo tpm_ek_intermediate_3.crl")]
     Crl {
@@ -318,6 +328,16 @@ pub fn run(args: Args) -> CommandResult {
 
 fn run_trust(command: TrustCommand) -> Result<(), output::Failure> {
     match command {
+        TrustCommand::Remove { repo, targets } => {
+            for target in &targets {
+                if !target.starts_with("anchors/") && !target.starts_with("intermediates/") {
+                    let hint = "anchors/<purpose>/<sha256>.der or intermediates/<purpose>/<sha256>.der";
+                    return Err(output::Failure::new(format!("{target}: not a trust anchor")).hint(hint));
+                }
+                author::withdraw(&repo, target)?;
+                say!("{target} is removed with the next publish");
+            }
+        }
         TrustCommand::Add {
             repo,
             ca,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::Purpose;
 use touchstone_verifier::corim::{BankValues, MachineReference};
+use touchstone_verifier::snp::SnpReference;
 use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
@@ -240,6 +241,8 @@ pub struct ReferenceAdded {
     pub events: usize,
     /// How many files it lists.
     pub files: usize,
+    /// What its confidential VM was launched from, hexadecimal; none for a machine without one.
+    pub measurement: Option<String>,
     /// The file staged: an unsigned CoRIM, which counts for nothing before publish signs it.
     pub staged: String,
     /// What the author should know.
@@ -247,7 +250,8 @@ pub struct ReferenceAdded {
 }
 
 /// Stages the reference values that `evidence` shows, after checking that it holds together: every quoted bank that is
-/// not weak, with the events that led to its registers. Without a name it is called by the digest of its registers.
+/// not weak, with the events that led to its registers; of a confidential VM what it was launched from and how, and its
+/// security versions as floors. Without a name it is called by the digest of its registers.
 /// Validity is Unix seconds, and unlimited unless asked for.
 ///
 /// # Errors
@@ -263,6 +267,7 @@ pub fn reference_add(
     let CheckedEvidence {
         mut banks,
         files,
+        snp,
         notes,
         ..
     } = CheckedEvidence::read(evidence)?;
@@ -272,8 +277,9 @@ pub fn reference_add(
         values.events.retain(|event| !moves(event.pcr));
     }
     banks.retain(|_, values| !values.registers.is_empty());
-    if banks.is_empty() {
-        let expected = "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank";
+    let snp = snp.map(|guest| guest.reference);
+    if banks.is_empty() && snp.is_none() {
+        let expected = "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank, or a confidential VM's report";
         return Err(PolicyError::new(PolicyCode::EvidenceRefused, "quote", expected, "none"));
     }
     let name = match name {
@@ -287,7 +293,7 @@ pub fn reference_add(
                 name,
             ));
         }
-        None => name_of(&banks),
+        None => name_of(&banks, snp.as_ref()),
     };
     if let (Some(from), Some(until)) = (valid_from, valid_until)
         && until < from
@@ -313,7 +319,7 @@ pub fn reference_add(
         name: name.clone(),
         banks,
         files,
-        snp: None,
+        snp,
         tdx: None,
         gpus: Vec::new(),
         not_before: valid_from,
@@ -341,13 +347,14 @@ pub fn reference_add(
         registers: numbers.into_iter().collect(),
         events: count,
         files: reference.files.len(),
+        measurement: reference.snp.as_ref().map(|snp| hex::encode(snp.measurement)),
         staged,
         notes,
     })
 }
 
-/// A name by the digest of the registers.
-fn name_of(banks: &BTreeMap<HashAlg, BankValues>) -> String {
+/// A name by the digest of the registers and the guest's measurement.
+fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>) -> String {
     let mut hash = Sha256::new();
     for (bank, values) in banks {
         for (register, value) in &values.registers {
@@ -355,6 +362,9 @@ fn name_of(banks: &BTreeMap<HashAlg, BankValues>) -> String {
             hash.update([*register]);
             hash.update(value);
         }
+    }
+    if let Some(snp) = snp {
+        hash.update(snp.measurement);
     }
     let digest = hex::encode(hash.finalize());
     format!("reference-{}", digest.get(..16).unwrap_or_default())

@@ -1,6 +1,6 @@
 //! By which hardware an author names a node: a certificate, a key, or the machine's own evidence.
 
-use touchstone_verifier::inventory::EkId;
+use touchstone_verifier::inventory::{CvmIdentity, EkId};
 use touchstone_verifier::tpm::Public;
 use touchstone_verifier::x509::iak_certificate::{DeviceId, device_ids};
 use touchstone_verifier::x509::{Certificate, SubjectKey};
@@ -20,7 +20,8 @@ pub enum NodeIdentity {
     Ak(Vec<u8>),
     /// A certificate of a device identity (IDevID, LDevID, IAK or LAK), DER or PEM.
     Device(Vec<u8>),
-    /// An evidence envelope of the machine: its endorsement key and its attestation key, tied by the author's signature.
+    /// An evidence envelope of the machine: its endorsement key and its attestation key, tied by the author's signature,
+    /// and the confidential VM that its report shows.
     Evidence(Vec<u8>),
 }
 
@@ -31,6 +32,7 @@ pub(crate) struct Hardware {
     pub ak_names: Vec<Vec<u8>>,
     pub ak_keys: Vec<[u8; 32]>,
     pub devices: Vec<DeviceId>,
+    pub platforms: Vec<CvmIdentity>,
     /// What the author should know.
     pub notes: Vec<String>,
 }
@@ -109,9 +111,16 @@ fn from_evidence(bytes: &[u8]) -> Result<Hardware, PolicyError> {
         ek: evidence.ek.into_iter().collect(),
         ..Hardware::default()
     };
-    match evidence.ak {
+    if let Some(guest) = &evidence.snp {
+        hardware.notes.extend(guest.notes.iter().cloned());
+    }
+    hardware.platforms.extend(evidence.snp.map(|guest| guest.identity));
+    let Some(ak) = evidence.ak else {
+        return Ok(hardware);
+    };
+    match ak {
         EvidenceAk::Checked(name) => hardware.ak_names.push(name.into_bytes()),
-        EvidenceAk::KeyOnly if hardware.ek.is_empty() => {
+        EvidenceAk::KeyOnly if hardware.ek.is_empty() && hardware.platforms.is_empty() => {
             let (code, expected) = (
                 PolicyCode::IdentityRefused,
                 "an endorsement key, or a key with TPM attributes",
@@ -145,6 +154,10 @@ impl Hardware {
         add(&mut node.ak_names, self.ak_names.iter().map(hex::encode).collect());
         add(&mut node.ak_keys, self.ak_keys.iter().map(hex::encode).collect());
         add(&mut node.devices, self.devices.iter().map(device_text).collect());
+        add(
+            &mut node.platforms,
+            self.platforms.iter().map(ToString::to_string).collect(),
+        );
     }
 
     /// An identity of these that `node` claims, in words.
@@ -174,6 +187,13 @@ impl Hardware {
                 .iter()
                 .find_map(|id| claims(&node.devices, device_text(id)));
             device.map(|v| format!("device {v}"))
+        })
+        .or_else(|| {
+            let platform = self
+                .platforms
+                .iter()
+                .find_map(|identity| claims(&node.platforms, identity.to_string()));
+            platform.map(|v| format!("confidential VM {v}"))
         })
     }
 }

@@ -1,4 +1,5 @@
-//! A new repository: keys, the first root, and commented files to edit before the first publish.
+//! A new repository: keys, the first root, and commented files and chip makers' roots to look at before the first
+//! publish.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -11,6 +12,7 @@ use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
 use tough::schema::{RoleKeys, Root};
 
+use crate::amd;
 use crate::cedar::{DEFAULT_POLICY, DEFAULT_SCHEMA};
 use crate::error::{PolicyCode, PolicyError};
 use crate::keys::{KeyDir, KeyRole};
@@ -83,8 +85,9 @@ pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Init
         ),
     ];
     let staged = staged
-        .iter()
-        .map(|(kind, bytes)| repository.stage(kind, bytes))
+        .into_iter()
+        .chain(amd::targets().map(|(kind, der)| (kind, der.to_vec())))
+        .map(|(kind, bytes)| repository.stage(&kind, &bytes))
         .collect::<Result<_, _>>()?;
     // Last, and whole or not at all: a folder with a root is a repository.
     write_file(&repo.join(METADATA).join("1.root.json"), &signed)?;

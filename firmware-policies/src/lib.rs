@@ -4,6 +4,7 @@
 //! else loads ([`load`]) the whole of it, verified, or nothing. In scope: the files, their signatures, versions and
 //! expiry, and what they say. Out of scope: judging evidence (`touchstone-verifier`), and any clock: the time is given.
 
+mod amd;
 pub mod author;
 pub mod cedar;
 pub mod compute;

@@ -4,6 +4,7 @@ mod collect;
 mod ima;
 mod quote;
 mod show;
+mod snp;
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,10 @@ enum Command {
         touchstone evidence pack --tpm-quote quote.msg --tpm-signature quote.sig --tpm-pcrs quote.pcrs \\\n    \
         --tpm-ak ak.pub --ek-cert ek.der --event-log /sys/kernel/security/tpm0/binary_bios_measurements -o node.evidence\n\n\
         With --uki /boot/efi/EFI/Linux/linux.efi the evidence says what is in the unified kernel image that register 11 proves:\n  \
-        its command line, kernel release and system. An image that was not the one measured is refused (uki-sections-mismatch)."
+        its command line, kernel release and system. An image that was not the one measured is refused (uki-sections-mismatch).\n\n\
+        A confidential VM's report needs no TPM:\n  \
+        snpguest report report.bin data.bin && snpguest certificates pem certs\n  \
+        touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence"
     )]
     Pack(PackArgs),
     /// Explain an envelope in words: what booted, what of it a digest proves, and what the log only says
@@ -54,16 +58,16 @@ enum Command {
 struct PackArgs {
     /// TPMS_ATTEST or TPM2B_ATTEST
     #[arg(long)]
-    tpm_quote: PathBuf,
+    tpm_quote: Option<PathBuf>,
     /// TPMT_SIGNATURE
-    #[arg(long)]
-    tpm_signature: PathBuf,
+    #[arg(long, requires = "tpm_quote")]
+    tpm_signature: Option<PathBuf>,
     /// The attestation key: TPM2B_PUBLIC, TPMT_PUBLIC or PEM
-    #[arg(long)]
-    tpm_ak: PathBuf,
+    #[arg(long, requires = "tpm_quote")]
+    tpm_ak: Option<PathBuf>,
     /// Register values: JSON {"sha256":{"0":"hex"}}, the tpm2-tools pcr file, or tpm2_pcrread text
-    #[arg(long)]
-    tpm_pcrs: PathBuf,
+    #[arg(long, requires = "tpm_quote")]
+    tpm_pcrs: Option<PathBuf>,
     /// Endorsement key certificate (DER or PEM)
     #[arg(long)]
     ek_cert: Option<PathBuf>,
@@ -82,6 +86,13 @@ struct PackArgs {
     /// The unified kernel image that was booted. The quote must hold register 11, and the event log must be there
     #[arg(long, value_name = "FILE")]
     uki: Option<PathBuf>,
+    /// An SEV-SNP report: its 1184 bytes (snpguest report, /dev/sev-guest), or a configfs-tsm outblob
+    #[arg(long, value_name = "FILE")]
+    snp_report: Option<PathBuf>,
+    /// Certificate of the key that signed the report (VCEK, VLEK) and those above it: DER, PEM, AMD's chain file, or a
+    /// configfs-tsm auxblob (repeatable, or several after the flag)
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "snp_report")]
+    snp_cert: Vec<PathBuf>,
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
@@ -93,16 +104,22 @@ pub fn run(args: Args) -> CommandResult {
         Command::Collect(args) => collect::run(&args),
         Command::Pack(args) => {
             let files = Files {
-                tpm_quote: output::read(&args.tpm_quote)?,
-                tpm_signature: output::read(&args.tpm_signature)?,
-                tpm_ak: output::read(&args.tpm_ak)?,
-                tpm_pcrs: output::read(&args.tpm_pcrs)?,
+                tpm_quote: args.tpm_quote.as_deref().map(output::read).transpose()?,
+                tpm_signature: args.tpm_signature.as_deref().map(output::read).transpose()?,
+                tpm_ak: args.tpm_ak.as_deref().map(output::read).transpose()?,
+                tpm_pcrs: args.tpm_pcrs.as_deref().map(output::read).transpose()?,
                 ek_certificate: args.ek_cert.as_deref().map(output::read).transpose()?,
                 ek_chain: args.ek_chain.as_deref().map(output::read).transpose()?,
                 iak_certificate: args.iak_cert.as_deref().map(output::read).transpose()?,
                 event_log: args.event_log.as_deref().map(output::read).transpose()?,
                 ima_log: args.ima_log.as_deref().map(output::read).transpose()?,
                 uki: args.uki.as_deref().map(read_image).transpose()?,
+                snp_report: args.snp_report.as_deref().map(output::read).transpose()?,
+                snp_certificates: args
+                    .snp_cert
+                    .iter()
+                    .map(|path| output::read(path))
+                    .collect::<Result<_, _>>()?,
             };
             output::write(&args.output, &pack::pack(files)?)?;
             Ok(Outcome::Done)

@@ -8,6 +8,7 @@ use touchstone_verifier::tpm::HashAlg;
 
 use super::ima::ToldList;
 use super::quote::Quote;
+use super::snp::ToldReport;
 use crate::output::{self, CommandResult, Outcome, say};
 
 /// Prints what is in the envelope.
@@ -82,7 +83,16 @@ impl Shown {
             .iter()
             .map(|(bank, value)| (*bank, value.as_slice()))
             .collect();
-        let mut sections = vec![Section::new("Machine and TPM", quote.lines)];
+        let mut sections = Vec::new();
+        let report = ToldReport::of(collection);
+        // Without a TPM there is nothing to tell of one.
+        let tpm = report.is_none() || collection.get(Label::TpmQuote).is_some();
+        if tpm {
+            sections.push(Section::new("Machine and TPM", quote.lines));
+        }
+        if let Some(report) = &report {
+            sections.push(Section::new("Confidential VM", report.lines.iter().cloned()));
+        }
         let mut document = json!({
             "profile": collection.profile().uri(),
             "records": collection.records().map(|(label, bytes)| json!({
@@ -91,6 +101,9 @@ impl Shown {
             "quote": quote.json,
             "registers": registers(collection),
         });
+        if let (Some(report), Some(object)) = (report, document.as_object_mut()) {
+            object.insert("snp".into(), report.json);
+        }
         let log = match (&parsed, told) {
             (Some(Ok(log)), Some(told)) => {
                 sections.push(Section::new("Event log", told.remarks(log)));
@@ -106,6 +119,7 @@ impl Shown {
                 sections.push(Section::new("Event log", [line]));
                 json!({ "error": error.to_string() })
             }
+            _ if !tpm => Value::Null,
             _ => {
                 sections.push(Section::new(
                     "Event log",

@@ -12,7 +12,7 @@ use crate::output::{self, CommandResult, Outcome, say};
 #[derive(ClapArgs)]
 #[command(
     after_help = "Example:\n  touchstone reference add ./repo --evidence golden.evidence --name debian-12-2026-11\n\n\
-    The evidence must hold: its quote verifies and its log replays to the quoted registers."
+    The evidence must hold: its quote verifies and its log replays to the quoted registers; a confidential VM's report\n    verifies under the key beside it, and its security versions become floors."
 )]
 pub struct Args {
     /// The repository
@@ -40,13 +40,18 @@ pub fn run(args: &Args) -> CommandResult {
         args.valid_from.as_deref().map(clock::parse).transpose()?,
         args.valid_until.as_deref().map(clock::parse).transpose()?,
     )?;
+    if let Some(measurement) = &added.measurement {
+        say!("staged {}: launch measurement {measurement}", added.name);
+    }
     let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
-    say!(
-        "staged {}: registers {}, {} events",
-        added.name,
-        registers.join(" "),
-        added.events
-    );
+    if !registers.is_empty() {
+        say!(
+            "staged {}: registers {}, {} events",
+            added.name,
+            registers.join(" "),
+            added.events
+        );
+    }
     for note in &added.notes {
         say!("  note: {note}");
     }

@@ -80,6 +80,15 @@ fn words(diff: &ReferenceDiff, all: bool) -> Vec<String> {
     for bank in &diff.banks {
         lines.push(format!("  bank {bank:<21} only in one of them"));
     }
+    for change in &diff.guest {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not stated".to_owned());
+        lines.push(format!(
+            "  {:<26} {} -> {}",
+            change.field,
+            value(&change.old),
+            value(&change.new)
+        ));
+    }
     lines.extend(files(&diff.files, all));
     lines
 }

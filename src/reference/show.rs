@@ -83,6 +83,9 @@ fn in_short(story: &ReferenceStory) {
     for bank in &story.banks {
         say!("  {}", bank_words(bank));
     }
+    if let Some((field, value)) = story.guest.first() {
+        say!("  {field} {}", short(value));
+    }
     if story.files > 0 {
         say!("  {} files", story.files);
     }
@@ -105,6 +108,13 @@ fn in_full(entry: &ReferenceEntry, story: &ReferenceStory) {
     row("valid", &validity(story));
     for bank in &story.banks {
         row("bank", &bank_words(bank));
+    }
+    for (field, value) in &story.guest {
+        row(field, value);
+    }
+    // A confidential VM that states no register has no boot to tell of.
+    if story.banks.is_empty() && story.files == 0 && !story.guest.is_empty() {
+        return;
     }
     if let Some(firmware) = &story.firmware {
         row("firmware", firmware);

@@ -379,16 +379,13 @@ fn is_locked(error: &PolicyError) -> bool {
 pub fn recorded(boot: &Boot) -> Vec<u8> {
     let quote = boot.quote(QuoteOf::Boot(KeyForm::Rsa));
     let files = Files {
-        tpm_quote: quote.attest,
-        tpm_signature: quote.signature,
-        tpm_ak: boot.ak_public(KeyForm::Rsa),
-        tpm_pcrs: quote.pcrs_file,
+        tpm_quote: Some(quote.attest),
+        tpm_signature: Some(quote.signature),
+        tpm_ak: Some(boot.ak_public(KeyForm::Rsa)),
+        tpm_pcrs: Some(quote.pcrs_file),
         ek_certificate: Some(boot.ek_certificate(KeyForm::Rsa)),
-        ek_chain: None,
-        iak_certificate: None,
         event_log: Some(boot.event_log()),
-        ima_log: None,
-        uki: None,
+        ..Files::default()
     };
     pack::pack(files).expect("evidence")
 }

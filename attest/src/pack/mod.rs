@@ -4,6 +4,7 @@
 //! it, and nothing turns it into an authorization (`docs/protocol.md` 3).
 
 mod pcr_files;
+mod snp;
 
 pub use pcr_files::{MAX_PCR_FILE, PcrValues};
 
@@ -20,13 +21,13 @@ use touchstone_verifier::x509::ek_certificate::read_ek_chain;
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     /// TPMS_ATTEST or TPM2B_ATTEST.
-    pub tpm_quote: Vec<u8>,
+    pub tpm_quote: Option<Vec<u8>>,
     /// TPMT_SIGNATURE.
-    pub tpm_signature: Vec<u8>,
+    pub tpm_signature: Option<Vec<u8>>,
     /// TPM2B_PUBLIC, TPMT_PUBLIC or PEM.
-    pub tpm_ak: Vec<u8>,
+    pub tpm_ak: Option<Vec<u8>>,
     /// Register values in any of the forms of [`pcr_files`].
-    pub tpm_pcrs: Vec<u8>,
+    pub tpm_pcrs: Option<Vec<u8>>,
     /// The endorsement key's certificate, DER or PEM.
     pub ek_certificate: Option<Vec<u8>>,
     /// The intermediates above it, PEM or DER one after the other.
@@ -39,6 +40,10 @@ pub struct Files {
     pub ima_log: Option<Vec<u8>>,
     /// The unified kernel image that was booted; its measured sections are packed.
     pub uki: Option<Vec<u8>>,
+    /// An SEV-SNP report: 1184 bytes, or the message or blob around it.
+    pub snp_report: Option<Vec<u8>>,
+    /// Certificates of the key that signed it and those above: DER, PEM, or the host's table, one a file.
+    pub snp_certificates: Vec<Vec<u8>>,
 }
 
 /// Why files could not be packed.
@@ -81,6 +86,29 @@ pub enum PackError {
     /// `--uki`.
     #[error("--uki: expected a unified kernel image whose measured sections are known: {0}")]
     Uki(#[from] ArtefactError),
+    /// Nothing that hardware signed.
+    #[error("nothing to pack: give --tpm-quote with what belongs to it, or --snp-report")]
+    Nothing,
+    /// A file that is nothing without another.
+    #[error("{flag} is needed with {with}")]
+    Needed {
+        /// What is missing.
+        flag: &'static str,
+        /// What needs it.
+        with: &'static str,
+    },
+    /// `--snp-report`.
+    #[error("--snp-report: expected the 1184 bytes of a report, alone or in a message of the guest device: {found}")]
+    SnpReport {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--snp-cert`.
+    #[error("--snp-cert: expected certificates, DER, PEM, or the host's certificate table: {cause}")]
+    SnpCertificates {
+        /// What is wrong with them.
+        cause: String,
+    },
     /// Larger than an envelope may be.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -94,16 +122,36 @@ pub enum PackError {
 /// [`PackError`].
 pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     let mut collection = Collection::unbound();
-    collection.insert(Label::TpmQuote, signed_bytes(&files.tpm_quote)?.to_vec())?;
-    collection.insert(Label::TpmQuoteSignature, files.tpm_signature)?;
-    if is_pem(&files.tpm_ak) {
-        collection.insert(Label::TpmAkPem, files.tpm_ak)?;
-    } else {
-        let public = Public::from_tpm2b_or_tpmt(&files.tpm_ak)?;
-        collection.insert(Label::TpmAkPublic, public.as_bytes().to_vec())?;
+    if files.tpm_quote.is_none() && files.snp_report.is_none() {
+        return Err(PackError::Nothing);
     }
-    let values = pcr_files::parse(&files.tpm_pcrs)?;
-    collection.insert(Label::TpmPcrValues, pcr_values::encode(&values))?;
+    let needed = |flag| PackError::Needed {
+        flag,
+        with: "--tpm-quote",
+    };
+    if let Some(quote) = files.tpm_quote {
+        collection.insert(Label::TpmQuote, signed_bytes(&quote)?.to_vec())?;
+        let signature = files.tpm_signature.ok_or(needed("--tpm-signature"))?;
+        collection.insert(Label::TpmQuoteSignature, signature)?;
+        let ak = files.tpm_ak.ok_or(needed("--tpm-ak"))?;
+        if is_pem(&ak) {
+            collection.insert(Label::TpmAkPem, ak)?;
+        } else {
+            let public = Public::from_tpm2b_or_tpmt(&ak)?;
+            collection.insert(Label::TpmAkPublic, public.as_bytes().to_vec())?;
+        }
+        let values = pcr_files::parse(&files.tpm_pcrs.ok_or(needed("--tpm-pcrs"))?)?;
+        collection.insert(Label::TpmPcrValues, pcr_values::encode(&values))?;
+    }
+    if let Some(report) = files.snp_report {
+        let report = snp::report(&report).map_err(|found| PackError::SnpReport { found })?;
+        collection.insert(Label::SnpReport, report.to_vec())?;
+    }
+    if !files.snp_certificates.is_empty() {
+        let certificates = snp::certificates(&files.snp_certificates);
+        let certificates = certificates.map_err(|cause| PackError::SnpCertificates { cause })?;
+        collection.insert(Label::SnpCertificates, certificates)?;
+    }
     if let Some(certificate) = files.ek_certificate {
         let der = der(&certificate).map_err(|cause| PackError::EkCertificate { cause })?;
         collection.insert(Label::TpmEkCertificate, der)?;

@@ -8,6 +8,7 @@ use touchstone_verifier::eventlog::identity::{Measured, Token, tokens};
 use touchstone_verifier::tpm::HashAlg;
 
 use super::aspect::{Aspect, command_line};
+use super::guest;
 use super::story::{kernel_versions, told_bank};
 
 /// Most events of one aspect that are matched one by one after what both have in common at the start and the end; beyond
@@ -88,8 +89,40 @@ pub struct ReferenceDiff {
     pub registers: Vec<u8>,
     /// Banks only one of them has.
     pub banks: Vec<String>,
+    /// What is stated of a confidential VM and differs.
+    pub guest: Vec<FieldChange>,
     /// Files.
     pub files: FilesDiff,
+}
+
+/// A field of a confidential VM's values that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldChange {
+    /// The field, in words.
+    pub field: String,
+    /// In the old reference; none where it does not state it.
+    pub old: Option<String>,
+    /// In the new reference; none where it does not state it.
+    pub new: Option<String>,
+}
+
+/// Every field that only one states, or that they state differently, in order.
+fn guest_changes(old: &MachineReference, new: &MachineReference) -> Vec<FieldChange> {
+    let (old, new) = (guest::words(old), guest::words(new));
+    let value = |fields: &[(String, String)], name: &str| {
+        let field = fields.iter().find(|(field, _)| field == name);
+        field.map(|(_, value)| value.clone())
+    };
+    let only_new = new.iter().filter(|(name, _)| value(&old, name).is_none());
+    old.iter()
+        .chain(only_new)
+        .map(|(name, _)| FieldChange {
+            field: name.clone(),
+            old: value(&old, name),
+            new: value(&new, name),
+        })
+        .filter(|change| change.old != change.new)
+        .collect()
 }
 
 impl ReferenceDiff {
@@ -112,11 +145,13 @@ impl ReferenceDiff {
             .map(|bank| bank.name().to_owned())
             .collect();
         let files = FilesDiff::of(&old.files, &new.files);
+        let guest = guest_changes(old, new);
         let same = aspects
             .iter()
             .all(|diff| diff.change == Change::Unchanged || diff.aspect == Aspect::Machine)
             && registers.is_empty()
             && banks.is_empty()
+            && guest.is_empty()
             && files.added.is_empty()
             && files.removed.is_empty()
             && files.changed.is_empty();
@@ -128,6 +163,7 @@ impl ReferenceDiff {
             aspects,
             registers,
             banks,
+            guest,
             files,
         }
     }

@@ -5,6 +5,7 @@
 
 mod aspect;
 mod diff;
+mod guest;
 mod story;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use crate::repository::{published, staged};
 use crate::signers_file::{self, Signers};
 
 pub use aspect::Aspect;
-pub use diff::{AspectDiff, Change, EventChange, FilesDiff, MAX_COMPARED, ReferenceDiff};
+pub use diff::{AspectDiff, Change, EventChange, FieldChange, FilesDiff, MAX_COMPARED, ReferenceDiff};
 pub use story::{BankStory, ReferenceStory, Shown};
 
 /// Where reference values stand.

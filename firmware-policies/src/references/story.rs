@@ -8,7 +8,7 @@ use touchstone_verifier::eventlog::EventType;
 use touchstone_verifier::tpm::HashAlg;
 
 use super::aspect::{Aspect, command_line, kernel_version};
-use super::{ReferenceEntry, Standing};
+use super::{ReferenceEntry, Standing, guest};
 use crate::expiry::time;
 
 /// Most kernel versions named.
@@ -69,6 +69,8 @@ pub struct ReferenceStory {
     pub command_line: Option<String>,
     /// How many files such a machine may run; 0 where files are not judged.
     pub files: usize,
+    /// What is stated of a confidential VM: field and value, in words.
+    pub guest: Vec<(String, String)>,
 }
 
 impl ReferenceStory {
@@ -125,6 +127,7 @@ impl ReferenceStory {
             kernel: about(&[Aspect::Kernel, Aspect::Initrd]),
             command_line: told.events.iter().find_map(command_line),
             files: values.files.len(),
+            guest: guest::words(values),
         }
     }
 }

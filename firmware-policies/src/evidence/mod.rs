@@ -1,7 +1,10 @@
 //! Evidence as an author's source: what may be taken from it into the inventory or into a reference.
 //!
-//! Nothing is taken from evidence that does not hold together: the quote's signature, the digest over the register
-//! values and the replay of the log are checked first. Whose machine it is, the author says; that is why it is signed.
+//! Nothing is taken from evidence that does not hold together: the signatures of quote and report, the digest over the
+//! register values and the replay of the log are checked first. Whose machine it is, the author says; that is why it is
+//! signed.
+
+pub(crate) mod snp;
 
 use std::collections::BTreeMap;
 
@@ -32,9 +35,12 @@ pub(crate) enum EvidenceAk {
 /// Evidence that holds together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckedEvidence {
-    pub ak: EvidenceAk,
+    /// Its attestation key, where it has a TPM's quote.
+    pub ak: Option<EvidenceAk>,
     /// Its endorsement key, where it names one.
     pub ek: Option<EkId>,
+    /// Its SEV-SNP guest, where it has a report.
+    pub snp: Option<snp::Guest>,
     /// Quoted values of every bank that is not weak, each with the events that led to them where a log tells.
     pub banks: BTreeMap<HashAlg, BankValues>,
     /// The files of its IMA list that the quoted register 10 vouches for.
@@ -43,7 +49,7 @@ pub(crate) struct CheckedEvidence {
     pub notes: Vec<String>,
 }
 
-fn refused(claim: &str, expected: &str, found: impl std::fmt::Display) -> PolicyError {
+pub(crate) fn refused(claim: &str, expected: &str, found: impl std::fmt::Display) -> PolicyError {
     PolicyError::new(PolicyCode::EvidenceRefused, claim, expected, found)
 }
 
@@ -52,6 +58,18 @@ impl CheckedEvidence {
     pub fn read(bytes: &[u8]) -> Result<Self, PolicyError> {
         let collection = Collection::decode(bytes)
             .map_err(|e| PolicyError::new(PolicyCode::EvidenceUnreadable, "evidence", "an evidence envelope", e))?;
+        let mut notes = Vec::new();
+        let snp = snp::read(&collection, &mut notes)?;
+        if snp.is_some() && collection.get(Label::TpmQuote).is_none() {
+            return Ok(CheckedEvidence {
+                ak: None,
+                ek: None,
+                snp,
+                banks: BTreeMap::new(),
+                files: Vec::new(),
+                notes,
+            });
+        }
         let record = |label: Label| {
             let missing = || refused(label.as_str(), "a record", "none");
             collection.get(label).ok_or_else(missing)
@@ -72,7 +90,6 @@ impl CheckedEvidence {
                 registers.insert(register, value.clone());
             }
         }
-        let mut notes = Vec::new();
         match collection.get(Label::FirmwareEventLog) {
             Some(log) => take_events(log, &mut banks, &mut notes)?,
             None => notes.push(
@@ -83,8 +100,9 @@ impl CheckedEvidence {
         }
         let files = take_files(&collection, &banks, &mut notes)?;
         Ok(CheckedEvidence {
-            ak,
+            ak: Some(ak),
             ek: endorsement_key(&collection)?,
+            snp,
             banks,
             files,
             notes,
