@@ -10,3 +10,4 @@ cargo bench --locked -p touchstone-verifier --bench ima
 cargo bench --locked -p touchstone-policies --bench cedar
 cargo bench --locked -p touchstone-authorization --bench decide
 cargo bench --locked -p touchstone --bench reattestation
+cargo bench --locked -p touchstone --bench key_release
