@@ -57,6 +57,8 @@ enum Source {
     Configfs,
     /// The older /dev/sev-guest
     SevGuest,
+    /// NV indices of Azure's virtual TPM, quoted with the key its report names
+    Azure,
 }
 
 #[cfg(not(feature = "tpm"))]
@@ -71,11 +73,13 @@ pub(super) fn run(args: &Args) -> CommandResult {
     use touchstone_attest::agent::cvm::Cvm;
     use touchstone_attest::agent::state::StateDir;
     use touchstone_attest::collect::{Collector, Logs};
+    use touchstone_attest::tee::azure::ATTESTATION_KEY;
 
     use crate::output::{self, Outcome};
     const SHA256: u16 = 0x000b;
 
-    let with_tpm = args.tee.is_none() || args.with_tpm;
+    let azure = matches!(args.tee, Some(Source::Azure));
+    let with_tpm = args.tee.is_none() || args.with_tpm || azure;
     let nonce = hex::decode(&args.nonce).map_err(|error| Failure::new(format!("--nonce: {error}")))?;
     let (of_tpm, of_report) = MAX_NONCE;
     let most = if with_tpm { of_tpm } else { of_report };
@@ -92,17 +96,19 @@ pub(super) fn run(args: &Args) -> CommandResult {
             source: match source {
                 Source::Configfs => TeeSource::Configfs,
                 Source::SevGuest => TeeSource::SevGuest,
+                Source::Azure => TeeSource::Azure,
             },
             certificates: args.tee_certificates.clone(),
             collateral: args.tee_collateral.clone(),
             ..TeeConfig::configfs(&args.tee_path)
         };
-        collector.report(&mut Cvm::open(&config)?)?;
+        collector.report(&mut Cvm::open(&config, &args.tcti)?)?;
     }
     if with_tpm {
         let state = StateDir::open(&args.state_dir)?;
         let config = TpmConfig {
             tcti: args.tcti.clone(),
+            attestation_key_handle: azure.then_some(ATTESTATION_KEY),
             ..TpmConfig::default()
         };
         let mut attester = Attester::open(&config, &state, &[(SHA256, vec![0])])?;

@@ -161,7 +161,7 @@ impl CvmNode {
         });
         let state = path("agent");
         let open = move || {
-            let cvm = Cvm::open(&tee)?;
+            let cvm = Cvm::open(&tee, "")?;
             Ok(match tpm {
                 None => Machine::from(cvm),
                 Some(tpm) => {

@@ -95,6 +95,10 @@ impl Attester {
     ) -> Result<Self, AttesterError> {
         let mut tpm = Tpm::open(&config.tcti)?;
         let ek = tpm.best_endorsement_key()?;
+        if let Some(handle) = config.attestation_key_handle {
+            let ak = tpm.ak_at(&ek, handle)?;
+            return Self::with_key(config, state, session_registers, (tpm, ek, ak));
+        }
         let kept = match state.attestation_key()? {
             // A blob of another TPM (the disk moved) is no use here; the identity is the hardware's.
             Some(blob) if blob.ek_name == ek.name() => Some(blob),
@@ -120,6 +124,15 @@ impl Attester {
                 tpm.load_ak(&ek, &blob)?
             }
         };
+        Self::with_key(config, state, session_registers, (tpm, ek, ak))
+    }
+
+    fn with_key(
+        config: &TpmConfig,
+        state: &StateDir,
+        session_registers: &[(u16, Vec<u8>)],
+        (mut tpm, ek, ak): (Tpm, EndorsementKey, Ak),
+    ) -> Result<Self, AttesterError> {
         let session = tpm.create_session_key(&ek, session_registers)?;
         let session_public = point(session.point()).ok_or(AttesterError::SessionKey)?;
         let receive = tpm.create_receive_key(&ek, session_registers)?;

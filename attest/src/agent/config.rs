@@ -53,13 +53,16 @@ pub struct TpmConfig {
     pub boot_id: PathBuf,
     /// The algorithm of the attestation key made at first start: `ecc` (P-256, ECDSA) or `rsa` (2048, RSASSA).
     pub attestation_key: AttestationKeyKind,
+    /// A persistent attestation key that the platform's maker provisioned, in the place of one of our own.
+    pub attestation_key_handle: Option<u32>,
 }
 
 /// The `[tee]` table: there where the machine is a confidential VM.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeeConfig {
-    /// How reports are asked for: `configfs` (SEV-SNP and TDX, Linux 6.7) or `sev-guest` (SEV-SNP before).
+    /// How reports are asked for: `configfs` (SEV-SNP and TDX, Linux 6.7), `sev-guest` (SEV-SNP before), or `azure` (NV
+    /// indices of the virtual TPM; with `with_tpm`).
     pub source: TeeSource,
     /// Where the kernel shows `configfs-tsm`.
     #[serde(default = "tsm_base")]
@@ -90,6 +93,8 @@ pub enum TeeSource {
     Configfs,
     /// The older `/dev/sev-guest`.
     SevGuest,
+    /// NV indices of Azure's virtual TPM.
+    Azure,
 }
 
 fn tsm_base() -> PathBuf {
@@ -134,6 +139,7 @@ impl Default for TpmConfig {
             ima_list: PathBuf::from(crate::logs::IMA_LIST),
             boot_id: PathBuf::from(crate::logs::BOOT_ID),
             attestation_key: AttestationKeyKind::Ecc,
+            attestation_key_handle: None,
         }
     }
 }
@@ -215,6 +221,14 @@ impl AgentConfig {
                 key: "schedule.jitter_percent",
                 expected: "0 to 50",
                 found: percent.to_string(),
+            });
+        }
+        let azure = config.tee.as_ref().is_some_and(|tee| tee.source == TeeSource::Azure);
+        if azure && !config.tee.as_ref().is_some_and(|tee| tee.with_tpm) {
+            return Err(ConfigError::Value {
+                key: "tee.with_tpm",
+                expected: "true: in Azure the report only endorses the virtual TPM",
+                found: "false".into(),
             });
         }
         let level = config.tee.as_ref().and_then(|tee| tee.privilege_level);
@@ -302,6 +316,7 @@ mod tests {
                 "unknown key of a tee",
                 format!("{GOOD}\n[tee]\nsource = \"configfs\"\nwith_tmp = true\n"),
             ),
+            ("azure without its TPM", format!("{GOOD}\n[tee]\nsource = \"azure\"\n")),
             (
                 "a privilege level there is not",
                 format!("{GOOD}\n[tee]\nsource = \"configfs\"\nprivilege_level = 4\n"),

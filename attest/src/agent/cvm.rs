@@ -10,6 +10,7 @@ use super::attester::AttesterError;
 use super::config::{TeeConfig, TeeSource};
 use super::memory_key::MemoryKey;
 use crate::logs;
+use crate::tee::azure::Azure;
 use crate::tee::certificates;
 use crate::tee::configfs::ConfigFs;
 use crate::tee::identity::{self, Claimed};
@@ -45,13 +46,16 @@ struct Platform {
 impl Cvm {
     /// Opens the way to reports and learns what the platform is.
     ///
+    /// `tcti` says how to reach the TPM, where reports come from it.
+    ///
     /// # Errors
     /// [`AttesterError`]
-    pub fn open(config: &TeeConfig) -> Result<Self, AttesterError> {
+    pub fn open(config: &TeeConfig, tcti: &str) -> Result<Self, AttesterError> {
         let level = config.privilege_level;
         let mut source: Box<dyn ReportSource> = match config.source {
             TeeSource::Configfs => Box::new(ConfigFs::open(&config.path, level)?),
             TeeSource::SevGuest => Box::new(SevGuest::open(level)?),
+            TeeSource::Azure => Box::new(Azure::open(tcti)?),
         };
         let platform = Platform::learn(source.as_mut(), config)?;
         Ok(Self {
@@ -115,7 +119,8 @@ impl Cvm {
     /// were read: they are read anew, and the next round has them.
     pub fn report(&mut self, data: &[u8; REPORT_DATA_LEN]) -> Result<(Label, Vec<u8>), AttesterError> {
         let report = self.source.report(data)?;
-        if report_data(&report) != Some(data) {
+        // In Azure they stand in the runtime data, or nowhere: how fresh such a report is, is for the verifier to say.
+        if report.provider != Provider::Azure && report_data(&report) != Some(data) {
             return Err(AttesterError::Tee(TeeError::Malformed {
                 what: "report",
                 expected: "the report data that were asked for".into(),
@@ -153,7 +158,17 @@ impl Platform {
                 records.push((Label::SnpCertificates, given));
                 claimed
             }
-            Provider::Tdx | Provider::Azure => {
+            Provider::Azure => {
+                if let Some(path) = &config.certificates {
+                    records.push((Label::SnpCertificates, certificates::record(&read(path)?)?));
+                }
+                // Its TPM says who it is.
+                Claimed {
+                    platform: "azure".into(),
+                    guests: Vec::new(),
+                }
+            }
+            Provider::Tdx => {
                 if let Some(path) = &config.collateral {
                     records.push((Label::TdxCollateral, read(path)?));
                 }

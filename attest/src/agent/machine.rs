@@ -15,11 +15,12 @@ use touchstone_verifier::tpm::credential::activation_answer;
 use zeroize::Zeroizing;
 
 use super::attester::{Attester, AttesterError, Receiver, SessionSigner};
-use super::config::AgentConfig;
+use super::config::{AgentConfig, TeeSource};
 use super::cvm::Cvm;
 use super::round::RoundError;
 use super::state::StateDir;
 use super::tails::LogPaths;
+use crate::tee::azure::ATTESTATION_KEY;
 
 /// The roots of hardware of one machine: a TPM, a confidential VM, or both.
 #[derive(Debug)]
@@ -68,11 +69,17 @@ impl Machine {
         state: &StateDir,
         session_registers: &[(u16, Vec<u8>)],
     ) -> Result<Self, AttesterError> {
-        let tpm = || Attester::open(&config.tpm, state, session_registers);
+        let mut of_tpm = config.tpm.clone();
+        if config.tee.as_ref().is_some_and(|tee| tee.source == TeeSource::Azure) {
+            // No other key is named by the report.
+            of_tpm.attestation_key_handle.get_or_insert(ATTESTATION_KEY);
+        }
+        let tpm = || Attester::open(&of_tpm, state, session_registers);
+        let cvm = |tee| Cvm::open(tee, &of_tpm.tcti);
         match &config.tee {
             None => Ok(tpm()?.into()),
-            Some(tee) if tee.with_tpm => Ok((tpm()?, Cvm::open(tee)?).into()),
-            Some(tee) => Ok(Cvm::open(tee)?.into()),
+            Some(tee) if tee.with_tpm => Ok((tpm()?, cvm(tee)?).into()),
+            Some(tee) => Ok(cvm(tee)?.into()),
         }
     }
 

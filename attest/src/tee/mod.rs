@@ -3,6 +3,8 @@
 //! Three ways: the kernel's `configfs-tsm` (SEV-SNP and TDX), the older `/dev/sev-guest`, and the NV indices of Azure's
 //! virtual TPM. Nothing is judged here: what comes is carried to whoever verifies it.
 
+#[cfg(feature = "tpm")]
+pub mod azure;
 pub mod certificates;
 pub mod configfs;
 pub mod error;

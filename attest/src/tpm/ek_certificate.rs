@@ -18,8 +18,8 @@ pub const MAX_EK_CERTIFICATE: usize = 8192;
 const EK_CHAIN_INDICES: std::ops::RangeInclusive<u32> = 0x01C0_0100..=0x01C0_01FF;
 /// How many of them are looked for.
 const MAX_CHAIN_INDICES: u32 = 0x100;
-/// How much of an NV index is read in one go where the TPM does not say (every TPM can do this much).
-const NV_CHUNK: usize = 512;
+/// How much of an NV index is read or written in one go where the TPM does not say (every TPM can do this much).
+pub(super) const NV_CHUNK: usize = 512;
 
 impl Tpm {
     /// The DER certificate of the endorsement key of `kind`, as the maker wrote it to NV memory, padding cut off.
@@ -77,7 +77,7 @@ impl Tpm {
     }
 
     /// The whole contents of an NV index; `None` when it does not exist or was never written.
-    fn nv_read_all(&mut self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
+    pub(super) fn nv_read_all(&mut self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
         if !self.exists(index)? {
             return Ok(None);
         }

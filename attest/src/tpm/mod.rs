@@ -13,6 +13,7 @@ mod ek;
 mod ek_certificate;
 mod error;
 mod evidence;
+mod nv;
 mod receive_key;
 mod register;
 mod sealed;
