@@ -44,6 +44,21 @@ const ADVICES: &[Advice] = &[
         ],
     },
     Advice {
+        codes: &["snp-alias-check"],
+        when: "update the platform's firmware; if you accept that its memory may have aliases, say so; results will name it",
+        commands: &["touchstone policy set {repo} snp.alias_check=when-reported", PUBLISH],
+    },
+    Advice {
+        codes: &["snp-chip-masked"],
+        when: "if the host may hide which chip it is, say so; the chip is then the one its key was made for",
+        commands: &["touchstone policy set {repo} snp.masked_chips=allow", PUBLISH],
+    },
+    Advice {
+        codes: &["snp-provider-refused"],
+        when: "if you trust this provider's machines, name it",
+        commands: &["touchstone policy set {repo} 'snp.providers=[\"PROVIDER\"]'", PUBLISH],
+    },
+    Advice {
         codes: &["certificate-issuer-unknown"],
         when: "if you trust the maker of this TPM, take its root certificate (from the maker, not from this machine)",
         commands: &["touchstone policy trust add {repo} --ca MAKER-ROOT.pem", PUBLISH],
@@ -101,6 +116,7 @@ const ADVICES: &[Advice] = &[
             "uki-section-mismatch",
             "mok-mismatch",
             "register-mismatch",
+            "snp-measurement-mismatch",
         ],
         when: "if this is the state the machine should be in, make it a reference; what is published already stays valid",
         commands: &[

@@ -153,6 +153,7 @@ fn the_examples_in_the_default_files_hold_against_the_schema() {
 
 #[test]
 fn the_schema_declares_every_claim_with_its_type() {
+    use touchstone_verifier::snp::claims as snp;
     let cedar = default_cedar();
     let strings = [
         claim::BINDING,
@@ -174,6 +175,9 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::KEXEC,
         claim::IMA,
         claim::IMA_BOOT_AGGREGATE,
+        claim::TCB_FRESHNESS,
+        claim::GPU_LOCALITY,
+        claim::SNP_CRL,
     ];
     let longs = [
         claim::TPM_FIRMWARE,
@@ -201,7 +205,17 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::BOOT_AUTHORITIES,
         claim::BOOT_IMAGES,
         claim::IMA_EXCLUDED,
+        claim::ROOTS,
     ];
+    let snp = [
+        (snp::TEXTS.as_slice(), ClaimType::String),
+        (snp::NUMBERS.as_slice(), ClaimType::Long),
+        (snp::FLAGS.as_slice(), ClaimType::Bool),
+    ];
+    let snp = snp
+        .into_iter()
+        .flat_map(|(names, kind)| names.iter().map(move |name| (*name, kind)));
+    let expected = expected.chain(snp);
     let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
     let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));
     let expected: BTreeMap<String, ClaimType> = expected.map(|(c, t)| (c.to_owned(), t)).collect();

@@ -5,6 +5,75 @@ use super::vek::VekKind;
 use super::verified::SignedReport;
 use crate::appraisal::{ClaimValue, Claims};
 
+/// Names of the claims that are texts. One that a report has nothing for is absent.
+pub const TEXTS: [&str; 18] = [
+    "snp_product",
+    "snp_measurement",
+    "snp_host_data",
+    "snp_family_id",
+    "snp_image_id",
+    "snp_id_key_digest",
+    "snp_author_key_digest",
+    "snp_report_id",
+    "snp_report_data",
+    "snp_chip_id",
+    "snp_signing_key",
+    "snp_provider",
+    "snp_firmware_current",
+    "snp_firmware_committed",
+    "snp_cpuid",
+    "snp_mitigations_launch",
+    "snp_mitigations_current",
+    "snp_policy",
+];
+/// Names of the claims that are numbers. A component that the product line lacks is absent.
+pub const NUMBERS: [&str; 25] = [
+    "snp_report_version",
+    "snp_guest_svn",
+    "snp_vmpl",
+    "snp_policy_abi_major",
+    "snp_policy_abi_minor",
+    "snp_reported_fmc",
+    "snp_reported_bl",
+    "snp_reported_tee",
+    "snp_reported_snp",
+    "snp_reported_ucode",
+    "snp_current_fmc",
+    "snp_current_bl",
+    "snp_current_tee",
+    "snp_current_snp",
+    "snp_current_ucode",
+    "snp_committed_fmc",
+    "snp_committed_bl",
+    "snp_committed_tee",
+    "snp_committed_snp",
+    "snp_committed_ucode",
+    "snp_launch_fmc",
+    "snp_launch_bl",
+    "snp_launch_tee",
+    "snp_launch_snp",
+    "snp_launch_ucode",
+];
+/// Names of the claims that are yes or no.
+pub const FLAGS: [&str; 16] = [
+    "snp_debug",
+    "snp_migration_agent",
+    "snp_policy_smt",
+    "snp_policy_single_socket",
+    "snp_policy_cxl",
+    "snp_policy_aes_256_xts",
+    "snp_policy_rapl_disabled",
+    "snp_policy_ciphertext_hiding",
+    "snp_policy_page_swap_disabled",
+    "snp_smt",
+    "snp_tsme",
+    "snp_ecc",
+    "snp_rapl_disabled",
+    "snp_ciphertext_hiding",
+    "snp_alias_check",
+    "snp_tio",
+];
+
 /// Every field of a report under a name that policies can ask for.
 pub fn claims(verified: &SignedReport<'_>) -> Claims {
     let report = verified.report();
