@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use touchstone_attest::agent::attester::{Attester, AttesterError};
-use touchstone_attest::agent::config::{TeeConfig, TpmConfig};
+use touchstone_attest::agent::config::{AgentConfig, TeeConfig, TpmConfig};
 use touchstone_attest::agent::cvm::Cvm;
+use touchstone_attest::agent::desk::Desk;
 use touchstone_attest::agent::machine::Machine;
 use touchstone_attest::agent::owner::TpmOwner;
+use touchstone_attest::agent::release::Releases;
 use touchstone_attest::agent::round::{self, RoundContext, RoundError};
 use touchstone_attest::agent::state::StateDir;
 use touchstone_attest::agent::tails::LogPaths;
@@ -140,7 +142,7 @@ pub struct CvmNode {
     pub swtpm: Option<Arc<Swtpm>>,
     machine: TpmOwner,
     context: RoundContext,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl CvmNode {
@@ -187,7 +189,7 @@ impl CvmNode {
             swtpm,
             machine,
             context,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -240,6 +242,29 @@ impl CvmNode {
             .await
             .expect("the machine's thread")
             .expect("evidence")
+    }
+
+    /// The desk at which this guest's keys are fetched, holding this authorization.
+    ///
+    /// # Panics
+    /// When its configuration cannot be written.
+    pub fn desk(&self, domain: &crate::domain::Domain, authorization: Vec<u8>) -> Desk {
+        let path = |name: &str| self.folder.path().join(name);
+        let text = format!(
+            "brokers = [\"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\n",
+            domain.address(),
+            domain.path("policy"),
+            domain.path("root.json"),
+            path("agent"),
+        );
+        std::fs::write(path("agent.toml"), text).expect("written");
+        let desk = Desk::new(self.machine.clone());
+        desk.hold(Some(authorization));
+        desk.release_from(Releases {
+            config: AgentConfig::load(&path("agent.toml")).expect("a configuration"),
+            state: StateDir::open(&path("agent")).expect("a folder"),
+        });
+        desk
     }
 
     /// A proof that the session key is here.
