@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use touchstone_verifier::anchors::Purpose;
 use touchstone_verifier::corim::{BankValues, MachineReference};
+use touchstone_verifier::gpu::GpuReference;
 use touchstone_verifier::snp::SnpReference;
 use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
@@ -243,6 +244,8 @@ pub struct ReferenceAdded {
     pub files: usize,
     /// What its confidential VM was launched from, hexadecimal; none for a machine without one.
     pub measurement: Option<String>,
+    /// The states of GPUs it lists, in words.
+    pub gpus: Vec<String>,
     /// The file staged: an unsigned CoRIM, which counts for nothing before publish signs it.
     pub staged: String,
     /// What the author should know.
@@ -268,6 +271,7 @@ pub fn reference_add(
         mut banks,
         files,
         snp,
+        gpus,
         notes,
         ..
     } = CheckedEvidence::read(evidence)?;
@@ -278,8 +282,9 @@ pub fn reference_add(
     }
     banks.retain(|_, values| !values.registers.is_empty());
     let snp = snp.map(|guest| guest.reference);
-    if banks.is_empty() && snp.is_none() {
-        let expected = "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank, or a confidential VM's report";
+    if banks.is_empty() && snp.is_none() && gpus.states.is_empty() {
+        let expected =
+            "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank, or a report of a confidential VM or GPU";
         return Err(PolicyError::new(PolicyCode::EvidenceRefused, "quote", expected, "none"));
     }
     let name = match name {
@@ -293,7 +298,7 @@ pub fn reference_add(
                 name,
             ));
         }
-        None => name_of(&banks, snp.as_ref()),
+        None => name_of(&banks, snp.as_ref(), &gpus.states),
     };
     if let (Some(from), Some(until)) = (valid_from, valid_until)
         && until < from
@@ -321,7 +326,7 @@ pub fn reference_add(
         files,
         snp,
         tdx: None,
-        gpus: Vec::new(),
+        gpus: gpus.states,
         not_before: valid_from,
         not_after: valid_until,
     };
@@ -348,13 +353,14 @@ pub fn reference_add(
         events: count,
         files: reference.files.len(),
         measurement: reference.snp.as_ref().map(|snp| hex::encode(snp.measurement)),
+        gpus: reference.gpus.iter().map(GpuReference::describe).collect(),
         staged,
         notes,
     })
 }
 
-/// A name by the digest of the registers and the guest's measurement.
-fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>) -> String {
+/// A name by the digest of the registers, the guest's measurement and the GPUs'.
+fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>, gpus: &[GpuReference]) -> String {
     let mut hash = Sha256::new();
     for (bank, values) in banks {
         for (register, value) in &values.registers {
@@ -365,6 +371,11 @@ fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>) ->
     }
     if let Some(snp) = snp {
         hash.update(snp.measurement);
+    }
+    for gpu in gpus {
+        hash.update(gpu.describe());
+        let digests = gpu.measurements.values().flatten();
+        digests.for_each(|digest| hash.update(digest));
     }
     let digest = hex::encode(hash.finalize());
     format!("reference-{}", digest.get(..16).unwrap_or_default())

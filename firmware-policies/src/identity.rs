@@ -33,6 +33,8 @@ pub(crate) struct Hardware {
     pub ak_keys: Vec<[u8; 32]>,
     pub devices: Vec<DeviceId>,
     pub platforms: Vec<CvmIdentity>,
+    /// Serial numbers of its GPUs, hexadecimal.
+    pub gpus: Vec<String>,
     /// What the author should know.
     pub notes: Vec<String>,
 }
@@ -115,6 +117,7 @@ fn from_evidence(bytes: &[u8]) -> Result<Hardware, PolicyError> {
         hardware.notes.extend(guest.notes.iter().cloned());
     }
     hardware.platforms.extend(evidence.snp.map(|guest| guest.identity));
+    hardware.gpus = evidence.gpus.serials;
     let Some(ak) = evidence.ak else {
         return Ok(hardware);
     };
@@ -154,6 +157,7 @@ impl Hardware {
         add(&mut node.ak_names, self.ak_names.iter().map(hex::encode).collect());
         add(&mut node.ak_keys, self.ak_keys.iter().map(hex::encode).collect());
         add(&mut node.devices, self.devices.iter().map(device_text).collect());
+        add(&mut node.gpus, self.gpus.clone());
         add(
             &mut node.platforms,
             self.platforms.iter().map(ToString::to_string).collect(),
@@ -194,6 +198,10 @@ impl Hardware {
                 .iter()
                 .find_map(|identity| claims(&node.platforms, identity.to_string()));
             platform.map(|v| format!("confidential VM {v}"))
+        })
+        .or_else(|| {
+            let gpu = self.gpus.iter().find_map(|serial| claims(&node.gpus, serial.clone()));
+            gpu.map(|v| format!("GPU {v}"))
         })
     }
 }

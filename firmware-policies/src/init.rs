@@ -17,6 +17,7 @@ use crate::cedar::{DEFAULT_POLICY, DEFAULT_SCHEMA};
 use crate::error::{PolicyCode, PolicyError};
 use crate::keys::{KeyDir, KeyRole};
 use crate::layout::{METADATA, TargetKind, is_name};
+use crate::nvidia;
 use crate::repository::{Repository, write_file};
 use crate::settings::Settings;
 use crate::signers_file::{self, Signers};
@@ -86,7 +87,11 @@ pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Init
     ];
     let staged = staged
         .into_iter()
-        .chain(amd::targets().map(|(kind, der)| (kind, der.to_vec())))
+        .chain(
+            amd::targets()
+                .chain([nvidia::target()])
+                .map(|(kind, der)| (kind, der.to_vec())),
+        )
         .map(|(kind, bytes)| repository.stage(&kind, &bytes))
         .collect::<Result<_, _>>()?;
     // Last, and whole or not at all: a folder with a root is a repository.

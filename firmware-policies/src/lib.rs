@@ -24,6 +24,7 @@ pub mod keys;
 pub mod keyset_file;
 pub mod layout;
 pub mod load;
+mod nvidia;
 pub mod publish;
 pub mod references;
 mod repository;

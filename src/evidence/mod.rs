@@ -1,6 +1,7 @@
 //! `touchstone evidence`: collect from this machine, pack what other tools wrote, explain an envelope.
 
 mod collect;
+mod gpu;
 mod ima;
 mod quote;
 mod show;
@@ -38,7 +39,9 @@ enum Command {
         its command line, kernel release and system. An image that was not the one measured is refused (uki-sections-mismatch).\n\n\
         A confidential VM's report needs no TPM:\n  \
         snpguest report report.bin data.bin && snpguest certificates pem certs\n  \
-        touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence"
+        touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence\n\n\
+        GPUs, alone or with the above:\n  \
+        touchstone evidence pack --gpu-report gpu0.hex gpu1.hex --gpu-certs gpu0.pem gpu1.pem -o gpus.evidence"
     )]
     Pack(PackArgs),
     /// Explain an envelope in words: what booted, what of it a digest proves, and what the log only says
@@ -93,6 +96,12 @@ struct PackArgs {
     /// configfs-tsm auxblob (repeatable, or several after the flag)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "snp_report")]
     snp_cert: Vec<PathBuf>,
+    /// Attestation reports of NVIDIA GPUs and switches, as the driver gives them: binary or hexadecimal text (several)
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_certs")]
+    gpu_report: Vec<PathBuf>,
+    /// Their certificate chains in the same order: PEM, or DER one after the other
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_report")]
+    gpu_certs: Vec<PathBuf>,
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
@@ -120,12 +129,19 @@ pub fn run(args: Args) -> CommandResult {
                     .iter()
                     .map(|path| output::read(path))
                     .collect::<Result<_, _>>()?,
+                gpu_reports: all(&args.gpu_report)?,
+                gpu_certificates: all(&args.gpu_certs)?,
             };
             output::write(&args.output, &pack::pack(files)?)?;
             Ok(Outcome::Done)
         }
         Command::Show { evidence, json } => show::run(&output::read(&evidence)?, json),
     }
+}
+
+/// Every file, in order.
+fn all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    paths.iter().map(|path| output::read(path)).collect()
 }
 
 /// A boot image, which is large and still has a limit.

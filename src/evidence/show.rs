@@ -6,6 +6,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::eventlog::{BootStory, Chapter, EventLog, Vouched};
 use touchstone_verifier::tpm::HashAlg;
 
+use super::gpu::ToldGpus;
 use super::ima::ToldList;
 use super::quote::Quote;
 use super::snp::ToldReport;
@@ -86,12 +87,16 @@ impl Shown {
         let mut sections = Vec::new();
         let report = ToldReport::of(collection);
         // Without a TPM there is nothing to tell of one.
-        let tpm = report.is_none() || collection.get(Label::TpmQuote).is_some();
+        let gpus = ToldGpus::of(collection);
+        let tpm = (report.is_none() && gpus.is_none()) || collection.get(Label::TpmQuote).is_some();
         if tpm {
             sections.push(Section::new("Machine and TPM", quote.lines));
         }
         if let Some(report) = &report {
             sections.push(Section::new("Confidential VM", report.lines.iter().cloned()));
+        }
+        if let Some(gpus) = &gpus {
+            sections.push(Section::new("GPUs", gpus.lines.iter().cloned()));
         }
         let mut document = json!({
             "profile": collection.profile().uri(),
@@ -103,6 +108,9 @@ impl Shown {
         });
         if let (Some(report), Some(object)) = (report, document.as_object_mut()) {
             object.insert("snp".into(), report.json);
+        }
+        if let (Some(gpus), Some(object)) = (gpus, document.as_object_mut()) {
+            object.insert("gpus".into(), gpus.json);
         }
         let log = match (&parsed, told) {
             (Some(Ok(log)), Some(told)) => {

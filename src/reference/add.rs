@@ -43,6 +43,9 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(measurement) = &added.measurement {
         say!("staged {}: launch measurement {measurement}", added.name);
     }
+    for state in &added.gpus {
+        say!("staged {}: {state}", added.name);
+    }
     let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
     if !registers.is_empty() {
         say!(

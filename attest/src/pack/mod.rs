@@ -3,6 +3,7 @@
 //! Unbound evidence serves offline verdicts and reference values. It has a profile of its own, no broker route accepts
 //! it, and nothing turns it into an authorization (`docs/protocol.md` 3).
 
+mod gpu;
 mod pcr_files;
 mod snp;
 
@@ -44,6 +45,10 @@ pub struct Files {
     pub snp_report: Option<Vec<u8>>,
     /// Certificates of the key that signed it and those above: DER, PEM, or the host's table, one a file.
     pub snp_certificates: Vec<Vec<u8>>,
+    /// Reports of GPUs and NVSwitches, binary or hexadecimal text, one a file.
+    pub gpu_reports: Vec<Vec<u8>>,
+    /// Their certificate chains in the same order, PEM or DER one after the other, the attestation key's first.
+    pub gpu_certificates: Vec<Vec<u8>>,
 }
 
 /// Why files could not be packed.
@@ -87,7 +92,7 @@ pub enum PackError {
     #[error("--uki: expected a unified kernel image whose measured sections are known: {0}")]
     Uki(#[from] ArtefactError),
     /// Nothing that hardware signed.
-    #[error("nothing to pack: give --tpm-quote with what belongs to it, or --snp-report")]
+    #[error("nothing to pack: give --tpm-quote with what belongs to it, --snp-report, or --gpu-report")]
     Nothing,
     /// A file that is nothing without another.
     #[error("{flag} is needed with {with}")]
@@ -109,6 +114,28 @@ pub enum PackError {
         /// What is wrong with them.
         cause: String,
     },
+    /// `--gpu-report`.
+    #[error(
+        "--gpu-report: expected request and response of an SPDM measurement exchange, binary or hexadecimal: {cause}"
+    )]
+    GpuReport {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// `--gpu-certs`.
+    #[error("--gpu-certs: expected a chain, PEM or DER, the attestation key's certificate first: {cause}")]
+    GpuCertificates {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A chain for each report, and not too many.
+    #[error("--gpu-certs: expected one file for each --gpu-report, in the same order; found {chains} for {reports}")]
+    GpuCount {
+        /// How many reports.
+        reports: usize,
+        /// How many chains.
+        chains: usize,
+    },
     /// Larger than an envelope may be.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -122,7 +149,7 @@ pub enum PackError {
 /// [`PackError`].
 pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     let mut collection = Collection::unbound();
-    if files.tpm_quote.is_none() && files.snp_report.is_none() {
+    if files.tpm_quote.is_none() && files.snp_report.is_none() && files.gpu_reports.is_empty() {
         return Err(PackError::Nothing);
     }
     let needed = |flag| PackError::Needed {
@@ -151,6 +178,11 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
         let certificates = snp::certificates(&files.snp_certificates);
         let certificates = certificates.map_err(|cause| PackError::SnpCertificates { cause })?;
         collection.insert(Label::SnpCertificates, certificates)?;
+    }
+    if !(files.gpu_reports.is_empty() && files.gpu_certificates.is_empty()) {
+        let (reports, chains) = gpu::records(&files.gpu_reports, &files.gpu_certificates)?;
+        collection.insert(Label::GpuReport, reports)?;
+        collection.insert(Label::GpuCertificates, chains)?;
     }
     if let Some(certificate) = files.ek_certificate {
         let der = der(&certificate).map_err(|cause| PackError::EkCertificate { cause })?;

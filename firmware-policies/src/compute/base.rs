@@ -43,7 +43,11 @@ pub(super) fn load(
 /// What `reference add` would make of the evidence.
 fn golden(evidence: &[u8], notes: &mut Vec<String>) -> Result<MachineReference, PolicyError> {
     let CheckedEvidence {
-        mut banks, notes: more, ..
+        mut banks,
+        snp,
+        gpus,
+        notes: more,
+        ..
     } = CheckedEvidence::read(evidence)?;
     notes.extend(more);
     let moves = |register: u8| register == IMA_REGISTER || RESETTABLE_REGISTERS.contains(&register);
@@ -55,6 +59,8 @@ fn golden(evidence: &[u8], notes: &mut Vec<String>) -> Result<MachineReference, 
     Ok(MachineReference {
         name: "base".into(),
         banks,
+        snp: snp.map(|guest| guest.reference),
+        gpus: gpus.states,
         ..MachineReference::default()
     })
 }

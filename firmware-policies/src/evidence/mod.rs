@@ -4,6 +4,7 @@
 //! register values and the replay of the log are checked first. Whose machine it is, the author says; that is why it is
 //! signed.
 
+pub(crate) mod gpu;
 pub(crate) mod snp;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub(crate) struct CheckedEvidence {
     pub ek: Option<EkId>,
     /// Its SEV-SNP guest, where it has a report.
     pub snp: Option<snp::Guest>,
+    /// Its GPUs and NVSwitches, where they reported.
+    pub gpus: gpu::Devices,
     /// Quoted values of every bank that is not weak, each with the events that led to them where a log tells.
     pub banks: BTreeMap<HashAlg, BankValues>,
     /// The files of its IMA list that the quoted register 10 vouches for.
@@ -60,11 +63,14 @@ impl CheckedEvidence {
             .map_err(|e| PolicyError::new(PolicyCode::EvidenceUnreadable, "evidence", "an evidence envelope", e))?;
         let mut notes = Vec::new();
         let snp = snp::read(&collection, &mut notes)?;
-        if snp.is_some() && collection.get(Label::TpmQuote).is_none() {
+        let gpus = gpu::read(&collection)?;
+        let others = snp.is_some() || !gpus.serials.is_empty();
+        if others && collection.get(Label::TpmQuote).is_none() {
             return Ok(CheckedEvidence {
                 ak: None,
                 ek: None,
                 snp,
+                gpus,
                 banks: BTreeMap::new(),
                 files: Vec::new(),
                 notes,
@@ -103,6 +109,7 @@ impl CheckedEvidence {
             ak: Some(ak),
             ek: endorsement_key(&collection)?,
             snp,
+            gpus,
             banks,
             files,
             notes,

@@ -1,11 +1,21 @@
-//! What a reference states of a confidential VM, field by field in words.
+//! What a reference states of a confidential VM and of GPUs, field by field in words.
 
 use touchstone_verifier::corim::MachineReference;
 use touchstone_verifier::snp::{GuestPolicyBits, SnpReference};
 
 /// Every field that is stated, in order, with its value.
 pub(super) fn words(values: &MachineReference) -> Vec<(String, String)> {
-    values.snp.as_ref().map(snp).unwrap_or_default()
+    let mut fields = values.snp.as_ref().map(snp).unwrap_or_default();
+    for (number, state) in values.gpus.iter().enumerate() {
+        let name = format!("GPU state {}", number + 1);
+        let stated = state.measurements.len();
+        fields.push((name, format!("{}; {stated} measurements", state.describe())));
+        for (index, digests) in &state.measurements {
+            let digests: Vec<String> = digests.iter().map(hex::encode).collect();
+            fields.push((format!("{} measurement {index}", state.product), digests.join(" or ")));
+        }
+    }
+    fields
 }
 
 fn snp(reference: &SnpReference) -> Vec<(String, String)> {
