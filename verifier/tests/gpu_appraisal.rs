@@ -12,10 +12,14 @@ mod simulated_gpu;
 
 use common::{Boot, Offline, codes, policy, references};
 use simulated_gpu::{Device, NONCE, Parts, Shape};
+use touchstone_cose::key::SigningKey;
+use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_vectors::genuine;
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
-use touchstone_verifier::appraisal::{Appraisal, ClaimValue, Root, Tier};
+use touchstone_verifier::appraisal::{
+    Appraisal, BinderContext, ClaimValue, Freshness, ImaKnown, Inputs, Known, Root, Tier, appraise,
+};
 use touchstone_verifier::corim::MachineReference;
 use touchstone_verifier::gpu::{GpuPolicy, GpuReference, GpuReport, Product, VerifiedGpu, record};
 use touchstone_verifier::inventory::{Inventory, Node};
@@ -384,4 +388,77 @@ fn genuine_gpus_and_a_switch_are_affirmed_together_and_an_altered_one_spoils_all
     swapped[0].1 = std::mem::replace(&mut swapped[2].1, chain);
     offline.collection = collection(&swapped);
     assert!(codes(&offline.appraise()).contains(&"gpu-signature-invalid"));
+}
+
+#[test]
+fn in_a_session_the_challenge_is_the_binder_and_gpus_alone_are_no_machine() {
+    let (device, session_key) = (
+        Device::new(&Shape::default()),
+        SigningKey::from_seed([5; 32]).verifying_key(),
+    );
+    let context = BinderContext {
+        role: Role::Node,
+        domain: "test.example",
+        session_id: [1; 16],
+        nonce: [2; 32],
+        receive_key: None,
+        tls_exporter: [3; 32],
+    };
+    // Chains are in the manifest, reports are not: they answer for it.
+    let mut session = Collection::bound();
+    let chains = record::encode(vec![device.chain()]);
+    session.insert(Label::GpuCertificates, chains).unwrap();
+    let binder = BinderInput {
+        role: context.role,
+        domain: context.domain,
+        session_id: context.session_id,
+        nonce: context.nonce,
+        ckt: session_key.thumbprint(),
+        receive_key: None,
+        tls_exporter: context.tls_exporter,
+        manifest_digest: session.manifest_digest().unwrap(),
+    };
+    let (asked, case) = (common::selection(&common::BOOT), Case::new());
+    for (what, nonce, expected) in [
+        ("the binder", binder.tpm_qualifying_data(), &["root-missing"][..]),
+        (
+            "the nonce alone",
+            context.nonce,
+            &["root-missing", "gpu-nonce-mismatch"],
+        ),
+    ] {
+        let report = device.report(&Parts {
+            nonce,
+            ..Parts::default()
+        });
+        let references = references(&[of_states(vec![golden(&device, &report)])]);
+        let anchors = TrustAnchors::new([(Purpose::Gpu, &device.root)]).unwrap();
+        let mut collection = session.clone();
+        collection
+            .insert(Label::GpuReport, record::encode(vec![report]))
+            .unwrap();
+        let appraisal = appraise(&Inputs {
+            collection: &collection,
+            freshness: Freshness::Bound {
+                binder: context,
+                asked: &asked,
+                session_key: &session_key,
+                activated: None,
+            },
+            policy: &case.offline.policy,
+            references: &references,
+            anchors: &anchors,
+            inventory: &case.offline.inventory,
+            enrolled: None,
+            ima: ImaKnown::default(),
+            known: Known::default(),
+            now: common::NOW,
+        });
+        let found = codes(&appraisal);
+        assert!(
+            found.len() == expected.len() && expected.iter().all(|code| found.contains(code)),
+            "{what}: {found:?}"
+        );
+        assert!(!appraisal.authentic, "{what}");
+    }
 }

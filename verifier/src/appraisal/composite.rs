@@ -87,6 +87,11 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
     if let Some((gpus, _)) = &parts.gpus {
         if tpm.is_none() && tee.is_none() {
             node = node_of_gpus(inputs, gpus, findings);
+            // A GPU says nothing about who holds the keys of a session.
+            if matches!(inputs.freshness, Freshness::Bound { .. }) {
+                let expected = "a TPM or a confidential VM beside the GPUs";
+                findings.refuse(AppraisalCode::RootMissing, ROOTS, expected, "none");
+            }
         }
         judge_gpus(inputs, gpus, node, findings);
     }
