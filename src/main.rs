@@ -5,6 +5,7 @@
 
 mod admin;
 mod agent;
+mod bootstrap;
 mod broker;
 mod clock;
 mod demo;
@@ -43,6 +44,7 @@ enum Command {
     Demo(demo::Args),
     Broker(broker::Args),
     Agent(agent::Args),
+    Bootstrap(bootstrap::Args),
     Guard(guard::Args),
     Evidence(evidence::Args),
     Verify(verify::Args),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Agent(args) => agent::run(args),
+        Command::Bootstrap(args) => bootstrap::run(args),
         Command::Guard(args) => guard::run(args),
         Command::Evidence(args) => evidence::run(args),
         Command::Verify(args) => verify::run(&args),

@@ -28,6 +28,7 @@ pub struct Args {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 enum Command {
     /// Make a repository: keys, root metadata, commented default settings and Cedar policy
     #[command(after_help = "Example: touchstone policy init ./repo --domain demo.example --keys ./keys")]

@@ -8,6 +8,8 @@ use touchstone_verifier::inventory::Node;
 
 /// The action of a scope that grants it.
 pub const ACTION: &str = "bootstrap";
+/// The action by which every other key leaves.
+const RELEASE: &str = "release";
 /// What the names of disk keys begin with; the node's name follows. So no list of who gets which key can be wrong.
 pub const KEY_PREFIX: &str = "disk/";
 
@@ -19,7 +21,6 @@ touchstone_cose::reason_codes! {
         Done = "bootstrap-done": "The disk was opened in this boot already, or opening it was given up. Reboot to open it again; a running system has no use for the key.",
         PhaseOver = "bootstrap-phase-over": "The machine is no longer, or not yet, in its initramfs. Disk keys leave only there: reboot, and let the initramfs ask. With a unified kernel image the initramfs must measure enter-initrd.",
         KeyOther = "bootstrap-key-of-another-node": "A node gets the key of its own disk only, which is called disk/ and the node's name. Ask for that one.",
-        KeyReserved = "bootstrap-key-by-other-action": "Keys called disk/... leave by the action bootstrap only. Put the secret under another name if workloads need it.",
     }
 }
 
@@ -60,22 +61,22 @@ pub fn refusal(node: &Node, claims: &Claims) -> Option<EarReason> {
     }
 }
 
-/// Why `node` may not have the key called `key` by `action`; nothing where it may: the key of its own disk by
-/// `bootstrap`, and by any other action a key of no disk.
+/// The action by which the key called `key` leaves: `bootstrap` for disk keys, `release` for all others.
 #[must_use]
-pub fn key_refusal(action: &str, node: &Node, key: &str) -> Option<EarReason> {
-    let own = format!("{KEY_PREFIX}{}", node.name);
-    match (action == ACTION, key.starts_with(KEY_PREFIX)) {
-        (true, _) if key == own => None,
-        (true, _) => Some(reason(BootstrapCode::KeyOther, "key", &own, key)),
-        (false, true) => Some(reason(
-            BootstrapCode::KeyReserved,
-            "key",
-            "the action bootstrap",
-            action,
-        )),
-        (false, false) => None,
+pub fn action_of(key: &str) -> &'static str {
+    if key.starts_with(KEY_PREFIX) { ACTION } else { RELEASE }
+}
+
+/// Why `node`, with these claims of what it showed last, may not have the key called `key`; nothing where it may, and for
+/// keys that are not of a disk.
+#[must_use]
+pub fn key_refusals(node: &Node, claims: &Claims, key: &str) -> Vec<EarReason> {
+    if action_of(key) != ACTION {
+        return Vec::new();
     }
+    let own = format!("{KEY_PREFIX}{}", node.name);
+    let other = (key != own).then(|| reason(BootstrapCode::KeyOther, "key", &own, key));
+    refusal(node, claims).into_iter().chain(other).collect()
 }
 
 fn reason(code: BootstrapCode, claim: &str, expected: &str, found: &str) -> EarReason {
@@ -186,24 +187,34 @@ mod tests {
     }
 
     #[test]
-    fn a_node_gets_the_key_of_its_own_disk_only_and_by_no_other_action() {
+    fn a_node_gets_the_key_of_its_own_disk_only() {
+        use BootstrapCode::*;
         let own = node(true);
-        let rows: &[(&str, &str, Option<BootstrapCode>)] = &[
-            ("bootstrap", "disk/web-1", None),
-            ("bootstrap", "disk/web-2", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "disk/web-10", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "disk/web", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "disk/WEB-1", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "web-1", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "database", Some(BootstrapCode::KeyOther)),
-            ("bootstrap", "", Some(BootstrapCode::KeyOther)),
-            ("release", "database", None),
-            ("release", "disk/web-1", Some(BootstrapCode::KeyReserved)),
-            ("administer", "disk/web-1", Some(BootstrapCode::KeyReserved)),
+        let rows: &[(&str, &str, &[BootstrapCode])] = &[
+            ("disk/web-1", "open", &[]),
+            ("disk/web-1", "done", &[Done]),
+            ("disk/web-2", "open", &[KeyOther]),
+            ("disk/web-2", "done", &[Done, KeyOther]),
+            ("disk/web-10", "open", &[KeyOther]),
+            ("disk/web", "open", &[KeyOther]),
+            ("disk/", "open", &[KeyOther]),
+            // What workloads may have is for others to say.
+            ("db/main", "done", &[]),
+            ("disks", "done", &[]),
         ];
-        for (action, key, code) in rows {
-            let found = key_refusal(action, &own, key).map(|reason| reason.code);
-            assert_eq!(found.as_deref(), code.map(BootstrapCode::as_str), "{action} {key}");
+        for (key, stage, codes) in rows {
+            let found = key_refusals(&own, &claims(Some(stage), None), key);
+            let found: Vec<&str> = found.iter().map(|reason| reason.code.as_str()).collect();
+            let expected: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+            assert_eq!(found, expected, "{key} {stage}");
+        }
+        for (key, action) in [
+            ("disk/web-1", "bootstrap"),
+            ("disk/", "bootstrap"),
+            ("disk", "release"),
+            ("db/disk/a", "release"),
+        ] {
+            assert_eq!(action_of(key), action, "{key}");
         }
     }
 }

@@ -689,3 +689,111 @@ async fn a_broker_of_an_older_release_goes_on_and_releases_nothing_until_its_key
     assert!(open(&broker, node.receive.as_ref().unwrap(), &answer).is_ok());
     broker.shutdown().await.unwrap();
 }
+
+fn disk<'a>(key: &'a str, scope: &'a str) -> Ask<'a> {
+    Ask {
+        key,
+        resource: "disk",
+        scope,
+        ..Ask::default()
+    }
+}
+
+/// The key of a disk goes to its own node, in its initramfs, and nowhere else; whatever the authorization once granted.
+#[tokio::test]
+async fn a_disk_key_leaves_for_its_own_node_in_its_initramfs_only() {
+    use sha2::{Digest as _, Sha256};
+    use touchstone_policies::author::node_volume;
+    use touchstone_policies::inventory_file::VolumeFile;
+    use touchstone_verifier::bootstrap::{DONE, REGISTER};
+
+    let (mut node, mut other) = (machine(), machine());
+    let scopes = r#"["bootstrap:disk", "release:disk", "release:keys"]"#;
+    let domain = domain(&[("node-1", &node), ("node-2", &other)], &[("scopes", scopes)]);
+    let listed = || VolumeFile {
+        luks_uuid: "4878cbe9-f3c5-4d20-82da-b2bb10ae2940".into(),
+        pcr15: "ab".repeat(32),
+    };
+    for name in ["node-1", "node-2"] {
+        node_volume(&domain.path("policy"), name, listed()).unwrap();
+    }
+    domain.publish();
+    let broker = domain.start().await;
+    put(&domain, "name=disk/node-1&resource=disk&region=north").await;
+    put(&domain, "name=disk/node-2&resource=disk&region=south").await;
+    put(&domain, "name=db/main&resource=disk").await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let second = attest(&mut client, &mut other, false).await.unwrap();
+    let (own, others) = (first.authorization.unwrap(), second.authorization.unwrap());
+
+    let answer = get(&mut client, &node, &own, &disk("disk/node-1", "bootstrap:disk"))
+        .await
+        .unwrap();
+    let released = open(&broker, node.receive.as_ref().unwrap(), &answer).unwrap();
+    assert_eq!(released.secret.as_slice(), SECRET.as_bytes());
+    type Row<'a> = (&'a str, &'a SoftNode, &'a [u8], &'a str, &'a str, &'a str);
+    let rows: &[Row<'_>] = &[
+        (
+            "the key of another node",
+            &node,
+            &own,
+            "disk/node-2",
+            "bootstrap:disk",
+            "bootstrap-key-of-another-node",
+        ),
+        (
+            "a disk of another region",
+            &other,
+            &others,
+            "disk/node-2",
+            "bootstrap:disk",
+            "key-residency",
+        ),
+        (
+            "the right to release instead",
+            &node,
+            &own,
+            "disk/node-1",
+            "release:disk",
+            "proof-action",
+        ),
+        (
+            "another key by the right to bootstrap",
+            &node,
+            &own,
+            "db/main",
+            "bootstrap:disk",
+            "proof-action",
+        ),
+    ];
+    for (what, machine, token, key, scope, code) in rows {
+        match get(&mut client, machine, token, &disk(key, scope)).await {
+            Ok(answer) => {
+                assert!(answer.sealed.is_none(), "{what}");
+                assert!(codes(&answer).contains(code), "{what}: {:?}", answer.reasons);
+            }
+            Err(refused) => assert!(
+                refused.reasons.iter().any(|reason| reason == code),
+                "{what}: {refused:?}"
+            ),
+        }
+    }
+    // The disk was opened. The node shows it with its next evidence, and from then on the authorization it had before is of
+    // no use for the same request.
+    let value = node
+        .values
+        .get_mut(&(touchstone_verifier::tpm::HashAlg::Sha256.tpm_id(), REGISTER))
+        .unwrap();
+    for digest in [vec![1; 32], Sha256::digest(DONE).to_vec()] {
+        *value = Sha256::digest([value.as_slice(), &digest].concat()).to_vec();
+    }
+    let later = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(later.allowed, "{:?}", later.reasons);
+    let again = get(&mut client, &node, &own, &disk("disk/node-1", "bootstrap:disk"))
+        .await
+        .unwrap();
+    assert!(again.sealed.is_none());
+    assert!(codes(&again).contains(&"bootstrap-phase-over"), "{:?}", again.reasons);
+    broker.shutdown().await.unwrap();
+}

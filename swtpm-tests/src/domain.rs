@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use touchstone_attest::client::{BrokerClient, Endpoint, pinned_config};
 use touchstone_attest::clock;
 use touchstone_attest::guard::{Guard, GuardConfig};
+use touchstone_attest::local;
 use touchstone_attest::pack::{self, Files};
 use touchstone_attest::trust::DomainTrust;
 use touchstone_authorization::{KeyRing, TrustView, TrustedKey, UntrustedAuthorization};
@@ -193,6 +194,18 @@ impl Domain {
     pub fn publish(&self) {
         let (repo, keys) = (self.path("policy"), self.path("keys"));
         unlocked(|| policies::publish(&repo, &keys, clock::wall_seconds())).expect("published");
+    }
+
+    /// Puts a key at the running broker, as its operator does.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn put_key(&self, name: &str, resource: &str, secret: &[u8]) {
+        let path = format!("/keys?name={name}&resource={resource}");
+        let socket = self.path("data/admin.sock");
+        let put = local::request(&socket, "POST", &path, secret.to_vec()).await;
+        let (status, body) = put.expect("the broker's socket");
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
     }
 
     /// Where the broker listens.

@@ -30,4 +30,6 @@ pub mod state;
 pub mod tails;
 
 #[cfg(feature = "tpm")]
+pub(crate) use run::load;
+#[cfg(feature = "tpm")]
 pub use run::{AgentError, AgentEvent, run};

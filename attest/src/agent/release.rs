@@ -17,9 +17,9 @@ use touchstone_policies::keyset_file::Job;
 
 use super::config::AgentConfig;
 use super::desk::{Desk, PresentError};
-use super::owner::OwnerGone;
+use super::owner::{OwnerGone, TpmOwner};
 use super::state::StateDir;
-use crate::client::ClientError;
+use crate::client::{BrokerClient, ClientError};
 use crate::clock;
 use crate::trust::DomainTrust;
 
@@ -123,57 +123,69 @@ impl Desk {
         let releases = self.releases().ok_or_else(not_authorized)?;
         let scope = format!("release:{}", wanted.resource);
         let scope = Scope::parse(&scope).map_err(|e| PresentError::Scope(e.to_string()))?;
-        let mut cti = [0u8; 16];
-        getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
-
         let trust = releases.trust().await?;
         let brokers = releases
             .config
             .endpoints()
             .map_err(|e| ReleaseError::Domain(e.to_string()))?;
         let mut client = trust.client(brokers);
-        client.connect().await?;
-        let digest: [u8; 32] = Sha256::digest(&authorization).into();
-        let proof = Proof {
-            audience: release_audience(&trust.policy.domain),
-            issued_at: clock::wall_ms() / 1000,
-            cti,
-            authorization_digest: digest,
-            scope,
-            request_digest: None,
-            channel: Channel::Exporter(client.export(EXPORTER_LABEL, &digest)?),
-        };
-        let proof = self
-            .tpm()
-            .run(move |machine| proof.encode_signed(&*machine.signer()))
-            .await?
-            .map_err(PresentError::Signing)?;
-        let request = ReleaseRequest {
-            authorization: authorization.to_vec(),
-            proof,
-            key: wanted.key.clone(),
-            version: wanted.version,
-            resource: wanted.resource.clone(),
-        };
-        let answer = client.release(&request).await?;
-        let proven = prove(&trust, &authorization, &cti, wanted, &answer)?;
-        let Proven {
-            sealed,
-            signer,
-            statement,
-        } = proven;
-        // Only now is the receive key asked for anything.
-        let content = self
-            .tpm()
-            .run(move |machine| sealed.open(&*machine.receiver(), signer, KEY_TYPE, &statement))
-            .await?
-            .map_err(ReleaseError::Open)?;
-        let key = ReleasedKey::decode(&content).map_err(|e| ReleaseError::Unproven(e.to_string()))?;
-        if key.name != wanted.key || wanted.version.is_some_and(|version| version != key.version) {
-            return Err(ReleaseError::Unproven("another key than the one asked for".into()));
-        }
-        Ok(Fetched { key, statement })
+        fetch(&mut client, self.tpm(), &trust, &authorization, scope, wanted).await
     }
+}
+
+/// Fetches a key with an authorization and the machine that it is bound to. `scope` is what the proof names.
+///
+/// # Errors
+/// [`ReleaseError`]
+pub async fn fetch(
+    client: &mut BrokerClient,
+    tpm: &TpmOwner,
+    trust: &DomainTrust,
+    authorization: &[u8],
+    scope: Scope,
+    wanted: &KeyWanted,
+) -> Result<Fetched, ReleaseError> {
+    let mut cti = [0u8; 16];
+    getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
+    client.connect().await?;
+    let digest: [u8; 32] = Sha256::digest(authorization).into();
+    let proof = Proof {
+        audience: release_audience(&trust.policy.domain),
+        issued_at: clock::wall_ms() / 1000,
+        cti,
+        authorization_digest: digest,
+        scope,
+        request_digest: None,
+        channel: Channel::Exporter(client.export(EXPORTER_LABEL, &digest)?),
+    };
+    let proof = tpm
+        .run(move |machine| proof.encode_signed(&*machine.signer()))
+        .await?
+        .map_err(PresentError::Signing)?;
+    let request = ReleaseRequest {
+        authorization: authorization.to_vec(),
+        proof,
+        key: wanted.key.clone(),
+        version: wanted.version,
+        resource: wanted.resource.clone(),
+    };
+    let answer = client.release(&request).await?;
+    let proven = prove(trust, authorization, &cti, wanted, &answer)?;
+    let Proven {
+        sealed,
+        signer,
+        statement,
+    } = proven;
+    // Only now is the receive key asked for anything.
+    let content = tpm
+        .run(move |machine| sealed.open(&*machine.receiver(), signer, KEY_TYPE, &statement))
+        .await?
+        .map_err(ReleaseError::Open)?;
+    let key = ReleasedKey::decode(&content).map_err(|e| ReleaseError::Unproven(e.to_string()))?;
+    if key.name != wanted.key || wanted.version.is_some_and(|version| version != key.version) {
+        return Err(ReleaseError::Unproven("another key than the one asked for".into()));
+    }
+    Ok(Fetched { key, statement })
 }
 
 /// An answer that holds: signed by a broker of the domain, for this request, and in the ledger.

@@ -368,7 +368,7 @@ impl<E: Fn(AgentEvent)> Life<E> {
 }
 
 /// Loads the domain's policy, never below what was accepted here before, and remembers what it accepted.
-async fn load(config: &AgentConfig, state: &StateDir) -> Result<DomainTrust, AgentError> {
+pub(crate) async fn load(config: &AgentConfig, state: &StateDir) -> Result<DomainTrust, AgentError> {
     let floors = state.floors().read().map_err(StateError::from)?;
     let (policy, root) = (&config.policy, &config.policy_root);
     let trust = DomainTrust::load_above(policy, root, &config.domain, clock::wall_seconds(), floors).await?;

@@ -2,5 +2,12 @@
 //! (`docs/protocol.md`, section 11).
 
 pub mod config;
+#[cfg(feature = "tpm")]
+mod fetch;
 pub mod header;
+#[cfg(feature = "tpm")]
+mod run;
 pub mod volume;
+
+#[cfg(feature = "tpm")]
+pub use run::{BootstrapEvent, Ending, end_phase, run};

@@ -14,6 +14,7 @@ use touchstone_verifier::inventory::{Lookup, Node, Platform};
 
 use super::key::{KeyEntry, KeyVersion};
 use super::shown::Shown;
+use crate::bootstrap;
 use crate::node::NodeRecord;
 use crate::statements::Circumstances;
 
@@ -181,6 +182,13 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         Some(ClaimValue::Text(binding)) => binding.as_str(),
         _ => "none",
     };
+    let disk = bootstrap::key_refusals(node, &result.claims, situation.wanted.key);
+    reasons.extend(disk.into_iter().map(|refusal| Reason {
+        code: refusal.code,
+        claim: refusal.claim,
+        expected: refusal.expected,
+        found: refusal.found,
+    }));
     let decision = policy.cedar.decide(
         &node.region,
         &Request {
@@ -188,7 +196,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             region: &node.region,
             zone: node.zone.as_deref(),
             roles: &node.roles,
-            action: "release",
+            action: bootstrap::action_of(situation.wanted.key),
             resource: situation.wanted.resource,
             status: result.status.as_str(),
             ak_binding,

@@ -30,6 +30,7 @@ use super::key::KeyEntry;
 use super::shown;
 use crate::app::App;
 use crate::attest::MAX_TRIES;
+use crate::bootstrap;
 use crate::clock::seconds;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
@@ -139,7 +140,8 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         &Request {
             authorization: Presented::Bytes(&request.authorization),
             proof: &request.proof,
-            action: "release",
+            // By the key's name: what asks for a disk's key has to hold the right to bootstrap.
+            action: bootstrap::action_of(&request.key),
             resource: &request.resource,
             request_digest: None,
             channel: RequestChannel::Exporter(exporter),
