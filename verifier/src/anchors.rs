@@ -71,11 +71,21 @@ impl TrustAnchors {
     /// # Errors
     /// The first certificate that cannot be read.
     pub fn new<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = (Purpose, D)>) -> Result<Self, CertificateError> {
-        let mut anchors = Self::default();
+        Self::default().with_anchors(certificates)
+    }
+
+    /// Adds anchors.
+    ///
+    /// # Errors
+    /// The first certificate that cannot be read.
+    pub fn with_anchors<D: AsRef<[u8]>>(
+        mut self,
+        certificates: impl IntoIterator<Item = (Purpose, D)>,
+    ) -> Result<Self, CertificateError> {
         for (purpose, der) in certificates {
-            anchors.add(purpose, der.as_ref(), true)?;
+            self.add(purpose, der.as_ref(), true)?;
         }
-        Ok(anchors)
+        Ok(self)
     }
 
     /// Adds intermediates: they lead to an anchor and vouch for nothing by themselves.
