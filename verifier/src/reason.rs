@@ -86,6 +86,7 @@ touchstone_cose::reason_codes! {
         // The parts together.
         ReportsConflict = "reports-conflict": "The evidence holds two reports of the machine's hardware, and nobody could say which counts. Send one.",
         RootsNotTogether = "roots-not-together": "The parts of the evidence are not shown to be of one machine: no report names the TPM's key, and no inventory entry lists both. Evidence was mixed, or the entry is incomplete.",
+        EndorsedQuoteMissing = "endorsed-quote-missing": "A report vouches for a virtual TPM, and no quote of that TPM for this challenge came. Send the TPM's evidence beside the report: it alone says what booted.",
         RootMissing = "root-missing": "The policy requires a root of hardware that the evidence does not show, or that something speaks against (roots.required). Send that evidence as well.",
         // The session key and the TPM's clock.
         SessionKeyMissing = "session-key-missing": "The session key came without the attestation key's certification. Send the certification.",

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use touchstone_evidence::collection::Label;
+
 use super::AkBinding;
 use super::findings::{Findings, claim};
 use super::gpu::Gpus;
@@ -63,7 +65,9 @@ pub(super) struct Whole<'a> {
     pub(super) ak_binding: AkBinding,
     /// The roots that had nothing against them, where the parts belong together.
     pub(super) roots: BTreeSet<Root>,
-    /// Whether the evidence is authentic (protocol.md 4).
+    /// The roots whose evidence is authentic (protocol.md 4).
+    pub(super) authentic_roots: BTreeSet<Root>,
+    /// Whether the whole is: see [`Appraisal::authentic`](super::Appraisal::authentic).
     pub(super) authentic: bool,
     /// Name of the reference that it matches; of several the confidential VM's, then the TPM's, with `+` between them.
     pub(super) reference: Option<String>,
@@ -82,6 +86,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
         (Some((tpm, _)), Some((tee, _))) => belong_together(tpm, tee, findings),
         _ => true,
     };
+    let vouched = has_what_it_vouches_for(inputs, tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
     judge_references(parts, findings);
     let mut node = judge_node(tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
     if let Some((gpus, _)) = &parts.gpus {
@@ -98,14 +103,12 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
     let mut roots = BTreeSet::new();
     if together {
         roots.extend(tpm.filter(|(_, good)| *good).map(|_| Root::Tpm));
-        roots.extend(tee.filter(|(_, good)| *good).map(|(tee, _)| Root::Tee(tee.kind)));
+        let tee = tee.filter(|(_, good)| *good && vouched);
+        roots.extend(tee.map(|(tee, _)| Root::Tee(tee.kind)));
         roots.extend(parts.gpus.as_ref().filter(|(_, good)| *good).map(|_| Root::Gpu));
     }
     judge_required(inputs.policy.roots.required, &roots, findings);
-    let bound = matches!(inputs.freshness, Freshness::Bound { .. });
-    let tpm_authentic = tpm.is_some_and(|(tpm, _)| tpm.is_authentic());
-    // A report that only endorses is as fresh as the quote of the TPM that it names.
-    let tee_authentic = bound && tee.is_some_and(|(tee, _)| tee.node.is_some() && (tee.fresh || tpm_authentic));
+    let authentic_roots = authentic_roots(inputs, parts, vouched, findings.count() > 0);
     let references = [
         tee.and_then(|(tee, _)| tee.reference),
         tpm.and_then(|(tpm, _)| tpm.reference),
@@ -128,15 +131,76 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
         cvm: tee.and_then(|(tee, _)| tee.identity.clone()),
         ak_binding: tpm.map_or(AkBinding::None, |(tpm, _)| tpm.identity.binding),
         roots,
-        authentic: match tee {
-            None => tpm_authentic,
-            Some(_) => together && node.is_some() && (tpm_authentic || tee_authentic),
-        },
+        // Where a TPM answers, it is the TPM that must be authentic: a report beside it names its own machine only.
+        authentic: together
+            && (tee.is_none() || node.is_some())
+            && match (tpm, tee) {
+                (Some(_), _) => authentic_roots.contains(&Root::Tpm),
+                (None, Some((tee, _))) => authentic_roots.contains(&Root::Tee(tee.kind)),
+                (None, None) => false,
+            },
+        authentic_roots,
         reference: (!names.is_empty()).then(|| names.join("+")),
         tcb_freshness: tee.map(|(tee, _)| if tee.fresh { "session" } else { "boot" }),
         clock: tpm.and_then(|(tpm, _)| tpm.quoted.as_ref()).map(|quoted| quoted.clock),
         expires: expires.into_iter().flatten().min().unwrap_or(i64::MAX),
     }
+}
+
+/// Whether a report that vouches for a virtual TPM has it beside it, with a quote of this challenge. What such a report
+/// measures is the module or paravisor that the TPM is of, never the system that runs: without the TPM nobody speaks for
+/// that. True where there is nothing of the kind.
+fn has_what_it_vouches_for(
+    inputs: &Inputs<'_>,
+    tpm: Option<&Tpm<'_>>,
+    tee: Option<&Tee<'_>>,
+    findings: &mut Findings,
+) -> bool {
+    let Some(tee) = tee else { return true };
+    let records = [Label::AzureHclReport, Label::SvsmManifest];
+    let has = |label| inputs.collection.get(label).is_some();
+    if tee.endorses.is_none() && !records.into_iter().any(has) {
+        return true;
+    }
+    let endorsed = tpm.filter(|tpm| tpm.identity.endorsement != Endorsement::None);
+    let (quoted, found) = match (tpm, endorsed) {
+        (_, Some(tpm)) => (
+            tpm.quoted.as_ref().is_some_and(|quoted| quoted.fresh),
+            "no quote of it that answers this challenge",
+        ),
+        (Some(_), None) => (false, "another TPM"),
+        (None, None) => (false, "no TPM"),
+    };
+    if !quoted {
+        let expected = "a quote, for this challenge, of the virtual TPM that the report vouches for";
+        findings.refuse(AppraisalCode::EndorsedQuoteMissing, "virtual TPM", expected, found);
+    }
+    quoted
+}
+
+/// The roots that are shown to be this challenge's and the node's own, whatever they say. Their failure counts against the
+/// node only where its entry names the guest: beside it anybody could run one on the same chip.
+fn authentic_roots(inputs: &Inputs<'_>, parts: &Parts<'_>, vouched: bool, refused: bool) -> BTreeSet<Root> {
+    let mut authentic = BTreeSet::new();
+    if !matches!(inputs.freshness, Freshness::Bound { .. }) {
+        return authentic;
+    }
+    let tee = parts.tee.as_ref().map(|(tee, _)| tee);
+    let named = tee.is_some_and(|tee| tee.identity.as_ref().is_some_and(|identity| identity.guest.is_some()));
+    if let Some((tpm, _)) = &parts.tpm
+        && tpm.is_authentic()
+        // A key that only the report names is as much the node's as the report is.
+        && (tpm.identity.binding != AkBinding::Report || named || !refused)
+    {
+        authentic.insert(Root::Tpm);
+    }
+    if let Some(tee) = tee.filter(|tee| tee.node.is_some() && vouched && (named || !refused)) {
+        // A report that only endorses is as fresh as the quote of the TPM that it names.
+        if tee.fresh || authentic.contains(&Root::Tpm) {
+            authentic.insert(Root::Tee(tee.kind));
+        }
+    }
+    authentic
 }
 
 /// Whether a TPM and a report are one machine's: the report names the TPM's key, or, where it names none, one inventory

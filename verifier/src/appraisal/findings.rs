@@ -142,6 +142,8 @@ pub mod claim {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) reasons: Vec<Reason>,
+    /// How many were found, those beyond the cap included.
+    found: usize,
     pub(super) leniencies: Vec<String>,
     pub(super) claims: Claims,
 }
@@ -182,7 +184,7 @@ impl Findings {
 
     /// How many reasons there are; a stage that adds none had nothing against what it judged.
     pub(super) fn count(&self) -> usize {
-        self.reasons.len()
+        self.found
     }
 
     fn code(code: Code) -> Code {
@@ -193,6 +195,7 @@ impl Findings {
     }
 
     fn push(&mut self, reason: Reason) {
+        self.found = self.found.saturating_add(1);
         if self.reasons.len() < MAX_REASONS {
             self.reasons.push(reason);
         }

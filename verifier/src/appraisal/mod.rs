@@ -86,9 +86,13 @@ pub struct Appraisal {
     pub reasons: Vec<Reason>,
     /// Whether the evidence is *authentic* (protocol.md 4): a quote that verifies under the key enrolled, or activated
     /// in this session, for this node, or a genuine report of the platform that this node is listed with, over this
-    /// session's binder; and parts that belong together. Only an authentic failure may withdraw anything;
+    /// session's binder; and parts that belong together. With a TPM in the evidence it is the TPM that must be
+    /// authentic. A failure is not, where the node's entry names a platform and no guest on it. Only an authentic failure may withdraw anything;
     /// every other failure refuses the requester and touches nobody's state.
     pub authentic: bool,
+    /// The roots whose own evidence is authentic: a TPM's quote under a tied key, a report of the platform that the node is
+    /// listed with, each for this session. What another part says counts for none of them.
+    pub authentic_roots: BTreeSet<Root>,
     /// The node it speaks for, where inventory or enrolment say so.
     pub node: Option<String>,
     /// The confidential VM's identity, as the inventory lists it.
@@ -157,6 +161,7 @@ fn conclude(parts: Parts<'_>, whole: Whole<'_>, findings: Findings) -> Appraisal
         mut reasons,
         leniencies,
         claims,
+        ..
     } = findings;
     reasons.sort();
     reasons.dedup();
@@ -177,6 +182,7 @@ fn conclude(parts: Parts<'_>, whole: Whole<'_>, findings: Findings) -> Appraisal
         vector,
         reasons,
         authentic: whole.authentic,
+        authentic_roots: whole.authentic_roots,
         ak_binding: whole.ak_binding,
         node,
         cvm: whole.cvm,

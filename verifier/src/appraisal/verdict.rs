@@ -239,6 +239,7 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::AkNotBound
             | AppraisalCode::NodeUnknown
             | AppraisalCode::NodeAmbiguous
+            | AppraisalCode::EndorsedQuoteMissing
             | AppraisalCode::RootMissing
             | AppraisalCode::RootsNotTogether
             | AppraisalCode::SessionKeyMissing
