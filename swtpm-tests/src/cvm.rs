@@ -26,7 +26,7 @@ use touchstone_verifier::snp::reference::{GuestPolicyBits, SnpReference, TcbFloo
 use touchstone_verifier::snp::{Product, Tcb};
 
 use crate::boots::Boot;
-use crate::domain::{NAME, REGION, unlocked};
+use crate::domain::{Domain, NAME, REGION, unlocked};
 use crate::machine::session_registers;
 use crate::node::{FIRST_BOOT, proof};
 use crate::swtpm::Swtpm;
@@ -248,7 +248,7 @@ impl CvmNode {
     ///
     /// # Panics
     /// When its configuration cannot be written.
-    pub fn desk(&self, domain: &crate::domain::Domain, authorization: Vec<u8>) -> Desk {
+    pub fn desk(&self, domain: &Domain, authorization: Vec<u8>) -> Desk {
         let path = |name: &str| self.folder.path().join(name);
         let text = format!(
             "brokers = [\"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\n",

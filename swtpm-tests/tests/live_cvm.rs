@@ -18,8 +18,11 @@ use swtpm_tests::domain::{ACTION, Domain, Founding, RESOURCE, eventually, rights
 use swtpm_tests::node::Node;
 use swtpm_tests::observe::PATIENCE;
 use touchstone_attest::agent::config::AgentConfig;
+use touchstone_attest::agent::release::{Fetched, KeyWanted, ReleaseError};
 use touchstone_attest::agent::socket::{self, Request, Response};
 use touchstone_attest::agent::{self, AgentEvent};
+use touchstone_attest::client::ClientError;
+use touchstone_attest::local;
 use touchstone_authorization::{KeyKind, Status};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::message::{Answer, Identity, Submission};
@@ -479,6 +482,54 @@ async fn the_tpm_of_one_machine_and_the_report_of_another_are_no_machine() {
         before
     );
     assert!(good.attest(&mut client).await.unwrap().allowed);
+    broker.shutdown().await.unwrap();
+}
+
+/// The codes for which a key was denied.
+fn denied(outcome: Result<Fetched, ReleaseError>) -> Vec<String> {
+    match outcome {
+        Err(ReleaseError::Denied(reasons)) => reasons.into_iter().map(|reason| reason.code).collect(),
+        Err(ReleaseError::Client(ClientError::Refused { code, .. })) => vec![code],
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_released_to_the_guests_memory_while_it_is_what_was_attested() {
+    const SECRET: &str = "a disk key, 0123456789abcdef0123";
+    let (domain, chip, other) = domain_of_a_guest();
+    let file = domain.path("passphrase");
+    touchstone_keybroker::key_files::write_new(&file, b"correct horse battery staple\n").unwrap();
+    let domain = domain.with_config(&format!("[keys]\nkek = {{ passphrase_file = {file:?} }}\n"));
+    let broker = domain.broker().await;
+    let admin = domain.path("data").join(touchstone_keybroker::admin::SOCKET);
+    let put = local::request(&admin, "POST", "/keys?name=db/guest&region=eu-1", SECRET.into()).await;
+    assert_eq!(put.unwrap().0, 200);
+    let mut node = CvmNode::start(guest(chip, LINE, CHIP, Some(DATA)), None).await;
+    let mut client = domain.client();
+    let granted = node.attest(&mut client).await.unwrap().authorization.unwrap();
+    let wanted = KeyWanted {
+        key: "db/guest".into(),
+        version: None,
+        resource: "keys".into(),
+    };
+    let fetched = node.desk(&domain, granted.clone()).fetch(&wanted).await.unwrap();
+    assert_eq!(fetched.key.secret.as_slice(), SECRET.as_bytes());
+
+    // The authorization on another machine, whose keys it does not name.
+    let thief = CvmNode::start(guest(other, LINE, OTHER_CHIP, Some(DATA)), None).await;
+    let stolen = thief.desk(&domain, granted.clone()).fetch(&wanted).await;
+    assert_eq!(denied(stolen), ["release-not-authenticated"], "a stolen authorization");
+    assert!(
+        node.desk(&domain, granted.clone()).fetch(&wanted).await.is_ok(),
+        "and its owner still gets it"
+    );
+
+    // The guest shows something else: what it holds opens nothing any more.
+    node.tsm.change(|guest| guest.set(field::MEASUREMENT, &[0x3F; 48]));
+    assert!(!node.attest(&mut client).await.unwrap().allowed);
+    let refused = node.desk(&domain, granted).fetch(&wanted).await;
+    assert_eq!(denied(refused), ["authorization-revoked", "node-withdrawn"]);
     broker.shutdown().await.unwrap();
 }
 

@@ -59,7 +59,7 @@ pub fn of_snp(report: &Report, certificates: &[u8]) -> Result<Claimed, TeeError>
     })
 }
 
-/// What a TDX quote says: the platform that the certificate in it names, and `MRCONFIGID` where it is set.
+/// What a TDX quote says: the platform by the PPID that the certificate in it names, and `MRCONFIGID` where it is set.
 ///
 /// # Errors
 /// [`TeeError::Malformed`].
@@ -77,7 +77,7 @@ pub fn of_tdx(report: &Report) -> Result<Claimed, TeeError> {
     let config_id = quote.mr_config_id();
     let is_set = config_id.iter().any(|byte| *byte != 0);
     Ok(Claimed {
-        platform: Platform::TdxPlatform(platform.instance_id.unwrap_or(platform.ppid)).to_string(),
+        platform: Platform::TdxPlatform(platform.ppid).to_string(),
         guests: is_set
             .then(|| GuestId::ConfigId(config_id.to_vec()).to_string())
             .into_iter()
