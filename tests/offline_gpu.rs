@@ -208,7 +208,10 @@ fn several_devices_are_judged_together_and_shown() {
         &swapped,
     ]);
     let (code, verdict) = domain.verify(&swapped, CHALLENGE, DAY);
-    assert_eq!((code, codes(&verdict)), (1, vec!["gpu-signature-invalid"]));
+    assert_eq!(
+        (code, codes(&verdict)),
+        (1, vec!["gpu-signature-invalid", "gpu-fwid-mismatch"])
+    );
     let arguments = [
         "evidence",
         "pack",

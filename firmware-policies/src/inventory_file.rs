@@ -210,10 +210,11 @@ impl NodeFile {
         });
         let platforms = self.platforms(&claim("platforms"), &mut problems);
         let gpus = self.gpus(&claim("gpus"), &mut problems);
-        // A GPU says whose it is, and not whose the machine is.
-        let lists = [&self.ek, &self.ak_names, &self.ak_keys, &self.devices, &self.platforms];
-        if lists.into_iter().all(Vec::is_empty) {
-            let expected = "ek, ak_names, ak_keys, devices or platforms";
+        // A node of GPUs alone is judged offline only: in a session they are no machine.
+        let machine = [&self.ek, &self.ak_names, &self.ak_keys, &self.devices, &self.platforms];
+        let lists = machine.into_iter().chain([&self.gpus]);
+        if lists.map(Vec::is_empty).all(|none| none) {
+            let expected = "ek, ak_names, ak_keys, devices, platforms or gpus";
             problems.push(Problem::new(
                 PolicyCode::NodeIdentityMissing,
                 claim("identity"),

@@ -117,6 +117,9 @@ const ADVICES: &[Advice] = &[
             "mok-mismatch",
             "register-mismatch",
             "snp-measurement-mismatch",
+            "gpu-reference-missing",
+            "gpu-reference-mismatch",
+            "gpu-measurement-mismatch",
         ],
         when: "if this is the state the machine should be in, make it a reference; what is published already stays valid",
         commands: &[

@@ -21,6 +21,7 @@ use touchstone_verifier::appraisal::{
     Appraisal, BinderContext, ClaimValue, Freshness, ImaKnown, Inputs, Known, Root, Tier, appraise,
 };
 use touchstone_verifier::corim::MachineReference;
+use touchstone_verifier::gpu::check as gpu;
 use touchstone_verifier::gpu::{GpuPolicy, GpuReference, GpuReport, Product, VerifiedGpu, record};
 use touchstone_verifier::inventory::{Inventory, Node};
 use touchstone_verifier::reference::ReferenceSet;
@@ -129,6 +130,14 @@ fn a_listed_gpu_in_a_known_state_is_affirmed() {
     assert_eq!(set(&appraisal, "gpu_driver_versions"), ["550.90.07"]);
     assert_eq!(set(&appraisal, "gpu_references"), ["golden-gpu"]);
     assert_eq!(appraisal.claims.get("gpu_count"), Some(&ClaimValue::Int(1)));
+    let declared = |name: &str| gpu::SETS.contains(&name) || gpu::NUMBERS.contains(&name);
+    let others = ["gpu_locality", "gpu_references"];
+    for name in appraisal.claims.keys().filter(|name| name.starts_with("gpu_")) {
+        assert!(
+            declared(name) || others.contains(&name.as_str()),
+            "{name} is declared nowhere"
+        );
+    }
 }
 
 #[test]

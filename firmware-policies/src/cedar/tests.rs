@@ -153,6 +153,7 @@ fn the_examples_in_the_default_files_hold_against_the_schema() {
 
 #[test]
 fn the_schema_declares_every_claim_with_its_type() {
+    use touchstone_verifier::gpu::check as gpu;
     use touchstone_verifier::snp::claims as snp;
     let cedar = default_cedar();
     let strings = [
@@ -206,6 +207,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::BOOT_IMAGES,
         claim::IMA_EXCLUDED,
         claim::ROOTS,
+        claim::GPU_REFERENCES,
     ];
     let snp = [
         (snp::TEXTS.as_slice(), ClaimType::String),
@@ -216,6 +218,8 @@ fn the_schema_declares_every_claim_with_its_type() {
         .into_iter()
         .flat_map(|(names, kind)| names.iter().map(move |name| (*name, kind)));
     let expected = expected.chain(snp);
+    let expected = expected.chain(gpu::SETS.map(|name| (name, ClaimType::Set)));
+    let expected = expected.chain(gpu::NUMBERS.map(|name| (name, ClaimType::Long)));
     let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
     let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));
     let expected: BTreeMap<String, ClaimType> = expected.map(|(c, t)| (c.to_owned(), t)).collect();

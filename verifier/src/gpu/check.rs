@@ -75,6 +75,20 @@ pub fn check(gpu: &SignedGpu<'_>, nonce: &[u8; NONCE_LEN], policy: &GpuPolicy) -
     reasons
 }
 
+/// Names of the claims that are sets. One about which no device says anything is absent.
+pub const SETS: [&str; 8] = [
+    "gpu_products",
+    "gpu_serials",
+    "gpu_attestation_keys",
+    "gpu_fwids",
+    "gpu_driver_versions",
+    "gpu_vbios_versions",
+    "gpu_modes",
+    "gpu_boards",
+];
+/// Names of the claims that are numbers.
+pub const NUMBERS: [&str; 2] = ["gpu_count", "gpu_switch_count"];
+
 /// What genuine reports say, under names that policies can ask for: sets over all devices, so that the names are the same
 /// for one device and for many.
 pub fn claims<'g, 'a: 'g>(devices: impl IntoIterator<Item = &'g SignedGpu<'a>>) -> Claims {
