@@ -151,6 +151,13 @@ fn genuine_evidence_is_affirmed() {
         );
         let named = |leniency: &String| leniency == "azure-report-freshness: boot";
         assert_eq!(appraisal.leniencies.iter().any(named), freshness == "boot", "{name}");
+        // The key need not be there twice.
+        let short = Offline {
+            collection: common::replace(&offline.collection, Label::TpmAkPem, None),
+            ..offline
+        };
+        assert_eq!(codes(&short.appraise()), [""; 0], "{name}");
+        let offline = short;
         // Said by no setting, it is refused.
         let mut strict = offline;
         strict.policy.azure.report_freshness = ReportFreshness::Session;

@@ -4,8 +4,9 @@ use touchstone_evidence::collection::Label;
 use x509_parser::pem::Pem;
 
 use super::findings::Findings;
-use super::inputs::Inputs;
+use super::inputs::{Freshness, Inputs};
 use super::tee::{Endorsed, Tee};
+use crate::hcl::HclReport;
 use crate::reason::AppraisalCode;
 use crate::tpm::{AttestationKey, Public};
 use crate::x509::SubjectKey;
@@ -41,6 +42,12 @@ pub(super) fn read(inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &mut Fi
     }
     if let Some(bytes) = enrolled() {
         return from_public(bytes, findings);
+    }
+    // The key of Azure's virtual TPM is in the paravisor's report, so packed evidence need not have it twice.
+    if let (Freshness::Unbound { .. }, Some(report)) = (inputs.freshness, inputs.collection.get(Label::AzureHclReport))
+        && let Ok(report) = HclReport::parse(report)
+    {
+        return Some(from_key(report.attestation_key().clone(), inputs, tee, findings));
     }
     findings.refuse(
         AppraisalCode::RecordMissing,
@@ -79,8 +86,6 @@ fn from_public(bytes: &[u8], findings: &mut Findings) -> Option<PresentedAk> {
     })
 }
 
-/// A key without attributes counts only where the inventory lists that very key (protocol.md 2), or the report of the
-/// confidential VM around it names it.
 fn from_pem(pem: &[u8], inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &mut Findings) -> Option<PresentedAk> {
     let key = Some(pem)
         .filter(|pem| pem.len() <= MAX_PEM)
@@ -96,6 +101,12 @@ fn from_pem(pem: &[u8], inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &m
         );
         return None;
     };
+    Some(from_key(key, inputs, tee, findings))
+}
+
+/// A key without attributes counts only where the inventory lists that very key (protocol.md 2), or the report of the
+/// confidential VM around it names it.
+fn from_key(key: SubjectKey, inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &mut Findings) -> PresentedAk {
     let spki = key.spki_sha256();
     let endorsed = tee.is_some_and(|tee| tee.endorses == Some(Endorsed::Ak(spki)));
     if !endorsed && !matches!(inputs.inventory.by_ak_key(&spki), crate::inventory::Lookup::Node(_)) {
@@ -107,11 +118,11 @@ fn from_pem(pem: &[u8], inputs: &Inputs<'_>, tee: Option<&Tee<'_>>, findings: &m
             found,
         );
     }
-    Some(PresentedAk {
+    PresentedAk {
         key: AttestationKey::without_attributes(key),
         spki,
         public: None,
         name: None,
         proper: false,
-    })
+    }
 }

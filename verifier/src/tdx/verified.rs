@@ -123,6 +123,21 @@ impl<'a> VerifiedQuote<'a> {
         }
     }
 
+    /// The same with the root that came with the quote, at the time its certificate begins: whether it holds together. It
+    /// says nothing about whose platform it is.
+    ///
+    /// # Errors
+    /// Every reason against it.
+    pub fn by_own_root(quote: Quote<'a>) -> Result<Self, Vec<Reason>> {
+        let certificates = read_chain(quote.pck_chain())?;
+        let then = certificates.first().map_or(0, Certificate::not_before);
+        let root = certificates
+            .into_iter()
+            .filter(Certificate::is_self_issued)
+            .map(|root| (root, true));
+        Self::verify(quote, &CertificateStore::new(root), then)
+    }
+
     /// The quote.
     pub fn quote(&self) -> &Quote<'a> {
         &self.quote
