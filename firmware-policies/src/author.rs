@@ -12,6 +12,7 @@ use touchstone_verifier::anchors::Purpose;
 use touchstone_verifier::corim::{BankValues, MachineReference};
 use touchstone_verifier::gpu::GpuReference;
 use touchstone_verifier::snp::SnpReference;
+use touchstone_verifier::tdx::TdxReference;
 use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
@@ -272,6 +273,7 @@ pub fn reference_add(
         files,
         snp,
         gpus,
+        tdx,
         notes,
         ..
     } = CheckedEvidence::read(evidence)?;
@@ -282,7 +284,8 @@ pub fn reference_add(
     }
     banks.retain(|_, values| !values.registers.is_empty());
     let snp = snp.map(|guest| guest.reference);
-    if banks.is_empty() && snp.is_none() && gpus.states.is_empty() {
+    let tdx = tdx.map(|guest| guest.reference);
+    if banks.is_empty() && snp.is_none() && tdx.is_none() && gpus.states.is_empty() {
         let expected =
             "quoted boot registers of a SHA-256, SHA-384 or SHA-512 bank, or a report of a confidential VM or GPU";
         return Err(PolicyError::new(PolicyCode::EvidenceRefused, "quote", expected, "none"));
@@ -298,7 +301,7 @@ pub fn reference_add(
                 name,
             ));
         }
-        None => name_of(&banks, snp.as_ref(), &gpus.states),
+        None => name_of(&banks, snp.as_ref(), tdx.as_ref(), &gpus.states),
     };
     if let (Some(from), Some(until)) = (valid_from, valid_until)
         && until < from
@@ -325,7 +328,7 @@ pub fn reference_add(
         banks,
         files,
         snp,
-        tdx: None,
+        tdx,
         gpus: gpus.states,
         not_before: valid_from,
         not_after: valid_until,
@@ -352,15 +355,23 @@ pub fn reference_add(
         registers: numbers.into_iter().collect(),
         events: count,
         files: reference.files.len(),
-        measurement: reference.snp.as_ref().map(|snp| hex::encode(snp.measurement)),
+        measurement: match (&reference.snp, &reference.tdx) {
+            (Some(snp), _) => Some(hex::encode(snp.measurement)),
+            (None, tdx) => tdx.as_ref().map(|tdx| hex::encode(tdx.mrtd)),
+        },
         gpus: reference.gpus.iter().map(GpuReference::describe).collect(),
         staged,
         notes,
     })
 }
 
-/// A name by the digest of the registers, the guest's measurement and the GPUs'.
-fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>, gpus: &[GpuReference]) -> String {
+/// A name by the digest of the registers, the guest's measurements and the GPUs'.
+fn name_of(
+    banks: &BTreeMap<HashAlg, BankValues>,
+    snp: Option<&SnpReference>,
+    tdx: Option<&TdxReference>,
+    gpus: &[GpuReference],
+) -> String {
     let mut hash = Sha256::new();
     for (bank, values) in banks {
         for (register, value) in &values.registers {
@@ -371,6 +382,10 @@ fn name_of(banks: &BTreeMap<HashAlg, BankValues>, snp: Option<&SnpReference>, gp
     }
     if let Some(snp) = snp {
         hash.update(snp.measurement);
+    }
+    if let Some(tdx) = tdx {
+        hash.update(tdx.mrtd);
+        tdx.rtmrs.registers.values().for_each(|value| hash.update(value));
     }
     for gpu in gpus {
         hash.update(gpu.describe());

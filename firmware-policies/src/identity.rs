@@ -116,8 +116,12 @@ fn from_evidence(bytes: &[u8]) -> Result<Hardware, PolicyError> {
     if let Some(guest) = &evidence.snp {
         hardware.notes.extend(guest.notes.iter().cloned());
     }
+    if let Some(guest) = &evidence.tdx {
+        hardware.notes.extend(guest.notes.iter().cloned());
+    }
     hardware.platforms.extend(evidence.snp.map(|guest| guest.identity));
     hardware.gpus = evidence.gpus.serials;
+    hardware.platforms.extend(evidence.tdx.map(|guest| guest.identity));
     let Some(ak) = evidence.ak else {
         return Ok(hardware);
     };
@@ -135,6 +139,8 @@ fn from_evidence(bytes: &[u8]) -> Result<Hardware, PolicyError> {
                 "an attestation key in PEM alone",
             ));
         }
+        // A report of the machine's hardware vouches for the key.
+        EvidenceAk::KeyOnly if !hardware.platforms.is_empty() => {}
         EvidenceAk::KeyOnly => hardware.notes.push(
             "the evidence has its attestation key as PEM, without TPM attributes: list that key with node add --ak"
                 .into(),

@@ -15,6 +15,7 @@ use tough::schema::{RoleKeys, Root};
 use crate::amd;
 use crate::cedar::{DEFAULT_POLICY, DEFAULT_SCHEMA};
 use crate::error::{PolicyCode, PolicyError};
+use crate::intel;
 use crate::keys::{KeyDir, KeyRole};
 use crate::layout::{METADATA, TargetKind, is_name};
 use crate::nvidia;
@@ -90,6 +91,7 @@ pub fn init(repo: &Path, domain: &str, keys_dir: &Path, now: i64) -> Result<Init
         .chain(
             amd::targets()
                 .chain([nvidia::target()])
+                .chain(intel::targets())
                 .map(|(kind, der)| (kind, der.to_vec())),
         )
         .map(|(kind, bytes)| repository.stage(&kind, &bytes))

@@ -19,6 +19,7 @@ pub mod floors;
 mod identity;
 pub mod ima_keys;
 mod init;
+mod intel;
 pub mod inventory_file;
 pub mod keys;
 pub mod keyset_file;

@@ -6,6 +6,7 @@ mod ima;
 mod quote;
 mod show;
 mod snp;
+mod tdx;
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,9 @@ enum Command {
         its command line, kernel release and system. An image that was not the one measured is refused (uki-sections-mismatch).\n\n\
         A confidential VM's report needs no TPM:\n  \
         snpguest report report.bin data.bin && snpguest certificates pem certs\n  \
-        touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence\n\n\
+        touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence\n  \
+        touchstone evidence pack --tdx-quote quote.bin --tdx-collateral collateral.json --ccel CCEL -o guest.evidence\n  \
+        touchstone evidence pack --azure-hcl hcl.bin --snp-cert vcek.pem --tpm-quote q.msg --tpm-signature q.sig --tpm-pcrs q.pcrs -o vm.evidence\n\n\
         GPUs, alone or with the above:\n  \
         touchstone evidence pack --gpu-report gpu0.hex gpu1.hex --gpu-certs gpu0.pem gpu1.pem -o gpus.evidence"
     )]
@@ -62,7 +65,7 @@ struct PackArgs {
     /// TPMS_ATTEST or TPM2B_ATTEST
     #[arg(long)]
     tpm_quote: Option<PathBuf>,
-    /// TPMT_SIGNATURE
+    /// TPMT_SIGNATURE, or the bare bytes of an RSASSA signature with SHA-256
     #[arg(long, requires = "tpm_quote")]
     tpm_signature: Option<PathBuf>,
     /// The attestation key: TPM2B_PUBLIC, TPMT_PUBLIC or PEM
@@ -94,7 +97,7 @@ struct PackArgs {
     snp_report: Option<PathBuf>,
     /// Certificate of the key that signed the report (VCEK, VLEK) and those above it: DER, PEM, AMD's chain file, or a
     /// configfs-tsm auxblob (repeatable, or several after the flag)
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "snp_report")]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     snp_cert: Vec<PathBuf>,
     /// Attestation reports of NVIDIA GPUs and switches, as the driver gives them: binary or hexadecimal text (several)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_certs")]
@@ -102,6 +105,21 @@ struct PackArgs {
     /// Their certificate chains in the same order: PEM, or DER one after the other
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_report")]
     gpu_certs: Vec<PathBuf>,
+    /// A TDX quote, as the guest device or a configfs-tsm outblob gives it
+    #[arg(long, value_name = "FILE")]
+    tdx_quote: Option<PathBuf>,
+    /// Intel's collateral for the quote's platform: its answers in JSON
+    #[arg(long, value_name = "FILE")]
+    tdx_collateral: Option<PathBuf>,
+    /// The guest's event log (/sys/firmware/acpi/tables/data/CCEL)
+    #[arg(long, value_name = "FILE")]
+    ccel: Option<PathBuf>,
+    /// The report of Azure's paravisor (NV index 0x01400001); the key that signed --tpm-quote is in it
+    #[arg(long, value_name = "FILE")]
+    azure_hcl: Option<PathBuf>,
+    /// The manifest of the service module (SVSM) that runs the guest's TPM, as the report vouches for it
+    #[arg(long, value_name = "FILE")]
+    svsm_manifest: Option<PathBuf>,
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
@@ -123,6 +141,11 @@ pub fn run(args: Args) -> CommandResult {
                 event_log: args.event_log.as_deref().map(output::read).transpose()?,
                 ima_log: args.ima_log.as_deref().map(output::read).transpose()?,
                 uki: args.uki.as_deref().map(read_image).transpose()?,
+                tdx_quote: args.tdx_quote.as_deref().map(output::read).transpose()?,
+                tdx_collateral: args.tdx_collateral.as_deref().map(output::read).transpose()?,
+                ccel: args.ccel.as_deref().map(output::read).transpose()?,
+                azure_hcl: args.azure_hcl.as_deref().map(output::read).transpose()?,
+                svsm_manifest: args.svsm_manifest.as_deref().map(output::read).transpose()?,
                 snp_report: args.snp_report.as_deref().map(output::read).transpose()?,
                 snp_certificates: args
                     .snp_cert

@@ -10,6 +10,7 @@ use super::gpu::ToldGpus;
 use super::ima::ToldList;
 use super::quote::Quote;
 use super::snp::ToldReport;
+use super::tdx::Told;
 use crate::output::{self, CommandResult, Outcome, say};
 
 /// Prints what is in the envelope.
@@ -88,12 +89,20 @@ impl Shown {
         let report = ToldReport::of(collection);
         // Without a TPM there is nothing to tell of one.
         let gpus = ToldGpus::of(collection);
-        let tpm = (report.is_none() && gpus.is_none()) || collection.get(Label::TpmQuote).is_some();
+        let others = [("tdx", Told::quote(collection)), ("azure", Told::azure(collection))];
+        let guest = report.is_some() || gpus.is_some() || others.iter().any(|(_, told)| told.is_some());
+        let tpm = !guest || collection.get(Label::TpmQuote).is_some();
         if tpm {
             sections.push(Section::new("Machine and TPM", quote.lines));
         }
         if let Some(report) = &report {
             sections.push(Section::new("Confidential VM", report.lines.iter().cloned()));
+        }
+        for (_, told) in &others {
+            sections.extend(
+                told.iter()
+                    .map(|told| Section::new("Confidential VM", told.lines.iter().cloned())),
+            );
         }
         if let Some(gpus) = &gpus {
             sections.push(Section::new("GPUs", gpus.lines.iter().cloned()));
@@ -111,6 +120,11 @@ impl Shown {
         }
         if let (Some(gpus), Some(object)) = (gpus, document.as_object_mut()) {
             object.insert("gpus".into(), gpus.json);
+        }
+        for (name, told) in others {
+            if let (Some(told), Some(object)) = (told, document.as_object_mut()) {
+                object.insert(name.into(), told.json);
+            }
         }
         let log = match (&parsed, told) {
             (Some(Ok(log)), Some(told)) => {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_verifier::appraisal::ClaimValue;
+use touchstone_verifier::hcl::{HardwareKind, HclReport};
 use touchstone_verifier::snp::report::SigningKey;
 use touchstone_verifier::snp::{GuestPolicy, PlatformInfo, Report, SignedReport, Tcb, Vek, VekKind, claims};
 use touchstone_verifier::x509::Certificate;
@@ -17,7 +18,13 @@ pub(super) struct ToldReport {
 impl ToldReport {
     /// Reads what there is; nothing here fails. None where there is no report.
     pub(super) fn of(collection: &Collection) -> Option<Self> {
-        let bytes = collection.get(Label::SnpReport)?;
+        let azure = collection
+            .get(Label::AzureHclReport)
+            .and_then(|bytes| HclReport::parse(bytes).ok());
+        let azure = azure
+            .filter(|report| report.kind() == HardwareKind::Snp)
+            .map(|report| report.hardware());
+        let bytes = collection.get(Label::SnpReport).or(azure)?;
         let report = match Report::parse(bytes) {
             Ok(report) => report,
             Err(error) => {

@@ -31,13 +31,27 @@ impl Told {
             Err(error) => return Some(Self::unreadable("the TDX quote", error)),
         };
         let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        let or_none = |bytes: &[u8]| if zero(bytes) { "none".to_owned() } else { hex::encode(bytes) };
+        let or_none = |bytes: &[u8]| {
+            if zero(bytes) {
+                "none".to_owned()
+            } else {
+                hex::encode(bytes)
+            }
+        };
         let mut lines = vec![
-            format!("TDX quote version {}, report {}", quote.version(), quote.kind().as_str()),
+            format!(
+                "TDX quote version {}, report {}",
+                quote.version(),
+                quote.kind().as_str()
+            ),
             format!("report data (nonce) {}", hex::encode(quote.report_data())),
             format!("launched from       {} (MRTD)", hex::encode(quote.mrtd())),
             format!("configuration       {} (MRCONFIGID)", or_none(quote.mr_config_id())),
-            format!("owner               {}, {}", or_none(quote.mr_owner()), or_none(quote.mr_owner_config())),
+            format!(
+                "owner               {}, {}",
+                or_none(quote.mr_owner()),
+                or_none(quote.mr_owner_config())
+            ),
         ];
         for index in 0..touchstone_verifier::tdx::RTMRS {
             if let Some(value) = quote.rtmr(index) {
@@ -50,9 +64,15 @@ impl Told {
         match &verified {
             Ok(verified) => {
                 let platform = verified.platform();
-                lines.push(format!("platform            PPID {}, FMSPC {}", hex::encode(&platform.ppid), hex::encode(platform.fmspc)));
+                lines.push(format!(
+                    "platform            PPID {}, FMSPC {}",
+                    hex::encode(&platform.ppid),
+                    hex::encode(platform.fmspc)
+                ));
                 let chain = verified.chain().issuers.join(", ");
-                lines.push(format!("signed under        {chain} (whether that is Intel, touchstone verify judges)"));
+                lines.push(format!(
+                    "signed under        {chain} (whether that is Intel, touchstone verify judges)"
+                ));
             }
             Err(reasons) => {
                 let why: Vec<String> = reasons.iter().map(ToString::to_string).collect();
@@ -64,22 +84,41 @@ impl Told {
             Some(Err(error)) => format!("the collateral cannot be read: {error}"),
             Some(Ok(collateral)) => {
                 let fmspc = hex::encode(collateral.fmspc());
-                format!("collateral          for FMSPC {fmspc}, until {} (Unix seconds)", collateral.next_update())
+                format!(
+                    "collateral          for FMSPC {fmspc}, until {} (Unix seconds)",
+                    collateral.next_update()
+                )
             }
         });
         if let Some(log) = collection.get(Label::CcEventLog) {
             match replay(&quote, log) {
                 Ok(replayed) => {
-                    lines.push(format!("event log           {} events lead to the registers above", replayed.events));
-                    let events = replayed.log.events().iter().take(replayed.events).filter(|event| event.is_extended());
+                    lines.push(format!(
+                        "event log           {} events lead to the registers above",
+                        replayed.events
+                    ));
+                    let events = replayed
+                        .log
+                        .events()
+                        .iter()
+                        .take(replayed.events)
+                        .filter(|event| event.is_extended());
                     lines.extend(events.map(|event| {
                         let register = event.format().register_name(event.pcr);
-                        format!("  {:>3} {register:<6} {} {}", event.index, event.event_type, event.describe())
+                        format!(
+                            "  {:>3} {register:<6} {} {}",
+                            event.index,
+                            event.event_type,
+                            event.describe()
+                        )
                     }));
                 }
                 Err(reasons) => {
                     let why: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                    lines.push(format!("the event log DOES NOT LEAD to these registers: {}", why.join("; ")));
+                    lines.push(format!(
+                        "the event log DOES NOT LEAD to these registers: {}",
+                        why.join("; ")
+                    ));
                 }
             }
         }
@@ -114,7 +153,11 @@ impl Told {
         let key = report.attestation_key();
         let mut lines = vec![
             format!("Azure confidential VM on {kind}: the paravisor's report, as bound to the hardware's report data"),
-            format!("names the TPM key   {} {}", key.describe(), hex::encode(key.spki_sha256())),
+            format!(
+                "names the TPM key   {} {}",
+                key.describe(),
+                hex::encode(key.spki_sha256())
+            ),
         ];
         if let Some(data) = report.user_data().filter(|data| data.iter().any(|byte| *byte != 0)) {
             lines.push(format!("written by guest    {}", hex::encode(data)));
@@ -148,7 +191,10 @@ fn attributes(quote: &Quote<'_>) -> String {
         (attributes.migratable(), "MIGRATABLE"),
         (attributes.service_td(), "A SERVICE TD MAY ACT ON IT"),
         (attributes.reserved(), "RESERVED BITS SET"),
-        (!attributes.sept_ve_disable(), "THE HOST MAY INJECT FAULTS ON ITS MEMORY"),
+        (
+            !attributes.sept_ve_disable(),
+            "THE HOST MAY INJECT FAULTS ON ITS MEMORY",
+        ),
         (attributes.sept_ve_disable(), "SEPT_VE_DISABLE"),
         (attributes.pks(), "PKS"),
         (attributes.perfmon(), "PERFMON"),

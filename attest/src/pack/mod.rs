@@ -6,6 +6,7 @@
 mod gpu;
 mod pcr_files;
 mod snp;
+mod tdx;
 
 pub use pcr_files::{MAX_PCR_FILE, PcrValues};
 
@@ -15,6 +16,7 @@ use touchstone_policies::compute::{ArtefactError, uki_sections};
 use touchstone_verifier::ima::{self, ImaError};
 use touchstone_verifier::tpm::attest::{AttestError, signed_bytes};
 use touchstone_verifier::tpm::public::{Public, PublicError};
+use touchstone_verifier::x509::SubjectKey;
 use touchstone_verifier::x509::der::{TrimError, trim_padding};
 use touchstone_verifier::x509::ek_certificate::read_ek_chain;
 
@@ -49,6 +51,16 @@ pub struct Files {
     pub gpu_reports: Vec<Vec<u8>>,
     /// Their certificate chains in the same order, PEM or DER one after the other, the attestation key's first.
     pub gpu_certificates: Vec<Vec<u8>>,
+    /// A TDX quote, with or without padding.
+    pub tdx_quote: Option<Vec<u8>>,
+    /// Intel's collateral for its platform, JSON.
+    pub tdx_collateral: Option<Vec<u8>>,
+    /// A TDX guest's event log: the memory that the ACPI table CCEL points at.
+    pub ccel: Option<Vec<u8>>,
+    /// The report of Azure's paravisor.
+    pub azure_hcl: Option<Vec<u8>>,
+    /// The manifest of a secure VM service module.
+    pub svsm_manifest: Option<Vec<u8>>,
 }
 
 /// Why files could not be packed.
@@ -92,7 +104,9 @@ pub enum PackError {
     #[error("--uki: expected a unified kernel image whose measured sections are known: {0}")]
     Uki(#[from] ArtefactError),
     /// Nothing that hardware signed.
-    #[error("nothing to pack: give --tpm-quote with what belongs to it, --snp-report, or --gpu-report")]
+    #[error(
+        "nothing to pack: give --tpm-quote with what belongs to it, --snp-report, --tdx-quote, --azure-hcl or --gpu-report"
+    )]
     Nothing,
     /// A file that is nothing without another.
     #[error("{flag} is needed with {with}")]
@@ -136,6 +150,42 @@ pub enum PackError {
         /// How many chains.
         chains: usize,
     },
+    /// `--tdx-quote`.
+    #[error("--tdx-quote: expected a TDX quote of version 4 or 5: {found}")]
+    TdxQuote {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--tdx-collateral`.
+    #[error("--tdx-collateral: expected Intel's answers in JSON: {found}")]
+    TdxCollateral {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--ccel`.
+    #[error("--ccel: expected the event log of a confidential VM: {found}")]
+    Ccel {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--azure-hcl`.
+    #[error("--azure-hcl: expected the paravisor's report (NV index 0x01400001): {found}")]
+    AzureHcl {
+        /// What was there instead.
+        found: String,
+    },
+    /// `--tpm-ak` beside `--azure-hcl`.
+    #[error("--tpm-ak: expected the key that --azure-hcl names, found {found} (leave --tpm-ak out to take that key)")]
+    AzureAk {
+        /// The key given.
+        found: String,
+    },
+    /// `--svsm-manifest`.
+    #[error("--svsm-manifest: expected a manifest that names one virtual TPM: {found}")]
+    SvsmManifest {
+        /// What was there instead.
+        found: String,
+    },
     /// Larger than an envelope may be.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -149,9 +199,28 @@ pub enum PackError {
 /// [`PackError`].
 pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     let mut collection = Collection::unbound();
-    if files.tpm_quote.is_none() && files.snp_report.is_none() && files.gpu_reports.is_empty() {
+    let roots = [&files.tpm_quote, &files.snp_report, &files.tdx_quote, &files.azure_hcl];
+    if roots.into_iter().all(Option::is_none) && files.gpu_reports.is_empty() {
         return Err(PackError::Nothing);
     }
+    for (there, flag, with) in [
+        (!files.snp_certificates.is_empty(), "--snp-report", "--snp-cert"),
+        (files.svsm_manifest.is_some(), "--snp-report", "--svsm-manifest"),
+        (files.tdx_collateral.is_some(), "--tdx-quote", "--tdx-collateral"),
+        (files.ccel.is_some(), "--tdx-quote", "--ccel"),
+    ] {
+        let snp = files.snp_report.is_some() || (flag == "--snp-report" && files.azure_hcl.is_some());
+        let given = if flag == "--snp-report" {
+            snp
+        } else {
+            files.tdx_quote.is_some()
+        };
+        if there && !given {
+            return Err(PackError::Needed { flag, with });
+        }
+    }
+    let named = files.azure_hcl.as_deref().map(tdx::hcl_key).transpose();
+    let named = named.map_err(|found| PackError::AzureHcl { found })?;
     let needed = |flag| PackError::Needed {
         flag,
         with: "--tpm-quote",
@@ -159,13 +228,12 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     if let Some(quote) = files.tpm_quote {
         collection.insert(Label::TpmQuote, signed_bytes(&quote)?.to_vec())?;
         let signature = files.tpm_signature.ok_or(needed("--tpm-signature"))?;
-        collection.insert(Label::TpmQuoteSignature, signature)?;
-        let ak = files.tpm_ak.ok_or(needed("--tpm-ak"))?;
-        if is_pem(&ak) {
-            collection.insert(Label::TpmAkPem, ak)?;
-        } else {
-            let public = Public::from_tpm2b_or_tpmt(&ak)?;
-            collection.insert(Label::TpmAkPublic, public.as_bytes().to_vec())?;
+        collection.insert(Label::TpmQuoteSignature, tdx::tpm_signature(signature))?;
+        match (files.tpm_ak, named) {
+            (Some(ak), named) => insert_ak(&mut collection, ak, named.as_ref())?,
+            // The paravisor's report has the key already.
+            (None, Some(_)) => {}
+            (None, None) => return Err(needed("--tpm-ak")),
         }
         let values = pcr_files::parse(&files.tpm_pcrs.ok_or(needed("--tpm-pcrs"))?)?;
         collection.insert(Label::TpmPcrValues, pcr_values::encode(&values))?;
@@ -183,6 +251,25 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
         let (reports, chains) = gpu::records(&files.gpu_reports, &files.gpu_certificates)?;
         collection.insert(Label::GpuReport, reports)?;
         collection.insert(Label::GpuCertificates, chains)?;
+    }
+    if let Some(quote) = files.tdx_quote {
+        tdx::quote(&quote).map_err(|found| PackError::TdxQuote { found })?;
+        collection.insert(Label::TdxQuote, quote)?;
+    }
+    if let Some(collateral) = files.tdx_collateral {
+        tdx::collateral(&collateral).map_err(|found| PackError::TdxCollateral { found })?;
+        collection.insert(Label::TdxCollateral, collateral)?;
+    }
+    if let Some(log) = files.ccel {
+        tdx::ccel(&log).map_err(|found| PackError::Ccel { found })?;
+        collection.insert(Label::CcEventLog, log)?;
+    }
+    if let Some(report) = files.azure_hcl {
+        collection.insert(Label::AzureHclReport, report)?;
+    }
+    if let Some(manifest) = files.svsm_manifest {
+        tdx::manifest(&manifest).map_err(|found| PackError::SvsmManifest { found })?;
+        collection.insert(Label::SvsmManifest, manifest)?;
     }
     if let Some(certificate) = files.ek_certificate {
         let der = der(&certificate).map_err(|cause| PackError::EkCertificate { cause })?;
@@ -209,6 +296,24 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
     // An envelope nobody could read back is refused here, where its maker can still do something about it.
     Collection::decode(&packed)?;
     Ok(packed)
+}
+
+/// The attestation key in its form, where it is the one that the paravisor's report names, if there is a report.
+fn insert_ak(collection: &mut Collection, ak: Vec<u8>, named: Option<&SubjectKey>) -> Result<(), PackError> {
+    if let Some(named) = named {
+        let given = tdx::key_of(&ak).map_err(|found| PackError::AzureAk { found })?;
+        if given != *named {
+            let found = format!("{} {}", given.describe(), hex::encode(given.spki_sha256()));
+            return Err(PackError::AzureAk { found });
+        }
+    }
+    if is_pem(&ak) {
+        collection.insert(Label::TpmAkPem, ak)?;
+    } else {
+        let public = Public::from_tpm2b_or_tpmt(&ak)?;
+        collection.insert(Label::TpmAkPublic, public.as_bytes().to_vec())?;
+    }
+    Ok(())
 }
 
 /// The list in binary, the one form that travels. Only a text list is read here, for it must be to become binary.

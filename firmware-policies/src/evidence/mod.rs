@@ -6,6 +6,7 @@
 
 pub(crate) mod gpu;
 pub(crate) mod snp;
+pub(crate) mod tdx;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::corim::{BankValues, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
+use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::ima::{self, EntryKind, ImaPrefix};
 use touchstone_verifier::inventory::EkId;
 use touchstone_verifier::tpm::{AttestationKey, HashAlg, Name, Public};
@@ -44,6 +46,8 @@ pub(crate) struct CheckedEvidence {
     pub snp: Option<snp::Guest>,
     /// Its GPUs and NVSwitches, where they reported.
     pub gpus: gpu::Devices,
+    /// Its TDX guest, where it has a quote.
+    pub tdx: Option<tdx::Guest>,
     /// Quoted values of every bank that is not weak, each with the events that led to them where a log tells.
     pub banks: BTreeMap<HashAlg, BankValues>,
     /// The files of its IMA list that the quoted register 10 vouches for.
@@ -63,14 +67,16 @@ impl CheckedEvidence {
             .map_err(|e| PolicyError::new(PolicyCode::EvidenceUnreadable, "evidence", "an evidence envelope", e))?;
         let mut notes = Vec::new();
         let snp = snp::read(&collection, &mut notes)?;
+        let tdx = tdx::read(&collection, &mut notes)?;
         let gpus = gpu::read(&collection)?;
-        let others = snp.is_some() || !gpus.serials.is_empty();
+        let others = snp.is_some() || tdx.is_some() || !gpus.serials.is_empty();
         if others && collection.get(Label::TpmQuote).is_none() {
             return Ok(CheckedEvidence {
                 ak: None,
                 ek: None,
                 snp,
                 gpus,
+                tdx,
                 banks: BTreeMap::new(),
                 files: Vec::new(),
                 notes,
@@ -110,6 +116,7 @@ impl CheckedEvidence {
             ek: endorsement_key(&collection)?,
             snp,
             gpus,
+            tdx,
             banks,
             files,
             notes,
@@ -133,7 +140,13 @@ fn attestation_key(collection: &Collection) -> Result<(AttestationKey, EvidenceA
         return Ok((AttestationKey::from(&ak), EvidenceAk::Checked(ak.name().clone())));
     }
     let Some(bytes) = collection.get(Label::TpmAkPem) else {
-        return Err(refused("attestation key", "a record", "none"));
+        let Some(report) = collection.get(Label::AzureHclReport) else {
+            return Err(refused("attestation key", "a record", "none"));
+        };
+        let report = HclReport::parse(report);
+        let report = report.map_err(|e| refused(Label::AzureHclReport.as_str(), "the paravisor's report", e))?;
+        let key = AttestationKey::without_attributes(report.attestation_key().clone());
+        return Ok((key, EvidenceAk::KeyOnly));
     };
     let key = subject_key_from_pem(bytes).map_err(|e| refused(Label::TpmAkPem.as_str(), "a public key", e))?;
     Ok((AttestationKey::without_attributes(key), EvidenceAk::KeyOnly))

@@ -1,6 +1,7 @@
 //! An SEV-SNP report as an author's source: what the golden guest was launched from, and which machine it is.
 
 use touchstone_evidence::collection::{Collection, Label};
+use touchstone_verifier::hcl::{HardwareKind, HclReport};
 use touchstone_verifier::inventory::{CvmIdentity, GuestId, Platform};
 use touchstone_verifier::snp::{Report, SignedReport, SnpReference, Vek, VekKind};
 use touchstone_verifier::x509::Certificate;
@@ -23,7 +24,7 @@ pub(crate) struct Guest {
 /// Reads the report, where there is one. Whose key signed it is the verifier's to say: whose machine it is, the author
 /// says, and signs.
 pub(super) fn read(collection: &Collection, notes: &mut Vec<String>) -> Result<Option<Guest>, PolicyError> {
-    let Some(bytes) = collection.get(Label::SnpReport) else {
+    let Some(bytes) = collection.get(Label::SnpReport).or_else(|| in_azure(collection)) else {
         return Ok(None);
     };
     let report = signed(bytes, collection.get(Label::SnpCertificates).unwrap_or_default()).map_err(|found| {
@@ -41,6 +42,12 @@ pub(super) fn read(collection: &Collection, notes: &mut Vec<String>) -> Result<O
         identity,
         notes: of_identity,
     }))
+}
+
+/// The report that Azure's paravisor keeps, where that is one of SEV-SNP.
+pub(crate) fn in_azure(collection: &Collection) -> Option<&[u8]> {
+    let report = HclReport::parse(collection.get(Label::AzureHclReport)?).ok()?;
+    (report.kind() == HardwareKind::Snp).then(|| report.hardware())
 }
 
 /// The report, signed by one of the certified keys beside it. No chain is looked at.

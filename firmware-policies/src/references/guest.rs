@@ -2,10 +2,12 @@
 
 use touchstone_verifier::corim::MachineReference;
 use touchstone_verifier::snp::{GuestPolicyBits, SnpReference};
+use touchstone_verifier::tdx::TdxReference;
 
 /// Every field that is stated, in order, with its value.
 pub(super) fn words(values: &MachineReference) -> Vec<(String, String)> {
     let mut fields = values.snp.as_ref().map(snp).unwrap_or_default();
+    fields.extend(values.tdx.iter().flat_map(tdx));
     for (number, state) in values.gpus.iter().enumerate() {
         let name = format!("GPU state {}", number + 1);
         let stated = state.measurements.len();
@@ -43,5 +45,35 @@ fn snp(reference: &SnpReference) -> Vec<(String, String)> {
     add("host data", reference.host_data.map(hex::encode));
     add("ID key", reference.id_key_digest.map(hex::encode));
     add("author key", reference.author_key_digest.map(hex::encode));
+    fields
+}
+
+fn tdx(reference: &TdxReference) -> Vec<(String, String)> {
+    let or_none = |bytes: &[u8]| match bytes.iter().all(|byte| *byte == 0) {
+        true => "none".to_owned(),
+        false => hex::encode(bytes),
+    };
+    let mut fields = vec![("TDX MRTD".to_owned(), hex::encode(reference.mrtd))];
+    let mut add = |name: &str, value: String| fields.push((format!("TDX {name}"), value));
+    if let Some(module) = reference.mr_seam {
+        add("MRSEAM", hex::encode(module));
+    }
+    add("MRCONFIGID", or_none(&reference.mr_config_id));
+    add("MROWNER", or_none(&reference.mr_owner));
+    add("MROWNERCONFIG", or_none(&reference.mr_owner_config));
+    add("attributes", format!("{:#x}", reference.attributes));
+    add("XFAM", format!("{:#x}", reference.xfam));
+    add(
+        "TEE_TCB_SVN",
+        format!("at least {}", hex::encode(reference.least_tee_tcb_svn)),
+    );
+    for (rtmr, value) in &reference.rtmrs.registers {
+        let events = reference.rtmrs.events_of(*rtmr).count();
+        let words = match events {
+            0 => hex::encode(value),
+            count => format!("{} ({count} events)", hex::encode(value)),
+        };
+        add(&format!("RTMR{rtmr}"), words);
+    }
     fields
 }
