@@ -53,9 +53,19 @@ struct Domain {
 
 impl Domain {
     fn new(settings: &[&str]) -> Self {
-        let domain = Self { folder: tempfile::tempdir().expect("a folder") };
+        let domain = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+        };
         let (repo, keys) = (domain.repo(), domain.keys());
-        done(&["policy", "init", text(&repo), "--domain", "test.example", "--keys", text(&keys)]);
+        done(&[
+            "policy",
+            "init",
+            text(&repo),
+            "--domain",
+            "test.example",
+            "--keys",
+            text(&keys),
+        ]);
         if !settings.is_empty() {
             done(&[&["policy", "set", text(&repo)][..], settings].concat());
         }
@@ -85,8 +95,26 @@ impl Domain {
     /// Makes the evidence the reference, and its machine a node.
     fn golden(&self, evidence: &Path) -> &Self {
         let repo = self.repo();
-        done(&["reference", "add", text(&repo), "--evidence", text(evidence), "--name", "golden"]);
-        done(&["policy", "node", "add", text(&repo), "guest-1", "--region", "eu-1", "--from", text(evidence)]);
+        done(&[
+            "reference",
+            "add",
+            text(&repo),
+            "--evidence",
+            text(evidence),
+            "--name",
+            "golden",
+        ]);
+        done(&[
+            "policy",
+            "node",
+            "add",
+            text(&repo),
+            "guest-1",
+            "--region",
+            "eu-1",
+            "--from",
+            text(evidence),
+        ]);
         self
     }
 
@@ -98,7 +126,15 @@ impl Domain {
     fn verify(&self, evidence: &Path, nonce: &str, at: &str) -> (i32, Value) {
         let repo = self.repo();
         let output = touchstone(&[
-            "verify", text(evidence), "--policy", text(&repo), "--nonce", nonce, "--at", at, "--json",
+            "verify",
+            text(evidence),
+            "--policy",
+            text(&repo),
+            "--nonce",
+            nonce,
+            "--at",
+            at,
+            "--json",
         ]);
         let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
             panic!("{}", String::from_utf8_lossy(&output.stderr));
@@ -115,7 +151,10 @@ impl Domain {
 
 fn codes(verdict: &Value) -> Vec<String> {
     let reasons = verdict["reasons"].as_array().unwrap();
-    let mut codes: Vec<String> = reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect();
+    let mut codes: Vec<String> = reasons
+        .iter()
+        .map(|reason| reason["code"].as_str().unwrap().to_owned())
+        .collect();
     codes.dedup();
     codes
 }
@@ -183,19 +222,28 @@ fn every_genuine_quote_has_the_verdict_of_its_row() {
 
 #[test]
 fn a_guest_with_its_log_is_shown_referenced_and_judged() {
-    let (Some(tdx), Some(ccel)) = (genuine("tdx"), genuine("ccel")) else { return };
+    let (Some(tdx), Some(ccel)) = (genuine("tdx"), genuine("ccel")) else {
+        return;
+    };
     let quote = tdx.join("tdx_v4_gce_cos113.bin");
     let collateral = tdx.join("collateral/00806f050000_2025-10.json");
     let log = ccel.join("gce_cos113.ccel.bin");
     let at = "2025-10-31T14:17:11Z";
     let nonce = hex::encode(std::fs::read(ccel.join("gce_cos113.nonce.bin")).unwrap());
     let domain = Domain::new(&[]);
-    let files = [("--tdx-quote", quote.as_path()), ("--tdx-collateral", &collateral), ("--ccel", &log)];
+    let files = [
+        ("--tdx-quote", quote.as_path()),
+        ("--tdx-collateral", &collateral),
+        ("--ccel", &log),
+    ];
     let evidence = domain.pack(&files);
     domain.golden(&evidence).publish();
     let (code, verdict) = domain.verify(&evidence, &nonce, at);
     assert_eq!((code, codes(&verdict)), (0, Vec::new()), "{verdict:#}");
-    assert_eq!((&verdict["node"], &verdict["reference"]), (&json!("guest-1"), &json!("golden")));
+    assert_eq!(
+        (&verdict["node"], &verdict["reference"]),
+        (&json!("guest-1"), &json!("golden"))
+    );
     // Values without the log, as much as the log.
     let bare = domain.pack(&files[..2]);
     assert_eq!(domain.verify(&bare, &nonce, at).0, 0);
@@ -203,28 +251,46 @@ fn a_guest_with_its_log_is_shown_referenced_and_judged() {
     let other = domain.pack(&[files[0], files[1], ("--ccel", &ccel.join("ovmf.ccel.bin"))]);
     assert_eq!(codes(&domain.verify(&other, &nonce, at).1), ["log-does-not-replay"]);
     // Another nonce, another machine.
-    assert_eq!(codes(&domain.verify(&bare, &"11".repeat(64), at).1), ["tdx-report-data-mismatch"]);
+    let bare = domain.pack(&files[..2]);
+    assert_eq!(
+        codes(&domain.verify(&bare, &"11".repeat(64), at).1),
+        ["tdx-report-data-mismatch"]
+    );
     let stranger = tdx.join("tdx_v4_gce_00806f05_uptodate.bin");
     let evidence = domain.pack(&[("--tdx-quote", stranger.as_path()), files[1]]);
     let (code, verdict) = domain.verify(&evidence, &report_data(&stranger), at);
     assert_eq!(code, 1);
     for wanted in ["tdx-measurement-mismatch", "tdx-rtmr-mismatch", "node-unknown"] {
-        assert!(codes(&verdict).iter().any(|code| code == wanted), "{wanted}: {verdict:#}");
+        assert!(
+            codes(&verdict).iter().any(|code| code == wanted),
+            "{wanted}: {verdict:#}"
+        );
     }
     // In words.
     let evidence = domain.pack(&files);
     let shown = done(&["evidence", "show", text(&evidence)]);
-    for words in ["dae67181d3d6", "RTMR2", "PPID 8ebf889447fd60ab1913348582eb509e", "events lead to the registers"] {
+    for words in [
+        "dae67181d3d6",
+        "RTMR2",
+        "PPID 8ebf889447fd60ab1913348582eb509e",
+        "events lead to the registers",
+    ] {
         assert!(shown.contains(words), "{words}:\n{shown}");
     }
     let reference = done(&["reference", "show", text(&domain.repo()), "golden"]);
-    assert!(reference.contains("TDX MRTD") && reference.contains("dae67181d3d6"), "{reference}");
+    assert!(
+        reference.contains("TDX MRTD") && reference.contains("dae67181d3d6"),
+        "{reference}"
+    );
     // Intel's root is an anchor like any other: without it nothing counts, whatever the library has built in.
     assert_eq!(domain.verify(&evidence, &nonce, at).0, 0);
     done(&["policy", "trust", "remove", text(&domain.repo()), ROOT]);
     domain.publish();
     let (code, verdict) = domain.verify(&evidence, &nonce, at);
-    assert_eq!((code, codes(&verdict)), (1, vec!["certificate-issuer-unknown".to_owned()]));
+    assert_eq!(
+        (code, codes(&verdict)),
+        (1, vec!["certificate-issuer-unknown".to_owned()])
+    );
 }
 
 #[test]
@@ -234,9 +300,21 @@ fn settings_of_tdx_are_set_and_named() {
     let collateral = dir.join("collateral/00806f050000_2025-10.json");
     let at = "2025-10-31T14:17:11Z";
     for (setting, wanted, leniency) in [
-        ("tdx.tcb_status=[\"UpToDate\", \"OutOfDate\"]", &[][..], Some("tdx-tcb-status: OutOfDate")),
-        ("tdx.min_tcb_evaluation_number=18", &["tdx-tcb-status", "tdx-tcb-evaluation-old"], None),
-        ("tdx.denied_platforms=[\"85d50af2ad61799ebce974b7b0978b46\"]", &["tdx-tcb-status", "tdx-platform-denied"], None),
+        (
+            "tdx.tcb_status=[\"UpToDate\", \"OutOfDate\"]",
+            &[][..],
+            Some("tdx-tcb-status: OutOfDate"),
+        ),
+        (
+            "tdx.min_tcb_evaluation_number=18",
+            &["tdx-tcb-status", "tdx-tcb-evaluation-old"],
+            None,
+        ),
+        (
+            "tdx.denied_platforms=[\"85d50af2ad61799ebce974b7b0978b46\"]",
+            &["tdx-tcb-status", "tdx-platform-denied"],
+            None,
+        ),
     ] {
         let domain = Domain::new(&[setting]);
         let evidence = domain.pack(&[("--tdx-quote", quote.as_path()), ("--tdx-collateral", &collateral)]);
@@ -253,8 +331,12 @@ fn settings_of_tdx_are_set_and_named() {
 fn azure_evidence_has_its_published_verdict() {
     let Some(azure) = genuine("azure") else { return };
     let vectors = azure.parent().unwrap();
-    let lenient = ["tpm.event_log=registers-suffice", "tpm.required_registers={ sha256 = [0, 1, 2, 3, 4, 5, 6, 7] }",
-        "tpm.session_key_registers={ sha256 = [0, 2, 4, 7] }", "snp.alias_check=ignored"];
+    let lenient = [
+        "tpm.event_log=registers-suffice",
+        "tpm.required_registers={ sha256 = [0, 1, 2, 3, 4, 5, 6, 7] }",
+        "tpm.session_key_registers={ sha256 = [0, 2, 4, 7] }",
+        "snp.alias_check=ignored",
+    ];
     let now = "2026-11-21T00:00:00Z";
     let snp = |name: &str| (Parts::from_json(&azure.join(name)), None, now);
     let yaml = Parts::from_yaml(&azure.join("azure-tdx-with-ak-intermediates-1780922561.yaml"));
@@ -266,8 +348,10 @@ fn azure_evidence_has_its_published_verdict() {
         (yaml, Some(collateral), "2026-06-08T12:42:41Z"),
     ] {
         let domain = Domain::new(&lenient);
-        let registers: BTreeMap<String, String> =
-            (0..).zip(&parts.registers).map(|(pcr, value): (u8, _)| (pcr.to_string(), hex::encode(value))).collect();
+        let registers: BTreeMap<String, String> = (0..)
+            .zip(&parts.registers)
+            .map(|(pcr, value): (u8, _)| (pcr.to_string(), hex::encode(value)))
+            .collect();
         let registers = json!({ "sha256": registers }).to_string();
         let (hcl, message, signature, registers) = (
             domain.file("hcl.bin", &parts.hcl),
@@ -299,9 +383,16 @@ fn azure_evidence_has_its_published_verdict() {
         // The key that the report names is the only one: another is refused when it is packed.
         let other = vectors.join("azure/kinvolk-akpub.pem");
         let mut arguments = vec!["evidence", "pack", "-o", "/dev/null", "--tpm-ak", text(&other)];
-        files.iter().for_each(|(flag, file)| arguments.extend([*flag, text(file)]));
+        files
+            .iter()
+            .for_each(|(flag, file)| arguments.extend([*flag, text(file)]));
         let output = touchstone(&arguments);
-        assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(String::from_utf8_lossy(&output.stderr).contains("--tpm-ak"));
     }
 }

@@ -33,8 +33,8 @@ fn init_writes_what_loads_and_only_once() {
     let again = init(&other, "other", &test.keys, NOW).unwrap();
     assert_eq!(again.keys_made, [""; 0]);
     let report = test.publish(NOW).unwrap();
-    // Settings, schema, policy and signers, AMD's nine certificates and NVIDIA's one.
-    assert_eq!((report.domain.as_str(), report.targets), ("eu-1.example", 4 + 9 + 1));
+    // Settings, schema, policy and signers, AMD's nine certificates, Intel's root and NVIDIA's.
+    assert_eq!((report.domain.as_str(), report.targets), ("eu-1.example", 4 + 9 + 2));
     assert_eq!(test.load(NOW).unwrap().domain, "eu-1.example");
 }
 

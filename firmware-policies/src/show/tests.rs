@@ -18,7 +18,7 @@ fn before_the_first_publish_everything_is_new() {
         shown.problems.iter().map(|p| p.code).collect::<Vec<_>>(),
         ["policy-not-published"]
     );
-    assert!(shown.staged.len() == 4 + 9 + 1 && shown.staged.iter().all(|s| s.change == Change::New));
+    assert!(shown.staged.len() == 4 + 9 + 2 && shown.staged.iter().all(|s| s.change == Change::New));
     assert_eq!(
         shown
             .roles
@@ -56,8 +56,8 @@ fn what_changed_since_is_told_from_what_is_published() {
             published.regions.len(),
             published.expires.len()
         ),
-        // One of its own, the root of each of AMD's three product lines, and NVIDIA's.
-        (1 + 3 + 1, 1, 4)
+        // One of its own, the root of each of AMD's three product lines, Intel's, and NVIDIA's.
+        (1 + 3 + 2, 1, 4)
     );
 
     reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();

@@ -108,7 +108,7 @@ fn a_folder_is_sorted_into_roots_intermediates_and_the_rest() {
         .map(|(_, anchor)| anchor)
         .collect();
     assert_eq!((flags.len(), flags.iter().filter(|anchor| **anchor).count()), (2, 1));
-    assert_eq!(policy.anchors.store(Purpose::Tdx).iter().count(), 0);
+    assert_eq!(policy.anchors.store(Purpose::Ldevid).iter().count(), 0);
     // Nothing usable: nothing staged.
     let only = write(&test, "only.der", &device.der);
     assert_eq!(
