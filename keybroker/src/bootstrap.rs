@@ -20,6 +20,7 @@ touchstone_cose::reason_codes! {
         NotQuoted = "bootstrap-register-not-quoted": "Registers 11 and 15 were not quoted, so nobody knows whether the machine is in its initramfs. Attest again: they are asked for since the policy grants bootstrap.",
         Done = "bootstrap-done": "The disk was opened in this boot already, or opening it was given up. Reboot to open it again; a running system has no use for the key.",
         PhaseOver = "bootstrap-phase-over": "The machine is no longer, or not yet, in its initramfs. Disk keys leave only there: reboot, and let the initramfs ask. With a unified kernel image the initramfs must measure enter-initrd.",
+        KeyFetched = "bootstrap-key-fetched": "The key of the disk has been fetched since the node attested last. Attest again: if the disk is still closed, it is released again.",
         KeyOther = "bootstrap-key-of-another-node": "A node gets the key of its own disk only, which is called disk/ and the node's name. Ask for that one.",
     }
 }
@@ -68,15 +69,23 @@ pub fn action_of(key: &str) -> &'static str {
 }
 
 /// Why `node`, with these claims of what it showed last, may not have the key called `key`; nothing where it may, and for
-/// keys that are not of a disk.
+/// keys that are not of a disk. `given`: it got its key since it showed that.
 #[must_use]
-pub fn key_refusals(node: &Node, claims: &Claims, key: &str) -> Vec<EarReason> {
+pub fn key_refusals(node: &Node, claims: &Claims, key: &str, given: bool) -> Vec<EarReason> {
     if action_of(key) != ACTION {
         return Vec::new();
     }
     let own = format!("{KEY_PREFIX}{}", node.name);
     let other = (key != own).then(|| reason(BootstrapCode::KeyOther, "key", &own, key));
-    refusal(node, claims).into_iter().chain(other).collect()
+    let again = given.then(|| {
+        reason(
+            BootstrapCode::KeyFetched,
+            "key",
+            "an attestation after the last release",
+            "none",
+        )
+    });
+    refusal(node, claims).into_iter().chain(again).chain(other).collect()
 }
 
 fn reason(code: BootstrapCode, claim: &str, expected: &str, found: &str) -> EarReason {
@@ -203,11 +212,15 @@ mod tests {
             ("disks", "done", &[]),
         ];
         for (key, stage, codes) in rows {
-            let found = key_refusals(&own, &claims(Some(stage), None), key);
+            let found = key_refusals(&own, &claims(Some(stage), None), key, false);
             let found: Vec<&str> = found.iter().map(|reason| reason.code.as_str()).collect();
             let expected: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
             assert_eq!(found, expected, "{key} {stage}");
         }
+        let again = key_refusals(&own, &claims(Some("open"), None), "disk/web-1", true);
+        let again: Vec<&str> = again.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!(again, ["bootstrap-key-fetched"], "once for each attestation");
+        assert!(key_refusals(&own, &claims(Some("open"), None), "db/main", true).is_empty());
         for (key, action) in [
             ("disk/web-1", "bootstrap"),
             ("disk/", "bootstrap"),

@@ -732,6 +732,22 @@ async fn a_disk_key_leaves_for_its_own_node_in_its_initramfs_only() {
         .unwrap();
     let released = open(&broker, node.receive.as_ref().unwrap(), &answer).unwrap();
     assert_eq!(released.secret.as_slice(), SECRET.as_bytes());
+    // Once for each attestation: what it showed then says nothing of now.
+    let ask = || disk("disk/node-1", "bootstrap:disk");
+    let again = get(&mut client, &node, &own, &ask()).await.unwrap();
+    assert!(again.sealed.is_none());
+    assert_eq!(codes(&again), ["bootstrap-key-fetched"]);
+    let own = attest(&mut client, &mut node, true)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    let answer = get(&mut client, &node, &own, &ask()).await.unwrap();
+    assert!(
+        answer.sealed.is_some(),
+        "the disk is still closed: {:?}",
+        answer.reasons
+    );
     type Row<'a> = (&'a str, &'a SoftNode, &'a [u8], &'a str, &'a str, &'a str);
     let rows: &[Row<'_>] = &[
         (

@@ -83,6 +83,7 @@ pub(super) fn entry(
                 statement: decided.digest,
                 ear: decided.ear.clone(),
                 receive_key: vouched(&grant.enrolled, receive_key),
+                disk_key_given: false,
             };
             writes.push(shown.write(&decided.node)?);
             writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);

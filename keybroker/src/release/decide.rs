@@ -182,7 +182,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         Some(ClaimValue::Text(binding)) => binding.as_str(),
         _ => "none",
     };
-    let disk = bootstrap::key_refusals(node, &result.claims, situation.wanted.key);
+    let disk = bootstrap::key_refusals(node, &result.claims, situation.wanted.key, shown.disk_key_given);
     reasons.extend(disk.into_iter().map(|refusal| Reason {
         code: refusal.code,
         claim: refusal.claim,

@@ -27,7 +27,7 @@ use touchstone_store::{Guard, Revision, Write};
 use super::decide::{Judged, Situation, Wanted, decide, statement};
 use super::keeper::{self, Keeper};
 use super::key::KeyEntry;
-use super::shown;
+use super::shown::{self, Shown};
 use crate::app::App;
 use crate::attest::MAX_TRIES;
 use crate::bootstrap;
@@ -208,6 +208,13 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         guards.push(guard(Ok(row), revision(&key))?);
     }
     let mut writes = vec![Write::Put(nonce_row, now_ms.to_be_bytes().to_vec())];
+    if let (true, bootstrap::ACTION, Some((shown, _))) = (allowed, bootstrap::action_of(&request.key), &shown) {
+        let given = Shown {
+            disk_key_given: true,
+            ..shown.clone()
+        };
+        writes.push(given.write(name)?);
+    }
     let mut spent = None;
     if let (true, Some((entry, _)), Some(version)) = (allowed, &key, judged.version)
         && entry.settings.one_time

@@ -28,6 +28,9 @@ pub struct Shown {
     /// The receive key, where the node's hardware vouches for it: certified by the TPM, or bound by the report of a
     /// confidential VM.
     pub receive_key: Option<VerifyingKey>,
+    /// Whether it got the key of its disk on the strength of this. It gets it once: what it showed says that its disk was
+    /// closed then, and nothing says that it still is.
+    pub disk_key_given: bool,
 }
 
 /// Why a row is not what a node showed.
@@ -67,12 +70,14 @@ impl Shown {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let key = self.receive_key.as_ref().map(|key| key.to_cose_key(false));
-        cbor::encode(&Value::map([
+        let given = self.disk_key_given.then_some((4, Value::Bool(true)));
+        let entries = [
             (0, Value::Unsigned(FORMAT)),
             (1, Value::bytes(self.statement)),
             (2, Value::bytes(self.ear.encode())),
             (3, key.unwrap_or(Value::Null)),
-        ]))
+        ];
+        cbor::encode(&Value::map(entries.into_iter().chain(given)))
     }
 
     /// Reads a row.
@@ -91,6 +96,11 @@ impl Shown {
             receive_key: match reader.required(3)? {
                 Value::Null => None,
                 key => Some(VerifyingKey::from_cose_key(&key)?),
+            },
+            disk_key_given: match reader.optional(4) {
+                None => false,
+                Some(Value::Bool(true)) => true,
+                Some(other) => return Err(ShapeError::member(CONTEXT, "key 4", "true", other.kind()).into()),
             },
         };
         reader.finish()?;
