@@ -57,6 +57,7 @@ fn rooms() -> Vec<Room> {
             catalogues: vec![
                 touchstone_keybroker::decision::DenialCode::CATALOGUE,
                 touchstone_keybroker::bootstrap::BootstrapCode::CATALOGUE,
+                touchstone_keybroker::release::decide::ReleaseCode::CATALOGUE,
                 touchstone_attest::bootstrap::volume::VolumeCode::CATALOGUE,
                 touchstone_policies::DecisionCode::CATALOGUE,
             ],

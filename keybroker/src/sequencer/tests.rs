@@ -406,3 +406,59 @@ async fn a_stop_in_mid_commit_loses_nothing_that_was_answered() {
         [b"answered".to_vec(), b"next".to_vec()]
     );
 }
+
+#[tokio::test]
+async fn who_only_looks_at_a_row_is_committed_together_and_who_writes_it_alone() {
+    let bed = bed();
+    let row = rows::KEY.key(b"db/main").unwrap();
+    let looks = |text: &str| Entry {
+        guards: vec![Guard::Absent(row.clone())],
+        ..entry(text, Effect::Release)
+    };
+    let first = hand_in(&bed, entry("genesis", Effect::None)).await;
+    // These wait behind the first commit, and are looked at together.
+    let one = hand_in(&bed, looks("one")).await;
+    let two = hand_in(&bed, looks("two")).await;
+    let writes = Entry {
+        writes: vec![Write::Put(row.clone(), b"spent".to_vec())],
+        ..looks("three")
+    };
+    let three = hand_in(&bed, writes).await;
+    let late = hand_in(&bed, looks("four")).await;
+    bed.permit(2);
+    first.await.unwrap().unwrap();
+    one.await.unwrap().unwrap();
+    two.await.unwrap().unwrap();
+    assert!(!three.is_finished(), "it waits for a commit of its own");
+    bed.permit(1);
+    three.await.unwrap().unwrap();
+    // The fourth went with the two that only look, or finds the row changed: never is it granted on what is gone.
+    if let Err(error) = late.await.unwrap() {
+        assert!(matches!(error, EntryError::Conflict { .. }), "{error}");
+    }
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_waits_for_withdrawals_as_a_grant_does() {
+    let bed = bed();
+    let genesis = hand_in(&bed, entry("genesis", Effect::None)).await;
+    bed.permit(1);
+    genesis.await.unwrap().unwrap();
+    // Gone out, and not handed in yet.
+    let withdrawal = bed.trust.withdraw(&[], 1).unwrap();
+    let release = hand_in(&bed, entry("release", Effect::Release)).await;
+    let other = hand_in(&bed, entry("other", Effect::None)).await;
+    bed.permit(1);
+    other.await.unwrap().unwrap();
+    assert!(
+        !release.is_finished(),
+        "nothing is released while a withdrawal is not durable"
+    );
+    let node = "node-1".to_owned();
+    let withdraw = hand_in(&bed, entry("withdraw", Effect::Withdraw { node, withdrawal })).await;
+    bed.permit(2);
+    withdraw.await.unwrap().unwrap();
+    release.await.unwrap().unwrap();
+    bed.stop().1.unwrap();
+}
