@@ -346,6 +346,35 @@ fn a_machine_without_gpus_is_refused_where_they_are_required() {
         ..GpuPolicy::default()
     };
     assert_eq!(codes(&offline.appraise()), ["root-missing"]);
+    // A GPU that reports is enough; one more that is listed and keeps silent is not.
+    let nonce = first_bytes(&boot.nonce("quote-rsa"));
+    for (listed, expected) in [(&[SERIAL][..], &[][..]), (&[SERIAL, "4101"], &["root-missing"])] {
+        let mut offline = beside_a_tpm(nonce, listed);
+        offline.policy.gpu.required = true;
+        assert_eq!(codes(&offline.appraise()), expected, "{listed:?}");
+    }
+}
+
+#[test]
+fn a_switch_is_no_gpu_and_nothing_genuine_is_nowhere() {
+    let shape = Shape {
+        device: "LS_10 A01 FSP BROM",
+        ..Shape::default()
+    };
+    let (device, mut case) = (Device::new(&shape), Case::new());
+    let parts = Parts::default().without(3).with(6, b"96.10.55.00.01").with(25, &[1, 0]);
+    let report = device.report(&parts);
+    case.offline.references = references(&[of_states(vec![golden(&device, &report)])]);
+    case.offline.anchors = TrustAnchors::new([(Purpose::Gpu, &device.root)]).unwrap();
+    case.offline.collection = collection(&[(report, device.chain())]);
+    assert_eq!(case.codes(), [""; 0]);
+    case.offline.policy.gpu.required = true;
+    assert_eq!(case.codes(), ["root-missing"]);
+    case.offline.anchors = TrustAnchors::default();
+    case.offline.policy.gpu.required = false;
+    let appraisal = case.offline.appraise();
+    assert_eq!(codes(&appraisal), ["certificate-issuer-unknown"]);
+    assert_eq!(text(&appraisal, "gpu_locality"), "asserted-by-guest");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub enum Locality {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuSettings {
-    /// Whether a machine without GPU evidence is refused.
+    /// Whether a machine without GPU evidence is refused, and one whose entry lists a device that does not report.
     pub required: bool,
     /// How it is known where a device sits.
     pub locality: Locality,

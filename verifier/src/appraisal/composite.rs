@@ -309,7 +309,14 @@ fn node_of_gpus<'a>(inputs: &Inputs<'a>, gpus: &Gpus, findings: &mut Findings) -
 /// GPUs that the node's entry lists are the node's. Others are where the guest says: that counts for as much as the
 /// guest does, and the result says so.
 fn judge_gpus(inputs: &Inputs<'_>, gpus: &Gpus, node: Option<&Node>, findings: &mut Findings) {
-    let mut listed = true;
+    // Of a machine that must show its GPUs, one that is listed and does not report may be in use all the same.
+    let missing = node.into_iter().flat_map(|node| &node.gpus);
+    let missing = missing.filter(|serial| !gpus.serials.iter().any(|shown| shown.eq_ignore_ascii_case(serial)));
+    for serial in missing.filter(|_| inputs.policy.gpu.required) {
+        let expected = format!("a report of the listed GPU {serial}");
+        findings.refuse(AppraisalCode::RootMissing, "GPU", expected, "none");
+    }
+    let mut listed = !gpus.serials.is_empty();
     for serial in &gpus.serials {
         match inputs.inventory.by_gpu(serial) {
             Lookup::Node(owner) if Some(owner) == node => {}

@@ -8,7 +8,7 @@ use super::findings::{Findings, claim};
 use super::inputs::{Expected, Freshness, Inputs};
 use crate::anchors::Purpose;
 use crate::gpu::report::NONCE_LEN;
-use crate::gpu::{Difference, GpuCode, GpuReport, VerifiedGpu, check, claims, record};
+use crate::gpu::{Difference, GpuCode, GpuReport, Kind, VerifiedGpu, check, claims, record};
 use crate::reason::AppraisalCode;
 use crate::reference::FoundGpu;
 
@@ -77,6 +77,16 @@ pub(super) fn judge(inputs: &Inputs<'_>, expected: &Expected<'_>, findings: &mut
         }
         gpus.serials.push(device.serial().to_owned());
         gpus.expires = gpus.expires.min(device.not_after());
+    }
+    let of_kind = |device: &VerifiedGpu<'_>| device.product().kind() == Kind::Gpu;
+    if inputs.policy.gpu.required && !devices.iter().any(of_kind) {
+        let expected = "reports of the machine's GPUs";
+        findings.refuse(
+            AppraisalCode::RootMissing,
+            "GPU",
+            expected,
+            "none of a GPU that is genuine",
+        );
     }
     findings.claims.extend(claims(devices.iter().map(|device| &**device)));
     findings.set(claim::GPU_REFERENCES, references);

@@ -14,7 +14,8 @@ use crate::reason::Reason;
 /// least version: what they run must be that of a signed reference in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GpuPolicy {
-    /// Whether a machine without GPU evidence is refused.
+    /// Whether a machine without GPU evidence is refused, and one whose inventory entry lists a device that does not
+    /// report.
     pub required: bool,
     /// Whether each device must be listed with its machine in the inventory. Elsewhere it is enough that an affirmed
     /// machine says that the device is its own.
