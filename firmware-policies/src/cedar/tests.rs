@@ -161,6 +161,8 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::AK_BINDING,
         claim::AK_PARENT,
         claim::EK_CERTIFICATE,
+        claim::EK_CRL,
+        claim::IAK_CERTIFICATE,
         claim::TPM_MANUFACTURER,
         claim::TPM_MODEL,
         claim::EVENT_LOG,
@@ -179,6 +181,8 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::TCB_FRESHNESS,
         claim::GPU_LOCALITY,
         claim::SNP_CRL,
+        claim::TDX_EVENT_LOG,
+        claim::AZURE_VM_ID,
     ];
     let longs = [
         claim::TPM_FIRMWARE,
@@ -197,6 +201,9 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::SECURE_BOOT,
         claim::SETUP_MODE,
         claim::BOOT_LOG_COMPLETE,
+        claim::AZURE_SECURE_BOOT,
+        claim::AZURE_CONSOLE,
+        claim::AZURE_TPM_PERSISTED,
     ];
     let sets = [
         claim::LENIENCIES,
@@ -218,11 +225,29 @@ fn the_schema_declares_every_claim_with_its_type() {
         .into_iter()
         .flat_map(|(names, kind)| names.iter().map(move |name| (*name, kind)));
     let expected = expected.chain(snp);
+    let tdx = [
+        (
+            "body mrtd mr_seam mr_config_id mr_owner mr_owner_config rtmr0 rtmr1 rtmr2 rtmr3 tee_tcb_svn tee_tcb_svn_now \
+             xfam attributes ppid platform_instance fmspc tcb_status qe_status",
+            ClaimType::String,
+        ),
+        ("quote_version vm_id tcb_evaluation_number tcb_date", ClaimType::Long),
+        (
+            "debug sept_ve_disable migratable pks perfmon key_locker lass service_td smt dynamic_platform",
+            ClaimType::Bool,
+        ),
+        ("advisories", ClaimType::Set),
+    ];
+    let tdx = tdx.into_iter().flat_map(|(names, kind)| {
+        let names = names.split_whitespace();
+        names.map(move |name| (format!("tdx_{name}"), kind))
+    });
     let expected = expected.chain(gpu::SETS.map(|name| (name, ClaimType::Set)));
     let expected = expected.chain(gpu::NUMBERS.map(|name| (name, ClaimType::Long)));
     let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
     let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));
-    let expected: BTreeMap<String, ClaimType> = expected.map(|(c, t)| (c.to_owned(), t)).collect();
+    let expected = expected.map(|(c, t)| (c.to_owned(), t));
+    let expected: BTreeMap<String, ClaimType> = expected.chain(tdx).collect();
     assert_eq!(cedar.declared, expected);
 }
 
