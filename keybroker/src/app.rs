@@ -9,6 +9,7 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 
+use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Limits;
 use crate::decision::SEMANTICS_ID;
@@ -46,6 +47,8 @@ pub struct App {
     pub room: Room,
     /// Nodes whose logs did not reach their quote, and who have been asked to send them again: the second time it counts.
     pub forgiven: Mutex<HashSet<String>>,
+    /// Signing keys of reports whose chains were verified.
+    pub chains: Chains,
     /// Refusals before authentication.
     pub refusals: Mutex<Refusals>,
     /// Where statements are handed in.

@@ -22,6 +22,7 @@ use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::{CvmIdentity, EnrolledNode, EnrolledRoot, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
+use touchstone_verifier::snp::KnownVek;
 
 use crate::bootstrap;
 use crate::inputs::{DecisionInputs, RecordedInputs};
@@ -74,6 +75,8 @@ pub struct Decided {
     pub withheld: Vec<EarReason>,
     /// The confidential VM, as the inventory lists it, where the evidence is of one.
     pub cvm: Option<CvmIdentity>,
+    /// The key that signed its report, with the chain that was verified for it.
+    pub vek: Option<KnownVek>,
     /// The codes of the appraisal's reasons alone, each once.
     pub appraised: BTreeSet<Code>,
     /// What is granted; nothing where it is denied.
@@ -135,11 +138,11 @@ impl DecisionError {
 /// # Errors
 /// [`DecisionError`]
 pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, DecisionError> {
-    decide_under(inputs, policy, &policy.settings.appraisal)
+    decide_under(inputs, policy, &policy.settings.appraisal, Known::default())
 }
 
 /// Decides with the demands of `appraisal` in the place of the policy's own: for what a node showed before it was asked
-/// for everything that this policy demands.
+/// for everything that this policy demands. `known` saves work, and changes no answer.
 ///
 /// # Errors
 /// [`DecisionError`]
@@ -147,6 +150,7 @@ pub fn decide_under(
     inputs: &DecisionInputs,
     policy: &PolicySet,
     appraisal: &AppraisalPolicy,
+    known: Known<'_>,
 ) -> Result<Decision, DecisionError> {
     if inputs.semantics != SEMANTICS_ID {
         return Err(DecisionError::Semantics {
@@ -160,7 +164,7 @@ pub fn decide_under(
             found: policy.digest,
         });
     }
-    let appraisal = appraise_with(inputs, policy, appraisal);
+    let appraisal = appraise_with(inputs, policy, appraisal, known);
     let mut ear = Ear::of(
         &appraisal,
         &policy.settings.appraisal.policy_id,
@@ -202,13 +206,19 @@ pub fn decide_under(
         reasons: judged.reasons,
         appraised,
         cvm: appraisal.cvm,
+        vek: appraisal.vek,
         list: appraisal.ima.filter(|_| grant.is_some()),
         grant,
         recorded,
     })))
 }
 
-fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet, demands: &AppraisalPolicy) -> Appraisal {
+fn appraise_with(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    demands: &AppraisalPolicy,
+    known: Known<'_>,
+) -> Appraisal {
     appraise(&Inputs {
         collection: &inputs.evidence,
         freshness: Freshness::Bound {
@@ -233,7 +243,7 @@ fn appraise_with(inputs: &DecisionInputs, policy: &PolicySet, demands: &Appraisa
             prefix: Some(&known.prefix),
             seen: known.entries.as_deref(),
         }),
-        known: Known::default(),
+        known,
         now: inputs.now,
     })
 }

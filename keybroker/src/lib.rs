@@ -6,6 +6,7 @@ pub mod asked;
 pub mod attest;
 pub mod body;
 pub mod bootstrap;
+pub mod chains;
 pub mod clock;
 pub mod config;
 pub mod decision;

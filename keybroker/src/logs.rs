@@ -10,9 +10,11 @@ use touchstone_evidence::label::{self, Label};
 use touchstone_evidence::message::{BOOT_ID_LEN, LogBytes};
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
+use touchstone_verifier::appraisal::Known;
 use touchstone_verifier::ima::{ImaPrefix, chunk_digest};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::{AppraisalCode, Code};
+use touchstone_verifier::snp::KnownVek;
 use touchstone_verifier::tpm::PcrSelection;
 use touchstone_verifier::tpm::attest::Attest;
 
@@ -196,8 +198,10 @@ pub fn decide_on(
     inputs: &mut DecisionInputs,
     policy: &PolicySet,
     demands: &AppraisalPolicy,
+    known_vek: Option<&KnownVek>,
 ) -> Result<Decision, DecisionError> {
-    let decision = decide_under(inputs, policy, demands)?;
+    let before = Known { vek: known_vek };
+    let decision = decide_under(inputs, policy, demands, before)?;
     let missing = matches!(&decision, Decision::Decided(decided) if decided.appraised.contains(&ENTRIES_UNAVAILABLE));
     match &mut inputs.ima {
         Some(known) if missing && known.entries.is_none() => {
@@ -205,7 +209,7 @@ pub fn decide_on(
                 return Ok(decision);
             };
             known.entries = Some(entries);
-            decide_under(inputs, policy, demands)
+            decide_under(inputs, policy, demands, before)
         }
         _ => Ok(decision),
     }

@@ -15,6 +15,7 @@ use touchstone_store::{OpenError, RedbStore, Store};
 
 use crate::admin;
 use crate::app::App;
+use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Config;
 use crate::decision::SEMANTICS_ID;
@@ -229,6 +230,7 @@ impl Broker {
             })),
             room: Room::new(config.limits.evidence_bytes_at_once),
             forgiven: Mutex::default(),
+            chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
             trust,

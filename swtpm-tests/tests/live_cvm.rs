@@ -12,6 +12,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
 use swtpm_tests::boots::Boot;
 use swtpm_tests::cvm::{self, CvmNode, guest, listed, platforms};
 use swtpm_tests::domain::{ACTION, Domain, Founding, RESOURCE, eventually, rights, status, unlocked};
@@ -23,11 +24,13 @@ use touchstone_attest::agent::socket::{self, Request, Response};
 use touchstone_attest::agent::{self, AgentEvent};
 use touchstone_attest::client::ClientError;
 use touchstone_attest::local;
-use touchstone_authorization::{KeyKind, Status};
+use touchstone_authorization::{KeyKind, Status, StatusIndex};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::message::{Answer, Identity, Submission};
+use touchstone_keybroker::record::DecisionRecord;
 use touchstone_ledger::statement::{Kind, Outcome};
 use touchstone_policies::settings::{Assignment, settings_set};
+use touchstone_policies::{self as policies, Job};
 use touchstone_simulated_platform::{EmulatedTsm, Guest, Line, Platform, field};
 
 const LINE: Line = Line::Milan;
@@ -321,13 +324,13 @@ async fn hardware_speaks_for_itself_and_for_no_other_of_its_name() {
         cvm::stage_node(
             repo,
             "guest-1",
-            &[listed(LINE, CHIP, None), listed(LINE, OTHER_CHIP, None)],
+            &[listed(LINE, CHIP, Some(DATA)), listed(LINE, OTHER_CHIP, Some(DATA))],
             None,
         );
     });
     let broker = domain.broker().await;
-    let mut one = CvmNode::start(guest(first, LINE, CHIP, None), None).await;
-    let mut spare = CvmNode::start(guest(second, LINE, OTHER_CHIP, None), None).await;
+    let mut one = CvmNode::start(guest(first, LINE, CHIP, Some(DATA)), None).await;
+    let mut spare = CvmNode::start(guest(second, LINE, OTHER_CHIP, Some(DATA)), None).await;
     let mut client = domain.client();
     let granted = domain
         .check(&one.attest(&mut client).await.unwrap())
@@ -370,6 +373,31 @@ async fn hardware_speaks_for_itself_and_for_no_other_of_its_name() {
         Some(Status::Invalid),
         "identity-replaced"
     );
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_on_the_same_chip_cannot_fail_a_node_that_names_no_guest() {
+    let mut chips = platforms(LINE, &[CHIP]);
+    let chip = chips.pop().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    chip.write(folder.path()).unwrap();
+    let domain = domain(&|repo| {
+        cvm::stage_root(repo, &chip);
+        cvm::stage_reference(repo, "guest", LINE);
+        swtpm_tests::domain::add_node(repo, "node-1", &Boot::GOOD).unwrap();
+        cvm::stage_node(repo, "guest-1", &[listed(LINE, CHIP, None)], None);
+    });
+    let broker = domain.broker().await;
+    let mut client = domain.client();
+    let same_chip = Platform::read(folder.path()).unwrap();
+    let mut node = CvmNode::start(guest(chip, LINE, CHIP, None), None).await;
+    assert!(node.attest(&mut client).await.unwrap().allowed);
+    let before = rights(&broker, "guest-1");
+    let mut neighbour = CvmNode::start(guest(same_chip, LINE, CHIP, None), None).await;
+    neighbour.tsm.change(|guest| guest.set(field::MEASUREMENT, &[0x3F; 48]));
+    assert_eq!(neighbour.refused(&mut client).await.0, "evidence-refused");
+    assert_eq!(rights(&broker, "guest-1"), before, "no right, no epoch, no statement");
     broker.shutdown().await.unwrap();
 }
 
@@ -454,9 +482,16 @@ async fn a_root_that_is_required_and_does_not_come_is_missing() {
     let mut tpm_alone = Node::start(&Boot::GOOD).await;
     let denied = tpm_alone.attest(&mut client).await.unwrap();
     assert!(codes(&denied).contains(&"root-missing"), "{:?}", codes(&denied));
+    // The entry names the chip and no guest: who answers from it without the TPM may be anybody's guest.
     let mut guest_alone = CvmNode::start(guest(chip, LINE, CHIP, None), None).await;
-    let denied = guest_alone.attest(&mut client).await.unwrap();
-    assert!(codes(&denied).contains(&"root-missing"), "{:?}", codes(&denied));
+    let before = rights(&broker, "machine-1");
+    let (code, reasons) = guest_alone.refused(&mut client).await;
+    assert_eq!(code, "evidence-refused");
+    assert!(
+        reasons.iter().any(|reason| reason.starts_with("root-missing")),
+        "{reasons:?}"
+    );
+    assert_eq!(rights(&broker, "machine-1"), before);
     broker.shutdown().await.unwrap();
 }
 
@@ -578,6 +613,8 @@ async fn the_agent_runs_as_a_guest_from_its_configuration_file() {
     };
     assert_eq!(ak_name, listed(LINE, CHIP, None), "who it is: its platform");
     next(|event| matches!(event, AgentEvent::Granted { node, .. } if node == "guest-1")).await;
+    // What was granted is held once the standing says so.
+    next(|event| matches!(event, AgentEvent::Standing { standing } if standing.word() == "trusted")).await;
     post.reaches(broker.app().trust.epoch()).await;
     let challenge = post.challenge();
     let request = Request::Present {
@@ -586,9 +623,9 @@ async fn the_agent_runs_as_a_guest_from_its_configuration_file() {
         action: ACTION.into(),
         resource: RESOURCE.into(),
     };
-    let Response::Presentation { authorization, proof } = socket::ask(&path("agent.sock"), &request).await.unwrap()
-    else {
-        panic!("no presentation")
+    let (authorization, proof) = match socket::ask(&path("agent.sock"), &request).await.unwrap() {
+        Response::Presentation { authorization, proof } => (authorization, proof),
+        other => panic!("{other:?}"),
     };
     let [authorization, proof] = [authorization, proof].map(|text| STANDARD.decode(text).unwrap());
     post.decide(&authorization, &proof, &challenge).unwrap();
@@ -607,4 +644,41 @@ async fn the_agent_runs_as_a_guest_from_its_configuration_file() {
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
     broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_chain_stands_only_as_long_as_its_root_is_trusted() {
+    let (domain, chip, _) = domain_of_a_guest();
+    let broker = domain.broker().await;
+    let root = hex::encode(Sha256::digest(&chip.root));
+    let mut node = CvmNode::start(guest(chip, LINE, CHIP, Some(DATA)), None).await;
+    let mut client = domain.client();
+    assert!(broker.app().chains.is_empty());
+    let place = granted_place(&domain, &node.attest(&mut client).await.unwrap());
+    assert_eq!(broker.app().chains.len(), 1);
+    // Judged with the chain that is known, and replayed without it: the same bytes.
+    node.attest(&mut client).await.unwrap();
+    assert_eq!(broker.app().chains.len(), 1);
+    let key = domain.key(Job::Statement);
+    let record = DecisionRecord::latest(&*broker.app().store, "guest-1", &key).unwrap();
+    assert!(
+        record
+            .replay(&broker.app().policy(), &key)
+            .unwrap()
+            .decided
+            .grant
+            .is_some()
+    );
+
+    let repo = domain.path("policy");
+    unlocked(|| policies::withdraw(&repo, &format!("anchors/snp/{root}.der"))).unwrap();
+    domain.publish();
+    eventually("the withdrawal", || status(&broker, place) == Some(Status::Invalid)).await;
+    let (code, _) = node.refused(&mut client).await;
+    assert_eq!(code, "evidence-refused", "a report that leads to no root is nobody's");
+    broker.shutdown().await.unwrap();
+}
+
+fn granted_place(domain: &Domain, answer: &Answer) -> StatusIndex {
+    domain.check(answer).authorization.unwrap().contents().status
 }

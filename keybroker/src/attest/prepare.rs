@@ -127,13 +127,18 @@ fn judge(
         epoch: app.trust.epoch(),
         signer: app.keys.authorization.kid(),
     };
-    let decision = logs::decide_on(&*app.store, &mut inputs, &policy, &policy.settings.appraisal).map_err(internal)?;
+    let known = app.chains.of(&inputs.evidence);
+    let demands = &policy.settings.appraisal;
+    let decision = logs::decide_on(&*app.store, &mut inputs, &policy, demands, known.as_ref()).map_err(internal)?;
     let mut decided = match decision {
         Decision::Decided(decided) if decided.node == pending.node => *decided,
         Decision::Decided(_) => return Err(refused(&[])),
         Decision::Refused(reasons) => return Err(refused(&reasons)),
     };
     speaks_for(&pending.hardware, &decided)?;
+    if let Some(vek) = decided.vek.take() {
+        app.chains.keep(&inputs.evidence, vek);
+    }
     if decided.logs_are_missing() {
         return Err(logs::incomplete("entries of the list that were judged before are gone"));
     }
