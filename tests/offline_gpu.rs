@@ -150,6 +150,27 @@ fn every_genuine_pair_is_affirmed_in_its_state_at_its_time_for_its_challenge() {
     }
 }
 
+/// What NVIDIA's SDK serialises has its chain in it: an H100 in protected PCIe mode.
+#[test]
+fn evidence_as_the_makers_sdk_writes_it_is_affirmed() {
+    let Some(vectors) = genuine("nvidia") else { return };
+    let domain = Domain::new(&vectors);
+    let (file, evidence) = (vectors.join("hopper_evidence.json"), domain.path("packed.evidence"));
+    done(&[
+        "evidence",
+        "pack",
+        "--gpu-report",
+        file.to_str().unwrap(),
+        "-o",
+        &evidence,
+    ]);
+    domain.golden(&evidence).publish();
+    let nonce = "e97b23a1718095a0e9e35edca810768c70a6a5a389b705e753b197912bc11576";
+    let (code, verdict) = domain.verify(&evidence, nonce, DAY);
+    assert_eq!((code, codes(&verdict)), (0, vec![]), "{verdict}");
+    assert_eq!(domain.verify(&evidence, CHALLENGE, DAY).0, 1);
+}
+
 #[test]
 fn what_the_domain_lacks_is_named() {
     let Some(vectors) = genuine("nvidia") else { return };

@@ -99,8 +99,9 @@ struct PackArgs {
     /// configfs-tsm auxblob (repeatable, or several after the flag)
     #[arg(long, value_name = "FILE", num_args = 1..)]
     snp_cert: Vec<PathBuf>,
-    /// Attestation reports of NVIDIA GPUs and switches, as the driver gives them: binary or hexadecimal text (several)
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_certs")]
+    /// Attestation reports of NVIDIA GPUs and switches, as the driver gives them: binary or hexadecimal text, or the
+    /// JSON of NVIDIA's attestation SDK, which holds the chains too (several)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     gpu_report: Vec<PathBuf>,
     /// Their certificate chains in the same order: PEM, or DER one after the other
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_report")]

@@ -1,25 +1,59 @@
 //! Reports and certificate chains of GPUs, as NVIDIA's driver and tools hand them out.
 
+use base64::prelude::*;
+use serde::Deserialize;
 use touchstone_verifier::gpu::GpuReport;
 use touchstone_verifier::gpu::record::{self, MAX_DEVICES};
 use touchstone_verifier::gpu::verified::certificates;
 
 use super::{PackError, is_pem};
 
+/// A device's report and chain, as NVIDIA's attestation SDK serialises them: base64, the chain as PEM. What else it says
+/// (architecture, challenge) is in what the device signed.
+#[derive(Deserialize)]
+struct Serialised {
+    evidence: String,
+    certificate: String,
+}
+
 /// The records of reports and of chains, in the order of the files.
 ///
-/// A report is binary or hexadecimal text. A file of certificates is PEM blocks, or DER one after the other; the
-/// attestation key's comes first.
+/// A report is binary or hexadecimal text, or the SDK's JSON, which has the chain in it. A file of certificates is PEM
+/// blocks, or DER one after the other; the attestation key's comes first. There is one for each report but those in JSON.
 pub(super) fn records(reports: &[Vec<u8>], chains: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<u8>), PackError> {
-    if reports.len() != chains.len() || reports.len() > MAX_DEVICES {
+    let (mut taken, mut rest) = (Vec::new(), chains.iter());
+    let mut alone = 0;
+    for report in reports {
+        if report.trim_ascii_start().starts_with(b"[") {
+            taken.extend(serialised(report)?);
+            continue;
+        }
+        alone += 1;
+        if let Some(chain) = rest.next() {
+            taken.push((binary(report)?, der(chain)?));
+        }
+    }
+    if alone != chains.len() || taken.len() > MAX_DEVICES {
         return Err(PackError::GpuCount {
-            reports: reports.len(),
+            reports: alone,
             chains: chains.len(),
         });
     }
-    let reports: Result<Vec<_>, _> = reports.iter().map(|report| binary(report)).collect();
-    let chains: Result<Vec<_>, _> = chains.iter().map(|chain| der(chain)).collect();
-    Ok((record::encode(reports?), record::encode(chains?)))
+    let (reports, chains): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+    Ok((record::encode(reports), record::encode(chains)))
+}
+
+fn serialised(json: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PackError> {
+    let wrong = |cause: String| PackError::GpuReport { cause };
+    let devices: Vec<Serialised> = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+    if devices.is_empty() {
+        return Err(wrong("JSON of no device".into()));
+    }
+    let bytes = |text: &str| BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()));
+    devices
+        .iter()
+        .map(|device| Ok((binary(&bytes(&device.evidence)?)?, der(&bytes(&device.certificate)?)?)))
+        .collect()
 }
 
 fn binary(report: &[u8]) -> Result<Vec<u8>, PackError> {
@@ -68,7 +102,15 @@ mod tests {
         let der = record::decode(&of_pem).unwrap().remove(0);
         assert_eq!(record::decode(&of_text).unwrap(), [binary.clone()]);
         assert_eq!(records(&[binary.clone()], &[der]).unwrap(), (of_text, of_pem));
+        // The SDK's JSON beside another device, whose chain is the only file of certificates.
+        let json = read("hopper_evidence.json");
+        let (both, _) = records(&[json.clone(), report.clone()], &[chain.clone()]).unwrap();
+        let both = record::decode(&both).unwrap();
+        assert_eq!((both.len(), &both[1]), (2, &binary));
         for (reports, chains) in [
+            (vec![json.clone()], vec![chain.clone()]),
+            (vec![json[..json.len() - 9].to_vec()], vec![]),
+            (vec![b"[]".to_vec()], vec![]),
             (vec![report.clone()], vec![]),
             (vec![binary[1..].to_vec()], vec![chain.clone()]),
             (vec![report[1..].to_vec()], vec![chain.clone()]),

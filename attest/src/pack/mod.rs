@@ -130,7 +130,7 @@ pub enum PackError {
     },
     /// `--gpu-report`.
     #[error(
-        "--gpu-report: expected request and response of an SPDM measurement exchange, binary or hexadecimal: {cause}"
+        "--gpu-report: expected request and response of an SPDM measurement exchange, binary or hexadecimal, or JSON of NVIDIA's SDK: {cause}"
     )]
     GpuReport {
         /// What is wrong with it.
@@ -143,7 +143,9 @@ pub enum PackError {
         cause: String,
     },
     /// A chain for each report, and not too many.
-    #[error("--gpu-certs: expected one file for each --gpu-report, in the same order; found {chains} for {reports}")]
+    #[error(
+        "--gpu-certs: expected one file for each --gpu-report that is no JSON, in the same order; found {chains} for {reports}"
+    )]
     GpuCount {
         /// How many reports.
         reports: usize,
