@@ -3,6 +3,8 @@
 //! The whole of it happens in `vm_bootstrap`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -89,14 +91,14 @@ impl World {
         self.domain.put_key(&format!("disk/{NODE}"), "disk", DISK_KEY).await;
     }
 
-    /// One run of the command, with what it told.
-    async fn bootstrap(&self, more: &str) -> (Ending, Vec<BootstrapEvent>) {
+    /// One run of the command, with what it told. The policy repository comes over the network, from `url`.
+    async fn bootstrap(&self, more: &str, url: &str) -> (Ending, Vec<BootstrapEvent>) {
         let config = format!(
             "brokers = [\"https://127.0.0.1:1\", \"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\n\
              [tpm]\ntcti = {:?}\nevent_log = {:?}\nima_list = {:?}\nboot_id = {:?}\n\
-             [bootstrap]\ndevice = {:?}\ncryptsetup = {:?}\n{more}",
+             [bootstrap]\npolicy_url = {url:?}\ndevice = {:?}\ncryptsetup = {:?}\n{more}",
             self.domain.address(),
-            self.domain.path("policy"),
+            self.path("policy"),
             self.domain.path("root.json"),
             self.path("state"),
             self.swtpm.tcti(),
@@ -114,6 +116,33 @@ impl World {
         (ending, told.into_inner().unwrap())
     }
 
+    /// Serves the policy repository as any web server does; gives where.
+    fn serve(&self) -> String {
+        let (listener, folder) = (TcpListener::bind("127.0.0.1:0").unwrap(), self.domain.path("policy"));
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut requests = BufReader::new(stream.try_clone().unwrap());
+                let (mut stream, mut line) = (stream, String::new());
+                while requests.read_line(&mut line).is_ok_and(|n| n > 0) {
+                    let path = line
+                        .strip_prefix("GET /")
+                        .and_then(|rest| rest.split(' ').next())
+                        .map(str::to_owned);
+                    line.clear();
+                    let Some(path) = path else { continue };
+                    let (status, body) = match std::fs::read(folder.join(path)) {
+                        Ok(body) => ("200 OK", body),
+                        Err(_) => ("404 Not Found", Vec::new()),
+                    };
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+                    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+                }
+            }
+        });
+        url
+    }
+
     fn register(&self) -> Vec<u8> {
         let mut tpm = Tpm::open(&self.swtpm.tcti()).unwrap();
         tpm.register(REGISTER).unwrap().remove(&BANK).unwrap()
@@ -121,7 +150,6 @@ impl World {
 }
 
 fn format(image: &Path) -> PathBuf {
-    use std::io::Write as _;
     std::fs::File::create(image).unwrap().set_len(40 << 20).unwrap();
     let mut format = Command::new(CRYPTSETUP);
     format.args(["luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2"]);
@@ -161,7 +189,7 @@ async fn the_disk_opens_once_in_a_boot() {
     let Some(world) = World::new() else { return };
     let broker = world.domain.broker().await;
     world.put_key().await;
-    let (ending, told) = world.bootstrap("").await;
+    let (ending, told) = world.bootstrap("", &world.serve()).await;
     assert_eq!(ending, Ending::Opened, "{told:#?}");
     assert_eq!(refusals(&told), Vec::<&str>::new(), "{told:#?}");
     let key = std::fs::read(world.path("opened")).unwrap();
@@ -183,7 +211,7 @@ async fn the_disk_opens_once_in_a_boot() {
         "the copy of the header is gone"
     );
 
-    let (ending, told) = world.bootstrap("").await;
+    let (ending, told) = world.bootstrap("", &world.serve()).await;
     assert_eq!(
         (ending, refusals(&told)),
         (Ending::Refused, vec!["bootstrap-done"]),
@@ -207,7 +235,7 @@ async fn another_volume_is_not_entered_and_ends_the_boot_for_the_key() {
         .arg(disk)
         .status();
     assert!(named.unwrap().success());
-    let (ending, told) = world.bootstrap("").await;
+    let (ending, told) = world.bootstrap("", &world.serve()).await;
     assert_eq!(
         (ending, refusals(&told)),
         (Ending::Refused, vec!["volume-not-the-inventorys"]),
@@ -215,7 +243,7 @@ async fn another_volume_is_not_entered_and_ends_the_boot_for_the_key() {
     );
     assert!(!world.path("opened").exists(), "nothing was opened");
     assert_eq!(world.register(), extended(&[0; 32]), "the mark alone");
-    let (ending, told) = world.bootstrap("").await;
+    let (ending, told) = world.bootstrap("", &world.serve()).await;
     assert_eq!(
         (ending, refusals(&told)),
         (Ending::Refused, vec!["bootstrap-done"]),
@@ -227,7 +255,7 @@ async fn another_volume_is_not_entered_and_ends_the_boot_for_the_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_broker_it_waits_and_giving_up_ends_the_phase() {
     let Some(world) = World::new() else { return };
-    let (ending, told) = world.bootstrap("give_up_after_s = 3\n").await;
+    let (ending, told) = world.bootstrap("give_up_after_s = 3\n", &world.serve()).await;
     assert_eq!(ending, Ending::GaveUp, "{told:#?}");
     let waits = told
         .iter()

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::mirror::RepositoryUrl;
+
 /// Longest name of an opened volume (DM_NAME_LEN of the kernel is 128, with the closing NUL).
 const MAX_NAME: usize = 64;
 
@@ -18,6 +20,9 @@ pub struct BootstrapConfig {
     pub device: Option<PathBuf>,
     /// The cryptsetup program, version 2.4 or newer.
     pub cryptsetup: PathBuf,
+    /// Where the signed policy repository is served, `http://host[:port][/path]`: it is copied to the folder `policy`, which
+    /// must be in memory, before it is read. Where it is left out, `policy` is read as it is.
+    pub policy_url: Option<String>,
     /// Seconds after which it is given up. Where it is left out, never: the machine waits for its key.
     pub give_up_after_s: Option<u64>,
 }
@@ -28,6 +33,7 @@ impl Default for BootstrapConfig {
             name: "root".into(),
             device: None,
             cryptsetup: PathBuf::from("/sbin/cryptsetup"),
+            policy_url: None,
             give_up_after_s: None,
         }
     }
@@ -47,6 +53,13 @@ impl BootstrapConfig {
         if name.is_empty() || name.len() > MAX_NAME || name.starts_with(['.', '-']) || !name.bytes().all(is_name) {
             let expected = "1 to 64 letters, digits, dots, dashes and underscores, not beginning with a dot or a dash";
             return Some(("bootstrap.name", expected, name.clone()));
+        }
+        if let Some(url) = self
+            .policy_url
+            .as_ref()
+            .filter(|url| RepositoryUrl::parse(url).is_none())
+        {
+            return Some(("bootstrap.policy_url", "http://host[:port][/path]", url.clone()));
         }
         let paths = [
             ("bootstrap.device", self.device.as_ref()),
@@ -82,6 +95,8 @@ mod tests {
             (|c| c.name = "a b".into(), "bootstrap.name"),
             (|c| c.device = Some("sda2".into()), "bootstrap.device"),
             (|c| c.device = Some("--help".into()), "bootstrap.device"),
+            (|c| c.policy_url = Some("https://a".into()), "bootstrap.policy_url"),
+            (|c| c.policy_url = Some("a/b".into()), "bootstrap.policy_url"),
             (|c| c.cryptsetup = "cryptsetup".into(), "bootstrap.cryptsetup"),
         ];
         for (n, (change, key)) in rows.iter().enumerate() {

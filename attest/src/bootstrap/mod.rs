@@ -5,6 +5,7 @@ pub mod config;
 #[cfg(feature = "tpm")]
 mod fetch;
 pub mod header;
+pub mod mirror;
 #[cfg(feature = "tpm")]
 mod run;
 pub mod volume;

@@ -15,6 +15,7 @@ use touchstone_verifier::tpm::HashAlg;
 use zeroize::Zeroizing;
 
 use super::fetch::{self, FetchError};
+use super::mirror::{self, RepositoryUrl};
 use super::volume::{self, Volume, VolumeCode, VolumeError, VolumeKey};
 use crate::agent::attester::Attester;
 use crate::agent::config::AgentConfig;
@@ -181,6 +182,10 @@ impl<E: Fn(BootstrapEvent)> Life<E> {
 
     async fn attempt(&mut self) -> Result<(), Trouble> {
         let state = StateDir::open(&self.config.state_dir).map_err(waiting)?;
+        let url = self.config.bootstrap.policy_url.as_deref();
+        if let Some(url) = url.and_then(RepositoryUrl::parse) {
+            mirror::copy(&url, &self.config.policy).await.map_err(waiting)?;
+        }
         let trust = load(&self.config, &state).await.map_err(waiting)?;
         let tpm = self.open_tpm(&state, &trust).await?;
         // Kept from attempt to attempt: it goes on with the next broker of the list where one fails.
