@@ -44,6 +44,19 @@ const ADVICES: &[Advice] = &[
         ],
     },
     Advice {
+        codes: &["tdx-tcb-status"],
+        when: "update the platform; if you accept what Intel says of it meanwhile, say so; results will name it",
+        commands: &[
+            "touchstone policy set {repo} 'tdx.tcb_status=[\"UpToDate\", \"STATUS\"]'",
+            PUBLISH,
+        ],
+    },
+    Advice {
+        codes: &["azure-report-not-fresh"],
+        when: "if a report made when the machine started will do where its TPM's quote is fresh, say so; results will name it",
+        commands: &["touchstone policy set {repo} azure.report_freshness=boot", PUBLISH],
+    },
+    Advice {
         codes: &["snp-alias-check"],
         when: "update the platform's firmware; if you accept that its memory may have aliases, say so; results will name it",
         commands: &["touchstone policy set {repo} snp.alias_check=when-reported", PUBLISH],
@@ -117,6 +130,8 @@ const ADVICES: &[Advice] = &[
             "mok-mismatch",
             "register-mismatch",
             "snp-measurement-mismatch",
+            "tdx-measurement-mismatch",
+            "tdx-rtmr-mismatch",
             "gpu-reference-missing",
             "gpu-reference-mismatch",
             "gpu-measurement-mismatch",

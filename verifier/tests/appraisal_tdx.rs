@@ -334,6 +334,17 @@ fn a_genuine_guest_with_its_log_is_affirmed() {
         panic!("no boot images");
     };
     assert_eq!(images.len(), 2);
+    // Every claim of the guest is one that policies know, and of the type they know it by.
+    use touchstone_verifier::tdx::claims::{FLAGS, NUMBERS, SETS, TEXTS};
+    for (name, value) in appraisal.claims.iter().filter(|(name, _)| name.starts_with("tdx_")) {
+        let known: &[&str] = match value {
+            ClaimValue::Text(_) => &TEXTS,
+            ClaimValue::Int(_) => &NUMBERS,
+            ClaimValue::Bool(_) => &FLAGS,
+            ClaimValue::Set(_) => &SETS,
+        };
+        assert!(known.contains(&name.as_str()), "{name}");
+    }
     // Another reference of the same firmware whose boot was another: the event that differs is named.
     let mut changed = reference("cos-113", &quote, Some(&log));
     let tdx_reference = changed.tdx.as_mut().unwrap();

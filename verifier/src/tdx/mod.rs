@@ -11,6 +11,7 @@
 
 pub mod attributes;
 pub mod check;
+pub mod claims;
 pub mod code;
 pub mod collateral;
 pub mod evaluate;
