@@ -73,7 +73,7 @@ pub fn reference_import(repo: &Path, file: VendorFile<'_>, now: i64) -> Result<V
     let (key, not_after) = signer_key(file.signer)?;
     let corim = UntrustedCorim::new(file.corim);
     let refused = |found: String| {
-        let expected = "values of TPM registers, signed by the key that was given";
+        let expected = "values of TPM registers or of SEV-SNP guests, signed by the key that was given";
         PolicyError::new(PolicyCode::VendorRefused, file.name, expected, found)
     };
     let issuer = corim
@@ -216,6 +216,15 @@ fn notes(verified: &VerifiedCorim, now: i64) -> Vec<String> {
     let mut notes = Vec::new();
     if verified.not_after() < now || verified.not_before().is_some_and(|start| start > now) {
         notes.push("it is not in force now: machines that match it are refused as out of force".into());
+    }
+    for reference in verified.references() {
+        if let Some(snp) = &reference.snp {
+            let measurement = hex::encode(snp.measurement);
+            notes.push(format!(
+                "{}: SEV-SNP guests launched from {measurement}",
+                reference.name
+            ));
+        }
     }
     notes.push(
         "a machine matches a reference as a whole: where the vendor states only its own registers, give it as --base of reference compute"

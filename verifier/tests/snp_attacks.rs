@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use simulated_snp::{NOW, Platform, TCB, VekShape};
 use touchstone_verifier::reason::Reason;
 use touchstone_verifier::snp::{
-    KnownVek, Product, Report, SnpPolicy, Tcb, VekError, VerifiedReport, VerifiedVek, check, check_provider,
-    check_report_data,
+    KnownVek, PackedFloor, Product, RawField, Report, SnpPolicy, SnpReference, Tcb, VekError, VerifiedReport,
+    VerifiedVek, check, check_provider, check_report_data,
 };
 use touchstone_verifier::x509::{Certificate, CertificateStore, CrlRule};
 
@@ -455,4 +455,35 @@ fn a_known_key_counts_only_under_the_same_anchors_certificates_and_time() {
     ] {
         assert!(!answer, "{what}");
     }
+}
+
+/// AMD's draft profile writes security versions as one number. Compared as a number, a platform with newer microcode and
+/// an older boot loader would pass.
+#[test]
+fn a_packed_floor_is_taken_apart_by_the_reports_product() {
+    let platform = Platform::new(&VekShape::default());
+    let packed = u64::from_le_bytes(TCB);
+    let judge = |launch: [u8; 8], field, least| {
+        let bytes = platform.report(|b| b[0x1F0..0x1F8].copy_from_slice(&launch));
+        let report = Report::parse(&bytes).unwrap();
+        let vek = VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW, CrlRule::WhenPresent).unwrap();
+        let verified = VerifiedReport::verify(report, &vek).unwrap();
+        let reference = SnpReference {
+            packed: vec![PackedFloor { field, least }],
+            ..SnpReference::of_measurement([0x3E; 48])
+        };
+        let reasons = reference.mismatches(&verified);
+        reasons.iter().map(|reason| reason.claim.clone()).collect::<Vec<_>>()
+    };
+    let launch = RawField::LaunchTcb;
+    assert_eq!(judge(TCB, launch, packed), [""; 0]);
+    let older = [3, 0, 0, 0, 0, 0, 24, 255];
+    assert!(u64::from_le_bytes(older) > packed, "the number is above the floor");
+    assert_eq!(judge(older, launch, packed), ["LAUNCH_TCB bl"]);
+    // A number of another product line's layout says nothing of this one, and what is no version is never enough.
+    assert_eq!(
+        judge(TCB, launch, u64::from_le_bytes([1, 1, 1, 4, 0, 0, 0, 75])),
+        ["LAUNCH_TCB"]
+    );
+    assert_eq!(judge(TCB, RawField::ChipId, 0), ["CHIP_ID"]);
 }

@@ -9,6 +9,7 @@
 //! data where the comparison needs them; and one measurement `file/<sequence>` a file, with its digest and, as name,
 //! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`] and [`tdx`]. Files of the first days have one bank a triple and no data: they are read alike.
 
+pub mod amd;
 mod error;
 pub mod gpu;
 mod model;

@@ -37,6 +37,13 @@ pub(super) fn check(reference: &SnpReference) -> Result<(), CorimError> {
 
 /// The measurements of a reference.
 pub(super) fn write(reference: &SnpReference) -> Result<Vec<MeasurementMap>, CorimError> {
+    // What only AMD's draft profile can say stays in the file that says it.
+    if !reference.raw.is_empty() || !reference.packed.is_empty() {
+        return Err(CorimError::malformed(
+            "fields of this profile",
+            "fields of AMD's draft profile",
+        ));
+    }
     let sha384 = named_information_id(HashAlg::Sha384).ok_or(CorimError::WeakBank { bank: HashAlg::Sha384 })?;
     let digest = |key: &str, value: &[u8]| {
         measurement(key.to_owned(), |map| {
@@ -248,4 +255,163 @@ pub(super) fn digest(map: &mut MeasurementValuesMap, key: &str) -> Result<[u8; 4
         return Err(wrong());
     }
     value.try_into().map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_cose::key::SigningKey;
+
+    use super::*;
+    use crate::corim::{MachineReference, TrustedSigner, UntrustedCorim, sign_corim};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn whole() -> SnpReference {
+        let tcb = |byte| {
+            Some(Tcb {
+                fmc: Some(byte),
+                boot_loader: byte + 1,
+                tee: byte + 2,
+                snp: byte + 3,
+                microcode: byte + 4,
+            })
+        };
+        SnpReference {
+            product: Some(Product::Turin),
+            policy: Some(GuestPolicyBits {
+                value: 0x3_0000,
+                mask: u64::MAX,
+            }),
+            guest_svn: Some(7),
+            vmpl: Some(0),
+            floors: TcbFloors {
+                reported: tcb(1),
+                committed: tcb(11),
+                launch: tcb(21),
+                current: tcb(31),
+            },
+            family_id: Some([1; 16]),
+            image_id: Some([2; 16]),
+            host_data: Some([3; 32]),
+            id_key_digest: Some([4; 48]),
+            author_key_digest: Some([5; 48]),
+            ..SnpReference::of_measurement([6; 48])
+        }
+    }
+
+    fn journey(snp: SnpReference) -> Result<SnpReference, CorimError> {
+        let reference = MachineReference {
+            name: "golden".into(),
+            snp: Some(snp),
+            ..MachineReference::default()
+        };
+        let key = SigningKey::from_seed([3; 32]);
+        let signed = sign_corim(&reference.to_corim_unsigned()?, &key, "author", None)?;
+        let signer = TrustedSigner {
+            name: "author".into(),
+            key: key.verifying_key(),
+            not_after: None,
+        };
+        let read = UntrustedCorim::new(&signed).verify(&[signer], NOW)?;
+        Ok(read.references()[0].snp.clone().unwrap())
+    }
+
+    #[test]
+    fn a_reference_comes_back_as_it_was() {
+        let sparse = SnpReference::of_measurement([6; 48]);
+        for snp in [whole(), sparse] {
+            assert_eq!(journey(snp.clone()).unwrap(), snp);
+        }
+    }
+
+    #[test]
+    fn versions_that_nobody_could_compare_are_not_written() {
+        let without_product = SnpReference {
+            product: None,
+            ..whole()
+        };
+        let of_another_line = SnpReference {
+            product: Some(Product::Milan),
+            ..whole()
+        };
+        for snp in [without_product, of_another_line] {
+            assert!(matches!(journey(snp), Err(CorimError::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn measurements_that_say_something_else_are_refused() {
+        let all = write(&whole()).unwrap();
+        let read = |change: &dyn Fn(&mut Vec<MeasurementMap>)| {
+            let mut all = all.clone();
+            change(&mut all);
+            let mut draft = Draft::default();
+            for measurement in all {
+                let Some(::corim::types::common::MeasuredElement::Text(key)) = measurement.mkey else {
+                    panic!("a text key");
+                };
+                draft.read(&key, measurement.mval)?;
+            }
+            draft.finish()
+        };
+        assert_eq!(read(&|_| {}).unwrap(), Some(whole()));
+        let key = |measurement: &MeasurementMap| format!("{:?}", measurement.mkey);
+        let at = |all: &[MeasurementMap], name: &str| {
+            let name = format!("{name:?}");
+            all.iter()
+                .position(|measurement| key(measurement).contains(&name))
+                .unwrap()
+        };
+        type Change<'c> = (&'c str, Box<dyn Fn(&mut Vec<MeasurementMap>) + 'c>);
+        let rows: Vec<Change<'_>> = vec![
+            ("no measurement", Box::new(|all| drop(all.remove(0)))),
+            ("a field twice", Box::new(|all| all.push(all[0].clone()))),
+            (
+                "a component missing",
+                Box::new(|all| drop(all.remove(at(all, "tcb/bl")))),
+            ),
+            (
+                "an exact version, which a newer platform would not have",
+                Box::new(|all| {
+                    let at = at(all, "tcb/bl");
+                    all[at].mval.svn = Some(SvnChoice::ExactValue(2));
+                }),
+            ),
+            (
+                "a version above 255",
+                Box::new(|all| {
+                    let at = at(all, "tcb/ucode");
+                    all[at].mval.svn = Some(SvnChoice::MinValue(256));
+                }),
+            ),
+            (
+                "two values at once",
+                Box::new(|all| all[0].mval.name = Some("more".into())),
+            ),
+            (
+                "a launch policy without a mask",
+                Box::new(|all| {
+                    let at = at(all, "snp/policy");
+                    all[at].mval.raw_value = Some(RawValueChoice::Bytes(vec![0; 8]));
+                }),
+            ),
+            (
+                "host data of 48 bytes",
+                Box::new(|all| {
+                    let at = at(all, "snp/host-data");
+                    all[at].mval.raw_value = Some(RawValueChoice::Bytes(vec![3; 48]));
+                }),
+            ),
+            (
+                "an unknown product",
+                Box::new(|all| {
+                    let at = at(all, "snp/product");
+                    all[at].mval.name = Some("venice".into());
+                }),
+            ),
+        ];
+        for (what, change) in rows {
+            assert!(read(&*change).is_err(), "{what}");
+        }
+    }
 }

@@ -3,8 +3,8 @@
 //! Source: draft-ietf-rats-corim-11, 4 (signature, corim-meta), 5.1.4 (measurements). A vendor's signature counts where
 //! the domain's policy lists the vendor's key; what it says counts where there is no profile (or ours) and every
 //! measurement is a register of a TPM: `integrity-registers` 0 to 23, or digests under a register's number as
-//! measurement key. A profile changes what measurements mean, so an unknown one is refused whole; so is everything else
-//! that is not understood to the last item.
+//! measurement key; or where it has AMD's draft profile for SEV-SNP guests ([`amd`]). A profile changes what measurements
+//! mean, so an unknown one is refused whole; so is everything else that is not understood to the last item.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ use touchstone_cose::key::VerifyingKey;
 use touchstone_cose::sign1::{CoseError, ThirdParty, label};
 
 use super::{
-    BankValues, CONTENT_TYPE, CorimError, ENVELOPE, MAX_NAME, MAX_REFERENCES, MachineReference, PROFILE, UNSIGNED,
-    UntrustedCorim, VerifiedCorim, check_window, decode, named_information_id, read_payload,
+    BankValues, CONTENT_TYPE, CorimError, ENVELOPE, MAX_NAME, MAX_REFERENCES, MachineReference, PROFILES, UNSIGNED,
+    UntrustedCorim, VerifiedCorim, amd, check_window, decode, named_information_id, read_payload,
 };
 use crate::eventlog::REGISTERS;
 use crate::reason::sanitise;
@@ -220,7 +220,11 @@ fn contents(payload: &[u8], now: i64) -> Result<(Vec<MachineReference>, super::V
             let validity = super::validity(&decoded);
             Ok((read(decoded)?, validity))
         }
-        Some(ProfileChoice::Uri(uri)) if uri == PROFILE => read_payload(payload, now),
+        Some(ProfileChoice::Uri(uri)) if PROFILES.contains(&uri.as_str()) => read_payload(payload, now),
+        Some(ProfileChoice::Uri(uri)) if amd::PROFILES.contains(&uri.as_str()) => {
+            let validity = super::validity(&decoded);
+            Ok((amd::read(decoded)?, validity))
+        }
         Some(ProfileChoice::Uri(uri)) => Err(CorimError::ProfileUnknown {
             found: sanitise(uri, MAX_NAME),
         }),

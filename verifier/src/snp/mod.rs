@@ -28,7 +28,7 @@ pub use guest_policy::{GuestPolicy, PlatformInfo};
 pub use known::KnownVek;
 pub use policy::{AliasCheck, SnpPolicy};
 pub use product::Product;
-pub use reference::{GuestPolicyBits, SnpReference, TcbFloors};
+pub use reference::{GuestPolicyBits, PackedFloor, RawField, RawValue, SnpReference, TcbFloors};
 pub use report::{Report, ReportError, SigningKey};
 pub use tcb::{Component, Tcb, TcbError};
 pub use vek::{Vek, VekError, VekKind, VerifiedVek};

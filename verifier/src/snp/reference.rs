@@ -71,6 +71,100 @@ impl Ord for TcbFloors {
     }
 }
 
+/// Fields of a report that a maker's reference may state as they stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RawField {
+    /// VERSION.
+    Version,
+    /// GUEST_SVN.
+    GuestSvn,
+    /// CURRENT_TCB.
+    CurrentTcb,
+    /// PLATFORM_INFO.
+    PlatformInfo,
+    /// REPORT_DATA.
+    ReportData,
+    /// REPORT_ID.
+    ReportId,
+    /// REPORT_ID_MA.
+    ReportIdMa,
+    /// REPORTED_TCB.
+    ReportedTcb,
+    /// CPUID family.
+    CpuidFamily,
+    /// CPUID model.
+    CpuidModel,
+    /// CPUID stepping.
+    CpuidStepping,
+    /// CHIP_ID.
+    ChipId,
+    /// COMMITTED_TCB.
+    CommittedTcb,
+    /// Build, minor and major number of the firmware that runs.
+    CurrentVersion,
+    /// Build, minor and major number of the firmware that was committed.
+    CommittedVersion,
+    /// LAUNCH_TCB.
+    LaunchTcb,
+}
+
+impl RawField {
+    /// Its name, where it begins and how long it is (AMD 56860, table 23).
+    pub const fn place(self) -> (&'static str, usize, usize) {
+        match self {
+            RawField::Version => ("VERSION", 0x000, 4),
+            RawField::GuestSvn => ("GUEST_SVN", 0x004, 4),
+            RawField::CurrentTcb => ("CURRENT_TCB", 0x038, 8),
+            RawField::PlatformInfo => ("PLATFORM_INFO", 0x040, 8),
+            RawField::ReportData => ("REPORT_DATA", 0x050, 64),
+            RawField::ReportId => ("REPORT_ID", 0x140, 32),
+            RawField::ReportIdMa => ("REPORT_ID_MA", 0x160, 32),
+            RawField::ReportedTcb => ("REPORTED_TCB", 0x180, 8),
+            RawField::CpuidFamily => ("CPUID_FAM_ID", 0x188, 1),
+            RawField::CpuidModel => ("CPUID_MOD_ID", 0x189, 1),
+            RawField::CpuidStepping => ("CPUID_STEP", 0x18A, 1),
+            RawField::ChipId => ("CHIP_ID", 0x1A0, 64),
+            RawField::CommittedTcb => ("COMMITTED_TCB", 0x1E0, 8),
+            RawField::CurrentVersion => ("CURRENT_VERSION", 0x1E8, 3),
+            RawField::CommittedVersion => ("COMMITTED_VERSION", 0x1EC, 3),
+            RawField::LaunchTcb => ("LAUNCH_TCB", 0x1F0, 8),
+        }
+    }
+}
+
+/// What a field must be, bit by bit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RawValue {
+    /// The field.
+    pub field: RawField,
+    /// What it must be, as its bytes stand in a report.
+    pub value: Vec<u8>,
+    /// Which bits count.
+    pub mask: Vec<u8>,
+}
+
+impl RawValue {
+    /// Whether a field's bytes are as they must be. Of another length they are not.
+    fn accepts(&self, found: &[u8]) -> bool {
+        let bits = self.value.iter().zip(&self.mask).zip(found);
+        self.value.len() == found.len()
+            && self.mask.len() == found.len()
+            && bits
+                .into_iter()
+                .all(|((value, mask), found)| (value ^ found) & mask == 0)
+    }
+}
+
+/// A security version as one number, as AMD's draft profile writes it. Which bytes are which component only the product
+/// line of a report says, so it is taken apart when it is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackedFloor {
+    /// One of the four TCB fields.
+    pub field: RawField,
+    /// The eight bytes, little-endian.
+    pub least: u64,
+}
+
 /// Reference values of one guest. What is none is not compared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnpReference {
@@ -96,6 +190,10 @@ pub struct SnpReference {
     pub id_key_digest: Option<[u8; 48]>,
     /// AUTHOR_KEY_DIGEST, which must be enabled.
     pub author_key_digest: Option<[u8; 48]>,
+    /// Other fields that a maker states.
+    pub raw: Vec<RawValue>,
+    /// Least security versions that a maker states as numbers.
+    pub packed: Vec<PackedFloor>,
 }
 
 impl SnpReference {
@@ -118,6 +216,8 @@ impl SnpReference {
             host_data: None,
             id_key_digest: None,
             author_key_digest: None,
+            raw: Vec::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -239,7 +339,47 @@ impl SnpReference {
                 reasons.extend(below_floor(name, &found, &floor));
             }
         }
+        for raw in &self.raw {
+            let (name, offset, len) = raw.field.place();
+            let found = read.signed().get(offset..offset + len).unwrap_or_default();
+            if !raw.accepts(found) {
+                let expected = format!("{} under the mask {}", hex::encode(&raw.value), hex::encode(&raw.mask));
+                reasons.push(Reason::new(identity, name, expected, hex::encode(found)));
+            }
+        }
+        for packed in &self.packed {
+            reasons.extend(packed.mismatches(report));
+        }
         reasons
+    }
+}
+
+impl PackedFloor {
+    /// The components that are below it; all of it where the product line lays versions out otherwise.
+    fn mismatches(self, report: &SignedReport<'_>) -> Vec<Reason> {
+        let (name, ..) = self.field.place();
+        let found = match self.field {
+            RawField::ReportedTcb => report.reported_tcb(),
+            RawField::CurrentTcb => report.current_tcb(),
+            RawField::CommittedTcb => report.committed_tcb(),
+            RawField::LaunchTcb => report.launch_tcb(),
+            // Nothing else is a security version: it is never enough.
+            _ => {
+                return vec![Reason::new(
+                    SnpCode::TcbBelowFloor,
+                    name,
+                    "a security version",
+                    "another field",
+                )];
+            }
+        };
+        match Tcb::parse(self.least.to_le_bytes(), report.product()) {
+            Ok(floor) => below_floor(name, &found, &floor).collect(),
+            Err(error) => {
+                let expected = format!("{:#018x}, which {error}", self.least);
+                vec![Reason::new(SnpCode::TcbBelowFloor, name, expected, found.to_string())]
+            }
+        }
     }
 }
 

@@ -413,7 +413,8 @@ fn genuine_contents_of_other_technologies_are_refused() {
                 continue;
             }
             let bytes = std::fs::read(&path).unwrap();
-            if !bytes.starts_with(&UNSIGNED) {
+            // One of them is what AMD's profile is read for: see `amd_profile`.
+            if !bytes.starts_with(&UNSIGNED) || path.ends_with("corim-sevsnp-valid.cbor") {
                 continue;
             }
             seen += 1;
@@ -453,5 +454,154 @@ proptest::proptest! {
         let at = at.index(payload.len());
         payload[at] = value;
         let _ = verify(&signed(&payload));
+    }
+}
+
+mod amd_profile {
+    use ::corim::types::common::ClassIdChoice;
+    use ::corim::types::environment::ClassMap;
+    use ::corim::types::measurement::{RawValueChoice, SvnChoice};
+
+    use super::*;
+    use crate::snp::{GuestPolicyBits, PackedFloor, RawField};
+
+    const PROFILE: &str = "tag:amd.com,2025:snp-corim-profile";
+    const CLASS: [u8; 9] = [0x2B, 0x06, 0x01, 0x04, 0x01, 0x9C, 0x78, 0x03, 0x01];
+
+    fn class(oid: &[u8]) -> EnvironmentMap {
+        EnvironmentMap {
+            class: Some(ClassMap {
+                class_id: Some(ClassIdChoice::Oid(oid.to_vec())),
+                vendor: None,
+                model: None,
+                ..EnvironmentMap::for_class("", "").class.unwrap()
+            }),
+            instance: None,
+            group: None,
+        }
+    }
+
+    fn field(key: u64, fill: impl FnOnce(&mut MeasurementValuesMap)) -> MeasurementMap {
+        measurement(Some(MeasuredElement::Uint(key)), fill)
+    }
+
+    fn raw(key: u64, bytes: &[u8]) -> MeasurementMap {
+        field(key, |map| map.raw_value = Some(RawValueChoice::Bytes(bytes.to_vec())))
+    }
+
+    fn least(key: u64, packed: u64) -> MeasurementMap {
+        field(key, |map| map.svn = Some(SvnChoice::MinValue(packed)))
+    }
+
+    fn launched_from(byte: u8) -> MeasurementMap {
+        numbered(641, vec![Digest::new(7, vec![byte; 48])])
+    }
+
+    fn verify(measurements: Vec<MeasurementMap>) -> Result<VerifiedCorim, CorimError> {
+        let payload = in_environment(Some(PROFILE), class(&CLASS), measurements);
+        UntrustedCorim::new(&signed(&payload)).verify_vendor(&[vendor(1, ISSUER)], NOW)
+    }
+
+    #[test]
+    fn every_field_is_taken_over_as_it_is_compared() {
+        let measurements = vec![
+            launched_from(7),
+            raw(2, &0x3_0000u64.to_be_bytes()),
+            field(2 + 5, |map| {
+                map.raw_value = Some(RawValueChoice::Masked {
+                    value: 0x20u64.to_be_bytes().to_vec(),
+                    mask: 0x20u64.to_be_bytes().to_vec(),
+                });
+            }),
+            raw(642, &[9; 32]),
+            least(647, 0xDB18_0000_0000_0004),
+        ];
+        let corim = verify(measurements).unwrap();
+        let snp = corim.references()[0].snp.clone().unwrap();
+        assert_eq!((snp.measurement, snp.host_data), ([7; 48], Some([9; 32])));
+        let bits = GuestPolicyBits {
+            value: 0x3_0000,
+            mask: u64::MAX,
+        };
+        assert_eq!(snp.policy, Some(bits));
+        assert_eq!(snp.raw[0].field, RawField::PlatformInfo);
+        assert_eq!((snp.raw[0].value[0], snp.raw[0].mask[0]), (0x20, 0x20));
+        let floor = PackedFloor {
+            field: RawField::ReportedTcb,
+            least: 0xDB18_0000_0000_0004,
+        };
+        assert_eq!(snp.packed, [floor]);
+    }
+
+    #[test]
+    fn what_the_profile_does_not_say_is_refused() {
+        for (what, measurements) in [
+            ("no measurement", vec![raw(642, &[9; 32])]),
+            ("a field twice", vec![launched_from(7), launched_from(8)]),
+            ("a field that is not known", vec![launched_from(7), raw(999, &[0])]),
+            (
+                "host data as a digest",
+                vec![launched_from(7), numbered(642, vec![Digest::new(7, vec![9; 48])])],
+            ),
+            ("host data of 48 bytes", vec![launched_from(7), raw(642, &[9; 48])]),
+            ("another hash", vec![numbered(641, vec![Digest::new(8, vec![7; 64])])]),
+            (
+                "a little-endian policy",
+                vec![launched_from(7), raw(2, &0x3_0000u64.to_le_bytes())],
+            ),
+            (
+                "a version in words",
+                vec![launched_from(7), field(647, |map| map.name = Some("new".into()))],
+            ),
+            (
+                "a key that is text",
+                vec![
+                    launched_from(7),
+                    measurement(Some(MeasuredElement::Text("tcb".into())), |map| {
+                        map.svn = Some(SvnChoice::MinValue(1));
+                    }),
+                ],
+            ),
+        ] {
+            let error = verify(measurements).map(|_| ()).unwrap_err();
+            assert_eq!(error.code(), AppraisalCode::ReferenceUnreadable, "{what}");
+        }
+        let header = [&[0x06, 0x09][..], &CLASS].concat();
+        for (what, environment) in [
+            ("a class with its DER header", class(&header)),
+            ("another class", class(&[0x2B, 0x06])),
+            ("a class with a model", EnvironmentMap::for_class("AMD", "Milan")),
+        ] {
+            let payload = in_environment(Some(PROFILE), environment, vec![launched_from(7)]);
+            assert_eq!(
+                code(&signed(&payload)),
+                Some(AppraisalCode::ReferenceUnreadable),
+                "{what}"
+            );
+        }
+    }
+
+    /// Files of the field, signed here for the test: one to be read, one to be refused.
+    #[test]
+    fn files_of_the_field_have_their_verdicts() {
+        let Some(dir) = touchstone_vectors::genuine("corim/services/sevsnp/test/corim") else {
+            return;
+        };
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+        let judge = |payload: &[u8]| UntrustedCorim::new(&signed(payload)).verify_vendor(&[vendor(1, ISSUER)], NOW);
+        let corim = judge(&read("corim-sevsnp-valid.cbor")).unwrap();
+        let snp = corim.references()[0].snp.clone().unwrap();
+        assert!(hex::encode(snp.measurement).starts_with("7699e6ac12ccdfd1dfac70e6"));
+        let bits = GuestPolicyBits {
+            value: 0x3_0000,
+            mask: u64::MAX,
+        };
+        assert_eq!((snp.policy, snp.guest_svn), (Some(bits), Some(0)));
+        let refused = judge(&read("corim-sevsnp-bad-refval-key.cbor")).unwrap_err();
+        assert_eq!(refused.code(), AppraisalCode::ReferenceUnreadable);
+        // Unsigned, as they lie there, neither counts.
+        let bare = read("corim-sevsnp-valid.cbor");
+        let unsigned = UntrustedCorim::new(&bare).verify_vendor(&[vendor(1, ISSUER)], NOW);
+        assert_eq!(unsigned.unwrap_err(), CorimError::Unsigned);
     }
 }
