@@ -196,3 +196,91 @@ fn two_digits(text: &str) -> Option<usize> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::corim::types::common::MeasuredElement;
+
+    use super::*;
+    use crate::corim::ReferenceEvent;
+    use crate::eventlog::EventType;
+
+    fn reference() -> TdxReference {
+        let event = |pcr, digest| ReferenceEvent {
+            pcr,
+            event_type: EventType::IPL,
+            digest: vec![digest; 48],
+            description: "grub_cmd".into(),
+            data: (digest == 2).then(|| b"data".to_vec()),
+        };
+        TdxReference {
+            mrtd: [1; 48],
+            mr_seam: Some([2; 48]),
+            mr_config_id: [3; 48],
+            mr_owner: [4; 48],
+            mr_owner_config: [5; 48],
+            attributes: 1 << 28,
+            xfam: 0x6_02E7,
+            least_tee_tcb_svn: [7; 16],
+            rtmrs: BankValues {
+                registers: (0..4).map(|rtmr| (rtmr, vec![rtmr; 48])).collect(),
+                events: vec![event(0, 1), event(2, 2), event(2, 3)],
+            },
+        }
+    }
+
+    fn read(measurements: &[MeasurementMap]) -> Result<Option<TdxReference>, CorimError> {
+        let mut draft = Draft::default();
+        for measurement in measurements {
+            let Some(MeasuredElement::Text(key)) = &measurement.mkey else {
+                return Err(CorimError::malformed("a text key", "another"));
+            };
+            assert!(is_key(key));
+            draft.read(key, measurement.mval.clone())?;
+        }
+        let read = draft.finish()?;
+        read.iter().try_for_each(check)?;
+        Ok(read)
+    }
+
+    #[test]
+    fn a_reference_is_read_as_it_was_written_and_only_whole() {
+        let good = write(&reference()).unwrap();
+        assert_eq!(read(&good).unwrap(), Some(reference()));
+        assert_eq!(read(&[]).unwrap(), None);
+        for (left_out, measurement) in good.iter().enumerate() {
+            let mut without = good.clone();
+            without.remove(left_out);
+            let Some(MeasuredElement::Text(key)) = &measurement.mkey else {
+                unreachable!()
+            };
+            match key.as_str() {
+                // The module need not be named, and what is last may be the last.
+                "tdx/mr-seam" => assert_eq!(read(&without).unwrap().unwrap().mr_seam, None),
+                "tdx/event/00/000" | "tdx/event/02/001" => assert!(read(&without).is_ok(), "{key}"),
+                _ => assert!(read(&without).is_err(), "without {key}"),
+            }
+            let mut twice = good.clone();
+            twice.push(measurement.clone());
+            assert!(read(&twice).is_err(), "{key} twice");
+        }
+        for alien in [
+            "tdx/other",
+            "tdx/tee-tcb/16",
+            "tdx/tee-tcb/0",
+            "tdx/event/04/000",
+            "tdx/event/00/002",
+        ] {
+            let mut more = good.clone();
+            let mut last = good.last().cloned().unwrap();
+            last.mkey = Some(MeasuredElement::Text(alien.into()));
+            more.push(last);
+            assert!(read(&more).is_err(), "{alien}");
+        }
+        let mut odd = reference();
+        odd.rtmrs.registers.insert(4, vec![0; 48]);
+        assert!(check(&odd).is_err());
+        odd.rtmrs.registers = [(0, vec![0; 32])].into();
+        assert!(check(&odd).is_err());
+    }
+}
