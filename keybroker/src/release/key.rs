@@ -300,7 +300,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_be() {
-        let rows: [(&str, fn(&mut KeySettings)); 7] = [
+        type Change = fn(&mut KeySettings);
+        let rows: [(&str, Change); 7] = [
             ("an empty name", |s| s.name.clear()),
             ("a name in capitals", |s| s.name = "DB".into()),
             ("a wildcard resource", |s| s.resource = "*".into()),
