@@ -212,8 +212,8 @@ impl NodeFile {
         let gpus = self.gpus(&claim("gpus"), &mut problems);
         // A node of GPUs alone is judged offline only: in a session they are no machine.
         let machine = [&self.ek, &self.ak_names, &self.ak_keys, &self.devices, &self.platforms];
-        let lists = machine.into_iter().chain([&self.gpus]);
-        if lists.map(Vec::is_empty).all(|none| none) {
+        let mut lists = machine.into_iter().chain([&self.gpus]);
+        if lists.all(Vec::is_empty) {
             let expected = "ek, ak_names, ak_keys, devices, platforms or gpus";
             problems.push(Problem::new(
                 PolicyCode::NodeIdentityMissing,
