@@ -469,11 +469,22 @@ fn in_a_session_only_the_binder_makes_a_report_authentic() {
         assert_eq!(codes(&appraisal), ["snp-report-data-mismatch"], "{what}");
         assert!(!appraisal.authentic, "{what}");
     }
-    // A genuine report over the binder that says something unacceptable is authentic: it may withdraw.
+    // A genuine report over the binder that says something unacceptable is authentic, and may withdraw, only where the
+    // entry names the very guest: another one on that chip is anybody's.
     let mut changed = good.clone();
     changed.references[0].snp.as_mut().unwrap().measurement = [7; 48];
     let appraisal = judge(&changed);
     assert_eq!(codes(&appraisal), ["snp-measurement-mismatch"]);
+    assert!(!appraisal.authentic && appraisal.enrol.is_none());
+    changed.nodes = vec![node("guest-1", &[format!("{}/id-key:{}", chip(), "09".repeat(48))])];
+    let genuine = Report::parse(&changed.report).unwrap().report_data().to_vec();
+    changed.report = platform.report(|b| {
+        b[0x50..0x90].copy_from_slice(&genuine);
+        b[0xE0..0x110].fill(9);
+    });
+    let appraisal = judge(&changed);
+    let expected = ["snp-measurement-mismatch"];
+    assert_eq!(codes(&appraisal), expected, "{:?}", appraisal.reasons);
     assert!(appraisal.authentic && appraisal.enrol.is_none());
     // Of a machine that is nobody's, or with a chain of one's own, it is not.
     let mut unlisted = good.clone();
