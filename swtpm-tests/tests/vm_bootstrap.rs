@@ -35,6 +35,8 @@ const NODE: &str = "vm-1";
 const UUID: &str = "4878cbe9-f3c5-4d20-82da-b2bb10ae2940";
 /// The key of its disk at the broker. Not text: it travels byte for byte.
 const DISK_KEY: [u8; 51] = *b"\x00the key of vm-1's disk, \x0a\xff which is no passphrase\x01";
+/// On this machine, for `touchstone bootstrap measure`; the guest has its own.
+const CRYPTSETUP: &str = "/sbin/cryptsetup";
 /// What the script says last where the disk stays closed.
 const STAYS: &str = "bootstrap: the disk stays closed. Reboot to try again.";
 
@@ -47,6 +49,10 @@ async fn a_node_opens_its_encrypted_root_only_as_what_it_should_be() {
             return;
         }
     };
+    if !Path::new(CRYPTSETUP).exists() {
+        touchstone_vectors::skip("genuine boots, encrypted root: cryptsetup is not installed");
+        return;
+    }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("genuine-bootstrap");
     let machine = Machine::make(boot, Purpose::EncryptedRoot, &folder);
     let evidence = golden(&machine).await;
@@ -150,14 +156,7 @@ fn disk(machine: &Machine, folder: &Path, name: &str) -> PathBuf {
 fn measured(disk: &Path) -> (String, String) {
     use std::io::Write as _;
     let mut measure = Command::new(files::command());
-    measure.args([
-        "bootstrap",
-        "measure",
-        "--json",
-        "--cryptsetup",
-        "/sbin/cryptsetup",
-        "--device",
-    ]);
+    measure.args(["bootstrap", "measure", "--json", "--cryptsetup", CRYPTSETUP, "--device"]);
     let mut child = measure
         .arg(disk)
         .stdin(Stdio::piped())

@@ -374,6 +374,48 @@ mod tests {
         assert!(!copy.exists(), "the copy of the header is gone");
     }
 
+    /// The header says that the data are under the null cipher, and is otherwise as it was: both copies, with checksums that
+    /// are right (specification, 2.1 and 2.4). Its key slot still gives the right volume key.
+    fn forge(image: &Path) {
+        const HEADER: usize = 16 * 1024;
+        const CHECKSUM: std::ops::Range<usize> = 448..512;
+        let mut bytes = std::fs::read(image).unwrap();
+        for copy in bytes.chunks_mut(HEADER).take(2) {
+            let cipher = b"aes-xts-plain64";
+            // The last one is that of the data: key slots come before.
+            let at = copy.windows(cipher.len()).rposition(|found| found == cipher).unwrap();
+            copy[at..at + cipher.len()].copy_from_slice(b"cipher_null-ecb");
+            copy[CHECKSUM].fill(0);
+            let digest = <sha2::Sha256 as sha2::Digest>::digest(&*copy);
+            copy[CHECKSUM.start..CHECKSUM.start + digest.len()].copy_from_slice(&digest);
+        }
+        std::fs::write(image, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_forged_header_that_calls_the_data_unencrypted_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(image) = disk(folder.path(), PASSPHRASE) else {
+            return;
+        };
+        let program = Path::new(CRYPTSETUP);
+        let key = Volume::read(program, &image, folder.path())
+            .unwrap()
+            .key(PASSPHRASE)
+            .unwrap();
+        forge(&image);
+        // cryptsetup itself takes it, and the key is the right one: only the check stands between.
+        let mut dump = Command::new(CRYPTSETUP);
+        dump.args(["luksDump", "--batch-mode", "--dump-volume-key", "--key-file=-"])
+            .arg(&image);
+        assert_eq!(dumped_key(&run(dump, PASSPHRASE, MAX_DUMP).unwrap()).unwrap(), key.0);
+        let read = Volume::read(program, &image, folder.path());
+        let Err(VolumeError::Header(HeaderError::Other { what, found, .. })) = &read else {
+            panic!("{read:?}");
+        };
+        assert_eq!((*what, found.as_str()), ("cipher of the data", "cipher_null-ecb"));
+    }
+
     #[test]
     fn a_file_that_is_no_disk_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
