@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use touchstone_cose::encrypt::SoftwareReceiveKey;
 use touchstone_evidence::label::Label;
+use touchstone_verifier::tdx;
 
 use super::attester::AttesterError;
 use super::config::{TeeConfig, TeeSource};
@@ -20,8 +21,6 @@ use crate::tee::{Provider, REPORT_DATA_LEN, Report, ReportSource, TeeError};
 /// Where an SEV-SNP report has its own data, and the platform it is of: security versions and chip (AMD 56860, table 23).
 const SNP_REPORT_DATA: std::ops::Range<usize> = 0x050..0x090;
 const SNP_PLATFORM: [std::ops::Range<usize>; 2] = [0x180..0x188, 0x1A0..0x1E0];
-/// Where a TDX quote has them: behind a header of 48 bytes, and, from version 5, six more (Intel TDX DCAP, A.3).
-const TDX_REPORT_DATA: [(u8, std::ops::Range<usize>); 2] = [(4, 568..632), (5, 574..638)];
 
 /// The confidential VM that the agent runs in.
 #[derive(Debug)]
@@ -185,14 +184,11 @@ impl Platform {
 }
 
 fn report_data(report: &Report) -> Option<&[u8; REPORT_DATA_LEN]> {
-    let range = match report.provider {
-        Provider::Snp => SNP_REPORT_DATA,
-        Provider::Tdx | Provider::Azure => {
-            let version = *report.report.first()?;
-            TDX_REPORT_DATA.into_iter().find(|(of, _)| *of == version)?.1
-        }
-    };
-    report.report.get(range)?.try_into().ok()
+    match report.provider {
+        Provider::Snp => report.report.get(SNP_REPORT_DATA)?.try_into().ok(),
+        Provider::Tdx => Some(tdx::Quote::parse(&report.report).ok()?.report_data()),
+        Provider::Azure => None,
+    }
 }
 
 /// What of a report says which platform it is of. A TDX quote brings its own certificates.

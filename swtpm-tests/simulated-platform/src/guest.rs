@@ -58,6 +58,8 @@ pub struct Guest {
     pub platform: Platform,
     /// Whether the host gives the certificates of the platform beside a report.
     pub gives_certificates: bool,
+    /// What the kernel's driver calls itself: `sev_guest`. A quote of another kind is given as `replay`.
+    pub provider: &'static str,
     /// A report that is given whatever is asked, as it is.
     pub replay: Option<Vec<u8>>,
     report: Vec<u8>,
@@ -78,6 +80,7 @@ impl Guest {
         let mut guest = Self {
             platform,
             gives_certificates: true,
+            provider: "sev_guest",
             replay: None,
             report: vec![0; REPORT_LEN],
         };

@@ -151,10 +151,11 @@ impl Service {
 
     fn find_entries(&mut self) {
         let Ok(listed) = fs::read_dir(&self.base) else { return };
+        let provider = self.guest.lock().unwrap_or_else(PoisonError::into_inner).provider;
         for found in listed.flatten() {
             let path = found.path();
             if !self.entries.contains_key(&path)
-                && let Ok(entry) = Entry::make(&path)
+                && let Ok(entry) = Entry::make(&path, provider)
             {
                 self.entries.insert(path, entry);
             }
@@ -164,8 +165,8 @@ impl Service {
 
 impl Entry {
     /// Fills a folder that a program has just made; `outblob` comes last, for by it the program sees that all is there.
-    fn make(path: &Path) -> io::Result<Self> {
-        fs::write(path.join("provider"), "sev_guest\n")?;
+    fn make(path: &Path, provider: &str) -> io::Result<Self> {
+        fs::write(path.join("provider"), format!("{provider}\n"))?;
         fs::write(path.join("generation"), "0\n")?;
         let mut inputs = Vec::new();
         for name in INPUTS {
