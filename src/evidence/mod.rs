@@ -30,7 +30,7 @@ enum Command {
         after_help = "Examples:\n  touchstone evidence collect --nonce $(openssl rand -hex 32) -o golden.evidence\n  \
         touchstone evidence collect --tee configfs --nonce $(openssl rand -hex 32) -o guest.evidence"
     )]
-    Collect(collect::Args),
+    Collect(Box<collect::Args>),
     /// Pack files written by tpm2-tools and the like into unbound evidence
     #[command(
         after_help = "Example:\n  tpm2_quote -c ak.ctx -l sha256:0,2,4,7 -q NONCE -m quote.msg -s quote.sig -o quote.pcrs\n  \
@@ -46,7 +46,7 @@ enum Command {
         GPUs, alone or with the above:\n  \
         touchstone evidence pack --gpu-report gpu0.hex gpu1.hex --gpu-certs gpu0.pem gpu1.pem -o gpus.evidence"
     )]
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
     /// Explain an envelope in words: what booted, what of it a digest proves, and what the log only says
     #[command(
         after_help = "Examples:\n  touchstone evidence show golden.evidence\n  touchstone evidence show golden.evidence --json | jq '.events[] | select(.check == \"mismatch\")'"

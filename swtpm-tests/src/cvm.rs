@@ -74,13 +74,21 @@ pub fn stage_node(repo: &Path, name: &str, platforms: &[String], boot: Option<&B
     if let Some(boot) = boot {
         crate::domain::add_node(repo, name, boot).expect("a node");
     }
-    let mut node: serde_json::Value = match std::fs::read(&path) {
+    let mut node: serde_json::Map<String, serde_json::Value> = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).expect("a node"),
-        Err(_) => serde_json::json!({ "name": name, "region": REGION, "zone": "a", "roles": ["worker"] }),
+        Err(_) => [
+            ("name", name.into()),
+            ("region", REGION.into()),
+            ("zone", "a".into()),
+            ("roles", vec!["worker"].into()),
+        ]
+        .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
+        .into_iter()
+        .collect(),
     };
-    node["platforms"] = platforms.into();
+    node.insert("platforms".into(), platforms.into());
     std::fs::create_dir_all(repo.join("staged/nodes")).expect("a folder");
-    std::fs::write(&path, node.to_string()).expect("written");
+    std::fs::write(&path, serde_json::to_vec(&node).expect("JSON")).expect("written");
 }
 
 /// Stages a reference of the guest as it is made: its measurement, its launch policy, its security versions as floors.
