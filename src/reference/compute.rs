@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use touchstone_policies::compute::{
     Base, Boot, Compute, FileList, GrubBoot, GuestKernel, GuestLaunch, HashAlg, MAX_FILE, NamedFile, Replacement,
-    StubBoot, UkiBoot, deb_files, initrd_files,
+    StubBoot, UkiBoot, deb_files, initrd_files, parse_tcb,
 };
 use touchstone_policies::reference_compute;
 
@@ -93,6 +93,10 @@ pub struct Args {
     /// SEV_FEATURES as the host's kernel sets it, hexadecimal (0x21 with debug swap)
     #[arg(long, default_value = "0x1", value_name = "HEX")]
     guest_features: String,
+    /// Least security versions of its platform, by component: bl=4,tee=0,snp=24,ucode=219, on Turin with fmc=1; without
+    /// them the settings must have snp.floors
+    #[arg(long, requires = "snp", value_name = "VERSIONS")]
+    tcb: Option<String>,
     /// The guest's ID block (96 bytes), which must state this launch digest
     #[arg(long, requires_all = ["snp", "id_auth"], value_name = "FILE")]
     id_block: Option<PathBuf>,
@@ -319,12 +323,17 @@ fn guest(args: &Args) -> Result<Option<GuestLaunch>, Failure> {
         (Some(block), Some(auth)) => Some((output::read(block)?, output::read(auth)?)),
         _ => None,
     };
+    let floor = args.tcb.as_ref().map(|text| {
+        let wrong = |found| Failure::new(format!("--tcb {text}: {found}"));
+        parse_tcb(text, vcpu_type).map_err(wrong)
+    });
     Ok(Some(GuestLaunch {
         ovmf: output::read(ovmf)?,
         kernel: kernel.transpose()?,
         vcpus,
         vcpu_type: vcpu_type.clone(),
         guest_features,
+        floor: floor.transpose()?,
         id_block,
     }))
 }

@@ -32,14 +32,17 @@ pub enum EkCertificateRule {
 /// Which roots of hardware the evidence must show, with nothing against them (setting `roots.required`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RequiredRoots {
-    /// Any one.
+    /// Every kind that the node's own inventory entry lists, and every GPU of it.
     #[default]
+    Listed,
+    /// Any one; the result names the leniency where something listed was not shown.
     Any,
-    /// A TPM.
+    /// A TPM, beside what the entry lists.
     Tpm,
-    /// A confidential VM's processor.
+    /// A confidential VM's processor, beside what the entry lists.
     Tee,
-    /// Both, shown to belong together.
+    /// Both, shown to belong together and independent of each other, beside what the entry lists: a virtual TPM that only
+    /// the report vouches for is none of its own.
     TpmAndTee,
 }
 

@@ -58,6 +58,7 @@ touchstone_cose::reason_codes! {
         ReferenceMissing = "reference-missing": "No reference values exist to compare with. Add a signed reference for this kind of machine.",
         ReferenceOutOfForce = "reference-out-of-force": "The machine matches a reference that has expired or is not yet in force. Sign it anew, or update the machine.",
         ReferenceIncomplete = "reference-incomplete": "The nearest reference says nothing about a register the policy requires. Make the reference anew from full evidence.",
+        ReferencePurpose = "reference-purpose": "The reference that the report matches is of another purpose: one of a module or paravisor counts only with the virtual TPM that it vouches for, and a guest's own vouches for none. Make the reference from evidence of that kind.",
         FirmwareCodeMismatch = "firmware-code-mismatch": "Platform firmware (register 0) differs from the reference. It was updated, or replaced.",
         FirmwareConfigMismatch = "firmware-config-mismatch": "Firmware configuration (register 1) differs from the reference. Settings or boot entries were changed.",
         OptionRomMismatch = "option-rom-mismatch": "Firmware of an add-in device (registers 2, 3) differs from the reference. A device was added, removed or updated.",
@@ -86,6 +87,7 @@ touchstone_cose::reason_codes! {
         // The parts together.
         ReportsConflict = "reports-conflict": "The evidence holds two reports of the machine's hardware, and nobody could say which counts. Send one.",
         RootsNotTogether = "roots-not-together": "The parts of the evidence are not shown to be of one machine: no report names the TPM's key, and no inventory entry lists both. Evidence was mixed, or the entry is incomplete.",
+        CvmGuestUnnamed = "cvm-guest-unnamed": "The node's entry names a provider, or a platform that hides its id, and no guest: every guest there would be this node. Give the guest host data or a signed ID block and list that (node add --from).",
         EndorsedQuoteMissing = "endorsed-quote-missing": "A report vouches for a virtual TPM, and no quote of that TPM for this challenge came. Send the TPM's evidence beside the report: it alone says what booted.",
         RootMissing = "root-missing": "The policy requires a root of hardware that the evidence does not show, or that something speaks against (roots.required). Send that evidence as well.",
         // The session key and the TPM's clock.

@@ -11,10 +11,10 @@ mod gpu;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::corim::{BankValues, MachineReference, ReferenceEvent, VerifiedCorim};
+use crate::corim::{BankValues, Endorses, MachineReference, ReferenceEvent, VerifiedCorim};
 use crate::eventlog::identity::{IdentityDigest, Measured, RegisterIdentity, register_identity};
 use crate::ima::FileSet;
-use crate::reason::Reason;
+use crate::reason::{AppraisalCode, Reason};
 use crate::snp::SignedReport;
 use crate::snp::reference::MEASUREMENT_LEN;
 use crate::tdx::{Quote, RtmrReplay};
@@ -269,10 +269,11 @@ impl ReferenceSet {
     }
 
     /// The reference that a report of an SEV-SNP guest matches in everything it states, at the time `now` (Unix seconds).
+    /// `endorses` is what the report is shown to vouch for: a reference of another purpose is none of it.
     ///
     /// Costs one look-up and a look at the references with that launch digest, at most [`SNP_HOLDERS`] of them; one
     /// guest has few.
-    pub fn find_snp(&self, report: &SignedReport<'_>, now: i64) -> FoundSnp<'_> {
+    pub fn find_snp(&self, report: &SignedReport<'_>, endorses: Endorses, now: i64) -> FoundSnp<'_> {
         let holders = self.snp.get(report.report().measurement()).map(Vec::as_slice);
         let mut out_of_force = None;
         let mut best: Option<&Reference> = None;
@@ -280,7 +281,8 @@ impl ReferenceSet {
         let candidates = holders.unwrap_or(&self.first_snp).iter().take(SNP_HOLDERS);
         for reference in candidates.filter_map(|position| self.references.get(*position as usize)) {
             let Some(snp) = &reference.values.snp else { continue };
-            let reasons = snp.mismatches(report);
+            let mut reasons = snp.mismatches(report);
+            reasons.extend(other_purpose(&reference.values.name, snp.endorses, endorses));
             if !reasons.is_empty() {
                 let nearer = |(_, before): &(&Reference, Vec<Reason>)| reasons.len() < before.len();
                 if nearest.as_ref().is_none_or(nearer) {
@@ -303,11 +305,14 @@ impl ReferenceSet {
     /// The reference that a quote of a TDX guest matches in everything it states and in these `registers`, at the time
     /// `now` (Unix seconds).
     ///
+    /// `endorses` is what the guest's report is shown to vouch for: a reference of another purpose is none of it.
+    ///
     /// By values first, over every reference with that launch measurement: firmware is shared by many guests. Only where
     /// none matches, the events of `replay` are compared, with at most [`TDX_COMPARED`] of them.
     pub fn find_tdx(
         &self,
         quote: &Quote<'_>,
+        endorses: Endorses,
         registers: &BTreeSet<u8>,
         replay: Option<&RtmrReplay<'_>>,
         now: i64,
@@ -319,7 +324,7 @@ impl ReferenceSet {
             let mut best: Option<&Reference> = None;
             for reference in self.at(positions) {
                 let Some(tdx) = &reference.values.tdx else { continue };
-                if !tdx.matches(quote, registers, replay) {
+                if tdx.endorses != endorses || !tdx.matches(quote, registers, replay) {
                     continue;
                 }
                 if !reference.in_force(now) {
@@ -341,7 +346,8 @@ impl ReferenceSet {
         for reference in self.at(looked_at) {
             let Some(tdx) = &reference.values.tdx else { continue };
             let name = &reference.values.name;
-            let reasons = tdx.differences(name, quote, registers.iter().copied(), replay);
+            let mut reasons = tdx.differences(name, quote, registers.iter().copied(), replay);
+            reasons.extend(other_purpose(name, tdx.endorses, endorses));
             if nearest.as_ref().is_none_or(|(_, before)| reasons.len() < before.len()) {
                 nearest = Some((reference, reasons));
             }
@@ -472,4 +478,17 @@ fn by_register(values: &BankValues) -> BTreeMap<u8, Vec<&ReferenceEvent>> {
 /// Of several that match, the one that says more: who lists files is not outdone by who lists none.
 fn rank(reference: &Reference) -> (bool, i64) {
     (!reference.files.is_empty(), reference.not_after)
+}
+
+/// Why a reference of another purpose does not count.
+fn other_purpose(name: &str, stated: Endorses, shown: Endorses) -> Option<Reason> {
+    (stated != shown).then(|| {
+        let (expected, found) = (format!("{stated} (reference {name})"), shown.as_str());
+        Reason::new(
+            AppraisalCode::ReferencePurpose,
+            "what the report vouches for",
+            expected,
+            found,
+        )
+    })
 }

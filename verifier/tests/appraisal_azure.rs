@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use azure::Parts;
-use common::{Offline, codes, policy, references};
-use touchstone_evidence::collection::Label;
+use common::{Boot, Offline, codes, policy, references};
+use touchstone_evidence::collection::{Collection, Label};
 use touchstone_vectors::genuine;
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
-use touchstone_verifier::appraisal::{AkBinding, ClaimValue, Tier};
-use touchstone_verifier::corim::{BankValues, MachineReference};
+use touchstone_verifier::appraisal::{AkBinding, ClaimValue, Root, Tier};
+use touchstone_verifier::corim::{BankValues, Endorses, MachineReference};
 use touchstone_verifier::hcl::{HardwareKind, HclReport};
 use touchstone_verifier::inventory::{CvmIdentity, Inventory, Node, Platform};
-use touchstone_verifier::policy::{EventLogRule, ReportFreshness};
+use touchstone_verifier::policy::{EventLogRule, ReportFreshness, RequiredRoots};
 use touchstone_verifier::snp::{AliasCheck, Report, SnpReference};
 use touchstone_verifier::tdx::{Quote, TdxReference};
 use touchstone_verifier::tpm::HashAlg;
@@ -47,6 +47,33 @@ fn offline(parts: &Parts, azure: &Path, collateral: Option<PathBuf>, now: i64) -
     for name in ["milan_ark", "milan_ask", "genoa_ark", "genoa_ask"] {
         anchors.push((Purpose::Snp, read(&vectors.join(format!("snp/ca/{name}.der")))));
     }
+    let (platform, golden) = golden(parts);
+    let mut policy = policy();
+    policy.required_registers = common::selection(&REGISTERS);
+    policy.session_key_registers = common::selection(&REGISTERS);
+    // None of them has an event log, the reports of version 2 can not speak of aliases, and each is from the start.
+    policy.event_log = EventLogRule::RegistersSuffice;
+    policy.snp.alias_check = AliasCheck::Ignored;
+    Offline {
+        collection: parts.pack(collateral.map(|path| read(&path))),
+        nonce: parts.nonce(),
+        policy,
+        references: references(&[golden]),
+        anchors: TrustAnchors::new(anchors).unwrap(),
+        inventory: Inventory::new(vec![Node {
+            name: "azure-1".into(),
+            region: "north".into(),
+            platforms: vec![CvmIdentity { platform, guest: None }],
+            authority: "domain".into(),
+            ..Node::default()
+        }]),
+        enrolled: None,
+        now,
+    }
+}
+
+/// The platform, and a reference made of the evidence.
+fn golden(parts: &Parts) -> (Platform, MachineReference) {
     let hcl = HclReport::parse(&parts.hcl).unwrap();
     let mut golden = MachineReference {
         name: "golden".into(),
@@ -66,39 +93,23 @@ fn offline(parts: &Parts, azure: &Path, collateral: Option<PathBuf>, now: i64) -
     let platform = match hcl.kind() {
         HardwareKind::Snp => {
             let report = Report::parse(hcl.hardware()).unwrap();
-            golden.snp = Some(SnpReference::of_measurement(report.measurement().try_into().unwrap()));
+            golden.snp = Some(SnpReference {
+                endorses: Endorses::AzureVtpm,
+                ..SnpReference::of_measurement(report.measurement().try_into().unwrap())
+            });
             Platform::SnpChip(report.chip_id().to_vec())
         }
         HardwareKind::Tdx => {
             let quote = parts.td_quote.as_deref().unwrap_or_default();
             let quote = Quote::parse(quote).unwrap();
-            golden.tdx = Some(TdxReference::of(&quote, None));
+            golden.tdx = Some(TdxReference {
+                endorses: Endorses::AzureVtpm,
+                ..TdxReference::of(&quote, None)
+            });
             Platform::TdxPlatform(ppid(quote.pck_chain()))
         }
     };
-    let mut policy = policy();
-    policy.required_registers = common::selection(&REGISTERS);
-    policy.session_key_registers = common::selection(&REGISTERS);
-    // None of them has an event log, the reports of version 2 can not speak of aliases, and each is from the start.
-    policy.event_log = EventLogRule::RegistersSuffice;
-    policy.snp.alias_check = AliasCheck::Ignored;
-    policy.azure.report_freshness = ReportFreshness::Boot;
-    Offline {
-        collection: parts.pack(collateral.map(|path| read(&path))),
-        nonce: parts.nonce(),
-        policy,
-        references: references(&[golden]),
-        anchors: TrustAnchors::new(anchors).unwrap(),
-        inventory: Inventory::new(vec![Node {
-            name: "azure-1".into(),
-            region: "north".into(),
-            platforms: vec![CvmIdentity { platform, guest: None }],
-            authority: "domain".into(),
-            ..Node::default()
-        }]),
-        enrolled: None,
-        now,
-    }
+    (platform, golden)
 }
 
 /// The PPID in a chain of a provisioning key.
@@ -158,16 +169,52 @@ fn genuine_evidence_is_affirmed() {
         };
         assert_eq!(codes(&short.appraise()), [""; 0], "{name}");
         let offline = short;
-        // Said by no setting, it is refused.
-        let mut strict = offline;
-        strict.policy.azure.report_freshness = ReportFreshness::Session;
-        let wanted: &[&str] = if freshness == "boot" {
-            &["azure-report-not-fresh"]
-        } else {
-            &[]
-        };
-        assert_eq!(codes(&strict.appraise()), wanted, "{name}");
+        // In a session a report of the start is refused, unless a setting says otherwise. (This quote is no session's.)
+        let mut live = offline;
+        live.collection = live
+            .collection
+            .records()
+            .fold(Collection::bound(), |mut all, (label, record)| {
+                all.insert(label, record.to_vec()).unwrap();
+                all
+            });
+        let refused = codes(&live.in_a_session()).contains(&"azure-report-not-fresh");
+        assert!(refused, "{name}");
+        live.policy.azure.report_freshness = ReportFreshness::Boot;
+        let appraisal = live.in_a_session();
+        assert!(!codes(&appraisal).contains(&"azure-report-not-fresh"), "{name}");
+        assert!(!appraisal.authentic && appraisal.authentic_roots.is_empty(), "{name}");
     }
+}
+
+/// An endorsement key is public: whoever sends a stranger's beside a genuine machine of his own is not that stranger.
+#[test]
+fn an_endorsement_key_that_nothing_ties_names_nobody() {
+    let Some(azure) = genuine("azure") else { return };
+    let good = Parts::from_json(&azure.join("snp-evidence-v1.json"));
+    let victim = Boot::load("good");
+    let mut mine = offline(&good, &azure, None, NOW);
+    mine.inventory = Inventory::new(vec![victim.node("victim")]);
+    mine.collection = common::replace(&mine.collection, Label::TpmEkPublic, Some(victim.file("ek-ecc.pub")));
+    let appraisal = mine.appraise();
+    let found = codes(&appraisal);
+    assert!(
+        found.contains(&"ak-not-bound") && found.contains(&"node-unknown"),
+        "{found:?}"
+    );
+    assert_eq!(appraisal.node, None);
+    assert!(appraisal.roots.is_empty() || !appraisal.roots.contains(&Root::Tpm));
+}
+
+/// A virtual TPM that only the report vouches for is not the second of two independent roots.
+#[test]
+fn an_endorsed_tpm_is_no_independent_root() {
+    let Some(azure) = genuine("azure") else { return };
+    let good = Parts::from_json(&azure.join("snp-evidence-v1.json"));
+    let mut both = offline(&good, &azure, None, NOW);
+    assert_eq!(codes(&both.appraise()), [""; 0]);
+    both.policy.roots.required = RequiredRoots::TpmAndTee;
+    assert_eq!(codes(&both.appraise()), ["root-missing"]);
 }
 
 type Change = fn(&mut Parts, &mut Offline);
@@ -311,7 +358,14 @@ fn attacks_row_by_row() {
         alone = alone.without(label);
     }
     let appraisal = alone.appraise();
-    assert_ne!(appraisal.status, Tier::Affirming, "{:#?}", appraisal.reasons);
+    assert_eq!(codes(&appraisal), ["reference-incomplete", "endorsed-quote-missing"]);
+    // Also where no reference states a register: the paravisor's measurement says nothing of the system above it.
+    let (_, mut golden) = golden(&good);
+    golden.banks.clear();
+    alone.references = references(&[golden]);
+    let appraisal = alone.appraise();
+    assert_eq!(codes(&appraisal), ["endorsed-quote-missing"]);
+    assert!(appraisal.roots.is_empty() && !appraisal.authentic);
 }
 
 fn registers(parts: &Parts) -> Vec<u8> {

@@ -351,6 +351,26 @@ fn each_attack_on_a_guest_is_refused_for_what_it_is() {
             &["root-missing"],
         ),
         (
+            "nobody says how old the platform may be",
+            |g, _| {
+                g.policy.snp.floors.clear();
+                g.references[0].snp.as_mut().unwrap().floors = Default::default();
+            },
+            &[
+                "snp-tcb-floor-missing",
+                "snp-tcb-floor-missing",
+                "snp-tcb-floor-missing",
+            ],
+        ),
+        (
+            "nobody says how old it may have been at launch",
+            |g, _| {
+                g.policy.snp.floors.clear();
+                g.references[0].snp.as_mut().unwrap().floors.launch = None;
+            },
+            &["snp-tcb-floor-missing"],
+        ),
+        (
             "half of a state that has registers as well",
             |g, _| {
                 g.references[0].banks = Boot::load("good").reference("golden").banks;
@@ -399,6 +419,68 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
         guest.nodes = vec![node("guest-1", &[listed.clone()])];
         assert_eq!(codes(&guest.appraise()), expected, "{listed}");
     }
+    // What the entry let in is told; in a session a provider without a guest is every customer of it.
+    guest.nodes = vec![node("guest-1", &["snp-provider:example-cloud".to_owned()])];
+    let named = |leniency: &String| leniency.starts_with("snp-provider: example-cloud");
+    assert!(guest.appraise().leniencies.iter().any(named));
+    let session_key = SigningKey::from_seed([5; 32]).verifying_key();
+    let asked = common::selection(&common::BOOT);
+    let bound = |guest: &Guest| {
+        let mut collection = Collection::bound();
+        collection.insert(Label::SnpCertificates, platform.vek.clone()).unwrap();
+        let binder = BinderContext {
+            role: Role::Node,
+            domain: "test.example",
+            session_id: [1; 16],
+            nonce: [2; 32],
+            receive_key: None,
+            tls_exporter: [4; 32],
+        };
+        let input = BinderInput {
+            role: binder.role,
+            domain: binder.domain,
+            session_id: binder.session_id,
+            nonce: binder.nonce,
+            ckt: session_key.thumbprint(),
+            receive_key: None,
+            tls_exporter: binder.tls_exporter,
+            manifest_digest: collection.manifest_digest().unwrap(),
+        };
+        let report = platform.report(|b| {
+            b[0x48] = 1 << 2;
+            b[0xC0..0xE0].fill(9);
+            b[0x50..0x90].copy_from_slice(&input.report_data());
+        });
+        collection.insert(Label::SnpReport, report).unwrap();
+        let freshness = Freshness::Bound {
+            binder,
+            asked: &asked,
+            session_key: &session_key,
+            activated: None,
+        };
+        guest.judge(&collection, freshness, Known::default())
+    };
+    assert_eq!(codes(&bound(&guest)), ["cvm-guest-unnamed"]);
+    guest.nodes = vec![node(
+        "guest-1",
+        &[format!("snp-provider:example-cloud/host-data:{data}")],
+    )];
+    assert_eq!(codes(&bound(&guest)), [""; 0]);
+    // The signed report names the chip, whose ever key signed it.
+    guest.policy.snp.denied_chips = [CHIP.to_vec()].into();
+    assert_eq!(codes(&guest.appraise()), ["snp-chip-denied"]);
+    guest.policy.snp.denied_chips = [vec![0xC2; 64]].into();
+    assert_eq!(codes(&guest.appraise()), [""; 0]);
+    let shown = guest.report.clone();
+    guest.report = platform.report(|b| {
+        b[0x48] = 1 << 2 | 2;
+        b[0xC0..0xE0].fill(9);
+        b[0x1A0..0x1E0].fill(0);
+    });
+    assert_eq!(codes(&guest.appraise()), ["snp-chip-masked"]);
+    guest.report = shown;
+    guest.policy.snp.denied_chips.clear();
+    guest.nodes = vec![node("guest-1", &[format!("snp-provider:other/host-data:{data}")])];
     guest.policy.snp.providers = ["example-cloud".to_owned()].into();
     assert_eq!(codes(&guest.appraise()), ["node-unknown"]);
     guest.policy.snp.allowed_chips = Some([CHIP.to_vec()].into());
@@ -469,23 +551,43 @@ fn in_a_session_only_the_binder_makes_a_report_authentic() {
         assert_eq!(codes(&appraisal), ["snp-report-data-mismatch"], "{what}");
         assert!(!appraisal.authentic, "{what}");
     }
-    // A genuine report over the binder that says something unacceptable is authentic, and may withdraw, only where the
-    // entry names the very guest: another one on that chip is anybody's.
-    let mut changed = good.clone();
-    changed.references[0].snp.as_mut().unwrap().measurement = [7; 48];
-    let appraisal = judge(&changed);
-    assert_eq!(codes(&appraisal), ["snp-measurement-mismatch"]);
-    assert!(!appraisal.authentic && appraisal.enrol.is_none());
-    changed.nodes = vec![node("guest-1", &[format!("{}/id-key:{}", chip(), "09".repeat(48))])];
-    let genuine = Report::parse(&changed.report).unwrap().report_data().to_vec();
-    changed.report = platform.report(|b| {
-        b[0x50..0x90].copy_from_slice(&genuine);
-        b[0xE0..0x110].fill(9);
-    });
-    let appraisal = judge(&changed);
-    let expected = ["snp-measurement-mismatch"];
-    assert_eq!(codes(&appraisal), expected, "{:?}", appraisal.reasons);
-    assert!(appraisal.authentic && appraisal.enrol.is_none());
+    // A genuine report over the binder that says something unacceptable is authentic: it may withdraw. But only of a guest
+    // that the entry names: on a chip that it lists for whatever runs there, anybody could launch one that fails.
+    let named = format!("{}/host-data:{}", chip(), "09".repeat(32));
+    for (listed, bytes, withdraws) in [(chip(), 0, false), (named, 9, true)] {
+        let mut changed = good.clone();
+        changed.nodes = vec![node("guest-1", &[listed])];
+        changed.report = {
+            let data: [u8; 64] = good.report[0x50..0x90].try_into().unwrap();
+            platform.report(|b| {
+                b[0x50..0x90].copy_from_slice(&data);
+                b[0xC0..0xE0].fill(bytes);
+            })
+        };
+        let appraisal = judge(&changed);
+        assert_eq!(codes(&appraisal), [""; 0]);
+        assert!(appraisal.authentic && appraisal.authentic_roots == appraisal.roots);
+        let words = if withdraws { "named" } else { "unnamed" };
+        assert_eq!(appraisal.claims[claim::CVM_GUEST], ClaimValue::Text(words.into()));
+        changed.references[0].snp.as_mut().unwrap().measurement = [7; 48];
+        let appraisal = judge(&changed);
+        assert_eq!(codes(&appraisal), ["snp-measurement-mismatch"]);
+        assert_eq!(appraisal.authentic, withdraws);
+        assert_eq!(!appraisal.authentic_roots.is_empty(), withdraws);
+        assert!(appraisal.enrol.is_none());
+    }
+    // A chip that hides its id, and no guest that the entry names: anybody's.
+    let mut masked = good.clone();
+    masked.policy.snp.allow_masked_chips = true;
+    masked.report = {
+        let data: [u8; 64] = good.report[0x50..0x90].try_into().unwrap();
+        platform.report(|b| {
+            b[0x50..0x90].copy_from_slice(&data);
+            b[0x48] = 2;
+            b[0x1A0..0x1E0].fill(0);
+        })
+    };
+    assert_eq!(codes(&judge(&masked)), ["cvm-guest-unnamed"]);
     // Of a machine that is nobody's, or with a chain of one's own, it is not.
     let mut unlisted = good.clone();
     unlisted.nodes.clear();
@@ -650,6 +752,62 @@ fn a_tpm_and_a_report_are_one_machine_only_where_something_says_so() {
     assert_eq!(codes(&alone.appraise()), [""; 0]);
     alone.policy.roots.required = RequiredRoots::Tee;
     assert_eq!(codes(&alone.appraise()), ["root-missing"]);
+}
+
+/// A root that the node's own entry lists may not be left out: it could be the one that something speaks against.
+#[test]
+fn what_the_entry_lists_must_be_shown() {
+    let boot = Boot::load("good");
+    let platform = Platform::new(&VekShape::default());
+    let listed = |platforms: &[String], gpus: &[&str]| Node {
+        platforms: node("", platforms).platforms,
+        gpus: gpus.iter().map(|serial| (*serial).to_owned()).collect(),
+        ..boot.node("node-1")
+    };
+    let mut tpm = Offline::new(&boot, "quote-rsa", "rsa", &boot);
+    let mut guest = Guest::new(&platform);
+    for (what, entry, by_tpm, by_guest) in [
+        ("a TPM and a platform", listed(&[chip()], &[]), true, true),
+        ("a TPM and a GPU", listed(&[], &["41aa"]), true, false),
+        ("a TPM, a platform and a GPU", listed(&[chip()], &["41aa"]), true, true),
+    ] {
+        tpm.inventory = Inventory::new(vec![entry.clone()]);
+        guest.nodes = vec![entry];
+        for (shown, refused, appraise) in [
+            (
+                "TPM",
+                by_tpm,
+                &(|required| {
+                    let mut scenario = Offline::new(&boot, "quote-rsa", "rsa", &boot);
+                    scenario.inventory = tpm.inventory.clone();
+                    scenario.policy.roots.required = required;
+                    scenario.appraise()
+                }) as &dyn Fn(RequiredRoots) -> Appraisal,
+            ),
+            ("report", by_guest, &|required| {
+                let mut guest = guest.clone();
+                guest.policy.roots.required = required;
+                guest.appraise()
+            }),
+        ] {
+            if !refused {
+                continue;
+            }
+            for required in [RequiredRoots::default(), RequiredRoots::Listed] {
+                assert_eq!(codes(&appraise(required)), ["root-missing"], "{what}, {shown} only");
+            }
+            let lenient = appraise(RequiredRoots::Any);
+            assert_eq!(codes(&lenient), [""; 0], "{what}, {shown} only");
+            let named = |leniency: &String| {
+                leniency.starts_with("roots-required: any, without its") || leniency.contains("without the report")
+            };
+            assert!(lenient.leniencies.iter().any(named), "{what}, {shown} only");
+        }
+    }
+    // Nothing is missing: nothing is lenient.
+    let mut whole = Guest::new(&platform);
+    whole.policy.roots.required = RequiredRoots::Any;
+    assert!(whole.appraise().leniencies.is_empty());
 }
 
 /// What belongs to a report counts for nothing without it.

@@ -10,7 +10,7 @@ use simulated_snp::{Platform as Simulated, VekShape};
 use touchstone_evidence::collection::Label;
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
 use touchstone_verifier::appraisal::{ClaimValue, Tier};
-use touchstone_verifier::corim::MachineReference;
+use touchstone_verifier::corim::{Endorses, MachineReference};
 use touchstone_verifier::inventory::{CvmIdentity, Inventory, Node, Platform};
 use touchstone_verifier::snp::SnpReference;
 use touchstone_verifier::svsm::VTPM;
@@ -41,7 +41,10 @@ fn offline(platform: &Simulated, boot: &Boot, manifest: &[u8], change: impl Fn(&
     });
     let golden = MachineReference {
         name: "svsm".into(),
-        snp: Some(SnpReference::of_measurement([0x3E; 48])),
+        snp: Some(SnpReference {
+            endorses: Endorses::Svsm,
+            ..SnpReference::of_measurement([0x3E; 48])
+        }),
         ..MachineReference::default()
     };
     offline.references = references(&[boot.reference("golden"), golden]);
@@ -199,4 +202,81 @@ fn attacks_row_by_row() {
     services.extend(&own);
     let appraisal = offline(&platform, &boot, &services, |_| {}).appraise();
     assert_eq!(codes(&appraisal), [""; 0], "{:#?}", appraisal.reasons);
+}
+
+/// A module's report says what the module was launched from, and nothing of the system above it.
+#[test]
+fn a_report_that_vouches_for_a_tpm_counts_only_with_its_quote() {
+    let (platform, boot) = (Simulated::new(&VekShape::default()), Boot::load("good"));
+    let manifest = ek(&boot, "ecc");
+    let mut alone = offline(&platform, &boot, &manifest, |_| {});
+    for label in [
+        Label::TpmQuote,
+        Label::TpmQuoteSignature,
+        Label::TpmAkPublic,
+        Label::TpmPcrValues,
+        Label::FirmwareEventLog,
+        Label::TpmEkCertificate,
+    ] {
+        alone = alone.without(label);
+    }
+    alone.inventory = Inventory::new(vec![listed()]);
+    let appraisal = alone.appraise();
+    assert_eq!(
+        codes(&appraisal),
+        ["endorsed-quote-missing"],
+        "{:#?}",
+        appraisal.reasons
+    );
+    assert!(appraisal.roots.is_empty() && appraisal.authentic_roots.is_empty() && appraisal.enrol.is_none());
+    // A quote of another time is none either.
+    let mut stale = offline(&platform, &boot, &manifest, |_| {});
+    let data = report_data(&[7; 20], &manifest);
+    stale.collection = common::replace(
+        &stale.collection,
+        Label::SnpReport,
+        Some(platform.report(|bytes| bytes[0x50..0x90].copy_from_slice(&data))),
+    );
+    stale.nonce = vec![7; 20];
+    let found = stale.appraise();
+    assert_eq!(codes(&found), ["nonce-mismatch", "endorsed-quote-missing"]);
+}
+
+/// A guest may ask for a report over any key: only a module's reference lets one vouch for a TPM, and a module's reference
+/// lets no guest in that shows no TPM.
+#[test]
+fn a_reference_says_what_its_report_may_vouch_for() {
+    let (platform, boot) = (Simulated::new(&VekShape::default()), Boot::load("good"));
+    let manifest = ek(&boot, "ecc");
+    let golden = |endorses| MachineReference {
+        name: "guest".into(),
+        snp: Some(SnpReference {
+            endorses,
+            ..SnpReference::of_measurement([0x3E; 48])
+        }),
+        ..MachineReference::default()
+    };
+    for (endorses, wanted) in [
+        (Endorses::Svsm, &[][..]),
+        (Endorses::None, &["reference-purpose"]),
+        (Endorses::AzureVtpm, &["reference-purpose"]),
+    ] {
+        let mut offline = offline(&platform, &boot, &manifest, |_| {});
+        offline.references = references(&[boot.reference("golden"), golden(endorses)]);
+        assert_eq!(codes(&offline.appraise()), wanted, "{endorses}");
+        // The guest above the module, with a report of its own and no TPM of anybody's.
+        let nonce = offline.nonce.clone();
+        offline = offline.without(Label::SvsmManifest).with(
+            Label::SnpReport,
+            platform.report(|bytes| {
+                bytes[0x50..0x90].fill(0);
+                bytes[0x50..0x50 + nonce.len()].copy_from_slice(&nonce);
+            }),
+        );
+        let wanted: &[&str] = match endorses {
+            Endorses::None => &[],
+            _ => &["reference-purpose"],
+        };
+        assert_eq!(codes(&offline.appraise()), wanted, "{endorses}, plain");
+    }
 }

@@ -328,9 +328,22 @@ fn a_genuine_guest_with_its_log_is_affirmed() {
         other => panic!("{name}: {other:?}"),
     };
     assert_eq!(text("tdx_event_log"), "replayed");
-    assert_eq!(appraisal.claims.get("boot_log_complete"), Some(&ClaimValue::Bool(true)));
+    assert_eq!(
+        appraisal.claims.get("cc_boot_log_complete"),
+        Some(&ClaimValue::Bool(true))
+    );
+    // A TPM's claims are a TPM's: the guest's log never stands in for what a TPM's log leaves unsaid.
+    for name in [
+        "boot_log_complete",
+        "secure_boot",
+        "boot_images",
+        "events_ignored",
+        "kernel_command_line",
+    ] {
+        assert_eq!(appraisal.claims.get(name), None, "{name}");
+    }
     assert_eq!(text("sbat_level"), "sbat,1,2021030218\\u{a}");
-    let Some(ClaimValue::Set(images)) = appraisal.claims.get("boot_images") else {
+    let Some(ClaimValue::Set(images)) = appraisal.claims.get("cc_boot_images") else {
         panic!("no boot images");
     };
     assert_eq!(images.len(), 2);

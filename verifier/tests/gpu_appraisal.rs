@@ -121,7 +121,11 @@ fn a_listed_gpu_in_a_known_state_is_affirmed() {
     let appraisal = Case::new().offline.appraise();
     assert_eq!(codes(&appraisal), [""; 0]);
     assert_eq!(appraisal.status, Tier::Affirming);
-    assert_eq!(appraisal.node.as_deref(), Some("node-1"));
+    // Nobody speaks for the machine: whose the GPU is says nothing of what runs there.
+    assert_eq!(
+        (appraisal.node.as_deref(), appraisal.vector.instance_identity),
+        (None, None)
+    );
     assert_eq!(appraisal.roots, [Root::Gpu].into());
     // A GPU says nothing about who holds the session's keys.
     assert!(!appraisal.authentic && appraisal.enrol.is_none());

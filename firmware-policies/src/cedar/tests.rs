@@ -179,6 +179,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::IMA,
         claim::IMA_BOOT_AGGREGATE,
         claim::TCB_FRESHNESS,
+        claim::CVM_GUEST,
         claim::GPU_LOCALITY,
         claim::SNP_CRL,
         claim::TDX_EVENT_LOG,
@@ -194,6 +195,23 @@ fn the_schema_declares_every_claim_with_its_type() {
         claim::IMA_IGNORED,
         claim::IMA_VIOLATIONS,
     ];
+    // A confidential VM's own log says of its boot what a TPM's says, under names of its own.
+    let of_boot = [
+        (claim::SECURE_BOOT, ClaimType::Bool),
+        (claim::SETUP_MODE, ClaimType::Bool),
+        (claim::BOOT_LOG_COMPLETE, ClaimType::Bool),
+        (claim::SECURE_BOOT_PK, ClaimType::Set),
+        (claim::SECURE_BOOT_KEK, ClaimType::Set),
+        (claim::SECURE_BOOT_DB, ClaimType::Set),
+        (claim::BOOT_AUTHORITIES, ClaimType::Set),
+        (claim::BOOT_IMAGES, ClaimType::Set),
+        (claim::DBX_ENTRIES, ClaimType::Long),
+        (claim::EVENTS_IGNORED, ClaimType::Long),
+        (claim::SBAT_LEVEL, ClaimType::String),
+        (claim::FIRMWARE_VERSION, ClaimType::String),
+        (claim::KERNEL_COMMAND_LINE, ClaimType::String),
+    ]
+    .map(|(name, kind)| (format!("{}{name}", claim::CC_PREFIX), kind));
     let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
     let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
     let bools = [
@@ -247,7 +265,7 @@ fn the_schema_declares_every_claim_with_its_type() {
     let expected = expected.chain(bools.map(|c| (c, ClaimType::Bool)));
     let expected = expected.chain(sets.map(|c| (c, ClaimType::Set)));
     let expected = expected.map(|(c, t)| (c.to_owned(), t));
-    let expected: BTreeMap<String, ClaimType> = expected.chain(tdx).collect();
+    let expected: BTreeMap<String, ClaimType> = expected.chain(tdx).chain(of_boot).collect();
     assert_eq!(cedar.declared, expected);
 }
 

@@ -2,10 +2,64 @@
 
 use touchstone_artefacts::snp_launch::id_block::{IdBlock, verify};
 use touchstone_artefacts::snp_launch::{Kernel, Launch, VcpuType, launch_digest};
-use touchstone_verifier::snp::{GuestPolicyBits, SnpReference};
+use touchstone_verifier::snp::{GuestPolicyBits, Product, SnpReference, Tcb, TcbFloors};
 
 use super::{Draft, refused};
 use crate::error::{PolicyCode, PolicyError};
+
+/// What is told of a reference without security versions.
+const NO_FLOOR: &str = "no base and no --tcb: the reference states no security versions of the platform, so machines are refused \
+                        unless the settings do (snp.floors)";
+
+/// Reads security versions by component, as the command takes them: `bl=4,tee=0,snp=24,ucode=219`, on Turin with `fmc=`,
+/// elsewhere with `product=milan` or `product=genoa` where the type of processor (`EPYC-Milan`) does not say it.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_tcb(text: &str, vcpu_type: &str) -> Result<(Product, Tcb), String> {
+    let (mut product, mut versions) = (None, [None; 5]);
+    for part in text.split(',') {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part}: expected KEY=VALUE"))?;
+        if key == "product" {
+            product = Some(Product::parse(value).ok_or_else(|| format!("{value}: expected milan, genoa or turin"))?);
+            continue;
+        }
+        let slot = ["fmc", "bl", "tee", "snp", "ucode"]
+            .iter()
+            .position(|known| *known == key);
+        let slot = slot
+            .and_then(|slot| versions.get_mut(slot))
+            .filter(|slot| slot.is_none());
+        let version: u8 = value
+            .parse()
+            .map_err(|_| format!("{part}: expected a version of 0 to 255"))?;
+        *slot.ok_or_else(|| format!("{key}: expected bl, tee, snp, ucode, on Turin fmc, each once"))? = Some(version);
+    }
+    let [fmc, Some(boot_loader), Some(tee), Some(snp), Some(microcode)] = versions else {
+        return Err("every one of bl, tee, snp and ucode is needed: one that is left out could be anything".into());
+    };
+    let of_type = || {
+        let line = vcpu_type.strip_prefix("EPYC-")?.split('-').next()?;
+        Product::of_certificate(line)
+    };
+    let product = product
+        .or_else(|| fmc.map(|_| Product::Turin))
+        .or_else(of_type)
+        .ok_or_else(|| format!("{vcpu_type} does not say which product it is: add product=milan or product=genoa"))?;
+    if fmc.is_some() != (product == Product::Turin) {
+        return Err("fmc is needed on Turin, and only there".into());
+    }
+    let tcb = Tcb {
+        fmc,
+        boot_loader,
+        tee,
+        snp,
+        microcode,
+    };
+    Ok((product, tcb))
+}
 
 /// What an SEV-SNP guest is launched with.
 #[derive(Debug, Clone)]
@@ -20,6 +74,8 @@ pub struct GuestLaunch {
     pub vcpu_type: String,
     /// SEV_FEATURES.
     pub guest_features: u64,
+    /// Least security versions of the platform: of what is reported, committed and was there at launch.
+    pub floor: Option<(Product, Tcb)>,
     /// The ID block and its authentication, as AMD's firmware takes them.
     pub id_block: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -54,14 +110,21 @@ pub(super) fn apply(guest: &GuestLaunch, draft: &mut Draft) -> Result<(), Policy
     let measurement = launch_digest(&launch).map_err(fault)?;
     let mut reference = match draft.reference.snp.take() {
         Some(base) => SnpReference { measurement, ..base },
+        None if guest.floor.is_some() => SnpReference::of_measurement(measurement),
         None => {
-            draft.notes.push(
-                "no base: the reference states no security versions of the platform, so any that the settings let in will do"
-                    .into(),
-            );
+            draft.notes.push(NO_FLOOR.into());
             SnpReference::of_measurement(measurement)
         }
     };
+    if let Some((product, floor)) = guest.floor {
+        reference.product = Some(product);
+        reference.floors = TcbFloors {
+            reported: Some(floor),
+            committed: Some(floor),
+            launch: Some(floor),
+            current: reference.floors.current,
+        };
+    }
     if let Some((block, auth)) = &guest.id_block {
         let block = IdBlock::parse(block).map_err(fault)?;
         let signers = verify(&block, auth).map_err(fault)?;
@@ -103,7 +166,6 @@ pub(super) fn apply(guest: &GuestLaunch, draft: &mut Draft) -> Result<(), Policy
 #[cfg(test)]
 mod tests {
     use touchstone_verifier::corim::MachineReference;
-    use touchstone_verifier::snp::{Product, Tcb, TcbFloors};
 
     use crate::compute::{Base, Compute, reference_compute, stage::stage};
     use crate::error::PolicyCode;
@@ -129,6 +191,7 @@ mod tests {
             vcpus: 2,
             vcpu_type: "EPYC-Milan".into(),
             guest_features: 1,
+            floor: None,
             id_block: None,
         })
     }
@@ -140,6 +203,54 @@ mod tests {
         all.map(|reference| reference.values.clone())
             .find(|values| values.name == name)
             .unwrap()
+    }
+
+    #[test]
+    fn security_versions_are_whole_or_refused() {
+        let tcb = |fmc| Tcb {
+            fmc,
+            boot_loader: 4,
+            tee: 0,
+            snp: 24,
+            microcode: 219,
+        };
+        for (text, vcpu_type, expected) in [
+            (
+                "bl=4,tee=0,snp=24,ucode=219",
+                "EPYC-Milan-v2",
+                Some((Product::Milan, None)),
+            ),
+            (
+                "ucode=219,snp=24,tee=0,bl=4",
+                "EPYC-Genoa",
+                Some((Product::Genoa, None)),
+            ),
+            (
+                "bl=4,tee=0,snp=24,ucode=219,product=genoa",
+                "EPYC-v4",
+                Some((Product::Genoa, None)),
+            ),
+            (
+                "bl=4,tee=0,snp=24,ucode=219,fmc=1",
+                "EPYC-v4",
+                Some((Product::Turin, Some(1))),
+            ),
+            ("bl=4,tee=0,snp=24", "EPYC-Milan", None),
+            ("bl=4,tee=0,snp=24,ucode=256", "EPYC-Milan", None),
+            ("bl=4,tee=0,snp=24,ucode=219,bl=0", "EPYC-Milan", None),
+            ("bl=4,tee=0,snp=24,ucode=219,spl=1", "EPYC-Milan", None),
+            ("bl=4,tee=0,snp=24,ucode=219", "EPYC-v4", None),
+            ("bl=4,tee=0,snp=24,ucode=219,fmc=1,product=milan", "EPYC-Milan", None),
+            ("bl=4,tee=0,snp=24,ucode=219,product=rome", "EPYC-Milan", None),
+            ("", "EPYC-Milan", None),
+        ] {
+            let found = parse_tcb(text, vcpu_type).ok();
+            assert_eq!(
+                found,
+                expected.map(|(product, fmc)| (product, tcb(fmc))),
+                "{text} {vcpu_type}"
+            );
+        }
     }
 
     #[test]
@@ -156,6 +267,19 @@ mod tests {
         let measurement = hex::decode(DIGEST).unwrap().try_into().unwrap();
         let alone = published(&test, "alone");
         assert_eq!(alone.snp, Some(SnpReference::of_measurement(measurement)));
+        // With floors it needs no settings.
+        let floored = Compute {
+            guest: Some(GuestLaunch {
+                floor: Some(parse_tcb("bl=4,tee=0,snp=24,ucode=219", "EPYC-Milan").unwrap()),
+                ..guest.clone()
+            }),
+            ..Compute::default()
+        };
+        let computed = reference_compute(&test.repo, "floored", &floored).unwrap();
+        assert!(computed.notes.is_empty(), "{:?}", computed.notes);
+        let snp = published(&test, "floored").snp.unwrap();
+        assert_eq!(snp.product, Some(Product::Milan));
+        assert!(snp.floors.reported.is_some() && snp.floors.committed.is_some() && snp.floors.launch.is_some());
         // What a golden guest showed beside its measurement stays.
         let tcb = Tcb::parse([4, 0, 0, 0, 0, 0, 24, 219], Product::Milan).unwrap();
         let base = SnpReference {

@@ -28,7 +28,7 @@ pub use touchstone_verifier::tpm::HashAlg;
 
 pub use base::Base;
 pub use boot::{Boot, GrubBoot, NamedFile, StubBoot, UkiBoot};
-pub use launch::{GuestKernel, GuestLaunch};
+pub use launch::{GuestKernel, GuestLaunch, parse_tcb};
 pub use replace::Replacement;
 pub use sections::uki_sections;
 use stage::stage;

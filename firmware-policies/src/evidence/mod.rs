@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values;
-use touchstone_verifier::corim::{BankValues, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
+use touchstone_verifier::corim::{BankValues, Endorses, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
 use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
 use touchstone_verifier::hcl::HclReport;
@@ -121,6 +121,18 @@ impl CheckedEvidence {
             files,
             notes,
         })
+    }
+}
+
+/// What the golden report vouches for, by what came with it: a reference made of it lets in nothing else.
+fn endorses(collection: &Collection) -> Endorses {
+    let has = |label| collection.get(label).is_some();
+    if has(Label::AzureHclReport) {
+        Endorses::AzureVtpm
+    } else if has(Label::SvsmManifest) {
+        Endorses::Svsm
+    } else {
+        Endorses::None
     }
 }
 

@@ -7,7 +7,7 @@ use touchstone_verifier::snp::{Report, SignedReport, SnpReference, Vek, VekKind}
 use touchstone_verifier::x509::Certificate;
 use touchstone_verifier::x509::ek_certificate::read_ek_chain;
 
-use super::refused;
+use super::{endorses, refused};
 use crate::error::PolicyError;
 
 /// What a report shows that the key beside it signed.
@@ -38,7 +38,10 @@ pub(super) fn read(collection: &Collection, notes: &mut Vec<String>) -> Result<O
     let identity = identity(&report, &mut of_identity);
     note(&report, notes);
     Ok(Some(Guest {
-        reference: SnpReference::of_golden(&report),
+        reference: SnpReference {
+            endorses: endorses(collection),
+            ..SnpReference::of_golden(&report)
+        },
         identity,
         notes: of_identity,
     }))

@@ -8,7 +8,7 @@ use touchstone_verifier::tdx::check::check_guest;
 use touchstone_verifier::tdx::measured::BANK;
 use touchstone_verifier::tdx::{Quote, RtmrReplay, TdxReference, VerifiedQuote, replay};
 
-use super::refused;
+use super::{endorses, refused};
 use crate::error::PolicyError;
 
 /// What a quote shows that a quoting enclave beside it signed.
@@ -57,7 +57,10 @@ pub(super) fn read(collection: &Collection, notes: &mut Vec<String>) -> Result<O
         None
     };
     Ok(Some(Guest {
-        reference: TdxReference::of(&quote, replayed.as_ref()),
+        reference: TdxReference {
+            endorses: endorses(collection),
+            ..TdxReference::of(&quote, replayed.as_ref())
+        },
         identity: CvmIdentity {
             platform: Platform::TdxPlatform(verified.platform().ppid.clone()),
             guest,

@@ -1,6 +1,6 @@
 //! What a reference states of a confidential VM and of GPUs, field by field in words.
 
-use touchstone_verifier::corim::MachineReference;
+use touchstone_verifier::corim::{Endorses, MachineReference};
 use touchstone_verifier::snp::{GuestPolicyBits, SnpReference};
 use touchstone_verifier::tdx::TdxReference;
 
@@ -26,6 +26,8 @@ fn snp(reference: &SnpReference) -> Vec<(String, String)> {
         fields.extend(value.map(|value| (format!("SNP {name}"), value)));
     };
     add("measurement", Some(hex::encode(reference.measurement)));
+    let endorses = Some(reference.endorses).filter(|endorses| *endorses != Endorses::None);
+    add("endorses", endorses.map(|endorses| endorses.to_string()));
     add("product", reference.product.map(|product| product.to_string()));
     let bits = |GuestPolicyBits { value, mask }| match mask {
         u64::MAX => format!("{value:#x}"),
@@ -55,6 +57,9 @@ fn tdx(reference: &TdxReference) -> Vec<(String, String)> {
     };
     let mut fields = vec![("TDX MRTD".to_owned(), hex::encode(reference.mrtd))];
     let mut add = |name: &str, value: String| fields.push((format!("TDX {name}"), value));
+    if reference.endorses != Endorses::None {
+        add("endorses", reference.endorses.to_string());
+    }
     if let Some(module) = reference.mr_seam {
         add("MRSEAM", hex::encode(module));
     }

@@ -6,8 +6,11 @@ use touchstone_verifier::policy::{RequiredRoots, RootsPolicy};
 /// Which roots must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Required {
-    /// Any one.
+    /// Whatever the node's own entry lists.
     #[default]
+    #[serde(rename = "listed")]
+    Listed,
+    /// Any one.
     #[serde(rename = "any")]
     Any,
     /// A TPM.
@@ -21,7 +24,7 @@ pub enum Required {
     TpmAndTee,
 }
 
-/// `[roots]`. A file without it demands any one root; parts that are there must be right, and of one machine, always.
+/// `[roots]`. A file without it demands every root that a node's entry lists; parts that are there must be right, and of one machine, always.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootsSettings {
@@ -35,6 +38,7 @@ impl RootsSettings {
     pub(super) fn policy(&self) -> RootsPolicy {
         RootsPolicy {
             required: match self.required {
+                Required::Listed => RequiredRoots::Listed,
                 Required::Any => RequiredRoots::Any,
                 Required::Tpm => RequiredRoots::Tpm,
                 Required::Tee => RequiredRoots::Tee,

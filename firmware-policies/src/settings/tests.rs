@@ -1,6 +1,6 @@
 //! Settings that load, and settings that do not.
 
-use touchstone_verifier::policy::ReportFreshness;
+use touchstone_verifier::policy::{ReportFreshness, RequiredRoots};
 use touchstone_verifier::tdx::{TcbStatus, TdxPolicy};
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 
@@ -137,13 +137,10 @@ fn a_file_from_before_ima_loads_with_the_strict_values() {
     let (_, after) = rest.split_once("[grants]").unwrap();
     let settings = Settings::parse(format!("{before}[grants]{after}").as_bytes()).unwrap();
     assert_eq!(settings.ima, ImaSettings::default());
-    // One leniency is a line of the default file, and was assumed of nobody before.
-    let explicit = text.replace("report_freshness = \"boot\"", "report_freshness = \"session\"");
-    assert_ne!(explicit, text);
     assert_eq!(
         settings,
-        Settings::parse(explicit.as_bytes()).unwrap(),
-        "but for it the default file says what is assumed"
+        Settings::parse(text.as_bytes()).unwrap(),
+        "the default file says what is assumed"
     );
 }
 
@@ -178,7 +175,14 @@ fn what_is_demanded_of_tdx_guests_reaches_the_appraisal() {
     let read = |text: &str| Settings::parse(text.as_bytes()).map(|settings| settings.appraisal);
     let start = read(&good).unwrap();
     assert_eq!(start.tdx, TdxPolicy::default(), "the default file is the strictest");
-    assert_eq!(start.azure.report_freshness, ReportFreshness::Boot);
+    assert_eq!(start.azure.report_freshness, ReportFreshness::Session);
+    assert_eq!(
+        start.roots.required,
+        RequiredRoots::Listed,
+        "nothing that an entry lists may be left out"
+    );
+    let lenient = good.replace("required = \"listed\"", "required = \"any\"");
+    assert_eq!(read(&lenient).unwrap().roots.required, RequiredRoots::Any);
     let status = "tcb_status = [\"UpToDate\"]";
     let changed = good
         .replace(status, "tcb_status = [\"UpToDate\", \"OutOfDate\"]")
@@ -204,7 +208,7 @@ fn what_is_demanded_of_tdx_guests_reaches_the_appraisal() {
         ("registers = [0, 1, 2, 3]\n", "registers = [1, 1]\n"),
         ("denied_platforms = []", "denied_platforms = [\"99\"]"),
         ("min_tcb_evaluation_number = 0", "min_tcb_evaluation_number = -1"),
-        ("report_freshness = \"boot\"", "report_freshness = \"any\""),
+        ("report_freshness = \"session\"", "report_freshness = \"any\""),
     ] {
         assert_eq!(good.matches(from).count(), 1, "{from}");
         assert!(read(&good.replace(from, to)).is_err(), "{to}");

@@ -88,17 +88,20 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
     };
     let vouched = has_what_it_vouches_for(inputs, tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
     judge_references(parts, findings);
-    let mut node = judge_node(tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
+    let node = judge_node(tpm.map(|(tpm, _)| tpm), tee.map(|(tee, _)| tee), findings);
     if let Some((gpus, _)) = &parts.gpus {
         if tpm.is_none() && tee.is_none() {
-            node = node_of_gpus(inputs, gpus, findings);
+            // Nobody speaks for the machine: the GPUs are whose the entry says, and no node is affirmed by them.
+            let owner = node_of_gpus(inputs, gpus, findings);
             // A GPU says nothing about who holds the keys of a session.
             if matches!(inputs.freshness, Freshness::Bound { .. }) {
                 let expected = "a TPM or a confidential VM beside the GPUs";
                 findings.refuse(AppraisalCode::RootMissing, ROOTS, expected, "none");
             }
+            judge_gpus(inputs, gpus, owner, findings);
+        } else {
+            judge_gpus(inputs, gpus, node, findings);
         }
-        judge_gpus(inputs, gpus, node, findings);
     }
     let mut roots = BTreeSet::new();
     if together {
@@ -107,7 +110,8 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, parts: &Parts<'a>, findings: &mut F
         roots.extend(tee.map(|(tee, _)| Root::Tee(tee.kind)));
         roots.extend(parts.gpus.as_ref().filter(|(_, good)| *good).map(|_| Root::Gpu));
     }
-    judge_required(inputs.policy.roots.required, &roots, findings);
+    judge_required(inputs.policy.roots.required, &roots, tpm.map(|(tpm, _)| tpm), findings);
+    judge_listed(inputs, parts, node, findings);
     let authentic_roots = authentic_roots(inputs, parts, vouched, findings.count() > 0);
     let references = [
         tee.and_then(|(tee, _)| tee.reference),
@@ -348,15 +352,20 @@ fn judge_gpus(inputs: &Inputs<'_>, gpus: &Gpus, node: Option<&Node>, findings: &
 }
 
 /// The roots that the policy requires.
-fn judge_required(required: RequiredRoots, roots: &BTreeSet<Root>, findings: &mut Findings) {
+fn judge_required(required: RequiredRoots, roots: &BTreeSet<Root>, part: Option<&Tpm<'_>>, findings: &mut Findings) {
     let tpm = roots.contains(&Root::Tpm);
+    // What only the report vouches for is the report's root once more.
+    let independent = tpm && part.is_some_and(|tpm| tpm.identity.is_independent());
     let tee = roots.iter().any(|root| matches!(root, Root::Tee(_)));
     let (missing, expected) = match required {
         // Without any root there is a reason already, of the stage that had something against it.
-        RequiredRoots::Any => (false, ""),
+        RequiredRoots::Any | RequiredRoots::Listed => (false, ""),
         RequiredRoots::Tpm => (!tpm, "a TPM"),
         RequiredRoots::Tee => (!tee, "a confidential VM"),
-        RequiredRoots::TpmAndTee => (!(tpm && tee), "a TPM and a confidential VM"),
+        RequiredRoots::TpmAndTee => (
+            !(independent && tee),
+            "a confidential VM, and a TPM that the inventory knows by itself",
+        ),
     };
     if missing {
         let found: Vec<&str> = roots.iter().map(|root| root.as_str()).collect();
@@ -366,5 +375,55 @@ fn judge_required(required: RequiredRoots, roots: &BTreeSet<Root>, findings: &mu
             found.join(", ")
         };
         findings.refuse(AppraisalCode::RootMissing, ROOTS, expected, found);
+    }
+}
+
+/// Every kind of root that the node's own entry lists must be shown, and every GPU of it. One that is left out could be the
+/// one that something speaks against.
+fn judge_listed(inputs: &Inputs<'_>, parts: &Parts<'_>, node: Option<&Node>, findings: &mut Findings) {
+    let Some(node) = node else { return };
+    let refused = findings.count() > 0;
+    // One that came and could not be judged has a reason of its own.
+    let came = |labels: &[Label]| refused && labels.iter().any(|label| inputs.collection.get(*label).is_some());
+    let lists_tpm =
+        !(node.ek.is_empty() && node.ak_names.is_empty() && node.ak_keys.is_empty() && node.devices.is_empty());
+    let mut missing = Vec::new();
+    if lists_tpm && parts.tpm.is_none() {
+        missing.push("its TPM".to_owned());
+    }
+    let reports = [Label::SnpReport, Label::TdxQuote, Label::AzureHclReport];
+    if !node.platforms.is_empty() && parts.tee.is_none() && !came(&reports) {
+        missing.push("the report of its confidential VM".to_owned());
+    }
+    let shown = parts
+        .gpus
+        .as_ref()
+        .map(|(gpus, _)| gpus.serials.as_slice())
+        .unwrap_or_default();
+    if !came(&[Label::GpuReport]) {
+        let is_shown = |serial: &&String| !shown.iter().any(|shown| shown.eq_ignore_ascii_case(serial));
+        missing.extend(
+            node.gpus
+                .iter()
+                .filter(is_shown)
+                .map(|serial| format!("its GPU {serial}")),
+        );
+    }
+    if missing.is_empty() {
+        return;
+    }
+    let missing = missing.join(", ");
+    if inputs.policy.roots.required == RequiredRoots::Any {
+        findings
+            .leniencies
+            .push(format!("roots-required: any, without {missing}"));
+    } else {
+        let expected = format!("everything that the entry of {} lists", node.name);
+        findings.refuse(
+            AppraisalCode::RootMissing,
+            ROOTS,
+            expected,
+            format!("nothing of {missing}"),
+        );
     }
 }

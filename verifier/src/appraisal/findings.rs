@@ -134,6 +134,12 @@ pub mod claim {
     pub const AZURE_TPM_PERSISTED: &str = "azure_tpm_persisted";
     /// Text: the machine's id, as Azure's paravisor says.
     pub const AZURE_VM_ID: &str = "azure_vm_id";
+    /// Text: `named` where the node's entry names the guest of a confidential VM, else `unnamed`: whatever a reference allows
+    /// on that platform. Absent where no entry names the platform.
+    pub const CVM_GUEST: &str = "cvm_guest";
+    /// What the names of claims begin with that come of a confidential VM's own event log (CCEL), where they are otherwise
+    /// those of a TPM's: the two may be of different boots.
+    pub const CC_PREFIX: &str = "cc_";
     /// Set: what was overlooked because a signed setting says so.
     pub const LENIENCIES: &str = "leniencies";
 }
@@ -142,6 +148,8 @@ pub mod claim {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) reasons: Vec<Reason>,
+    /// How many may be kept for now; nought: [`MAX_REASONS`].
+    left_for_others: usize,
     /// How many were found, those beyond the cap included.
     found: usize,
     pub(super) leniencies: Vec<String>,
@@ -182,7 +190,12 @@ impl Findings {
         reasons.into_iter().for_each(|reason| self.push(reason));
     }
 
-    /// How many reasons there are; a stage that adds none had nothing against what it judged.
+    /// From now on that many reasons are left for what is judged later: no part's evidence can crowd out what others say.
+    pub(super) fn leave(&mut self, reasons: usize) {
+        self.left_for_others = reasons;
+    }
+
+    /// How many reasons there are, those that were not kept included; a stage that adds none had nothing against what it judged.
     pub(super) fn count(&self) -> usize {
         self.found
     }
@@ -196,7 +209,7 @@ impl Findings {
 
     fn push(&mut self, reason: Reason) {
         self.found = self.found.saturating_add(1);
-        if self.reasons.len() < MAX_REASONS {
+        if self.reasons.len() < MAX_REASONS.saturating_sub(self.left_for_others) {
             self.reasons.push(reason);
         }
     }

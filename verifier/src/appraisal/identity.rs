@@ -47,6 +47,13 @@ pub(super) enum Endorsement {
     Ak,
 }
 
+impl Identity<'_> {
+    /// Whether something beside the confidential VM's report says whose TPM it is.
+    pub(super) fn is_independent(&self) -> bool {
+        self.endorsement == Endorsement::None || self.node.is_some()
+    }
+}
+
 impl Endorsement {
     fn of(tee: Option<&Tee<'_>>, ek: &EndorsementKey<'_>, ak: Option<&PresentedAk>) -> Self {
         match tee.and_then(|tee| tee.endorses) {
@@ -126,11 +133,29 @@ fn judge_endorsed<'a>(
     findings: &mut Findings,
 ) -> (Option<&'a Node>, AkBinding) {
     let inventory = inputs.inventory;
-    let by_ek = ek.id.map_or(Lookup::Unknown, |id| inventory.by_ek(&id));
     let by_name = ak
         .and_then(|ak| ak.name.as_deref())
         .map_or(Lookup::Unknown, |name| inventory.by_ak_name(name));
     let by_key = ak.map_or(Lookup::Unknown, |ak| inventory.by_ak_key(&ak.spki));
+    // The report ties the attestation key, and nothing to do with an endorsement key: anybody can send one.
+    let name = ak.and_then(|ak| ak.name.as_deref());
+    let activated = inputs
+        .activated()
+        .is_some_and(|tie| Some(tie.ek) == ek.id && Some(tie.ak_name.as_slice()) == name);
+    let enrolled = inputs
+        .enrolled_tpm()
+        .is_some_and(|tpm| Some(tpm.ek) == ek.id && Some(tpm.ak_name.as_slice()) == name);
+    let of_ek = ek.id.map_or(Lookup::Unknown, |id| inventory.by_ek(&id));
+    let listed = matches!(of_ek, Lookup::Node(_)) && (of_ek == by_name || of_ek == by_key);
+    let by_ek = if activated || enrolled || listed {
+        of_ek
+    } else {
+        if let Some(id) = ek.id {
+            let expected = "an endorsement key that an activation or one inventory entry ties to it";
+            findings.refuse(AppraisalCode::AkNotBound, AK, expected, id.to_string());
+        }
+        Lookup::Unknown
+    };
     let mut found = None;
     for lookup in [by_ek, by_name, by_key] {
         match (lookup, found) {

@@ -109,7 +109,7 @@ pub(super) fn judge<'a>(
     let before_phases = before_phases(inputs, &log, registers, findings);
     let mut ignored = 0;
     let mut first = true;
-    let before = findings.reasons.len();
+    let before = findings.count();
     for bank in inputs.policy.required_registers.banks().iter().map(|bank| bank.bank()) {
         let mut judged = judged_registers(inputs, registers, bank);
         if let Some(value) = before_phases.get(&bank) {
@@ -130,7 +130,7 @@ pub(super) fn judge<'a>(
                 let story = check_events(&log, bank, vouched, findings);
                 // One bank proves it; the others are held to the same events.
                 if first {
-                    claim_boot(story.claims(), findings);
+                    claim_boot(story.claims(), "", findings);
                 }
                 first = false;
             }
@@ -152,7 +152,7 @@ pub(super) fn judge<'a>(
             }
         }
     }
-    let state = if findings.reasons.len() == before {
+    let state = if findings.count() == before {
         "replayed"
     } else {
         "refused"
@@ -238,7 +238,7 @@ pub(super) fn judge_ccel(replayed: &RtmrReplay<'_>, findings: &mut Findings) {
         registers: replayed.mask(),
     };
     let story = check_events(&replayed.log, crate::tdx::measured::BANK, vouched, findings);
-    claim_boot(story.claims(), findings);
+    claim_boot(story.claims(), claim::CC_PREFIX, findings);
 }
 
 /// Compares each event that a quote vouches for with its data, and tells the boot.
@@ -276,8 +276,9 @@ fn check_events<'a>(log: &EventLog<'a>, bank: HashAlg, vouched: Vouched, finding
     story
 }
 
-/// Takes up what the boot's digests prove. Every claim is absent where they do not.
-fn claim_boot(claims: BootClaims, findings: &mut Findings) {
+/// Takes up what the boot's digests prove, under names that begin with `prefix`. Every claim is absent where they do not.
+fn claim_boot(claims: BootClaims, prefix: &str, findings: &mut Findings) {
+    let named = |name: &str| format!("{prefix}{name}");
     let hexadecimal = |digest: [u8; 32]| hex::encode(digest);
     for (name, value) in [
         (claim::SECURE_BOOT, claims.secure_boot),
@@ -285,7 +286,7 @@ fn claim_boot(claims: BootClaims, findings: &mut Findings) {
         (claim::BOOT_LOG_COMPLETE, claims.complete),
     ] {
         if let Some(value) = value {
-            findings.bool(name, value);
+            findings.bool(&named(name), value);
         }
     }
     for (name, value) in [
@@ -295,14 +296,14 @@ fn claim_boot(claims: BootClaims, findings: &mut Findings) {
         (claim::BOOT_AUTHORITIES, claims.authorities),
     ] {
         if let Some(set) = value {
-            findings.set(name, set.into_iter().map(hexadecimal));
+            findings.set(&named(name), set.into_iter().map(hexadecimal));
         }
     }
     if let Some(images) = claims.boot_images {
-        findings.set(claim::BOOT_IMAGES, images.into_iter().map(hex::encode));
+        findings.set(&named(claim::BOOT_IMAGES), images.into_iter().map(hex::encode));
     }
     if let Some(entries) = claims.dbx_entries {
-        findings.int(claim::DBX_ENTRIES, entries);
+        findings.int(&named(claim::DBX_ENTRIES), entries);
     }
     for (name, value) in [
         (claim::SBAT_LEVEL, claims.sbat_level),
@@ -310,7 +311,7 @@ fn claim_boot(claims: BootClaims, findings: &mut Findings) {
         (claim::KERNEL_COMMAND_LINE, claims.kernel_command_line),
     ] {
         if let Some(text) = value {
-            findings.text(name, sanitise(&text, MAX_DESCRIPTION));
+            findings.text(&named(name), sanitise(&text, MAX_DESCRIPTION));
         }
     }
 }

@@ -44,6 +44,11 @@ use crate::tpm::{ClockInfo, HashAlg};
 use composite::{Parts, Whole};
 use findings::Findings;
 
+/// Of [`MAX_REASONS`], those that are kept for the GPUs, for the TPM, and for the whole.
+const REASONS_OF_GPUS: usize = 32;
+const REASONS_OF_TPM: usize = 128;
+const REASONS_OF_WHOLE: usize = 32;
+
 /// What ties the attestation key to the hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AkBinding {
@@ -128,8 +133,11 @@ pub struct Appraisal {
 pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
     let mut findings = Findings::default();
     let expected = inputs.expected(&mut findings);
+    findings.leave(REASONS_OF_TPM + REASONS_OF_GPUS + REASONS_OF_WHOLE);
     let tee = stage(&mut findings, |findings| tee::judge(inputs, &expected, findings));
+    findings.leave(REASONS_OF_TPM + REASONS_OF_WHOLE);
     let gpus = stage(&mut findings, |findings| gpu::judge(inputs, &expected, findings));
+    findings.leave(REASONS_OF_WHOLE);
     // What a TPM would vouch for is refused without one; and without any other root, so is the machine.
     let others = tee.is_some() || gpus.is_some() || !findings.reasons.is_empty();
     let tpm = (tpm::is_present(inputs) || !others).then_some(()).and_then(|()| {
@@ -143,6 +151,7 @@ pub fn appraise(inputs: &Inputs<'_>) -> Appraisal {
         })
     });
     let parts = Parts { tpm, tee, gpus };
+    findings.leave(0);
     let whole = composite::judge(inputs, &parts, &mut findings);
     findings.note_situation(inputs, &whole);
     conclude(parts, whole, findings)
@@ -165,7 +174,11 @@ fn conclude(parts: Parts<'_>, whole: Whole<'_>, findings: Findings) -> Appraisal
     } = findings;
     reasons.sort();
     reasons.dedup();
-    let (status, vector) = verdict::verdict(&reasons, parts.tee.is_some());
+    let (status, vector) = verdict::verdict(
+        &reasons,
+        parts.tee.is_some(),
+        parts.tpm.is_some() || parts.tee.is_some(),
+    );
     let keep = whole.authentic && reasons.is_empty();
     let tpm = parts.tpm.map(|(tpm, _)| tpm);
     let node = whole.node.map(|node| node.name.clone());

@@ -99,7 +99,7 @@ fn judge_key(
     if !certified && tee.is_some_and(|tee| tee.fresh) {
         return None;
     }
-    let before = findings.reasons.len();
+    let before = findings.count();
     let key = if certified {
         let [public, message, signature] = expected.labels.map(|label| record(inputs, label, findings));
         let certificate = (public?, message?, signature?);
@@ -107,7 +107,7 @@ fn judge_key(
     } else {
         judge_known(inputs, ak, quoted, (expected, known), auth_policy, findings)
     };
-    key.filter(|_| findings.reasons.len() == before)
+    key.filter(|_| findings.count() == before)
 }
 
 /// A certification of this session (protocol.md 2): by the same attestation key, over the same binder, in the same

@@ -147,8 +147,10 @@ enum Aspect {
 /// `confidential` is whether there is a genuine report of a confidential VM: only then are there claims about
 /// configuration and memory.
 ///
+/// `machine` is whether anything speaks for a machine: GPUs alone do not, and nothing is claimed about whose they are.
+///
 /// No reason: affirming. Any reason: contraindicated (we fail closed), with the aspects that it concerns.
-pub(super) fn verdict(reasons: &[Reason], confidential: bool) -> (Tier, TrustVector) {
+pub(super) fn verdict(reasons: &[Reason], confidential: bool, machine: bool) -> (Tier, TrustVector) {
     let against = |aspect| reasons.iter().any(|reason| aspect_of(reason.code) == aspect);
     let mut vector = TrustVector::default();
     if against(Aspect::Evidence) {
@@ -156,7 +158,8 @@ pub(super) fn verdict(reasons: &[Reason], confidential: bool) -> (Tier, TrustVec
         return (Tier::Contraindicated, vector);
     }
     let choose = |aspect, good, bad| Some(if against(aspect) { bad } else { good });
-    vector.instance_identity = choose(Aspect::Identity, RECOGNISED, NOT_RECOGNISED);
+    vector.instance_identity =
+        choose(Aspect::Identity, RECOGNISED, NOT_RECOGNISED).filter(|value| machine || *value != RECOGNISED);
     vector.executables = choose(Aspect::Executables, APPROVED_BOOT, CONTRAINDICATED);
     vector.hardware = choose(Aspect::Hardware, GENUINE, NOT_RECOGNISED);
     if confidential {
@@ -239,6 +242,7 @@ fn aspect_of(code: Code) -> Aspect {
             | AppraisalCode::AkNotBound
             | AppraisalCode::NodeUnknown
             | AppraisalCode::NodeAmbiguous
+            | AppraisalCode::CvmGuestUnnamed
             | AppraisalCode::EndorsedQuoteMissing
             | AppraisalCode::RootMissing
             | AppraisalCode::RootsNotTogether

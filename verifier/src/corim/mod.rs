@@ -10,6 +10,7 @@
 //! its path. Confidential VMs have a profile each, which adds their own measurements: see [`snp`] and [`tdx`]. Files of the first days have one bank a triple and no data: they are read alike.
 
 pub mod amd;
+mod endorses;
 mod error;
 pub mod gpu;
 mod model;
@@ -31,6 +32,7 @@ use touchstone_cose::cwt::{self, CwtError, claim};
 use touchstone_cose::key::{KeyError, Signer, VerifyingKey};
 use touchstone_cose::sign1::{self, CoseError, Protected, ThirdParty, label};
 
+pub use endorses::Endorses;
 pub use error::CorimError;
 pub use model::{BankValues, FileDigest, MachineReference, ReferenceEvent};
 

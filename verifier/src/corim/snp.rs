@@ -2,7 +2,7 @@
 //!
 //! Measurement keys: `snp/measurement` (digest), `snp/product` (name), `snp/policy` (masked raw value, 8 bytes little-endian
 //! as in the report), `snp/guest-svn` (min-svn), `snp/vmpl` (integer), `snp/family-id`, `snp/image-id`, `snp/host-data`
-//! (raw values), `snp/id-key`, `snp/author-key` (digests), and security versions component by component as min-svn:
+//! (raw values), `snp/endorses` (name; not there is `none`), `snp/id-key`, `snp/author-key` (digests), and security versions component by component as min-svn:
 //! `tcb/<component>` for REPORTED_TCB, `current-tcb/…`, `committed-tcb/…`, `launch-tcb/…`, with the components `fmc`, `bl`,
 //! `tee`, `snp`, `ucode`. One packed number, as AMD's draft profile has it, would be compared as a number, in which
 //! microcode outweighs everything else.
@@ -12,7 +12,7 @@ use ::corim::types::measurement::{
 };
 
 use super::write::measurement;
-use super::{CorimError, named_information_id};
+use super::{CorimError, Endorses, named_information_id};
 use crate::snp::{Component, GuestPolicyBits, Product, SnpReference, Tcb, TcbFloors};
 use crate::tpm::HashAlg;
 
@@ -57,6 +57,7 @@ pub(super) fn write(reference: &SnpReference) -> Result<Vec<MeasurementMap>, Cor
     };
     let least = |key: String, version: u64| measurement(key, |map| map.svn = Some(SvnChoice::MinValue(version)));
     let mut all = vec![digest("snp/measurement", &reference.measurement)];
+    all.extend(write_endorses("snp/endorses", reference.endorses));
     if let Some(product) = reference.product {
         all.push(measurement("snp/product".into(), |map| {
             map.name = Some(product.as_str().to_owned());
@@ -151,6 +152,7 @@ impl Draft {
                 let product = Product::parse(&name);
                 reference.product = Some(product.ok_or_else(|| CorimError::malformed("a known product", &name))?);
             }
+            "endorses" => reference.endorses = read_endorses(&mut map, key)?,
             "policy" => {
                 let wrong = || CorimError::malformed("a masked raw value of 8 bytes", key);
                 let Some(RawValueChoice::Masked { value, mask }) = map.raw_value.take() else {
@@ -219,6 +221,23 @@ impl Draft {
                 .unwrap_or_else(|| SnpReference::of_measurement(measurement))
         }))
     }
+}
+
+/// What a report may vouch for, where it is anything: files without it are older, or of a guest.
+pub(super) fn write_endorses(key: &str, endorses: Endorses) -> Option<MeasurementMap> {
+    (endorses != Endorses::None).then(|| {
+        measurement(key.to_owned(), |map| {
+            map.name = Some(endorses.as_str().to_owned());
+        })
+    })
+}
+
+pub(super) fn read_endorses(map: &mut MeasurementValuesMap, key: &str) -> Result<Endorses, CorimError> {
+    let name = map.name.take().unwrap_or_default();
+    // `none` has one spelling: no measurement.
+    Endorses::parse(&name)
+        .filter(|endorses| *endorses != Endorses::None)
+        .ok_or_else(|| CorimError::malformed("svsm or azure-vtpm", format!("{key} {name}")))
 }
 
 pub(super) fn finished(map: &MeasurementValuesMap, key: &str) -> Result<(), CorimError> {

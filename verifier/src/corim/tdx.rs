@@ -1,6 +1,6 @@
 //! The TDX profile: what a guest was launched from and what it measured, as CoMID measurements.
 //!
-//! Measurement keys: `tdx/mrtd` and, where the reference names a module, `tdx/mr-seam` (digests); `tdx/config-id`,
+//! Measurement keys: `tdx/mrtd` and, where the reference names a module, `tdx/mr-seam` (digests); `tdx/endorses` (name; not there is `none`); `tdx/config-id`,
 //! `tdx/owner`, `tdx/owner-config` (raw values); `tdx/attributes`, `tdx/xfam` (raw values, 8 bytes little-endian as in the
 //! quote); `tdx/tee-tcb/<component>` with the components `00` to `15` of TEE_TCB_SVN, each a min-svn; `tdx/rtmr` with the
 //! run-time measurement registers as integrity registers 0 to 3; and one measurement `tdx/event/<register>/<sequence>` an
@@ -13,9 +13,9 @@ use ::corim::types::measurement::{
 };
 
 use super::read::{event_of, only_digest};
-use super::snp::{digest, finished, least, raw};
+use super::snp::{digest, finished, least, raw, read_endorses, write_endorses};
 use super::write::{event_measurements, measurement};
-use super::{BankValues, CorimError, MAX_EVENT_REFERENCE_DATA, MAX_REFERENCE_EVENTS, named_information_id};
+use super::{BankValues, CorimError, Endorses, MAX_EVENT_REFERENCE_DATA, MAX_REFERENCE_EVENTS, named_information_id};
 use crate::eventlog::MAX_DESCRIPTION;
 use crate::tdx::{RTMRS, TdxReference};
 use crate::tpm::HashAlg;
@@ -67,6 +67,7 @@ pub(super) fn write(reference: &TdxReference) -> Result<Vec<MeasurementMap>, Cor
     };
     let mut all = vec![digest("tdx/mrtd", &reference.mrtd)];
     all.extend(reference.mr_seam.iter().map(|value| digest("tdx/mr-seam", value)));
+    all.extend(write_endorses("tdx/endorses", reference.endorses));
     all.push(raw("tdx/config-id", &reference.mr_config_id));
     all.push(raw("tdx/owner", &reference.mr_owner));
     all.push(raw("tdx/owner-config", &reference.mr_owner_config));
@@ -99,6 +100,7 @@ pub(super) struct Draft {
     seen: BTreeSet<String>,
     mrtd: Option<[u8; 48]>,
     mr_seam: Option<[u8; 48]>,
+    endorses: Endorses,
     fields: [Option<[u8; 48]>; 3],
     words: [Option<u64>; 2],
     tee_tcb: [Option<u8>; 16],
@@ -119,6 +121,7 @@ impl Draft {
         match field {
             "mrtd" => self.mrtd = Some(digest(&mut map, key)?),
             "mr-seam" => self.mr_seam = Some(digest(&mut map, key)?),
+            "endorses" => self.endorses = read_endorses(&mut map, key)?,
             "config-id" => *config_id = Some(raw(&mut map, key)?),
             "owner" => *owner = Some(raw(&mut map, key)?),
             "owner-config" => *owner_config = Some(raw(&mut map, key)?),
@@ -178,6 +181,7 @@ impl Draft {
         Ok(Some(TdxReference {
             mrtd: self.mrtd.ok_or_else(|| missing("tdx/mrtd"))?,
             mr_seam: self.mr_seam,
+            endorses: self.endorses,
             mr_config_id: config_id.ok_or_else(|| missing("tdx/config-id"))?,
             mr_owner: owner.ok_or_else(|| missing("tdx/owner"))?,
             mr_owner_config: owner_config.ok_or_else(|| missing("tdx/owner-config"))?,

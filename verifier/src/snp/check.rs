@@ -181,6 +181,33 @@ fn check_alias(verified: &SignedReport<'_>, policy: &SnpPolicy, checked: &mut Ch
     }
 }
 
+/// The chip of a report under a provider's key: its certificate names none, the signed report does, unless it is masked.
+fn check_named_chip(verified: &SignedReport<'_>, policy: &SnpPolicy, checked: &mut Checked) {
+    const CHIP: &str = "CHIP_ID";
+    if policy.denied_chips.is_empty() {
+        return;
+    }
+    if verified.report().chip_id_masked() {
+        let expected = "a chip id that is not masked, since the policy denies chips";
+        checked.refuse(SnpCode::ChipMasked, CHIP, expected, "masked");
+        return;
+    }
+    let found = verified.report().chip_id();
+    // Turin's have 8 bytes, with zeros behind them in the report.
+    let is_denied = |chip: &Vec<u8>| {
+        let rest = found.strip_prefix(chip.as_slice());
+        rest.is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    };
+    if policy.denied_chips.iter().any(is_denied) {
+        checked.refuse(
+            SnpCode::ChipDenied,
+            CHIP,
+            "a chip that is not denied",
+            hex::encode(found),
+        );
+    }
+}
+
 /// CHIP_ID against the lists. A chip that is masked in the report is still named by its key's certificate.
 fn check_chip(verified: &SignedReport<'_>, policy: &SnpPolicy, checked: &mut Checked) {
     const CHIP: &str = "CHIP_ID";
@@ -193,6 +220,7 @@ fn check_chip(verified: &SignedReport<'_>, policy: &SnpPolicy, checked: &mut Che
                 "a provider's key, which names none",
             );
         }
+        check_named_chip(verified, policy, checked);
         return;
     };
     if policy.denied_chips.contains(chip) {

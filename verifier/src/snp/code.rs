@@ -33,6 +33,8 @@ touchstone_cose::reason_codes! {
             "The platform does not show that its memory was checked for aliases (BadRAM, AMD-SB-3015). Update the firmware; reports before version 3 can not show it.",
         TcbBelowFloor = "snp-tcb-below-floor":
             "A component of the platform is older than the policy allows. Update firmware or microcode.",
+        TcbFloorMissing = "snp-tcb-floor-missing":
+            "Neither the matched reference nor the policy says how old the platform may be. Make the reference from golden evidence, give reference compute its --tcb, or set snp.floors for the product.",
         ProductRefused = "snp-product-refused":
             "The policy accepts no chips of this product line.",
         ChipDenied = "snp-chip-denied":

@@ -7,6 +7,7 @@ use super::code::SnpCode;
 use super::product::Product;
 use super::tcb::{Component, Tcb};
 use super::verified::SignedReport;
+use crate::corim::Endorses;
 use crate::reason::Reason;
 
 /// Length of a launch digest, in bytes.
@@ -170,6 +171,8 @@ pub struct PackedFloor {
 pub struct SnpReference {
     /// MEASUREMENT: the launch digest.
     pub measurement: [u8; MEASUREMENT_LEN],
+    /// What a report that matches may vouch for.
+    pub endorses: Endorses,
     /// The product line. With floors it must be there: it says what their components are.
     pub product: Option<Product>,
     /// POLICY, under a mask.
@@ -201,6 +204,7 @@ impl SnpReference {
     pub const fn of_measurement(measurement: [u8; MEASUREMENT_LEN]) -> Self {
         Self {
             measurement,
+            endorses: Endorses::None,
             product: None,
             policy: None,
             guest_svn: None,

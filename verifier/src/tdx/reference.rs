@@ -3,7 +3,7 @@
 use super::code::TdxCode;
 use super::measured::{BANK, RTMRS, RtmrReplay, as_tpm_event};
 use super::quote::{MEASUREMENT, Quote};
-use crate::corim::{BankValues, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
+use crate::corim::{BankValues, Endorses, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use crate::eventlog::Event;
 use crate::eventlog::identity::{Measured, RegisterIdentity, Token, needs_data, register_identity, tokens};
 use crate::reason::{Hint, Reason};
@@ -13,6 +13,8 @@ use crate::reason::{Hint, Reason};
 pub struct TdxReference {
     /// MRTD: what was launched.
     pub mrtd: [u8; MEASUREMENT],
+    /// What a report of this guest's hardware may vouch for.
+    pub endorses: Endorses,
     /// MRSEAM: this very TDX module; none where every module that Intel accepts will do.
     pub mr_seam: Option<[u8; MEASUREMENT]>,
     /// MRCONFIGID.
@@ -51,6 +53,7 @@ impl TdxReference {
         let events = replay.map(events_of).unwrap_or_default();
         Self {
             mrtd: *quote.mrtd(),
+            endorses: Endorses::None,
             mr_seam: None,
             mr_config_id: *quote.mr_config_id(),
             mr_owner: *quote.mr_owner(),

@@ -17,10 +17,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use touchstone_cose::key::SigningKey;
+use touchstone_evidence::binder::Role;
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
-use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, Known, appraise};
+use touchstone_verifier::appraisal::{Appraisal, BinderContext, Freshness, ImaKnown, Inputs, Known, appraise};
 use touchstone_verifier::corim::{
     BankValues, MachineReference, ReferenceEvent, TrustedSigner, UntrustedCorim, VerifiedCorim, sign_corim,
 };
@@ -31,7 +32,7 @@ use touchstone_verifier::ima::ImaPolicy;
 use touchstone_verifier::inventory::{EkId, EnrolledNode, Inventory, Node};
 use touchstone_verifier::policy::{AppraisalPolicy, AzurePolicy, EkCertificateRule, EventLogRule, RootsPolicy};
 use touchstone_verifier::reference::ReferenceSet;
-use touchstone_verifier::snp::SnpPolicy;
+use touchstone_verifier::snp::{Product, SnpPolicy, Tcb};
 use touchstone_verifier::tdx::TdxPolicy;
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::{Certificate, CrlRule, Expiry};
@@ -213,7 +214,12 @@ pub fn policy() -> AppraisalPolicy {
         event_log: EventLogRule::Required,
         ima: ImaPolicy::default(),
         roots: RootsPolicy::default(),
-        snp: SnpPolicy::default(),
+        snp: SnpPolicy {
+            floors: Product::ALL
+                .map(|product| (product, Tcb::parse([0; 8], product).unwrap()))
+                .into(),
+            ..SnpPolicy::default()
+        },
         tdx: TdxPolicy::default(),
         azure: AzurePolicy::default(),
         gpu: GpuPolicy::default(),
@@ -284,6 +290,34 @@ impl Offline {
         appraise(&Inputs {
             collection: &self.collection,
             freshness: Freshness::Unbound { nonce: &self.nonce },
+            policy: &self.policy,
+            references: &self.references,
+            anchors: &self.anchors,
+            inventory: &self.inventory,
+            enrolled: self.enrolled.as_ref(),
+            ima: ImaKnown::default(),
+            known: Known::default(),
+            now: self.now,
+        })
+    }
+
+    /// The same evidence in a session, whose binder nothing of it carries.
+    pub fn in_a_session(&self) -> Appraisal {
+        appraise(&Inputs {
+            collection: &self.collection,
+            freshness: Freshness::Bound {
+                binder: BinderContext {
+                    role: Role::Node,
+                    domain: "test.example",
+                    session_id: [1; 16],
+                    nonce: [2; 32],
+                    receive_key: None,
+                    tls_exporter: [4; 32],
+                },
+                asked: &self.policy.required_registers,
+                session_key: &SigningKey::from_seed([5; 32]).verifying_key(),
+                activated: None,
+            },
             policy: &self.policy,
             references: &self.references,
             anchors: &self.anchors,

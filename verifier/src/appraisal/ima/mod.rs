@@ -116,11 +116,11 @@ pub(super) fn judge(
     if entries == 0 {
         return missing(needed, "a register 10 that nothing was extended into", findings);
     }
-    let before = findings.reasons.len();
+    let before = findings.count();
     let judgement = Judgement::new(inputs, reference, needed, findings);
     let judged = judgement.round(inputs.ima, prefix, &replayed, registers, findings);
     findings.int(claim::IMA_ENTRIES, entries);
-    let state = match (findings.reasons.len() == before, judgement.by_files) {
+    let state = match (findings.count() == before, judgement.by_files) {
         (false, _) => "refused",
         (true, true) => "judged",
         (true, false) => "replayed",

@@ -7,7 +7,8 @@ use touchstone_evidence::collection::Label;
 
 use super::{Endorsed, Tee, snp, tdx};
 use crate::appraisal::findings::{Findings, claim};
-use crate::appraisal::inputs::{Expected, Inputs};
+use crate::appraisal::inputs::{Expected, Freshness, Inputs};
+use crate::corim::Endorses;
 use crate::hcl::{AzureCode, HardwareKind, HclReport};
 use crate::policy::ReportFreshness;
 use crate::reason::AppraisalCode;
@@ -36,7 +37,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             return None;
         }
         (HardwareKind::Snp, None) => {
-            let (verified, tee) = snp::judge_report(inputs, hcl.hardware(), findings)?;
+            let (verified, tee) = snp::judge_report(inputs, hcl.hardware(), Endorses::AzureVtpm, findings)?;
             (*verified.report().report_data().first_chunk()?, tee)
         }
         (HardwareKind::Tdx, None) => {
@@ -45,7 +46,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             return None;
         }
         (HardwareKind::Tdx, Some(quote)) => {
-            let (verified, tee) = tdx::judge_quote(inputs, quote, findings)?;
+            let (verified, tee) = tdx::judge_quote(inputs, quote, Endorses::AzureVtpm, findings)?;
             (*verified.quote().report_data(), tee)
         }
     };
@@ -65,7 +66,10 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
         _ => false,
     };
     if !tee.fresh {
+        // Packed evidence answers no session in any case, and its result says so.
+        let packed = matches!(inputs.freshness, Freshness::Unbound { .. });
         match inputs.policy.azure.report_freshness {
+            _ if packed => findings.leniencies.push("azure-report-freshness: boot".to_owned()),
             ReportFreshness::Boot => findings.leniencies.push("azure-report-freshness: boot".to_owned()),
             ReportFreshness::Session => {
                 let expected = "a report made for this challenge (NV index 0x01400002)";

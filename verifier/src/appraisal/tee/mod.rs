@@ -10,8 +10,8 @@ mod tdx;
 
 use touchstone_evidence::collection::Label;
 
-use super::findings::Findings;
-use super::inputs::{Expected, Inputs};
+use super::findings::{Findings, claim};
+use super::inputs::{Expected, Freshness, Inputs};
 use crate::inventory::{CvmIdentity, CvmKind, EkId, Node, Platform};
 use crate::reason::AppraisalCode;
 use crate::reference::Reference;
@@ -41,6 +41,8 @@ pub(super) struct Tee<'a> {
     pub(super) identity: Option<CvmIdentity>,
     /// The node of that identity.
     pub(super) node: Option<&'a Node>,
+    /// Whether the report hides which chip it is from.
+    pub(super) masked: bool,
     /// Whether more than one entry claims that identity.
     pub(super) ambiguous: bool,
     /// The reference it matches.
@@ -75,7 +77,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
         );
         return None;
     }
-    match (azure, tdx, snp) {
+    let tee = match (azure, tdx, snp) {
         (true, ..) => azure::judge(inputs, expected, findings),
         (_, true, _) => tdx::judge(inputs, expected, findings),
         (.., true) if has(Label::SvsmManifest) => svsm::judge(inputs, expected, findings),
@@ -87,5 +89,22 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             }
             None
         }
+    };
+    if let Some(tee) = &tee {
+        judge_guest(inputs, tee, findings);
+    }
+    tee
+}
+
+/// Whether the node's entry names the guest. Where it names one processor alone, its author says that whatever runs there
+/// is this node. A provider's machines, or one that hides its id, are anybody's: in a session they are no node.
+fn judge_guest(inputs: &Inputs<'_>, tee: &Tee<'_>, findings: &mut Findings) {
+    let Some(identity) = &tee.identity else { return };
+    let named = identity.guest.is_some();
+    findings.text(claim::CVM_GUEST, if named { "named" } else { "unnamed" });
+    let anybodys = tee.masked || matches!(identity.platform, Platform::SnpProvider(_));
+    if !named && anybodys && matches!(inputs.freshness, Freshness::Bound { .. }) {
+        let expected = "an inventory entry that names the guest beside it";
+        findings.refuse(AppraisalCode::CvmGuestUnnamed, "guest", expected, identity.to_string());
     }
 }

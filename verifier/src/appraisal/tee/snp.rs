@@ -7,6 +7,7 @@ use crate::anchors::Purpose;
 use crate::appraisal::difference;
 use crate::appraisal::findings::{Findings, claim};
 use crate::appraisal::inputs::{Expected, Inputs};
+use crate::corim::Endorses;
 use crate::inventory::{CvmKind, GuestId, Lookup, Platform};
 use crate::policy::AppraisalPolicy;
 use crate::reason::{AppraisalCode, Reason};
@@ -24,7 +25,7 @@ const CERTIFICATE: &str = "SNP signing key certificate";
 /// Judges a report that must itself carry the binder or the nonce.
 pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
     let bytes = inputs.collection.get(Label::SnpReport)?;
-    let (report, mut tee) = judge_report(inputs, bytes, findings)?;
+    let (report, mut tee) = judge_report(inputs, bytes, Endorses::None, findings)?;
     tee.fresh = judge_freshness(&report, expected.report_data.as_ref(), findings) && expected.right_kind;
     Some(tee)
 }
@@ -42,12 +43,13 @@ pub(super) fn judge_freshness(report: &SignedReport<'_>, expected: Option<&[u8; 
 }
 
 /// Judges everything of a report but its report data: that is its caller's, who says what they should be. `fresh` is
-/// false, and nothing is endorsed.
+/// false, and nothing is endorsed; `endorses` is what it is shown to vouch for.
 ///
 /// The certificate of the signing key and those above it are in the collection's `snp/certificates`.
 pub(super) fn judge_report<'a>(
     inputs: &Inputs<'a>,
     bytes: &'a [u8],
+    endorses: Endorses,
     findings: &mut Findings,
 ) -> Option<(VerifiedReport<'a>, Tee<'a>)> {
     let report = match Report::parse(bytes) {
@@ -77,7 +79,8 @@ pub(super) fn judge_report<'a>(
     let checked = check(&verified, policy);
     findings.refuse_all(checked.reasons);
     findings.leniencies.extend(checked.leniencies);
-    let reference = compare(inputs, &verified, findings);
+    let reference = compare(inputs, &verified, endorses, findings);
+    judge_floors(&verified, reference, inputs.policy, findings);
     let (platform, guests) = identities(&verified, inputs.policy);
     let (lookup, identity) = match &platform {
         Some(platform) => inputs.inventory.by_cvm(platform, &guests),
@@ -89,8 +92,12 @@ pub(super) fn judge_report<'a>(
     };
     // A provider that the node's own entry lists is as good as one that the policy lists, for that node only.
     let listed = matches!(platform, Some(Platform::SnpProvider(_))) && node.is_some();
-    if !listed {
-        findings.refuse_all(check_provider(&verified, policy));
+    match check_provider(&verified, policy) {
+        Some(reason) if listed => {
+            let leniency = format!("snp-provider: {}, which the node's entry lists", reason.found);
+            findings.leniencies.push(leniency);
+        }
+        refused => findings.refuse_all(refused),
     }
     let tee = Tee {
         kind: CvmKind::Snp,
@@ -99,6 +106,7 @@ pub(super) fn judge_report<'a>(
         platform,
         identity: identity.cloned(),
         node,
+        masked: verified.report().chip_id_masked(),
         ambiguous: lookup == Lookup::Ambiguous,
         reference,
         expires: vek.vek().not_after(),
@@ -196,9 +204,14 @@ fn certificates(record: &[u8], vlek: bool, findings: &mut Findings) -> Option<(C
 }
 
 /// The reference that the report matches.
-fn compare<'a>(inputs: &Inputs<'a>, report: &SignedReport<'_>, findings: &mut Findings) -> Option<&'a Reference> {
+fn compare<'a>(
+    inputs: &Inputs<'a>,
+    report: &SignedReport<'_>,
+    endorses: Endorses,
+    findings: &mut Findings,
+) -> Option<&'a Reference> {
     const MEASUREMENT: &str = "MEASUREMENT";
-    match inputs.references.find_snp(report, inputs.now) {
+    match inputs.references.find_snp(report, endorses, inputs.now) {
         FoundSnp::Match(reference) => return Some(reference),
         FoundSnp::OutOfForce(reference) => {
             difference::out_of_force(reference, MEASUREMENT, inputs.now, findings);
@@ -215,6 +228,30 @@ fn compare<'a>(inputs: &Inputs<'a>, report: &SignedReport<'_>, findings: &mut Fi
         }
     }
     None
+}
+
+/// Somebody must have said how old the platform may be: what is reported, committed and was there at launch.
+fn judge_floors(
+    report: &SignedReport<'_>,
+    reference: Option<&Reference>,
+    policy: &AppraisalPolicy,
+    findings: &mut Findings,
+) {
+    let Some(reference) = reference.filter(|_| !policy.snp.floors.contains_key(&report.product())) else {
+        return;
+    };
+    let floors = reference.values.snp.as_ref().map(|snp| snp.floors).unwrap_or_default();
+    for (name, floor) in [
+        ("REPORTED_TCB", floors.reported),
+        ("COMMITTED_TCB", floors.committed),
+        ("LAUNCH_TCB", floors.launch),
+    ] {
+        if floor.is_none() {
+            let expected = format!("a floor for {} in snp.floors or in the reference", report.product());
+            let found = format!("none in reference {}", reference.values.name);
+            findings.refuse(SnpCode::TcbFloorMissing, name, expected, found);
+        }
+    }
 }
 
 /// What the inventory may list the machine by: its platform, and what its report says of the single guest.

@@ -5,6 +5,7 @@ use touchstone_evidence::collection::Label;
 use super::{Endorsed, Tee, snp};
 use crate::appraisal::findings::Findings;
 use crate::appraisal::inputs::{Expected, Inputs};
+use crate::corim::Endorses;
 use crate::inventory::EkId;
 use crate::snp::SnpCode;
 use crate::svsm::{Manifest, SvsmCode};
@@ -25,7 +26,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             None
         }
     };
-    let (verified, mut tee) = snp::judge_report(inputs, bytes, findings)?;
+    let (verified, mut tee) = snp::judge_report(inputs, bytes, Endorses::Svsm, findings)?;
     let report = verified.report();
     let level = report.vmpl();
     if level != 0 {

@@ -9,6 +9,7 @@ use crate::appraisal::difference;
 use crate::appraisal::findings::{Findings, claim};
 use crate::appraisal::inputs::{Expected, Inputs};
 use crate::appraisal::log;
+use crate::corim::Endorses;
 use crate::inventory::{CvmIdentity, CvmKind, GuestId, Lookup, Platform};
 use crate::reason::{AppraisalCode, Reason};
 use crate::reference::{FoundTdx, Reference};
@@ -21,7 +22,7 @@ const COLLATERAL: &str = "TDX collateral";
 /// Judges a quote that must itself carry the binder or the nonce.
 pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
     let bytes = inputs.collection.get(Label::TdxQuote)?;
-    let (verified, mut tee) = judge_quote(inputs, bytes, findings)?;
+    let (verified, mut tee) = judge_quote(inputs, bytes, Endorses::None, findings)?;
     let reason = match &expected.report_data {
         Some(expected) => check_report_data(verified.quote(), expected),
         // Nothing to expect is never met.
@@ -33,12 +34,13 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
 }
 
 /// Judges everything of a quote but its report data: that is its caller's, who says what they should be. `fresh` is false,
-/// and nothing is endorsed.
+/// and nothing is endorsed; `endorses` is what it is shown to vouch for.
 ///
 /// The collateral and the event log are in the collection's `tdx/collateral` and `tdx/ccel`.
 pub(super) fn judge_quote<'a>(
     inputs: &Inputs<'a>,
     bytes: &'a [u8],
+    endorses: Endorses,
     findings: &mut Findings,
 ) -> Option<(VerifiedQuote<'a>, Tee<'a>)> {
     let quote = match Quote::parse(bytes) {
@@ -65,7 +67,7 @@ pub(super) fn judge_quote<'a>(
     findings.refuse_all(guest.reasons);
     let evaluation = evaluate(inputs, &verified, findings);
     let replayed = judge_log(inputs, verified.quote(), findings);
-    let reference = compare(inputs, verified.quote(), replayed.as_ref(), findings);
+    let reference = compare(inputs, verified.quote(), endorses, replayed.as_ref(), findings);
     let (platform, lookup, identity) = identify(inputs, &verified);
     let node = match lookup {
         Lookup::Node(node) => Some(node),
@@ -79,6 +81,7 @@ pub(super) fn judge_quote<'a>(
         platform: Some(platform),
         identity,
         node,
+        masked: false,
         ambiguous: lookup == Lookup::Ambiguous,
         reference,
         expires: verified.chain().not_after.min(collateral),
@@ -136,7 +139,10 @@ fn judge_log<'a>(inputs: &Inputs<'a>, quote: &Quote<'_>, findings: &mut Findings
             log::judge_ccel(&replayed, findings);
             let honest = findings.count() == before;
             findings.text(claim::TDX_EVENT_LOG, if honest { "replayed" } else { "refused" });
-            findings.int(claim::EVENTS_IGNORED, replayed.ignored as u64);
+            findings.int(
+                &format!("{}{}", claim::CC_PREFIX, claim::EVENTS_IGNORED),
+                replayed.ignored as u64,
+            );
             Some(replayed).filter(|_| honest)
         }
         Err(reasons) => {
@@ -151,12 +157,16 @@ fn judge_log<'a>(inputs: &Inputs<'a>, quote: &Quote<'_>, findings: &mut Findings
 fn compare<'a>(
     inputs: &Inputs<'a>,
     quote: &Quote<'_>,
+    endorses: Endorses,
     replayed: Option<&RtmrReplay<'_>>,
     findings: &mut Findings,
 ) -> Option<&'a Reference> {
     const MRTD: &str = "MRTD";
     let registers = &inputs.policy.tdx.registers;
-    match inputs.references.find_tdx(quote, registers, replayed, inputs.now) {
+    match inputs
+        .references
+        .find_tdx(quote, endorses, registers, replayed, inputs.now)
+    {
         FoundTdx::Match(reference) => return Some(reference),
         FoundTdx::OutOfForce(reference) => difference::out_of_force(reference, MRTD, inputs.now, findings),
         FoundTdx::Nearest(reference, reasons) => {
@@ -177,7 +187,8 @@ fn compare<'a>(
     None
 }
 
-/// The platform by its PPID or, where the inventory knows it only by that, by the id of the whole platform.
+/// The platform by its PPID and by the id of the whole platform: an entry that names the guest comes first, and two nodes
+/// are nobody.
 fn identify<'a>(inputs: &Inputs<'a>, verified: &VerifiedQuote<'_>) -> (Platform, Lookup<'a>, Option<CvmIdentity>) {
     let mut guests = Vec::new();
     let config_id = verified.quote().mr_config_id();
@@ -185,16 +196,22 @@ fn identify<'a>(inputs: &Inputs<'a>, verified: &VerifiedQuote<'_>) -> (Platform,
         guests.push(GuestId::ConfigId(config_id.to_vec()));
     }
     let platform = verified.platform();
-    let by_ppid = Platform::TdxPlatform(platform.ppid.clone());
-    let (lookup, identity) = inputs.inventory.by_cvm(&by_ppid, &guests);
-    if lookup == Lookup::Unknown
-        && let Some(id) = &platform.instance_id
-    {
-        let by_instance = Platform::TdxPlatform(id.clone());
-        let (lookup, identity) = inputs.inventory.by_cvm(&by_instance, &guests);
-        if lookup != Lookup::Unknown {
-            return (by_instance, lookup, identity.cloned());
-        }
+    let by = |id: &[u8]| {
+        let platform = Platform::TdxPlatform(id.to_vec());
+        let (lookup, identity) = inputs.inventory.by_cvm(&platform, &guests);
+        (platform, lookup, identity.cloned())
+    };
+    let by_ppid = by(&platform.ppid);
+    let Some(by_instance) = platform.instance_id.as_deref().map(by) else {
+        return by_ppid;
+    };
+    let names_guest = |identity: &Option<CvmIdentity>| identity.as_ref().is_some_and(|cvm| cvm.guest.is_some());
+    match (by_ppid.1, by_instance.1) {
+        (_, Lookup::Unknown) => by_ppid,
+        (Lookup::Unknown, _) => by_instance,
+        // Both ids are the same platform's: two nodes claim it.
+        (a, b) if a != b => (by_ppid.0, Lookup::Ambiguous, None),
+        _ if names_guest(&by_instance.2) && !names_guest(&by_ppid.2) => by_instance,
+        _ => by_ppid,
     }
-    (by_ppid, lookup, identity.cloned())
 }
