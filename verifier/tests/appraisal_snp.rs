@@ -551,6 +551,17 @@ fn in_a_session_only_the_binder_makes_a_report_authentic() {
         assert_eq!(codes(&appraisal), ["snp-report-data-mismatch"], "{what}");
         assert!(!appraisal.authentic, "{what}");
     }
+    // And no chain is looked at for one that answers somebody else: old reports are public, and chains are dear.
+    let stranger = Guest {
+        report: report(&|input| input.nonce = [9; 32]),
+        certificates: vec![vec![0x30, 3, 1, 2, 3]],
+        anchors: TrustAnchors::default(),
+        nodes: Vec::new(),
+        ..good.clone()
+    };
+    let appraisal = judge(&stranger);
+    assert_eq!(codes(&appraisal), ["snp-report-data-mismatch"]);
+    assert!(appraisal.claims.keys().all(|claim| !claim.starts_with("snp_")));
     // A genuine report over the binder that says something unacceptable is authentic: it may withdraw. But only of a guest
     // that the entry names: on a chip that it lists for whatever runs there, anybody could launch one that fails.
     let named = format!("{}/host-data:{}", chip(), "09".repeat(32));

@@ -4,7 +4,7 @@ mod common;
 mod simulated_tdx;
 
 use common::{Offline, codes, policy, references, replace};
-use simulated_tdx::{CollateralShape, DATA, PPID, Platform as Simulated};
+use simulated_tdx::{CollateralShape, DATA, INSTANCE, PPID, Platform as Simulated};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_vectors::genuine;
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
@@ -82,6 +82,108 @@ fn a_guest_that_is_as_it_should_be_is_affirmed() {
     assert_eq!(claim("tdx_sept_ve_disable"), Some(ClaimValue::Bool(true)));
     // The collateral's next update ends the result.
     assert_eq!(appraisal.expires, 1_797_724_800);
+}
+
+/// In a session what does not answer it is told by its unsigned words: no chain, collateral or log is looked at.
+#[test]
+fn an_old_quote_in_a_session_costs_one_comparison() {
+    let platform = Simulated::new();
+    let mut old = good(&platform);
+    old.collection = old
+        .collection
+        .records()
+        .fold(Collection::bound(), |mut all, (label, record)| {
+            all.insert(label, record.to_vec()).unwrap();
+            all
+        });
+    assert_eq!(codes(&old.in_a_session()), ["tdx-report-data-mismatch"]);
+    // Whatever else is wrong with it.
+    old.anchors = TrustAnchors::default();
+    for (label, record) in [(Label::TdxCollateral, b"{}".to_vec()), (Label::CcEventLog, vec![7; 64])] {
+        old.collection = common::replace(&old.collection, label, Some(record));
+    }
+    let appraisal = old.in_a_session();
+    assert_eq!(codes(&appraisal), ["tdx-report-data-mismatch"]);
+    assert!(!appraisal.authentic && appraisal.claims.keys().all(|claim| !claim.starts_with("tdx_")));
+}
+
+/// Processor and platform have an id each, and both are one machine's.
+#[test]
+fn two_ids_of_one_platform_are_one_node_or_nobody() {
+    let platform = Simulated::new();
+    let entry = |name: &str, id: &[u8], guest| Node {
+        name: name.into(),
+        ..node(name, id, guest)
+    };
+    let config = GuestId::ConfigId(vec![0x5C; 48]);
+    let guest = Some(config.clone());
+    let both = Node {
+        platforms: [
+            node("", &PPID, None).platforms,
+            node("", &INSTANCE, guest.clone()).platforms,
+        ]
+        .concat(),
+        ..entry("both", &PPID, None)
+    };
+    let rows: Vec<(&str, Vec<Node>, Result<Option<GuestId>, &str>)> = vec![
+        ("by the processor", vec![entry("a", &PPID, None)], Ok(None)),
+        ("by the platform", vec![entry("a", &INSTANCE, None)], Ok(None)),
+        ("by both, the guest named once", vec![both], Ok(guest.clone())),
+        (
+            "two nodes",
+            vec![entry("a", &PPID, None), entry("b", &INSTANCE, None)],
+            Err("node-ambiguous"),
+        ),
+        (
+            "two nodes, one of them by its guest",
+            vec![entry("a", &PPID, None), entry("b", &INSTANCE, guest)],
+            Err("node-ambiguous"),
+        ),
+    ];
+    for (what, nodes, expected) in rows {
+        let quote = platform.quote(3, |b| b[184..232].fill(0x5C));
+        let mut scenario = offline(&platform, quote.clone(), &CollateralShape::default());
+        scenario.references = references(&[reference("golden", &quote, None)]);
+        scenario.inventory = Inventory::new(nodes);
+        let appraisal = scenario.appraise();
+        match expected {
+            Ok(guest) => {
+                assert_eq!(codes(&appraisal), [""; 0], "{what}");
+                assert_eq!(appraisal.cvm.and_then(|cvm| cvm.guest), guest, "{what}");
+            }
+            Err(code) => {
+                assert_eq!(codes(&appraisal), [code], "{what}");
+                assert_eq!(appraisal.node, None, "{what}");
+            }
+        }
+    }
+}
+
+/// The collateral's sender may choose an older list: one that the domain has counts as well. And where no least evaluation
+/// number is set, he chooses that too, which the result says.
+#[test]
+fn the_domains_own_revocation_lists_count() {
+    let platform = Simulated::new();
+    let mut own = good(&platform);
+    let named = |leniency: &String| leniency == "tdx-min-tcb-evaluation-number: 0";
+    assert!(own.appraise().leniencies.iter().any(named));
+    own.policy.tdx.min_tcb_evaluation_number = 20;
+    assert!(own.appraise().leniencies.is_empty());
+    let revoking = platform.collateral(&CollateralShape {
+        pck_revoked: true,
+        ..CollateralShape::default()
+    });
+    let revoking: serde_json::Value = serde_json::from_slice(&revoking).unwrap();
+    let list = hex::decode(revoking["pck_crl"].as_str().unwrap()).unwrap();
+    let anchors = own
+        .anchors
+        .clone()
+        .with_intermediates([(Purpose::Tdx, &platform.ca)])
+        .unwrap();
+    own.anchors = anchors.clone();
+    assert_eq!(codes(&own.appraise()), [""; 0]);
+    own.anchors = anchors.with_crl(&list).unwrap();
+    assert_eq!(codes(&own.appraise()), ["certificate-revoked"]);
 }
 
 type Change = fn(&Simulated, Offline) -> Offline;

@@ -504,3 +504,31 @@ fn in_a_session_the_challenge_is_the_binder_and_gpus_alone_are_no_machine() {
         assert!(!appraisal.authentic, "{what}");
     }
 }
+
+/// Old reports are public, and each leads up a chain of its own: in a session one comparison tells them, and a report that came
+/// twice is verified once.
+#[test]
+fn reports_of_another_session_cost_one_comparison_each() {
+    let mut case = Case::new();
+    let report = case.device.report(&Parts::default());
+    let many: Vec<_> = (0..32).map(|_| (report.clone(), vec![0x30, 3, 1, 2, 3])).collect();
+    case.offline.anchors = TrustAnchors::default();
+    case.offline.collection = Collection::bound();
+    add(&mut case.offline.collection, &many);
+    let appraisal = case.offline.in_a_session();
+    let found = codes(&appraisal);
+    let count = |code: &str| found.iter().filter(|found| **found == code).count();
+    assert_eq!(
+        (count("gpu-nonce-mismatch"), count("gpu-device-twice")),
+        (1, 31),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .iter()
+            .all(|code| !code.starts_with("certificate-") && !code.starts_with("gpu-chain")),
+        "{found:?}"
+    );
+    // Thirty-two reports fill no room that others need.
+    assert!(found.contains(&"root-missing"));
+}

@@ -208,7 +208,7 @@ fn what_intel_says_of_the_platform_decides() {
     let evaluation = Evaluation::evaluate(&verified, &Collateral::parse(&collateral).unwrap(), &store, NOW).unwrap();
     assert_eq!(
         check(&verified, &evaluation, &DATA, &lenient).leniencies,
-        ["tdx-tcb-status: OutOfDate"]
+        ["tdx-tcb-status: OutOfDate", "tdx-min-tcb-evaluation-number: 0"]
     );
     assert!(evaluation.advisories.contains("INTEL-SA-1"));
     let revoked = CollateralShape {

@@ -269,3 +269,36 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_crowds_out_what_others_say() {
+        let mut findings = Findings::default();
+        findings.leave(MAX_REASONS - 2);
+        for number in 0..MAX_REASONS {
+            findings.refuse(AppraisalCode::RecordMissing, number.to_string(), "", "");
+        }
+        // What is not kept is found all the same: a stage that found nothing had nothing against it.
+        assert_eq!((findings.reasons.len(), findings.count()), (2, MAX_REASONS));
+        findings.leave(0);
+        let before = findings.count();
+        findings.refuse(AppraisalCode::RootMissing, "roots", "", "");
+        assert_eq!(findings.count(), before + 1);
+        assert!(
+            findings
+                .reasons
+                .iter()
+                .any(|reason| reason.code == AppraisalCode::RootMissing.into())
+        );
+        for number in 0..MAX_REASONS {
+            findings.refuse(AppraisalCode::RecordMissing, number.to_string(), "", "");
+        }
+        assert_eq!(findings.reasons.len(), MAX_REASONS);
+        let before = findings.count();
+        findings.refuse(AppraisalCode::RootMissing, "beyond", "", "");
+        assert!(findings.count() > before, "also where none is kept any more");
+    }
+}

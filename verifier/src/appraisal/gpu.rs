@@ -46,8 +46,19 @@ pub(super) fn judge(inputs: &Inputs<'_>, expected: &Expected<'_>, findings: &mut
         findings.refuse(GpuCode::CertificatesMissing, REPORT, expected, chains.len().to_string());
     }
     let nonce = nonce(inputs, expected, findings);
+    let bound = matches!(inputs.freshness, Freshness::Bound { .. });
     let mut devices = Vec::new();
+    let mut verified: BTreeSet<&[u8]> = BTreeSet::new();
     for (position, bytes) in reports.iter().enumerate() {
+        // What is told apart without a signature is told first: chains are dear, and old reports are public.
+        if !verified.insert(bytes) {
+            let found = format!("report {} once more", position + 1);
+            findings.refuse(GpuCode::DeviceTwice, REPORT, "one report a device", found);
+            continue;
+        }
+        if bound && is_of_another_session(position, bytes, nonce.as_ref(), findings) {
+            continue;
+        }
         let chain = chains.get(position).map(Vec::as_slice).unwrap_or_default();
         devices.extend(verify(inputs, position, bytes, chain, findings));
     }
@@ -128,6 +139,25 @@ fn nonce(inputs: &Inputs<'_>, expected: &Expected<'_>, findings: &mut Findings) 
         findings.refuse(GpuCode::NonceMismatch, REPORT, "a challenge of 32 bytes", found);
     }
     nonce
+}
+
+/// Whether a report, by its unsigned words, answers another challenge.
+fn is_of_another_session(
+    position: usize,
+    bytes: &[u8],
+    nonce: Option<&[u8; NONCE_LEN]>,
+    findings: &mut Findings,
+) -> bool {
+    let Ok(report) = GpuReport::parse(bytes) else {
+        return false;
+    };
+    if nonce.is_some_and(|nonce| nonce == report.nonce()) {
+        return false;
+    }
+    let expected = nonce.map_or("a challenge".to_owned(), hex::encode);
+    let claim = format!("{REPORT} {}: nonce", position + 1);
+    findings.refuse(GpuCode::NonceMismatch, claim, expected, hex::encode(report.nonce()));
+    true
 }
 
 fn verify<'r>(

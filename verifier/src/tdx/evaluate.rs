@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use dcap_qvl::configs::RustCryptoConfig;
-use dcap_qvl::policy::{QuoteClaims, QuotePolicy};
+use dcap_qvl::policy::{PckIdentity, QuoteClaims, QuotePolicy};
 use dcap_qvl::quote::Report;
 use dcap_qvl::verify::QuoteVerifier;
 
 use super::code::TdxCode;
 use super::collateral::Collateral;
 use super::quote::Quote;
-use super::verified::VerifiedQuote;
+use super::verified::{Platform, VerifiedQuote};
 use crate::reason::Reason;
 use crate::x509::CertificateStore;
 
@@ -153,7 +153,7 @@ impl Evaluation {
             // What the claims are worth is decided by the domain's policy, not there.
             let every = QuotePolicy::claims_only(seconds);
             match verifier.verify_with_policy(quote.bytes(), &collateral.inner, seconds, &every) {
-                Ok(claims) => return Self::take(quote, &claims),
+                Ok(claims) => return Self::take(verified, &claims),
                 Err(error) => refusal = format!("{error:#}"),
             }
         }
@@ -161,9 +161,9 @@ impl Evaluation {
         Err(vec![Reason::new(code_of(&refusal), COLLATERAL, expected, refusal)])
     }
 
-    fn take(quote: &Quote<'_>, claims: &QuoteClaims) -> Result<Self, Vec<Reason>> {
+    fn take(verified: &VerifiedQuote<'_>, claims: &QuoteClaims) -> Result<Self, Vec<Reason>> {
         let refused = |code, expected: &str, found: String| vec![Reason::new(code, COLLATERAL, expected, found)];
-        if !is_same(quote, &claims.report) {
+        if !is_same(verified.quote(), &claims.report) || !is_same_platform(verified.platform(), &claims.platform.pck) {
             let found = "another reading of them".to_owned();
             return Err(refused(
                 TdxCode::CollateralRefused,
@@ -213,6 +213,14 @@ fn code_of(refusal: &str) -> TdxCode {
         }
     }
     TdxCode::CollateralRefused
+}
+
+/// Whether the library took the same platform out of the quote's chain as we did: the security versions are of its reading,
+/// the identity is of ours.
+fn is_same_platform(platform: &Platform, pck: &PckIdentity) -> bool {
+    pck.ppid == platform.ppid
+        && pck.fmspc.as_ref() == platform.fmspc.as_slice()
+        && pck.platform_instance_id.as_ref().map(<[u8; 16]>::as_slice) == platform.instance_id.as_deref()
 }
 
 /// Whether the library read the same report out of the quote as we did.

@@ -1,7 +1,7 @@
 //! A confidential VM's event log against the quoted run-time measurement registers.
 
 use super::quote::Quote;
-use crate::eventlog::identity::Measured;
+use crate::eventlog::identity::{Measured, RegisterIdentity, register_identity};
 use crate::eventlog::{Event, EventLog, EventType, PrefixError};
 use crate::reason::{AppraisalCode, Reason};
 use crate::tpm::HashAlg;
@@ -25,6 +25,8 @@ pub struct RtmrReplay<'a> {
     pub ignored: usize,
     /// The registers it leads to.
     pub registers: Vec<u8>,
+    /// The identity of the events of each, hashed once for all comparisons.
+    identities: Vec<(u8, RegisterIdentity<'a>)>,
 }
 
 impl<'a> RtmrReplay<'a> {
@@ -36,6 +38,14 @@ impl<'a> RtmrReplay<'a> {
                 .iter()
                 .filter(move |event| event.is_extended() && event.pcr == log_register(rtmr))
         })
+    }
+
+    /// The identity of one register's events that the quote vouches for; none where the log does not lead to it.
+    pub fn identity_of(&self, rtmr: u8) -> Option<&RegisterIdentity<'a>> {
+        self.identities
+            .iter()
+            .find(|(known, _)| *known == rtmr)
+            .map(|(_, identity)| identity)
     }
 
     /// The registers of the log's own numbering that it leads to, as a mask.
@@ -75,12 +85,24 @@ pub fn replay<'a>(quote: &Quote<'_>, bytes: &'a [u8]) -> Result<RtmrReplay<'a>, 
         .collect();
     let matched = log.match_prefix(BANK, &quoted);
     match matched {
-        Ok(matched) => Ok(RtmrReplay {
-            events: matched.events,
-            ignored: matched.ignored,
-            log,
-            registers,
-        }),
+        Ok(matched) => {
+            let mut replayed = RtmrReplay {
+                events: matched.events,
+                ignored: matched.ignored,
+                log,
+                registers,
+                identities: Vec::new(),
+            };
+            let identity = |rtmr: &u8| {
+                let events = replayed.events_of(*rtmr)?.filter_map(|event| {
+                    let digest = event.digest(BANK)?;
+                    Some(as_tpm_event(*rtmr, event.event_type, digest, event.data))
+                });
+                Some((*rtmr, register_identity(BANK, events)))
+            };
+            replayed.identities = replayed.registers.iter().filter_map(identity).collect();
+            Ok(replayed)
+        }
         Err(PrefixError::BankAbsent { bank }) => Err(unreadable(format!("no digests for {bank}"))),
         Err(PrefixError::Diverged { registers }) => Err(registers
             .into_iter()

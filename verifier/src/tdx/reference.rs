@@ -5,7 +5,9 @@ use super::measured::{BANK, RTMRS, RtmrReplay, as_tpm_event};
 use super::quote::{MEASUREMENT, Quote};
 use crate::corim::{BankValues, Endorses, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use crate::eventlog::Event;
-use crate::eventlog::identity::{Measured, RegisterIdentity, Token, needs_data, register_identity, tokens};
+use crate::eventlog::identity::{
+    IdentityDigest, Measured, RegisterIdentity, Token, needs_data, register_identity, tokens,
+};
 use crate::reason::{Hint, Reason};
 
 /// Reference values of one guest. Values of two are never mixed.
@@ -170,18 +172,23 @@ impl TdxReference {
             .collect()
     }
 
+    /// The digest of the identity of a register's events, where the reference has any.
+    pub fn identity_digest(&self, rtmr: u8) -> Option<IdentityDigest> {
+        self.rtmrs.events_of(rtmr).next()?;
+        Some(self.identity(rtmr).digest)
+    }
+
     fn likeness(&self, quote: &Quote<'_>, rtmr: u8, replay: Option<&RtmrReplay<'_>>) -> Likeness {
         let quoted = quote.rtmr(rtmr).map(<[u8; MEASUREMENT]>::as_slice);
         if quoted.is_some() && self.rtmrs.registers.get(&rtmr).map(Vec::as_slice) == quoted {
             return Likeness::Same;
         }
-        let Some(events) = replay.and_then(|replay| replay.events_of(rtmr)) else {
+        let Some(found) = replay.and_then(|replay| replay.identity_of(rtmr)) else {
             return Likeness::Other;
         };
         if self.rtmrs.events_of(rtmr).next().is_none() {
             return Likeness::Other;
         }
-        let found = register_identity(BANK, events.filter_map(|event| measured(rtmr, event)));
         let wanted = self.identity(rtmr);
         match found.digest == wanted.digest && found.no_older_than(&wanted).is_ok() {
             true => Likeness::Same,

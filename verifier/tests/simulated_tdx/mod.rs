@@ -22,6 +22,8 @@ pub const NOW: i64 = 1_795_219_200;
 /// Report data of the quotes.
 pub const DATA: [u8; 64] = [0xDA; 64];
 pub const PPID: [u8; 16] = [0x99; 16];
+/// Id of the platform of several processors.
+pub const INSTANCE: [u8; 16] = [0x77; 16];
 pub const FMSPC: &str = "00806f050000";
 const SIGNER: [u8; 32] = [0x51; 32];
 
@@ -66,7 +68,7 @@ impl Default for CollateralShape {
 pub struct Platform {
     pub root: Vec<u8>,
     root_issuer: Issuer<'static, KeyPair>,
-    ca: Vec<u8>,
+    pub ca: Vec<u8>,
     ca_issuer: Issuer<'static, KeyPair>,
     pck: Vec<u8>,
     pck_key: EcdsaKeyPair,
@@ -106,7 +108,7 @@ fn extension() -> Vec<u8> {
         intel(&[3], &octets(&[0, 0])),
         intel(&[4], &octets(&fmspc)),
         intel(&[5], &[0x0A, 1, 1]),
-        intel(&[6], &octets(&[0x77; 16])),
+        intel(&[6], &octets(&INSTANCE)),
     ];
     let members: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
     element(0x30, &members)

@@ -12,6 +12,7 @@ use crate::corim::Endorses;
 use crate::hcl::{AzureCode, HardwareKind, HclReport};
 use crate::policy::ReportFreshness;
 use crate::reason::AppraisalCode;
+use crate::tpm::attest::Attest;
 
 const REPORT: &str = "Azure report";
 
@@ -26,6 +27,9 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             return None;
         }
     };
+    if is_of_another_session(inputs, &hcl, expected, findings) {
+        return None;
+    }
     let quote = inputs.collection.get(Label::TdxQuote);
     let (report_data, mut tee): ([u8; 64], Tee<'a>) = match (hcl.kind(), quote) {
         (HardwareKind::Snp, Some(_)) => {
@@ -79,6 +83,38 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
     }
     note(&hcl, findings);
     Some(tee)
+}
+
+/// Whether, by unsigned words, nothing here answers this session: neither the run-time data, where they must, nor the
+/// virtual TPM's quote. Then nothing of the hardware's report is looked at.
+fn is_of_another_session(
+    inputs: &Inputs<'_>,
+    hcl: &HclReport<'_>,
+    expected: &Expected<'_>,
+    findings: &mut Findings,
+) -> bool {
+    if matches!(inputs.freshness, Freshness::Unbound { .. }) {
+        return false;
+    }
+    let written = expected
+        .report_data
+        .as_ref()
+        .is_some_and(|data| hcl.user_data() == Some(data.as_slice()));
+    if !written && inputs.policy.azure.report_freshness == ReportFreshness::Session {
+        let expected = "a report made for this challenge (NV index 0x01400002)";
+        findings.refuse(AzureCode::ReportNotFresh, REPORT, expected, "one of another time");
+        return true;
+    }
+    let quote = inputs
+        .collection
+        .get(Label::TpmQuote)
+        .and_then(|bytes| Attest::parse(bytes).ok());
+    let quoted = quote.is_some_and(|quote| quote.extra_data == expected.qualifying_data.as_ref());
+    if !quoted {
+        let expected = "a quote, for this challenge, of the virtual TPM that the report vouches for";
+        findings.refuse(AppraisalCode::EndorsedQuoteMissing, "virtual TPM", expected, "none");
+    }
+    !quoted
 }
 
 /// What the paravisor says of the machine; the hardware vouches for its words.

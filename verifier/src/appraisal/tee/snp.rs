@@ -6,7 +6,7 @@ use super::Tee;
 use crate::anchors::Purpose;
 use crate::appraisal::difference;
 use crate::appraisal::findings::{Findings, claim};
-use crate::appraisal::inputs::{Expected, Inputs};
+use crate::appraisal::inputs::{Expected, Freshness, Inputs};
 use crate::corim::Endorses;
 use crate::inventory::{CvmKind, GuestId, Lookup, Platform};
 use crate::policy::AppraisalPolicy;
@@ -25,9 +25,31 @@ const CERTIFICATE: &str = "SNP signing key certificate";
 /// Judges a report that must itself carry the binder or the nonce.
 pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
     let bytes = inputs.collection.get(Label::SnpReport)?;
+    if is_of_another_session(inputs, bytes, expected.report_data.as_ref(), findings) {
+        return None;
+    }
     let (report, mut tee) = judge_report(inputs, bytes, Endorses::None, findings)?;
     tee.fresh = judge_freshness(&report, expected.report_data.as_ref(), findings) && expected.right_kind;
     Some(tee)
+}
+
+/// Whether a report in a session does not carry `expected`, by its unsigned words: then nothing else of it is looked at. Chains
+/// and signatures are dear, old reports are public, and one that answers somebody else says nothing here.
+pub(super) fn is_of_another_session(
+    inputs: &Inputs<'_>,
+    bytes: &[u8],
+    expected: Option<&[u8; 64]>,
+    findings: &mut Findings,
+) -> bool {
+    let Ok(report) = Report::parse(bytes) else { return false };
+    let found = report.report_data();
+    let bound = matches!(inputs.freshness, Freshness::Bound { .. });
+    if !bound || expected.is_some_and(|expected| expected == found) {
+        return false;
+    }
+    let expected = expected.map_or("a challenge".to_owned(), hex::encode);
+    findings.refuse(SnpCode::ReportData, "REPORT_DATA", expected, hex::encode(found));
+    true
 }
 
 /// Whether the report carries `expected`; refused where it does not.

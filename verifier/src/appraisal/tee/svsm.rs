@@ -26,6 +26,13 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
             None
         }
     };
+    // The module hashes the nonce it was given, which is the binder or the raw nonce, with what it vouches for.
+    let report_data = |manifest: &Manifest<'_>| expected.report_data.as_ref().map(|nonce| manifest.report_data(nonce));
+    if let Some(manifest) = &manifest
+        && snp::is_of_another_session(inputs, bytes, report_data(manifest).as_ref(), findings)
+    {
+        return None;
+    }
     let (verified, mut tee) = snp::judge_report(inputs, bytes, Endorses::Svsm, findings)?;
     let report = verified.report();
     let level = report.vmpl();
@@ -33,8 +40,7 @@ pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: 
         findings.refuse(SvsmCode::Vmpl, VMPL, "0, where the module runs", level.to_string());
     }
     let manifest = manifest?;
-    // The module hashes the nonce it was given, which is the binder or the raw nonce, with what it vouches for.
-    let wanted = expected.report_data.as_ref().map(|nonce| manifest.report_data(nonce));
+    let wanted = report_data(&manifest);
     tee.fresh = match &wanted {
         Some(wanted) => snp::judge_freshness(&verified, Some(wanted), findings),
         None => {

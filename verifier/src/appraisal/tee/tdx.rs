@@ -7,7 +7,7 @@ use super::Tee;
 use crate::anchors::Purpose;
 use crate::appraisal::difference;
 use crate::appraisal::findings::{Findings, claim};
-use crate::appraisal::inputs::{Expected, Inputs};
+use crate::appraisal::inputs::{Expected, Freshness, Inputs};
 use crate::appraisal::log;
 use crate::corim::Endorses;
 use crate::inventory::{CvmIdentity, CvmKind, GuestId, Lookup, Platform};
@@ -22,6 +22,14 @@ const COLLATERAL: &str = "TDX collateral";
 /// Judges a quote that must itself carry the binder or the nonce.
 pub(super) fn judge<'a>(inputs: &Inputs<'a>, expected: &Expected<'_>, findings: &mut Findings) -> Option<Tee<'a>> {
     let bytes = inputs.collection.get(Label::TdxQuote)?;
+    // In a session the unsigned words first: chains, collateral and logs are dear, and old quotes are public.
+    if matches!(inputs.freshness, Freshness::Bound { .. })
+        && let (Ok(quote), Some(expected)) = (Quote::parse(bytes), &expected.report_data)
+        && let Some(reason) = check_report_data(&quote, expected)
+    {
+        findings.refuse_as(reason);
+        return None;
+    }
     let (verified, mut tee) = judge_quote(inputs, bytes, Endorses::None, findings)?;
     let reason = match &expected.report_data {
         Some(expected) => check_report_data(verified.quote(), expected),
