@@ -12,6 +12,7 @@ use crate::inventory::{CvmKind, GuestId, Lookup, Platform};
 use crate::policy::AppraisalPolicy;
 use crate::reason::{AppraisalCode, Reason};
 use crate::reference::{FoundSnp, Reference};
+use crate::snp::reference::RawField;
 use crate::snp::{
     KnownVek, Report, SignedReport, SigningKey, SnpCode, VekKind, VerifiedReport, VerifiedVek, check, check_provider,
     check_report_data, claims,
@@ -262,13 +263,15 @@ fn judge_floors(
     let Some(reference) = reference.filter(|_| !policy.snp.floors.contains_key(&report.product())) else {
         return;
     };
-    let floors = reference.values.snp.as_ref().map(|snp| snp.floors).unwrap_or_default();
-    for (name, floor) in [
-        ("REPORTED_TCB", floors.reported),
-        ("COMMITTED_TCB", floors.committed),
-        ("LAUNCH_TCB", floors.launch),
+    let snp = reference.values.snp.as_ref();
+    let floors = snp.map(|snp| snp.floors).unwrap_or_default();
+    let packed = |field| snp.is_some_and(|snp| snp.packed.iter().any(|floor| floor.field == field));
+    for (name, floor, field) in [
+        ("REPORTED_TCB", floors.reported, RawField::ReportedTcb),
+        ("COMMITTED_TCB", floors.committed, RawField::CommittedTcb),
+        ("LAUNCH_TCB", floors.launch, RawField::LaunchTcb),
     ] {
-        if floor.is_none() {
+        if floor.is_none() && !packed(field) {
             let expected = format!("a floor for {} in snp.floors or in the reference", report.product());
             let found = format!("none in reference {}", reference.values.name);
             findings.refuse(SnpCode::TcbFloorMissing, name, expected, found);
