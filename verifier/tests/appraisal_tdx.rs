@@ -183,7 +183,7 @@ fn the_domains_own_revocation_lists_count() {
     own.anchors = anchors.clone();
     assert_eq!(codes(&own.appraise()), [""; 0]);
     own.anchors = anchors.with_crl(&list).unwrap();
-    assert_eq!(codes(&own.appraise()), ["certificate-revoked"]);
+    assert_eq!(codes(&own.appraise()), ["ek-certificate-revoked"]);
 }
 
 type Change = fn(&Simulated, Offline) -> Offline;
@@ -444,7 +444,7 @@ fn a_genuine_guest_with_its_log_is_affirmed() {
     ] {
         assert_eq!(appraisal.claims.get(name), None, "{name}");
     }
-    assert_eq!(text("sbat_level"), "sbat,1,2021030218\\u{a}");
+    assert_eq!(text("cc_sbat_level"), "sbat,1,2021030218\\u{a}");
     let Some(ClaimValue::Set(images)) = appraisal.claims.get("cc_boot_images") else {
         panic!("no boot images");
     };
