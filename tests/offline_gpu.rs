@@ -121,8 +121,9 @@ fn every_genuine_pair_is_affirmed_in_its_state_at_its_time_for_its_challenge() {
         let (code, verdict) = domain.verify(&evidence, challenge, DAY);
         assert_eq!((code, codes(&verdict)), (0, vec![]), "{name}: {verdict}");
         assert_eq!(
+            // Nobody speaks for the machine that it sits in.
             (&verdict["verdict"], &verdict["node"]),
-            (&"affirming".into(), &"gpu-1".into())
+            (&"affirming".into(), &Value::Null)
         );
         for (what, nonce, at, expected) in [
             (

@@ -313,7 +313,7 @@ fn settings_of_tdx_are_set_and_named() {
         (
             "tdx.denied_platforms=[\"85d50af2ad61799ebce974b7b0978b46\"]",
             &["tdx-tcb-status", "tdx-platform-denied"],
-            None,
+            Some("tdx-min-tcb-evaluation-number: 0"),
         ),
     ] {
         let domain = Domain::new(&[setting]);
