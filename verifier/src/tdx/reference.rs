@@ -6,7 +6,7 @@ use super::quote::{MEASUREMENT, Quote};
 use crate::corim::{BankValues, Endorses, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use crate::eventlog::Event;
 use crate::eventlog::identity::{
-    IdentityDigest, Measured, RegisterIdentity, Token, needs_data, register_identity, tokens,
+    Measured, RegisterIdentity, Token, needs_data, register_identity, tokens,
 };
 use crate::reason::{Hint, Reason};
 
@@ -170,12 +170,6 @@ impl TdxReference {
             .filter(|(component, (least, found))| found < least && !(*component == 0 && later_module))
             .map(|(component, (least, found))| (component, *least, *found))
             .collect()
-    }
-
-    /// The digest of the identity of a register's events, where the reference has any.
-    pub fn identity_digest(&self, rtmr: u8) -> Option<IdentityDigest> {
-        self.rtmrs.events_of(rtmr).next()?;
-        Some(self.identity(rtmr).digest)
     }
 
     fn likeness(&self, quote: &Quote<'_>, rtmr: u8, replay: Option<&RtmrReplay<'_>>) -> Likeness {
