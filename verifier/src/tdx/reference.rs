@@ -5,9 +5,7 @@ use super::measured::{BANK, RTMRS, RtmrReplay, as_tpm_event};
 use super::quote::{MEASUREMENT, Quote};
 use crate::corim::{BankValues, Endorses, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use crate::eventlog::Event;
-use crate::eventlog::identity::{
-    Measured, RegisterIdentity, Token, needs_data, register_identity, tokens,
-};
+use crate::eventlog::identity::{Measured, RegisterIdentity, Token, needs_data, register_identity, tokens};
 use crate::reason::{Hint, Reason};
 
 /// Reference values of one guest. Values of two are never mixed.
