@@ -191,7 +191,7 @@ pub fn decide_under(
     let appraised = appraisal.reasons.iter().map(|reason| reason.code).collect();
     let grant = match (appraisal.enrol, judged.reasons.is_empty()) {
         (Some(enrolled), true) => Some(Grant {
-            authorization: authorization(inputs, policy, node, &judged, (digest, key_kind(&enrolled.root))),
+            authorization: authorization(inputs, policy, node, &judged, (digest, key_kind(&enrolled))),
             enrolled,
         }),
         _ => None,
@@ -401,10 +401,11 @@ fn authorization(
     }
 }
 
-/// What holds the session key: the root the node enrols with.
-const fn key_kind(root: &EnrolledRoot) -> KeyKind {
-    match root {
-        EnrolledRoot::Tpm(_) => KeyKind::Tpm,
-        EnrolledRoot::Cvm(_) => KeyKind::Tee,
+/// What holds the session key: a TPM only where it has certified the key. A node with a TPM whose session key is certified
+/// by nothing is one whose confidential VM vouches for a key in its memory; an appraisal affirms no third kind.
+const fn key_kind(enrolled: &EnrolledNode) -> KeyKind {
+    match (&enrolled.root, &enrolled.session_key) {
+        (EnrolledRoot::Tpm(_), Some(_)) => KeyKind::Tpm,
+        _ => KeyKind::Tee,
     }
 }

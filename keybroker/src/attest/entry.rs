@@ -5,6 +5,7 @@ use touchstone_evidence::message::BOOT_ID_LEN;
 use touchstone_policies::PolicySet;
 use touchstone_store::{Guard, Write};
 use touchstone_verifier::ima::chunk_digest;
+use touchstone_verifier::inventory::CvmIdentity;
 
 use crate::app::App;
 use crate::decision::Decided;
@@ -83,6 +84,7 @@ pub(super) fn entry(
                 statement: decided.digest,
                 ear: decided.ear.clone(),
                 receive_key: vouched(&grant.enrolled, receive_key),
+                cvm: decided.cvm.as_ref().map(CvmIdentity::digest),
                 disk_key_given: false,
             };
             writes.push(shown.write(&decided.node)?);

@@ -9,8 +9,8 @@ use touchstone_authorization::{Asked, KeyKind, VerifiedAuthorization};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_policies::{PolicySet, Request};
-use touchstone_verifier::appraisal::ClaimValue;
-use touchstone_verifier::inventory::{Lookup, Node, Platform};
+use touchstone_verifier::appraisal::{ClaimValue, Claims, claim};
+use touchstone_verifier::inventory::{CvmKind, Lookup, Node, Platform};
 
 use super::key::{KeyEntry, KeyVersion};
 use super::shown::Shown;
@@ -278,9 +278,14 @@ fn residency(situation: &Situation<'_>, entry: &KeyEntry, reasons: &mut Vec<Reas
             &node.region,
         ));
     }
-    let cvm = situation.record.and_then(|(record, _)| record.enrolled.cvm());
-    let Some(cvm) = cvm else { return };
-    let listed = node.platforms.iter().find(|listed| listed.digest() == cvm.identity);
+    let shown = situation.shown.map(|(shown, _)| shown);
+    let enrolled = situation.record.and_then(|(record, _)| record.enrolled.cvm());
+    let identity = enrolled.map(|cvm| cvm.identity).or(shown.and_then(|shown| shown.cvm));
+    // A TPM of its own stands where the inventory says. One inside a confidential VM stands where that VM's platform does.
+    if identity.is_none() && !shown.is_some_and(is_confidential) {
+        return;
+    }
+    let listed = identity.and_then(|identity| node.platforms.iter().find(|listed| listed.digest() == identity));
     let proven = match listed.map(|listed| &listed.platform) {
         Some(Platform::SnpProvider(provider)) => situation.policy.settings.residency.covers(provider, &node.region),
         Some(_) => true,
@@ -294,6 +299,17 @@ fn residency(situation: &Situation<'_>, entry: &KeyEntry, reasons: &mut Vec<Reas
         let expected = "a machine, or a provider signed for this region";
         reasons.push(reason(ReleaseCode::KeyResidencyUnproven, "platform", expected, &found));
     }
+}
+
+/// Whether a confidential VM's report was among what the node showed.
+fn is_confidential(shown: &Shown) -> bool {
+    let roots = |claims: &Claims| match claims.get(claim::ROOTS) {
+        Some(ClaimValue::Set(roots)) => [CvmKind::Snp, CvmKind::Tdx]
+            .iter()
+            .any(|kind| roots.contains(kind.as_str())),
+        _ => false,
+    };
+    shown.ear.submods.values().any(|result| roots(&result.claims))
 }
 
 /// The inventory's entry of the node, where it is in the region it enrolled in.

@@ -28,6 +28,9 @@ pub struct Shown {
     /// The receive key, where the node's hardware vouches for it: certified by the TPM, or bound by the report of a
     /// confidential VM.
     pub receive_key: Option<VerifyingKey>,
+    /// [`CvmIdentity::digest`](touchstone_verifier::inventory::CvmIdentity::digest) of the confidential VM that its report
+    /// showed, where the inventory lists one, whichever root it enrolled with.
+    pub cvm: Option<[u8; 32]>,
     /// Whether it got the key of its disk on the strength of this. It gets it once: what it showed says that its disk was
     /// closed then, and nothing says that it still is.
     pub disk_key_given: bool,
@@ -71,13 +74,14 @@ impl Shown {
     pub fn encode(&self) -> Vec<u8> {
         let key = self.receive_key.as_ref().map(|key| key.to_cose_key(false));
         let given = self.disk_key_given.then_some((4, Value::Bool(true)));
+        let cvm = self.cvm.map(|identity| (5, Value::bytes(identity)));
         let entries = [
             (0, Value::Unsigned(FORMAT)),
             (1, Value::bytes(self.statement)),
             (2, Value::bytes(self.ear.encode())),
             (3, key.unwrap_or(Value::Null)),
         ];
-        cbor::encode(&Value::map(entries.into_iter().chain(given)))
+        cbor::encode(&Value::map(entries.into_iter().chain(given).chain(cvm)))
     }
 
     /// Reads a row.
@@ -97,6 +101,10 @@ impl Shown {
                 Value::Null => None,
                 key => Some(VerifyingKey::from_cose_key(&key)?),
             },
+            cvm: match reader.optional(5) {
+                None => None,
+                Some(value) => Some(identity(&value)?),
+            },
             disk_key_given: match reader.optional(4) {
                 None => false,
                 Some(Value::Bool(true)) => true,
@@ -115,6 +123,11 @@ impl Shown {
         let key = rows::SHOWN.key(name.as_bytes()).map_err(crate::hello::internal)?;
         Ok(Write::Put(key, self.encode()))
     }
+}
+
+fn identity(value: &Value) -> Result<[u8; 32], ShapeError> {
+    let bytes = value.as_bytes().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| ShapeError::member(CONTEXT, "key 5", "32 bytes", value.kind()))
 }
 
 /// Reads what the node `name` showed.
