@@ -226,6 +226,7 @@ mod tests {
             attributes: 1 << 28,
             xfam: 0x6_02E7,
             least_tee_tcb_svn: [7; 16],
+            endorses: Endorses::AzureVtpm,
             rtmrs: BankValues {
                 registers: (0..4).map(|rtmr| (rtmr, vec![rtmr; 48])).collect(),
                 events: vec![event(0, 1), event(2, 2), event(2, 3)],
