@@ -2,14 +2,15 @@
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_cose::key::VerifyingKey;
-use touchstone_ledger::statement::{StatementError, VerifiedStatement};
+use touchstone_ledger::statement::{Outcome, Statement, StatementError, VerifiedStatement};
 use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 
-use crate::decision::{Decided, Decision, DecisionError, decide};
+use crate::decision::{Decision, DecisionError, decide};
 use crate::inputs::{DecisionInputs, InputsError};
 use crate::log::{self, LogError};
 use crate::parts;
+use crate::release::inputs::{ReleaseInputs, ReleaseInputsError};
 use crate::rows;
 
 /// Largest record file, in bytes: evidence at its limit, with what was kept of an IMA list before it.
@@ -29,10 +30,38 @@ pub struct DecisionRecord {
     pub index: u64,
     /// The signed statement.
     pub statement: Vec<u8>,
-    /// The record of inputs ([`DecisionInputs`]).
+    /// The record of inputs ([`RecordedDecision`]).
     pub inputs: Vec<u8>,
-    /// The parts of evidence that it names by digest.
+    /// The parts that it names by digest.
     pub parts: Vec<Vec<u8>>,
+}
+
+/// The inputs of a decision, by what was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecordedDecision {
+    /// About a node's evidence.
+    Evidence(Box<DecisionInputs>),
+    /// About a key that a node asked for.
+    Release(Box<ReleaseInputs>),
+}
+
+impl RecordedDecision {
+    fn decode(record: &[u8], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Self, RecordError> {
+        Ok(if ReleaseInputs::are(record) {
+            Self::Release(Box::new(ReleaseInputs::decode(record, part)?))
+        } else {
+            Self::Evidence(Box::new(DecisionInputs::decode(record, part)?))
+        })
+    }
+
+    /// When it was made, Unix seconds.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        match self {
+            Self::Evidence(inputs) => inputs.now,
+            Self::Release(inputs) => crate::clock::seconds(inputs.now_ms),
+        }
+    }
 }
 
 /// Why there is no record, or it does not give the decision that was recorded.
@@ -42,8 +71,8 @@ pub enum RecordError {
     /// The ledger.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// There is no such statement, or it is none about evidence.
-    #[error("no decision about evidence is recorded {0}")]
+    /// There is no such statement, or it is none about evidence or a key.
+    #[error("no decision about evidence or a key is recorded {0}")]
     NotFound(String),
     /// Not the CBOR of a record.
     #[error("the record: {0}")]
@@ -54,6 +83,12 @@ pub enum RecordError {
     /// The inputs.
     #[error(transparent)]
     Inputs(#[from] InputsError),
+    /// The inputs of a release, or no decision comes of them.
+    #[error(transparent)]
+    Release(#[from] ReleaseInputsError),
+    /// The evidence was asked for of a decision that rests on none.
+    #[error("entry {0} is about a key: it rests on what the node had shown before, and no evidence came with it")]
+    NoEvidence(u64),
     /// The statement.
     #[error(transparent)]
     Statement(#[from] StatementError),
@@ -89,8 +124,22 @@ pub struct Replayed {
     pub index: u64,
     /// Bytes of the payload that are the same.
     pub payload_bytes: usize,
-    /// The decision.
-    pub decided: Decided,
+    /// The statement, made again.
+    pub statement: Statement,
+}
+
+impl Replayed {
+    /// The node it is about.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.statement.subject.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it was allowed.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.statement.outcome == Outcome::Allow
+    }
 }
 
 impl DecisionRecord {
@@ -112,7 +161,7 @@ impl DecisionRecord {
         let inputs = get(rows::INPUTS.key(&digest).map_err(LogError::from)?)?
             .ok_or_else(|| RecordError::NotFound(format!("under {}", hex::encode(digest))))?;
         let parts = std::cell::RefCell::new(Vec::new());
-        DecisionInputs::decode(&inputs, |digest| {
+        RecordedDecision::decode(&inputs, |digest| {
             let part = parts::read(store, digest).ok()??;
             parts.borrow_mut().push(part.clone());
             Some(part)
@@ -176,16 +225,25 @@ impl DecisionRecord {
         Ok(record)
     }
 
-    /// The recorded inputs.
+    /// The recorded inputs of a decision about evidence.
     ///
     /// # Errors
     /// [`RecordError::Inputs`]
     pub fn inputs(&self) -> Result<DecisionInputs, RecordError> {
+        match self.recorded()? {
+            RecordedDecision::Evidence(inputs) => Ok(*inputs),
+            RecordedDecision::Release(_) => Err(RecordError::NoEvidence(self.index)),
+        }
+    }
+
+    /// The recorded inputs, of whichever decision.
+    ///
+    /// # Errors
+    /// [`RecordError::Inputs`] or [`RecordError::Release`]
+    pub fn recorded(&self) -> Result<RecordedDecision, RecordError> {
         let parts: std::collections::HashMap<[u8; 32], &Vec<u8>> =
             self.parts.iter().map(|part| (sha256(part), part)).collect();
-        Ok(DecisionInputs::decode(&self.inputs, |digest| {
-            parts.get(digest).map(|part| (*part).clone())
-        })?)
+        RecordedDecision::decode(&self.inputs, |digest| parts.get(digest).map(|part| (*part).clone()))
     }
 
     /// Makes the decision again under `policy` and compares it with what was recorded, byte for byte.
@@ -201,24 +259,30 @@ impl DecisionRecord {
             return Err(RecordError::OtherInputs { expected, found });
         }
         let expected = *recorded.digest();
-        match decide(&self.inputs()?, policy)? {
-            Decision::Decided(decided) if decided.digest == expected => {
-                let payload_bytes = decided.statement.payload_bytes()?.len();
-                Ok(Replayed {
-                    index: self.index,
-                    payload_bytes,
-                    decided: *decided,
-                })
-            }
-            Decision::Decided(decided) => Err(RecordError::Differs {
+        let statement = match self.recorded()? {
+            RecordedDecision::Release(inputs) => inputs.again(policy)?.statement,
+            RecordedDecision::Evidence(inputs) => match decide(&inputs, policy)? {
+                Decision::Decided(decided) => decided.statement,
+                Decision::Refused(_) => {
+                    return Err(RecordError::Differs {
+                        expected,
+                        found: "a refusal".into(),
+                    });
+                }
+            },
+        };
+        let digest = statement.digest()?;
+        if digest != expected {
+            return Err(RecordError::Differs {
                 expected,
-                found: hex::encode(decided.digest),
-            }),
-            Decision::Refused(_) => Err(RecordError::Differs {
-                expected,
-                found: "a refusal".into(),
-            }),
+                found: hex::encode(digest),
+            });
         }
+        Ok(Replayed {
+            index: self.index,
+            payload_bytes: statement.payload_bytes()?.len(),
+            statement,
+        })
     }
 }
 

@@ -18,7 +18,10 @@ use touchstone_evidence::message::{
     KEY_TYPE, MAX_RELEASE_ANSWER, RELEASE_PATH, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey,
     STATEMENT_LABEL, release_audience,
 };
+use touchstone_keybroker::decision::DecisionError;
 use touchstone_keybroker::key_files::write_new;
+use touchstone_keybroker::record::{DecisionRecord, RecordError, RecordedDecision};
+use touchstone_keybroker::release::inputs::{ReleaseInputs, ReleaseInputsError};
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
@@ -812,4 +815,307 @@ async fn a_disk_key_leaves_for_its_own_node_in_its_initramfs_only() {
     assert!(again.sealed.is_none());
     assert!(codes(&again).contains(&"bootstrap-phase-over"), "{:?}", again.reasons);
     broker.shutdown().await.unwrap();
+}
+
+/// The record of the decision that an answer carries, through the file in which records travel.
+fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
+    let store = &*broker.app().store;
+    let is_it =
+        |index: &u64| touchstone_keybroker::log::entry(store, *index).unwrap().as_ref() == Some(&answer.statement);
+    let index = (0..broker.app().head().size).find(is_it).unwrap();
+    let record = DecisionRecord::read(store, index, &key(broker, Job::Statement)).unwrap();
+    DecisionRecord::decode(&record.encode()).unwrap()
+}
+
+fn inputs_of(record: &DecisionRecord) -> ReleaseInputs {
+    match record.recorded().unwrap() {
+        RecordedDecision::Release(inputs) => *inputs,
+        RecordedDecision::Evidence(_) => panic!("evidence"),
+    }
+}
+
+/// Allow or deny, each is made again from its record and the policy alone, and comes out with the same bytes.
+#[tokio::test]
+async fn releases_and_denials_are_made_again_byte_for_byte_and_hold_nothing_of_a_secret() {
+    let mut w = world(&[]).await;
+    put(&w.domain, "name=db/main&life=3600").await;
+    put(&w.domain, "name=once&one_time=true").await;
+    put(&w.domain, "name=south-only&region=south").await;
+    let sealed = |name: &str| {
+        let (entry, _) = touchstone_keybroker::release::keeper::read(&*w.broker.app().store, name)
+            .unwrap()
+            .unwrap();
+        entry.versions[0].kept.clone()
+    };
+    let kept: Vec<Vec<u8>> = ["db/main", "once", "south-only"]
+        .into_iter()
+        .filter_map(sealed)
+        .collect();
+    assert_eq!(kept.len(), 3);
+    let asked = [
+        ("db/main", None, "allow"),
+        ("once", None, "allow"),
+        ("once", None, "key-spent"),
+        ("south-only", None, "key-residency"),
+        ("db/main", Some(9), "key-version-unknown"),
+        ("nothing", None, "key-unknown"),
+    ];
+    let mut answers = Vec::new();
+    for (key, version, expected) in asked {
+        let ask = Ask {
+            key,
+            version,
+            ..Ask::default()
+        };
+        answers.push((
+            expected,
+            get(&mut w.client, &w.node, &w.authorization, &ask).await.unwrap(),
+        ));
+    }
+    let revoke = r#"{"node": "node-1", "reason": "stolen from rack 7"}"#;
+    command(&w.domain, Method::POST, "/revoke", revoke).await;
+    let revoked = get(&mut w.client, &w.node, &w.authorization, &Ask::default())
+        .await
+        .unwrap();
+    answers.push(("authorization-revoked", revoked));
+
+    let (policy, statement_key) = (w.broker.app().policy(), key(&w.broker, Job::Statement));
+    for (expected, answer) in &answers {
+        let record = record_of(&w.broker, answer);
+        let replayed = record.replay(&policy, &statement_key).unwrap();
+        let payload = recorded(&w.broker, answer).payload_bytes().unwrap();
+        assert_eq!(replayed.statement.payload_bytes().unwrap(), payload, "{expected}");
+        assert_eq!(replayed.node(), "node-1");
+        match *expected {
+            "allow" => assert!(replayed.allowed()),
+            code => assert!(
+                !replayed.allowed() && replayed.statement.reasons.iter().any(|reason| reason.code == code),
+                "{code}: {:?}",
+                replayed.statement.reasons
+            ),
+        }
+        assert_eq!(inputs_of(&record).key.is_some(), *expected != "key-unknown");
+        assert!(matches!(record.inputs(), Err(RecordError::NoEvidence(_))));
+        let bytes = record.encode();
+        assert!(bytes.len() < 16 << 10, "{} bytes", bytes.len());
+        for secret in kept.iter().map(Vec::as_slice).chain([SECRET.as_bytes()]) {
+            let holds = secret
+                .windows(12)
+                .any(|part| bytes.windows(12).any(|window| window == part));
+            assert!(!holds, "{expected}: the record holds something of a secret");
+        }
+    }
+    // The states of the trust lists that were judged under are the ones that were in force then.
+    let (first, last) = (&answers[0].1, &answers[answers.len() - 1].1);
+    let status = |answer| inputs_of(&record_of(&w.broker, answer)).status.unwrap();
+    assert_ne!(status(first).digest, status(last).digest);
+    w.broker.shutdown().await.unwrap();
+}
+
+/// What is changed in a record is noticed by its digest; and were that made to fit, the decision follows the inputs.
+#[tokio::test]
+async fn a_record_that_was_changed_gives_another_decision_or_none() {
+    use touchstone_authorization::Status;
+
+    let mut w = world(&[]).await;
+    put(&w.domain, "name=db/main&region=north&life=300").await;
+    let answer = get(&mut w.client, &w.node, &w.authorization, &Ask::default())
+        .await
+        .unwrap();
+    let (policy, statement_key) = (w.broker.app().policy(), key(&w.broker, Job::Statement));
+    let record = record_of(&w.broker, &answer);
+    let good = inputs_of(&record);
+    assert_eq!(good.again(&policy).unwrap().reasons, []);
+    assert_eq!(good.record().0, record.inputs);
+
+    type Change = fn(&mut ReleaseInputs);
+    let denied: &[(&str, Change, &str)] = &[
+        (
+            "a status list that revokes",
+            |i| i.status.as_mut().unwrap().status = Some(Status::Invalid),
+            "authorization-revoked",
+        ),
+        ("no status list", |i| i.status = None, "authorization-list-unknown"),
+        ("another generation", |i| i.generation += 1, "authorization-generation"),
+        ("half an hour later", |i| i.now_ms += 1_800_000, "authorization-expired"),
+        ("five minutes later", |i| i.now_ms += 301_000, "key-life-over"),
+        ("no node", |i| i.node = None, "node-not-enrolled"),
+        (
+            "a withdrawn node",
+            |i| i.node.as_mut().unwrap().0.withdrawn = true,
+            "node-withdrawn",
+        ),
+        (
+            "another lineage",
+            |i| i.node.as_mut().unwrap().0.status.index += 1,
+            "authorization-not-current",
+        ),
+        (
+            "enrolled in another region",
+            |i| i.node.as_mut().unwrap().0.region = "south".into(),
+            "node-not-enrolled",
+        ),
+        (
+            "a guest that no entry lists",
+            |i| i.node.as_mut().unwrap().0.cvm = Some([1; 32]),
+            "key-residency-unproven",
+        ),
+        ("nothing shown", |i| i.shown = None, "attestation-result-missing"),
+        (
+            "no receive key",
+            |i| i.shown.as_mut().unwrap().0.receive_key = None,
+            "receive-key-not-attested",
+        ),
+        ("no key", |i| i.key = None, "key-unknown"),
+        (
+            "a key of another resource",
+            |i| i.key.as_mut().unwrap().0.settings.resource = "vault".into(),
+            "key-unknown",
+        ),
+        (
+            "a key of another region",
+            |i| i.key.as_mut().unwrap().0.settings.regions = vec!["south".into()],
+            "key-residency",
+        ),
+        (
+            "a spent version",
+            |i| i.key.as_mut().unwrap().0.versions[0].kept = None,
+            "key-spent",
+        ),
+        (
+            "another version",
+            |i| i.request.version = Some(2),
+            "key-version-unknown",
+        ),
+    ];
+    for (name, change, code) in denied {
+        let mut altered = good.clone();
+        change(&mut altered);
+        let again = altered.again(&policy).unwrap();
+        assert!(
+            again.reasons.iter().any(|reason| reason.code == *code),
+            "{name}: {:?}",
+            again.reasons
+        );
+        // The record by itself is one that can be read.
+        let (bytes, part) = altered.record();
+        let read = ReleaseInputs::decode(&bytes, |_| part.clone().map(|(_, part)| part)).unwrap();
+        assert_eq!(read, altered, "{name}");
+        // In the place of the recorded one it is not what the statement names.
+        let mixed = DecisionRecord {
+            inputs: bytes,
+            parts: part.into_iter().map(|(_, part)| part).collect(),
+            ..record.clone()
+        };
+        assert!(
+            matches!(
+                mixed.replay(&policy, &statement_key),
+                Err(RecordError::OtherInputs { .. })
+            ),
+            "{name}"
+        );
+    }
+
+    let nobody: &[(&str, Change, &str)] = &[
+        ("another connection", |i| i.exporter[0] ^= 1, "proof-exporter"),
+        (
+            "another proof",
+            |i| *i.request.proof.last_mut().unwrap() ^= 1,
+            "proof-signature",
+        ),
+        (
+            "another authorization",
+            |i| *i.request.authorization.last_mut().unwrap() ^= 1,
+            "authorization-signature",
+        ),
+        (
+            "another resource",
+            |i| i.request.resource = "vault".into(),
+            "proof-action",
+        ),
+    ];
+    for (name, change, code) in nobody {
+        let mut altered = good.clone();
+        change(&mut altered);
+        match altered.again(&policy) {
+            Err(ReleaseInputsError::Nobody { codes }) => {
+                assert!(codes.iter().any(|found| found == code), "{name}: {codes:?}")
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    let mut other = good.clone();
+    other.policy_digest[0] ^= 1;
+    assert!(matches!(
+        other.again(&policy),
+        Err(ReleaseInputsError::Decision(DecisionError::Policy { .. }))
+    ));
+    let mut other = good.clone();
+    other.semantics.push('0');
+    assert!(matches!(
+        other.again(&policy),
+        Err(ReleaseInputsError::Decision(DecisionError::Semantics { .. }))
+    ));
+    // What decides nothing is still part of the bytes.
+    let blind = ReleaseInputs {
+        blind: [0; 16],
+        ..good.clone()
+    };
+    let again = blind.again(&policy).unwrap();
+    assert_eq!(again.reasons, []);
+    assert_ne!(
+        again.statement.digest().unwrap(),
+        recorded(&w.broker, &answer).digest().unwrap()
+    );
+
+    // A record cut short, one whose part is gone or changed, and one that smuggles a sealed secret.
+    for end in 0..record.inputs.len() {
+        assert!(
+            ReleaseInputs::decode(&record.inputs[..end], |_| None).is_err(),
+            "cut at {end}"
+        );
+    }
+    for at in 0..record.inputs.len() {
+        let mut altered = record.clone();
+        altered.inputs[at] ^= 1;
+        assert!(altered.replay(&policy, &statement_key).is_err(), "byte {at}");
+    }
+    let without = DecisionRecord {
+        parts: Vec::new(),
+        ..record.clone()
+    };
+    assert!(matches!(
+        without.replay(&policy, &statement_key),
+        Err(RecordError::Release(ReleaseInputsError::PartMissing { .. }))
+    ));
+    let altered = |_: &[u8; 32]| {
+        let mut part = record.parts[0].clone();
+        *part.last_mut().unwrap() ^= 1;
+        Some(part)
+    };
+    assert!(matches!(
+        ReleaseInputs::decode(&record.inputs, altered),
+        Err(ReleaseInputsError::PartAltered { .. })
+    ));
+    w.broker.shutdown().await.unwrap();
+}
+
+/// Whoever is denied sees the statement, so that says nothing of a key: not that there is one, not its settings.
+#[tokio::test]
+async fn the_statement_of_a_denial_does_not_tell_whether_there_is_such_a_key() {
+    let mut w = world(&[]).await;
+    put(&w.domain, "name=vault&resource=vault").await;
+    let mut seen = Vec::new();
+    for key in ["vault", "nothing"] {
+        let ask = Ask { key, ..Ask::default() };
+        let answer = get(&mut w.client, &w.node, &w.authorization, &ask).await.unwrap();
+        assert_eq!(codes(&answer), ["key-unknown"]);
+        let statement = recorded(&w.broker, &answer);
+        assert_eq!(statement.revisions.get("key"), Some(&0), "{key}");
+        seen.push(statement.inputs.into_keys().collect::<Vec<_>>());
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(!seen[0].iter().any(|label| label == "key"));
+    w.broker.shutdown().await.unwrap();
 }

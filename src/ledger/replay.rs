@@ -44,7 +44,7 @@ pub struct RecordArgs {
 pub fn run(args: &ReplayArgs) -> CommandResult {
     let record = fetch(&args.data, &args.entry)?;
     // The policy is judged at the time the decision was made: what has expired since was good then.
-    let then = record.inputs()?.now;
+    let then = record.recorded()?.now();
     let options = LoadOptions {
         root: Some(output::read(&args.root)?),
         ..LoadOptions::default()
@@ -67,17 +67,13 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
             Err(error) => last = error.into(),
         }
     };
-    let outcome = if replayed.decided.grant.is_some() {
-        "allow"
-    } else {
-        "deny"
-    };
+    let outcome = if replayed.allowed() { "allow" } else { "deny" };
     if args.json {
         output::json(&json!({
             "replayed": 1,
             "index": replayed.index,
             "bytes": replayed.payload_bytes,
-            "node": replayed.decided.node,
+            "node": replayed.node(),
             "outcome": outcome,
             "decided_at": clock::words(then),
         }));
@@ -85,11 +81,11 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
         say!(
             "entry {}: {outcome} for {}, decided at {}, made again: the same {} bytes",
             replayed.index,
-            replayed.decided.node,
+            replayed.node(),
             clock::words(then),
             replayed.payload_bytes
         );
-        for reason in &replayed.decided.reasons {
+        for reason in &replayed.statement.reasons {
             say!(
                 "  {}: {}: expected {}, found {}",
                 reason.code,

@@ -661,14 +661,7 @@ async fn a_known_chain_stands_only_as_long_as_its_root_is_trusted() {
     assert_eq!(broker.app().chains.len(), 1);
     let key = domain.key(Job::Statement);
     let record = DecisionRecord::latest(&*broker.app().store, "guest-1", &key).unwrap();
-    assert!(
-        record
-            .replay(&broker.app().policy(), &key)
-            .unwrap()
-            .decided
-            .grant
-            .is_some()
-    );
+    assert!(record.replay(&broker.app().policy(), &key).unwrap().allowed());
 
     let repo = domain.path("policy");
     unlocked(|| policies::withdraw(&repo, &format!("anchors/snp/{root}.der"))).unwrap();

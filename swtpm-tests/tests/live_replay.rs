@@ -77,15 +77,9 @@ async fn every_decision_of_a_run_is_made_again_to_the_same_bytes() {
             .unwrap()
             .replay(&policy, &key)
             .unwrap();
-        assert_eq!(
-            again.decided.statement.payload_bytes().unwrap().len(),
-            again.payload_bytes
-        );
-        assert_eq!(again.decided.digest, *statement.digest(), "entry {index}");
-        assert_eq!(
-            again.decided.grant.is_some(),
-            statement.statement().outcome == Outcome::Allow
-        );
+        assert_eq!(again.statement.payload_bytes().unwrap().len(), again.payload_bytes);
+        assert_eq!(again.statement.digest().unwrap(), *statement.digest(), "entry {index}");
+        assert_eq!(again.allowed(), statement.statement().outcome == Outcome::Allow);
         replayed += 1;
         denied += u32::from(statement.statement().outcome == Outcome::Deny);
     }

@@ -5,7 +5,7 @@
 //! say who asks, and that the right to ask was granted. All reasons are told, not the first.
 
 use sha2::{Digest as _, Sha256};
-use touchstone_authorization::{Asked, KeyKind, VerifiedAuthorization};
+use touchstone_authorization::{Asked, KeyKind, StatusIndex, VerifiedAuthorization};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_policies::{PolicySet, Request};
@@ -48,6 +48,33 @@ pub struct Wanted<'a> {
     pub resource: &'a str,
 }
 
+/// What counts of a node's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its region when it enrolled.
+    pub region: String,
+    /// The status entry of its lineage.
+    pub status: StatusIndex,
+    /// Its rights were withdrawn.
+    pub withdrawn: bool,
+    /// Digest of the identity under which a confidential VM enrolled.
+    pub cvm: Option<[u8; 32]>,
+}
+
+impl From<&NodeRecord> for NodeFacts {
+    fn from(record: &NodeRecord) -> Self {
+        Self {
+            name: record.enrolled.name.clone(),
+            region: record.region.clone(),
+            status: record.status,
+            withdrawn: record.withdrawn,
+            cvm: record.enrolled.cvm().map(|cvm| cvm.identity),
+        }
+    }
+}
+
 /// Everything a decision rests on.
 #[derive(Clone, Copy)]
 pub struct Situation<'a> {
@@ -65,12 +92,14 @@ pub struct Situation<'a> {
     pub policy: &'a PolicySet,
     /// The key, where there is one, with its row's revision.
     pub key: Option<(&'a KeyEntry, u64)>,
-    /// The node's record, with its row's revision.
-    pub record: Option<(&'a NodeRecord, u64)>,
+    /// What counts of the node's record, with its row's revision.
+    pub record: Option<(&'a NodeFacts, u64)>,
     /// What it showed last, with its row's revision.
     pub shown: Option<(&'a Shown, u64)>,
     /// The time, Unix seconds.
     pub now: i64,
+    /// Digest of the record of all of this.
+    pub inputs: [u8; 32],
 }
 
 /// A decision.
@@ -279,8 +308,8 @@ fn residency(situation: &Situation<'_>, entry: &KeyEntry, reasons: &mut Vec<Reas
         ));
     }
     let shown = situation.shown.map(|(shown, _)| shown);
-    let enrolled = situation.record.and_then(|(record, _)| record.enrolled.cvm());
-    let identity = enrolled.map(|cvm| cvm.identity).or(shown.and_then(|shown| shown.cvm));
+    let enrolled = situation.record.and_then(|(record, _)| record.cvm);
+    let identity = enrolled.or(shown.and_then(|shown| shown.cvm));
     // A TPM of its own stands where the inventory says. One inside a confidential VM stands where that VM's platform does.
     if identity.is_none() && !shown.is_some_and(is_confidential) {
         return;
@@ -315,7 +344,7 @@ fn is_confidential(shown: &Shown) -> bool {
 /// The inventory's entry of the node, where it is in the region it enrolled in.
 fn place<'a>(situation: &Situation<'a>) -> Option<&'a Node> {
     let (record, _) = situation.record?;
-    match situation.policy.inventory.by_name(&record.enrolled.name) {
+    match situation.policy.inventory.by_name(&record.name) {
         Lookup::Node(node) if node.region == record.region => Some(node),
         _ => None,
     }
@@ -363,13 +392,15 @@ pub fn statement(situation: &Situation<'_>, judged: &Judged<'_>, circumstances: 
     let mut inputs = std::collections::BTreeMap::from([
         ("authorization".to_owned(), *situation.subject.digest()),
         ("proof".to_owned(), situation.proof),
+        ("inputs".to_owned(), situation.inputs),
     ]);
     inputs.extend(
         situation
             .shown
             .map(|(shown, _)| ("result".to_owned(), sha256(&shown.ear.encode()))),
     );
-    inputs.extend(entry.map(|entry| ("key".to_owned(), sha256(&KeyEntry::context(&entry.settings, 0, 0)))));
+    let told = entry.filter(|_| allowed);
+    inputs.extend(told.map(|entry| ("key".to_owned(), sha256(&KeyEntry::context(&entry.settings, 0, 0)))));
     let revision = |row: Option<u64>| row.unwrap_or(0);
     let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
     Statement {
@@ -377,7 +408,10 @@ pub fn statement(situation: &Situation<'_>, judged: &Judged<'_>, circumstances: 
         reasons: Reason::bounded(judged.reasons.clone()),
         inputs,
         revisions: [
-            ("key", revision(situation.key.map(|(_, revision)| revision))),
+            (
+                "key",
+                revision(situation.key.filter(|_| allowed).map(|(_, revision)| revision)),
+            ),
             ("node", revision(situation.record.map(|(_, revision)| revision))),
             ("shown", revision(situation.shown.map(|(_, revision)| revision))),
         ]

@@ -136,6 +136,20 @@ impl KeyEntry {
         }
     }
 
+    /// The key, with nothing of its secrets: of what is kept of a version only that it is there.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let versions = self.versions.iter().map(|version| KeyVersion {
+            kept: version.kept.as_ref().map(|_| Vec::new()),
+            ..*version
+        });
+        Self {
+            settings: self.settings.clone(),
+            source: self.source.clone(),
+            versions: versions.collect(),
+        }
+    }
+
     /// When a version is no longer released, Unix seconds.
     #[must_use]
     pub fn ends(&self, version: &KeyVersion) -> Option<i64> {

@@ -3,7 +3,7 @@
 //! What is kept: [`key`] (a key's settings and its versions), [`source`] (where the secrets themselves lie: sealed in the
 //! store, or in a PKCS#11 token), [`kek`] (the key that wraps the data key of each sealed secret, and where it comes
 //! from). The operator's commands are in [`keeper`]. What is asked for over the network is decided in [`decide`], on what the node
-//! last showed ([`shown`]), and answered in [`serve`]. Source of the rules: `docs/protocol.md`, section 11.
+//! last showed ([`shown`]), recorded with everything it rests on ([`inputs`]), and answered in [`serve`]. Source of the rules: `docs/protocol.md`, section 11.
 //!
 //! A secret is in memory only while it is sealed, opened or encrypted to its receiver, is wiped afterwards, and is in no
 //! log, error, statement or debug output.
@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod config;
 pub mod decide;
+pub mod inputs;
 pub mod keeper;
 pub mod kek;
 pub mod key;

@@ -6,25 +6,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sha2::{Digest as _, Sha256};
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{
-    ChannelPolicy, DomainState, Enforcer, KeyRing, Presented, Request, RequestChannel, TrustedKey, ask,
-    authorization_digest,
-};
+use touchstone_authorization::{DomainState, authorization_digest};
 use touchstone_cose::cbor::Value;
 use touchstone_cose::encrypt::encrypt;
 use touchstone_cose::key::Signer as _;
 use touchstone_cose::sign1::{self, Protected};
 use touchstone_evidence::message::{
-    KEY_TYPE, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, WireReason, release_audience,
-    release_nonce,
+    KEY_TYPE, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, WireReason,
 };
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::{Job, PolicySet};
 use touchstone_store::{Guard, Revision, Write};
 
-use super::decide::{Judged, Situation, Wanted, decide, statement};
+use super::decide::NodeFacts;
+use super::inputs::{ReleaseInputs, StatusSeen, judge_request, known};
 use super::keeper::{self, Keeper};
 use super::key::KeyEntry;
 use super::shown::{self, Shown};
@@ -32,12 +28,14 @@ use crate::app::App;
 use crate::attest::MAX_TRIES;
 use crate::bootstrap;
 use crate::clock::seconds;
+use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
 use crate::nodes;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::rows;
 use crate::server::ConnectionInfo;
+use crate::session::random;
 
 /// Answers a request. Runs to its end also when the client has gone: a one-time key that was spent stays spent.
 ///
@@ -118,43 +116,19 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     if app.trust.is_stopped() {
         return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
     }
-    let now = seconds(now_ms);
-    let audience = release_audience(&policy.domain);
-    let keys = ring(&policy)?;
     let lists = app.trust.lists();
+    let (generation, epoch) = (app.trust.generation(), app.trust.epoch());
     let state = DomainState {
-        generation: app.trust.generation(),
-        epoch: app.trust.epoch(),
+        generation,
+        epoch,
         policy_version: policy.version,
         lists: &lists,
     };
-    let enforcer = Enforcer {
-        id: &audience,
-        domain: &policy.domain,
-        keys: &keys,
-        skew_ms: policy.settings.timers.skew_ms,
-        window_ms: policy.settings.timers.freshness_window_ms,
-        requires_channel: ChannelPolicy::ExporterOrChallenge,
-    };
-    let asked = ask(
-        &Request {
-            authorization: Presented::Bytes(&request.authorization),
-            proof: &request.proof,
-            // By the key's name: what asks for a disk's key has to hold the right to bootstrap.
-            action: bootstrap::action_of(&request.key),
-            resource: &request.resource,
-            request_digest: None,
-            channel: RequestChannel::Exporter(exporter),
-        },
-        &state,
-        &enforcer,
-        now_ms,
-    );
-    let (Some(subject), Some(proof)) = (asked.subject(), &asked.proof) else {
+    let asked = judge_request(request, exporter, &policy, &state, now_ms).map_err(internal)?;
+    let Some((subject, nonce)) = known(&asked) else {
         return Err(not_authenticated(&asked.refusals));
     };
     // A proof counts once, also on the connection it was made for.
-    let nonce = release_nonce(subject.confirmation_thumbprint(), &proof.claims().cti);
     let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
     if app.store.get(&nonce_row).map_err(internal)?.is_some() {
         let detail = "this proof of possession was used before: make a new one";
@@ -173,32 +147,38 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     let shown = shown::read(&*app.store, name)?;
     // A name that no key can have is looked up as one that none has.
     let key = keeper::read(&*app.store, &request.key)?;
-    let situation = Situation {
-        wanted: Wanted {
-            key: &request.key,
-            version: request.version,
-            resource: &request.resource,
-        },
-        asked: &asked,
-        subject,
-        proof: Sha256::digest(&request.proof).into(),
-        nonce,
-        policy: &policy,
-        key: key.as_ref().map(|(entry, revision)| (entry, revision.get())),
-        record: record.as_ref().map(|(record, revision)| (record, revision.get())),
-        shown: shown.as_ref().map(|(shown, revision)| (shown, revision.get())),
-        now,
+    let inputs = ReleaseInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        now_ms,
+        generation,
+        epoch,
+        status: StatusSeen::of(&lists, &subject.contents().status),
+        exporter: *exporter,
+        request: request.clone(),
+        key: key
+            .as_ref()
+            .map(|(entry, revision)| (entry.without_secrets(), revision.get())),
+        node: record
+            .as_ref()
+            .map(|(record, revision)| (NodeFacts::from(record), revision.get())),
+        shown: shown.as_ref().map(|(shown, revision)| (shown.clone(), revision.get())),
+        blind: random().map_err(internal)?,
     };
-    let judged = decide(&situation);
-    let allowed = judged.reasons.is_empty();
-    let signed = statement(&situation, &judged, &app.circumstances(now_ms));
-    let digest = signed.digest().map_err(internal)?;
-    let signed = signed.sign(&app.keys.statement).map_err(internal)?;
-    let sealed = match (&situation, &judged) {
-        (situation, judged) if allowed => Some(seal(app, &policy, &keeper, situation, judged, &digest)?),
+    let decided = inputs.decide(&asked, &policy).map_err(internal)?;
+    let allowed = decided.reasons.is_empty();
+    let digest = decided.statement.digest().map_err(internal)?;
+    let signed = decided.statement.sign(&app.keys.statement).map_err(internal)?;
+    // Judged already: each of them is there.
+    let sealed = match (&key, decided.version, &shown) {
+        (Some((entry, _)), Some(number), Some((shown, _))) if allowed => {
+            Some(seal(app, &policy, &keeper, (entry, number), shown, (&digest, now_ms))?)
+        }
+        _ if allowed => return Err(internal("a release without a key")),
         _ => None,
     };
 
+    let (inputs_digest, inputs_record) = decided.record;
     let mut guards = vec![
         Guard::Absent(nonce_row.clone()),
         guard(rows::NODE.key(name.as_bytes()), revision(&record))?,
@@ -207,7 +187,10 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
         guards.push(guard(Ok(row), revision(&key))?);
     }
-    let mut writes = vec![Write::Put(nonce_row, now_ms.to_be_bytes().to_vec())];
+    let mut writes = vec![
+        Write::Put(nonce_row, now_ms.to_be_bytes().to_vec()),
+        Write::Put(rows::INPUTS.key(&inputs_digest).map_err(internal)?, inputs_record),
+    ];
     if let (true, bootstrap::ACTION, Some((shown, _))) = (allowed, bootstrap::action_of(&request.key), &shown) {
         let given = Shown {
             disk_key_given: true,
@@ -216,10 +199,10 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         writes.push(given.write(name)?);
     }
     let mut spent = None;
-    if let (true, Some((entry, _)), Some(version)) = (allowed, &key, judged.version)
+    if let (true, Some((entry, _)), Some(version)) = (allowed, &key, decided.version)
         && entry.settings.one_time
     {
-        let (entry, kept) = without(entry, version.number);
+        let (entry, kept) = without(entry, version);
         spent = kept;
         writes.push(Write::Put(
             rows::KEY.key(request.key.as_bytes()).map_err(internal)?,
@@ -230,7 +213,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         answer: ReleaseAnswer {
             statement: signed.bytes.clone(),
             receipt: Vec::new(),
-            reasons: signed_reasons(&judged.reasons),
+            reasons: signed_reasons(&decided.reasons),
             sealed,
         },
         node: name.to_owned(),
@@ -240,7 +223,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             policy: Some(policy.digest),
             guards,
             writes,
-            parts: Vec::new(),
+            parts: decided.part.into_iter().collect(),
             effect: if allowed { Effect::Release } else { Effect::None },
         },
         spent,
@@ -252,9 +235,9 @@ fn seal(
     app: &App,
     policy: &PolicySet,
     keeper: &Keeper,
-    situation: &Situation<'_>,
-    judged: &Judged<'_>,
-    statement: &[u8; 32],
+    (entry, number): (&KeyEntry, u64),
+    shown: &Shown,
+    (statement, now_ms): (&[u8; 32], u64),
 ) -> Result<Vec<u8>, Refusal> {
     let unavailable = || {
         Refusal::new(
@@ -264,15 +247,10 @@ fn seal(
     };
     let signer = app.keys.release.as_ref().ok_or_else(unavailable)?;
     let kid = signer.kid();
-    if policy.keyset.find(Job::Release, &kid, situation.now).is_none() {
+    if policy.keyset.find(Job::Release, &kid, seconds(now_ms)).is_none() {
         return Err(unavailable());
     }
-    // Judged already: each of them is there.
-    let (Some((entry, _)), Some(version), Some(receive_key)) = (
-        situation.key,
-        judged.version,
-        situation.shown.and_then(|(shown, _)| shown.receive_key.as_ref()),
-    ) else {
+    let (Some(version), Some(receive_key)) = (entry.version(Some(number)), &shown.receive_key) else {
         return Err(internal("a release without a key"));
     };
     let secret = keeper.secret(entry, version).map_err(|error| {
@@ -300,20 +278,6 @@ fn without(entry: &KeyEntry, number: u64) -> (KeyEntry, Option<Vec<u8>>) {
     let version = entry.versions.iter_mut().find(|version| version.number == number);
     let kept = version.and_then(|version| version.kept.take());
     (entry, kept)
-}
-
-fn ring(policy: &PolicySet) -> Result<KeyRing, Refusal> {
-    let of_job = policy
-        .keyset
-        .keys
-        .iter()
-        .filter(|entry| entry.job == Job::Authorization);
-    KeyRing::new(of_job.map(|entry| TrustedKey {
-        key: entry.key.clone(),
-        not_before: entry.not_before,
-        not_after: entry.not_after,
-    }))
-    .map_err(internal)
 }
 
 fn revision<T>(row: &Option<(T, Revision)>) -> Option<Revision> {

@@ -1,0 +1,518 @@
+//! The recorded inputs of a decision about a key: all of them beside the policy, so that it can be made again, byte for
+//! byte, years later, by anybody who holds the ledger and the policy (`docs/protocol.md`, sections 9 to 11).
+//!
+//! A decision is made on this record and nothing else: what is not in it cannot be looked at. Nothing of a secret is in
+//! it, sealed or not: of a version it says that it was there.
+
+use sha2::{Digest as _, Sha256};
+use touchstone_authorization::proof::VerifiedProof;
+use touchstone_authorization::{
+    Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, Presented, Request, RequestChannel,
+    Status, StatusArray, StatusIndex, StatusLists, TrustedKey, VerifiedAuthorization, ask,
+};
+use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
+use touchstone_evidence::message::{ReleaseRequest, release_audience, release_nonce};
+use touchstone_ledger::statement::{Reason, Statement};
+use touchstone_policies::{Job, PolicySet};
+
+use super::decide::{NodeFacts, Situation, Wanted, decide, statement};
+use super::key::{KeyEntry, KeyError};
+use super::shown::{Shown, ShownError};
+use crate::bootstrap;
+use crate::clock::seconds;
+use crate::decision::{DecisionError, SEMANTICS_ID};
+use crate::inputs::Part;
+use crate::node;
+use crate::statements::Circumstances;
+
+/// Largest record, in bytes, what the node showed not counted.
+pub const MAX_RELEASE_INPUTS_BYTES: usize = 32 * 1024;
+
+const FORMAT: &str = "touchstone-release-inputs/1";
+const CONTEXT: &str = "release inputs";
+const MAX_TEXT: usize = 255;
+const LIMITS: Limits = Limits {
+    max_bytes: MAX_RELEASE_INPUTS_BYTES,
+    max_depth: 4,
+    max_items: 128,
+};
+
+/// What a row says, with its revision.
+pub type Row<T> = Option<(T, u64)>;
+
+/// Everything a decision about a key rests on, beside the policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleaseInputs {
+    /// Which rules decide.
+    pub semantics: String,
+    /// Digest of the policy.
+    pub policy_digest: [u8; 32],
+    /// The clock value, Unix milliseconds.
+    pub now_ms: u64,
+    /// Generation of the domain.
+    pub generation: u32,
+    /// Epoch of the trust state.
+    pub epoch: u64,
+    /// The status entry of the authorization, where its list is there.
+    pub status: Option<StatusSeen>,
+    /// The exporter of the connection, for this authorization.
+    pub exporter: [u8; 32],
+    /// What was asked for.
+    pub request: ReleaseRequest,
+    /// The key: its settings and its versions, without what its source keeps of them ([`KeyEntry::without_secrets`]).
+    pub key: Row<KeyEntry>,
+    /// What counts of the node's record.
+    pub node: Row<NodeFacts>,
+    /// What the node showed.
+    pub shown: Row<Shown>,
+    /// Random. The statement goes to who asked, with the digest of this record: without these bytes it would tell, to who
+    /// guesses the rest, whether there is such a key.
+    pub blind: [u8; 16],
+}
+
+/// One entry of a status list, as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusSeen {
+    /// Which: list and index.
+    pub entry: (u16, u32),
+    /// Digest of that list, the one of the signed trust state of that epoch.
+    pub digest: [u8; 32],
+    /// How many entries it has.
+    pub entries: u32,
+    /// What it says; nothing beyond its end.
+    pub status: Option<Status>,
+}
+
+/// Why bytes are not recorded inputs of a release, or give no decision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseInputsError {
+    /// Not CBOR.
+    #[error("release inputs: {0}")]
+    Cbor(#[from] CborError),
+    /// Another shape.
+    #[error("release inputs: {0}")]
+    Shape(#[from] ShapeError),
+    /// The key.
+    #[error("release inputs: {0}")]
+    Key(#[from] KeyError),
+    /// What the node showed.
+    #[error("release inputs: what the node showed: {0}")]
+    Shown(#[from] ShownError),
+    /// The status list.
+    #[error("release inputs: status list: {0}")]
+    List(#[from] ListError),
+    /// What the node showed is not there.
+    #[error("release inputs: part {} is missing", hex::encode(digest))]
+    PartMissing {
+        /// Its digest.
+        digest: [u8; 32],
+    },
+    /// What the node showed is not what its digest says.
+    #[error("release inputs: part {} has digest {}", hex::encode(expected), hex::encode(found))]
+    PartAltered {
+        /// The digest it is stored under.
+        expected: [u8; 32],
+        /// The digest it has.
+        found: [u8; 32],
+    },
+    /// The domain's keys.
+    #[error("release inputs: {0}")]
+    Keys(#[from] KeyRingError),
+    /// The rules, or the policy, are others.
+    #[error(transparent)]
+    Decision(#[from] DecisionError),
+    /// Nobody is known to have asked: no decision about a node comes of it.
+    #[error("release inputs: it is not known who asks: {}", codes.join(" "))]
+    Nobody {
+        /// Why, as codes.
+        codes: Vec<String>,
+    },
+}
+
+/// A decision about a key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleaseDecision {
+    /// Who asked.
+    pub node: String,
+    /// Every reason against; none where the key is released.
+    pub reasons: Vec<Reason>,
+    /// The number of the version, where there is one that was asked for.
+    pub version: Option<u64>,
+    /// The statement.
+    pub statement: Statement,
+    /// The inputs as they are to be recorded, and their digest.
+    pub record: ([u8; 32], Vec<u8>),
+    /// What the node showed, which the record names by digest.
+    pub part: Option<Part>,
+}
+
+/// Who asks, where that is known, and the nonce the request uses up.
+#[must_use]
+pub fn known(asked: &Asked) -> Option<(&VerifiedAuthorization, [u8; 32])> {
+    let (subject, proof): (_, &VerifiedProof) = (asked.subject()?, asked.proof.as_ref()?);
+    let nonce = release_nonce(subject.confirmation_thumbprint(), &proof.claims().cti);
+    Some((subject, nonce))
+}
+
+/// Judges what was presented, on the state of the domain.
+///
+/// # Errors
+/// [`KeyRingError`] for a keyset that is none.
+pub fn judge_request(
+    request: &ReleaseRequest,
+    exporter: &[u8; 32],
+    policy: &PolicySet,
+    state: &DomainState<'_>,
+    now_ms: u64,
+) -> Result<Asked, KeyRingError> {
+    let of_job = policy
+        .keyset
+        .keys
+        .iter()
+        .filter(|entry| entry.job == Job::Authorization);
+    let keys = KeyRing::new(of_job.map(|entry| TrustedKey {
+        key: entry.key.clone(),
+        not_before: entry.not_before,
+        not_after: entry.not_after,
+    }))?;
+    let enforcer = Enforcer {
+        id: &release_audience(&policy.domain),
+        domain: &policy.domain,
+        keys: &keys,
+        skew_ms: policy.settings.timers.skew_ms,
+        window_ms: policy.settings.timers.freshness_window_ms,
+        requires_channel: ChannelPolicy::ExporterOrChallenge,
+    };
+    Ok(ask(
+        &Request {
+            authorization: Presented::Bytes(&request.authorization),
+            proof: &request.proof,
+            // By the key's name: what asks for a disk's key has to hold the right to bootstrap.
+            action: bootstrap::action_of(&request.key),
+            resource: &request.resource,
+            request_digest: None,
+            channel: RequestChannel::Exporter(exporter),
+        },
+        state,
+        &enforcer,
+        now_ms,
+    ))
+}
+
+impl StatusSeen {
+    /// The entry of `place` in `lists`.
+    #[must_use]
+    pub fn of(lists: &StatusLists, place: &StatusIndex) -> Option<Self> {
+        let list = lists.get(place.list)?;
+        Some(Self {
+            entry: (place.list, place.index),
+            digest: list.digest(),
+            entries: list.entries(),
+            status: list.status(place.index),
+        })
+    }
+
+    /// Lists that say this of that entry.
+    fn lists(&self) -> Result<StatusLists, ListError> {
+        let (list, index) = self.entry;
+        let array = StatusArray::new(self.entries)?.with(self.status.map(|status| (index, status)))?;
+        StatusLists::new([(list, array)])
+    }
+
+    fn value(&self) -> Value {
+        let (list, index) = self.entry;
+        Value::array([
+            Value::Unsigned(list.into()),
+            Value::Unsigned(index.into()),
+            Value::bytes(self.digest),
+            Value::Unsigned(self.entries.into()),
+            self.status.map_or(Value::Null, |status| Value::Unsigned(status as u64)),
+        ])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let [list, index, digest, entries, status] = value.as_array()? else {
+            return None;
+        };
+        let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        let seen = Self {
+            entry: (u16::try_from(list.as_u64()?).ok()?, number(index)?),
+            digest: digest.as_bytes()?.try_into().ok()?,
+            entries: number(entries)?,
+            status: match status {
+                Value::Null => None,
+                value => Some(
+                    [Status::Valid, Status::Invalid, Status::Suspended, Status::Reserved]
+                        .into_iter()
+                        .find(|status| value.as_u64() == Some(*status as u64))?,
+                ),
+            },
+        };
+        // A list says something of every entry it has, and of no other.
+        (seen.status.is_some() == (seen.entry.1 < seen.entries)).then_some(seen)
+    }
+}
+
+impl ReleaseInputs {
+    /// Decides, on these inputs and `policy` alone. Live and replay run this one function.
+    ///
+    /// # Errors
+    /// [`ReleaseInputsError::Decision`] under other rules or another policy, [`ReleaseInputsError::Nobody`].
+    pub fn decide(&self, asked: &Asked, policy: &PolicySet) -> Result<ReleaseDecision, ReleaseInputsError> {
+        self.check(policy)?;
+        let Some((subject, nonce)) = known(asked) else {
+            let codes = asked.refusals.iter().map(|refusal| refusal.code.as_str().to_owned());
+            return Err(ReleaseInputsError::Nobody { codes: codes.collect() });
+        };
+        let now = seconds(self.now_ms);
+        let (record, part) = self.record();
+        let digest = sha256(&record);
+        let situation = Situation {
+            wanted: Wanted {
+                key: &self.request.key,
+                version: self.request.version,
+                resource: &self.request.resource,
+            },
+            asked,
+            subject,
+            proof: sha256(&self.request.proof),
+            nonce,
+            policy,
+            key: row(&self.key),
+            record: row(&self.node),
+            shown: row(&self.shown),
+            now,
+            inputs: digest,
+        };
+        let judged = decide(&situation);
+        let circumstances = Circumstances {
+            domain: policy.domain.clone(),
+            policy_version: policy.version,
+            policy_digest: policy.digest,
+            semantics: self.semantics.clone(),
+            now,
+        };
+        Ok(ReleaseDecision {
+            node: subject.contents().subject.clone(),
+            statement: statement(&situation, &judged, &circumstances),
+            version: judged.version.map(|version| version.number),
+            reasons: judged.reasons,
+            record: (digest, record),
+            part,
+        })
+    }
+
+    /// Decides again: judges what was presented anew, on the state that was recorded.
+    ///
+    /// # Errors
+    /// [`ReleaseInputsError`]
+    pub fn again(&self, policy: &PolicySet) -> Result<ReleaseDecision, ReleaseInputsError> {
+        self.check(policy)?;
+        let lists = match &self.status {
+            None => StatusLists::default(),
+            Some(seen) => seen.lists()?,
+        };
+        let state = DomainState {
+            generation: self.generation,
+            epoch: self.epoch,
+            policy_version: policy.version,
+            lists: &lists,
+        };
+        let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
+        self.decide(&asked, policy)
+    }
+
+    fn check(&self, policy: &PolicySet) -> Result<(), DecisionError> {
+        if self.semantics != SEMANTICS_ID {
+            return Err(DecisionError::Semantics {
+                expected: SEMANTICS_ID,
+                found: self.semantics.clone(),
+            });
+        }
+        if self.policy_digest != policy.digest {
+            return Err(DecisionError::Policy {
+                expected: self.policy_digest,
+                found: policy.digest,
+            });
+        }
+        Ok(())
+    }
+
+    /// The record, and the part it names by digest: what the node showed is the same release after release.
+    #[must_use]
+    pub fn record(&self) -> (Vec<u8>, Option<Part>) {
+        let part = self.shown.as_ref().map(|(shown, _)| shown.encode());
+        let part = part.map(|bytes| (sha256(&bytes), bytes));
+        let shown = match (&self.shown, &part) {
+            (Some((_, revision)), Some((digest, _))) => {
+                Value::array([Value::Unsigned(*revision), Value::bytes(*digest)])
+            }
+            _ => Value::Null,
+        };
+        let key = self.key.as_ref().map_or(Value::Null, |(entry, revision)| {
+            Value::array([
+                Value::Unsigned(*revision),
+                Value::Bytes(entry.without_secrets().encode()),
+            ])
+        });
+        let record = cbor::encode(&Value::map([
+            (0, Value::text(FORMAT)),
+            (1, Value::text(self.semantics.as_str())),
+            (2, Value::bytes(self.policy_digest)),
+            (3, Value::Unsigned(self.now_ms)),
+            (4, Value::Unsigned(self.generation.into())),
+            (5, Value::Unsigned(self.epoch)),
+            (6, self.status.as_ref().map_or(Value::Null, StatusSeen::value)),
+            (7, Value::bytes(self.exporter)),
+            (8, Value::Bytes(self.request.encode())),
+            (9, key),
+            (
+                10,
+                self.node
+                    .as_ref()
+                    .map_or(Value::Null, |(node, revision)| node_value(node, *revision)),
+            ),
+            (11, shown),
+            (12, Value::bytes(self.blind)),
+        ]));
+        (record, part)
+    }
+
+    /// Whether a record of inputs says that it is of a release.
+    #[must_use]
+    pub fn are(record: &[u8]) -> bool {
+        // The head of the map, and its first key.
+        let format = cbor::encode(&Value::text(FORMAT));
+        record.get(2..).is_some_and(|rest| rest.starts_with(&format))
+    }
+
+    /// Reads a record; `part` gives what the node showed, which is checked against its digest.
+    ///
+    /// # Errors
+    /// [`ReleaseInputsError`]
+    pub fn decode(record: &[u8], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Self, ReleaseInputsError> {
+        let mut reader = MapReader::new(cbor::decode(record, LIMITS)?, CONTEXT)?;
+        let format = reader.text(0, MAX_TEXT)?;
+        if format != FORMAT {
+            return Err(ShapeError::member(CONTEXT, "key 0", FORMAT, format).into());
+        }
+        let inputs = Self {
+            semantics: reader.text(1, MAX_TEXT)?,
+            policy_digest: reader.fixed(2)?,
+            now_ms: reader.u64(3)?,
+            generation: u32::try_from(reader.u64(4)?).map_err(|_| wrong("key 4", "a generation"))?,
+            epoch: reader.u64(5)?,
+            status: match reader.required(6)? {
+                Value::Null => None,
+                value => Some(StatusSeen::read(&value).ok_or_else(|| wrong("key 6", "a status entry"))?),
+            },
+            exporter: reader.fixed(7)?,
+            request: ReleaseRequest::decode(&reader.bytes(8)?)
+                .map_err(|error| ShapeError::member(CONTEXT, "key 8", "a request", error.to_string()))?,
+            key: match reader.required(9)? {
+                Value::Null => None,
+                value => {
+                    let (revision, bytes) = revised(&value, "key 9")?;
+                    let entry = KeyEntry::decode(bytes)?;
+                    if entry != entry.without_secrets() {
+                        return Err(wrong("key 9", "a key without its secrets").into());
+                    }
+                    Some((entry, revision))
+                }
+            },
+            node: match reader.required(10)? {
+                Value::Null => None,
+                value => Some(node_facts(value)?),
+            },
+            shown: match reader.required(11)? {
+                Value::Null => None,
+                value => {
+                    let (revision, digest) = revised(&value, "key 11")?;
+                    let digest = digest.try_into().map_err(|_| wrong("key 11", "a digest"))?;
+                    Some((Shown::decode(&whole(digest, part)?)?, revision))
+                }
+            },
+            blind: reader.fixed(12)?,
+        };
+        reader.finish()?;
+        Ok(inputs)
+    }
+}
+
+/// A row of the record: [revision, bytes].
+fn revised<'v>(value: &'v Value, key: &'static str) -> Result<(u64, &'v [u8]), ShapeError> {
+    match value.as_array() {
+        Some([revision, Value::Bytes(bytes)]) => revision.as_u64().map(|revision| (revision, bytes.as_slice())),
+        _ => None,
+    }
+    .ok_or_else(|| wrong(key, "[revision, bytes]"))
+}
+
+/// What counts of a node's record: [revision, name, region, status entry, withdrawn, digest of a confidential VM's
+/// identity or null].
+fn node_value(node: &NodeFacts, revision: u64) -> Value {
+    Value::array([
+        Value::Unsigned(revision),
+        Value::text(node.name.as_str()),
+        Value::text(node.region.as_str()),
+        node::status_value(&node.status),
+        Value::Bool(node.withdrawn),
+        node.cvm.map_or(Value::Null, Value::bytes),
+    ])
+}
+
+fn node_facts(value: Value) -> Result<(NodeFacts, u64), ShapeError> {
+    let malformed = || wrong("key 10", "what counts of a node's record");
+    let Value::Array(items) = value else {
+        return Err(malformed());
+    };
+    let Ok(
+        [
+            revision,
+            Value::Text(name),
+            Value::Text(region),
+            status,
+            Value::Bool(withdrawn),
+            cvm,
+        ],
+    ) = <[Value; 6]>::try_from(items)
+    else {
+        return Err(malformed());
+    };
+    let cvm = match cvm {
+        Value::Null => None,
+        Value::Bytes(digest) => Some(digest.as_slice().try_into().map_err(|_| malformed())?),
+        _ => return Err(malformed()),
+    };
+    let facts = NodeFacts {
+        name,
+        region,
+        status: node::status(status)?,
+        withdrawn,
+        cvm,
+    };
+    Ok((facts, revision.as_u64().ok_or_else(malformed)?))
+}
+
+fn whole(expected: [u8; 32], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Vec<u8>, ReleaseInputsError> {
+    let bytes = part(&expected).ok_or(ReleaseInputsError::PartMissing { digest: expected })?;
+    let found = sha256(&bytes);
+    if found == expected {
+        Ok(bytes)
+    } else {
+        Err(ReleaseInputsError::PartAltered { expected, found })
+    }
+}
+
+fn row<T>(row: &Row<T>) -> Option<(&T, u64)> {
+    row.as_ref().map(|(row, revision)| (row, *revision))
+}
+
+fn wrong(key: &'static str, expected: &'static str) -> ShapeError {
+    ShapeError::member(CONTEXT, key, expected, "something else")
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
