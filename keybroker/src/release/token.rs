@@ -16,7 +16,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use sha2::{Digest as _, Sha256};
 use touchstone_cose::cbor::{self, Limits, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Secret;
 use super::config::TokenConfig;
@@ -237,16 +237,27 @@ impl KeySource for TokenSource {
         check_length(secret)?;
         let id: [u8; 16] = random().map_err(|_| SourceError::Failed("draw random bytes"))?;
         let label = hex::encode(id).into_bytes();
-        let value = Zeroizing::new(cbor::encode(&Value::array([
-            Value::bytes(Sha256::digest(context).as_slice()),
-            Value::bytes(secret),
-        ])));
+        let mut parts = Value::array([Value::bytes(Sha256::digest(context).as_slice()), Value::bytes(secret)]);
+        let value = Zeroizing::new(cbor::encode(&parts));
+        if let Value::Array(parts) = &mut parts {
+            for part in parts {
+                if let Value::Bytes(bytes) = part {
+                    bytes.zeroize();
+                }
+            }
+        }
         self.token
             .with(|session| {
                 let mut template = data(&label);
                 template.push(Attribute::Value(value.to_vec()));
                 template.push(Attribute::Modifiable(false));
-                session.create_object(&template).map(|_| ())
+                let made = session.create_object(&template).map(|_| ());
+                for attribute in &mut template {
+                    if let Attribute::Value(value) = attribute {
+                        value.zeroize();
+                    }
+                }
+                made
             })
             .map_err(SourceError::Token)?;
         Ok(label)
