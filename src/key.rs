@@ -269,6 +269,7 @@ mod get {
 mod get {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use std::fs::File;
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     use touchstone_attest::agent::socket::{Request, Response, ask};
@@ -283,6 +284,24 @@ mod get {
         resource: &str,
         version: Option<u64>,
         out: Option<&Path>,
+        json: bool,
+    ) -> CommandResult {
+        // Before it is asked for: a one-time key that has nowhere to go would be spent and lost.
+        let mut file = out.map(create).transpose()?;
+        let done = fetch(socket, name, resource, version, (out, file.as_mut()), json);
+        if let (Some(path), false) = (out, matches!(done, Ok(Outcome::Done))) {
+            // Ours, made a moment ago, and without a whole key in it.
+            let _ = std::fs::remove_file(path);
+        }
+        done
+    }
+
+    fn fetch(
+        socket: &Path,
+        name: &str,
+        resource: &str,
+        version: Option<u64>,
+        (out, file): (Option<&Path>, Option<&mut File>),
         json: bool,
     ) -> CommandResult {
         let request = Request::Key {
@@ -313,8 +332,10 @@ mod get {
             _ => return Err(Failure::new("the agent gave no key")),
         };
         let bytes = Zeroizing::new(STANDARD.decode(secret.0.as_bytes())?);
-        if let Some(path) = out {
-            write(path, &bytes)?;
+        if let (Some(path), Some(file)) = (out, file) {
+            file.write_all(&bytes)
+                .and_then(|()| file.sync_all())
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         }
         match (json, out) {
             (true, _) => output::json(&serde_json::json!({
@@ -337,14 +358,36 @@ mod get {
     }
 
     /// A new file that only its owner may read. What is there already stays as it is.
-    fn write(path: &Path, secret: &[u8]) -> Result<(), Failure> {
-        let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
-        let mut file = std::fs::OpenOptions::new()
+    fn create(path: &Path) -> Result<File, Failure> {
+        std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)
-            .map_err(named)?;
-        file.write_all(secret).and_then(|()| file.sync_all()).map_err(named)
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// What is in the way is found before anybody is asked, and stays; what was made for nothing goes.
+        #[test]
+        fn a_key_without_a_place_is_not_asked_for() {
+            let folder = tempfile::tempdir().unwrap();
+            let (socket, out) = (folder.path().join("agent.sock"), folder.path().join("out"));
+            let agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            agent.set_nonblocking(true).unwrap();
+            std::fs::write(&out, "a key of yesterday").unwrap();
+            assert!(run(&socket, "once", "keys", None, Some(&out), false).is_err());
+            assert!(agent.accept().is_err(), "nobody was asked");
+            assert_eq!(std::fs::read_to_string(&out).unwrap(), "a key of yesterday");
+
+            drop(agent);
+            std::fs::remove_file(&socket).unwrap();
+            std::fs::remove_file(&out).unwrap();
+            assert!(run(&socket, "once", "keys", None, Some(&out), false).is_err());
+            assert!(!out.exists());
+        }
     }
 }
