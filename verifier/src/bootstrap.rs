@@ -162,7 +162,8 @@ mod tests {
         let volume = volume();
         let (zero, kernel) = ([0u8; 32], [9u8; 32]);
         let measured = volume.register.clone();
-        let rows: &[(&str, &[u8], &[u8], Option<&str>, Stage)] = &[
+        type Row<'r> = (&'r str, &'r [u8], &'r [u8], Option<&'r str>, Stage);
+        let rows: &[Row<'_>] = &[
             (
                 "initramfs without a unified kernel image",
                 &zero,

@@ -1,4 +1,11 @@
 //! Whole appraisals of Azure's confidential VMs: genuine evidence as its publishers have it, and attacks on it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod azure;
 mod common;

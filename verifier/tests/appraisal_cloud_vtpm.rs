@@ -1,4 +1,11 @@
 //! A genuine quote of a Google Compute Engine virtual TPM: the provider's certificate ties its key to the instance.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod common;
 

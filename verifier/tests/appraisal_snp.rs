@@ -2,6 +2,7 @@
 //! trusted, and recorded boots.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "helpers of tests"
@@ -416,7 +417,7 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
             &["snp-provider-refused", "node-unknown"],
         ),
     ] {
-        guest.nodes = vec![node("guest-1", &[listed.clone()])];
+        guest.nodes = vec![node("guest-1", std::slice::from_ref(&listed))];
         assert_eq!(codes(&guest.appraise()), expected, "{listed}");
     }
     // What the entry let in is told; in a session a provider without a guest is every customer of it.
@@ -534,7 +535,8 @@ fn in_a_session_only_the_binder_makes_a_report_authentic() {
     assert!(appraisal.authentic);
     let enrolled = appraisal.enrol.unwrap();
     assert!(matches!(enrolled.root, EnrolledRoot::Cvm(cvm) if cvm.identity == appraisal.cvm.unwrap().digest()));
-    let relayed: [(&str, Box<dyn Fn(&mut BinderInput<'_>)>); 6] = [
+    type Substituted = (&'static str, Box<dyn Fn(&mut BinderInput<'_>)>);
+    let relayed: [Substituted; 6] = [
         ("another nonce", Box::new(|input| input.nonce = [9; 32])),
         ("another session", Box::new(|input| input.session_id = [9; 16])),
         ("another session key", Box::new(|input| input.ckt = [9; 32])),
@@ -690,7 +692,8 @@ fn a_tpm_and_a_report_are_one_machine_only_where_something_says_so() {
     };
     let apart = [of_guest.clone(), of_boot.clone()];
     let required = RequiredRoots::TpmAndTee;
-    let rows: [(&str, Vec<u8>, Vec<Node>, &[MachineReference], &[&str]); 9] = [
+    type Row<'r> = (&'r str, Vec<u8>, Vec<Node>, &'r [MachineReference], &'r [&'r str]);
+    let rows: [Row<'_>; 9] = [
         ("one entry lists both", report.clone(), vec![both()], &apart, &[]),
         (
             "one reference states both",

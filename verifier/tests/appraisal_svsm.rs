@@ -1,5 +1,12 @@
 //! Whole appraisals of a virtual TPM that a secure VM service module vouches for: a simulated SEV-SNP platform around a
 //! recorded TPM.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod common;
 mod simulated_snp;
@@ -105,7 +112,8 @@ fn attacks_row_by_row() {
         o.inventory = Inventory::new(vec![listed()]);
         o
     };
-    let rows: &[(&str, &[u8], fn(&mut [u8]), Change, &str)] = &[
+    type Row<'r> = (&'r str, &'r [u8], fn(&mut [u8]), Change, &'r str);
+    let rows: &[Row<'_>] = &[
         ("VMPL 1", &own, |b| b[0x30] = 1, |o, _| o, "svsm-vmpl"),
         (
             "VMPL 1, though the policy lets guests",

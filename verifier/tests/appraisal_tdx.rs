@@ -1,4 +1,11 @@
 //! Whole appraisals of TDX guests: genuine evidence as its publishers have it, and attacks on a simulated platform.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 mod common;
 mod simulated_tdx;
@@ -125,7 +132,8 @@ fn two_ids_of_one_platform_are_one_node_or_nobody() {
         .concat(),
         ..entry("both", &PPID, None)
     };
-    let rows: Vec<(&str, Vec<Node>, Result<Option<GuestId>, &str>)> = vec![
+    type Row = (&'static str, Vec<Node>, Result<Option<GuestId>, &'static str>);
+    let rows: Vec<Row> = vec![
         ("by the processor", vec![entry("a", &PPID, None)], Ok(None)),
         ("by the platform", vec![entry("a", &INSTANCE, None)], Ok(None)),
         ("by both, the guest named once", vec![both], Ok(guest.clone())),

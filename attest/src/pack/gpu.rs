@@ -43,7 +43,10 @@ pub(super) fn records(reports: &[Vec<u8>], chains: &[Vec<u8>]) -> Result<(Vec<u8
     Ok((record::encode(reports), record::encode(chains)))
 }
 
-fn serialised(json: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PackError> {
+/// A device's report and the certificate chain beside it.
+type Device = (Vec<u8>, Vec<u8>);
+
+fn serialised(json: &[u8]) -> Result<Vec<Device>, PackError> {
     let wrong = |cause: String| PackError::GpuReport { cause };
     let devices: Vec<Serialised> = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
     if devices.is_empty() {
@@ -88,6 +91,8 @@ fn der(chain: &[u8]) -> Result<Vec<u8>, PackError> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -98,13 +103,13 @@ mod tests {
         let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
         let (report, chain) = (read("hopper_a.report.hex"), read("hopper_a.chain.pem"));
         let binary = hex::decode(&report).unwrap();
-        let (of_text, of_pem) = records(&[report.clone()], &[chain.clone()]).unwrap();
+        let (of_text, of_pem) = records(from_ref(&report), from_ref(&chain)).unwrap();
         let der = record::decode(&of_pem).unwrap().remove(0);
-        assert_eq!(record::decode(&of_text).unwrap(), [binary.clone()]);
-        assert_eq!(records(&[binary.clone()], &[der]).unwrap(), (of_text, of_pem));
+        assert_eq!(record::decode(&of_text).unwrap(), from_ref(&binary));
+        assert_eq!(records(from_ref(&binary), &[der]).unwrap(), (of_text, of_pem));
         // The SDK's JSON beside another device, whose chain is the only file of certificates.
         let json = read("hopper_evidence.json");
-        let (both, _) = records(&[json.clone(), report.clone()], &[chain.clone()]).unwrap();
+        let (both, _) = records(&[json.clone(), report.clone()], from_ref(&chain)).unwrap();
         let both = record::decode(&both).unwrap();
         assert_eq!((both.len(), &both[1]), (2, &binary));
         for (reports, chains) in [

@@ -319,7 +319,8 @@ mod tests {
             reference_compute(&TestRepo::published().repo, "new", &compute).map_err(|error| error.code())
         };
         assert!(with(|_| ()).is_ok());
-        let rows: [(&str, fn(&mut GuestLaunch)); 5] = [
+        type Row = (&'static str, fn(&mut GuestLaunch));
+        let rows: [Row; 5] = [
             ("another type of processor", |guest| guest.vcpu_type = "host".into()),
             ("no processor", |guest| guest.vcpus = 0),
             ("another firmware", |guest| guest.ovmf.truncate(4096)),

@@ -317,7 +317,8 @@ fn residency(situation: &Situation<'_>, entry: &KeyEntry, reasons: &mut Vec<Reas
     let listed = identity.and_then(|identity| node.platforms.iter().find(|listed| listed.digest() == identity));
     let proven = match listed.map(|listed| &listed.platform) {
         Some(Platform::SnpProvider(provider)) => situation.policy.settings.residency.covers(provider, &node.region),
-        Some(_) => true,
+        // The certificate beside a report whose chip is masked names a chip that the report does not.
+        Some(_) => !shown.is_some_and(is_masked),
         None => false,
     };
     if !proven {
@@ -339,6 +340,13 @@ fn is_confidential(shown: &Shown) -> bool {
         _ => false,
     };
     shown.ear.submods.values().any(|result| roots(&result.claims))
+}
+
+/// Whether the report that the node showed names no chip.
+fn is_masked(shown: &Shown) -> bool {
+    let masked =
+        |claims: &Claims| matches!(claims.get("snp_chip_id"), Some(ClaimValue::Text(chip)) if chip == "masked");
+    shown.ear.submods.values().any(|result| masked(&result.claims))
 }
 
 /// The inventory's entry of the node, where it is in the region it enrolled in.

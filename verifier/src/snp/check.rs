@@ -86,16 +86,24 @@ fn check_guest(verified: &SignedReport<'_>, policy: &SnpPolicy, checked: &mut Ch
     const POLICY: &str = "POLICY";
     let report = verified.report();
     let guest = report.policy();
-    if guest.debug() && !policy.allow_debug {
-        checked.refuse(SnpCode::Debug, POLICY, "no debugging", "debugging allowed");
+    match (guest.debug(), policy.allow_debug) {
+        (true, false) => checked.refuse(SnpCode::Debug, POLICY, "no debugging", "debugging allowed"),
+        (true, true) => checked.leniencies.push("snp-debug: allowed".into()),
+        (false, _) => {}
     }
     if report.vmpl() > policy.max_vmpl {
         let expected = format!("at most {}", policy.max_vmpl);
         checked.refuse(SnpCode::Vmpl, "VMPL", expected, report.vmpl().to_string());
+    } else if report.vmpl() > SnpPolicy::default().max_vmpl {
+        checked.leniencies.push(format!("snp-vmpl: {}", report.vmpl()));
     }
-    if guest.migration_agent() && !policy.allow_migration_agent {
-        let found = "a migration agent may be bound";
-        checked.refuse(SnpCode::MigrationAgent, POLICY, "no migration agent", found);
+    match (guest.migration_agent(), policy.allow_migration_agent) {
+        (true, false) => {
+            let found = "a migration agent may be bound";
+            checked.refuse(SnpCode::MigrationAgent, POLICY, "no migration agent", found);
+        }
+        (true, true) => checked.leniencies.push("snp-migration-agent: allowed".into()),
+        (false, _) => {}
     }
     for (bits, wanted) in [
         (policy.guest_policy_required & !guest.0, "set"),

@@ -294,7 +294,8 @@ impl SnpReference {
         } else {
             &[]
         };
-        let exact: [(&str, Option<&[u8]>, &[u8]); 6] = [
+        type Exact<'e> = (&'static str, Option<&'e [u8]>, &'e [u8]);
+        let exact: [Exact<'_>; 6] = [
             ("MEASUREMENT", Some(&self.measurement), read.measurement()),
             (
                 "FAMILY_ID",
