@@ -391,7 +391,7 @@ async fn requests_that_are_denied() {
                 scope: "release:other",
                 ..Ask::default()
             },
-            &["key-unknown", "scope-not-granted"],
+            &["scope-not-granted"],
         ),
     ];
     for (name, ask, expected) in &rows {

@@ -30,7 +30,7 @@ touchstone_cose::reason_codes! {
     pub enum VolumeCode {
         Absent = "volume-absent": "No disk has the LUKS2 UUID of the inventory. Is the disk connected and its driver in the initramfs? After a reinstallation: touchstone policy node volume.",
         Ambiguous = "volume-ambiguous": "Several disks have the LUKS2 UUID of the inventory. Disconnect the copy, or name the disk: device in the [bootstrap] table of agent.toml.",
-        UuidOther = "volume-uuid-other": "The disk that the configuration names has another LUKS2 UUID than the inventory. Was the disk replaced?",
+        UuidOther = "volume-uuid-other": "The disk that the configuration names has another LUKS2 UUID than the inventory. Find out who replaced the disk; if it was meant, list the new one.",
         HeaderRefused = "volume-header-refused": "The disk's LUKS2 header says something that could let unencrypted or foreign data be read. Restore it from a header backup; somebody may have written to the disk.",
         KeyOpensNothing = "volume-key-opens-no-slot": "The key from the broker opens no key slot of the disk. Open it with the recovery passphrase and enrol the broker's key anew (touchstone key, cryptsetup luksAddKey).",
         Other = "volume-not-the-inventorys": "The disk's volume key is not the one that the inventory expects for this node: it is another volume, or a copy made anew. It was not entered. After a re-encryption: touchstone bootstrap measure, touchstone policy node volume.",

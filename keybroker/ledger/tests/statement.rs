@@ -95,7 +95,8 @@ fn names_of_kinds_and_outcomes_are_fixed() {
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(
         kinds.join(" "),
-        "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary trust-state-epoch"
+        "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary trust-state-epoch key-change \
+         key-release"
     );
     assert!(Kind::ALL.iter().all(|kind| Kind::parse(kind.as_str()) == Some(*kind)));
     assert!(

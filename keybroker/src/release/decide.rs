@@ -126,7 +126,12 @@ pub fn decide<'a>(situation: &Situation<'a>) -> Judged<'a> {
         })
         .collect();
     node(situation, &mut reasons);
-    let version = key(situation, &mut reasons);
+    // Who has no right to ask learns nothing of keys: not which there are, nor where they may go.
+    let version = if situation.asked.refusals.is_empty() {
+        key(situation, &mut reasons)
+    } else {
+        None
+    };
     reasons.sort_by(|a, b| (&a.code, &a.claim).cmp(&(&b.code, &b.claim)));
     reasons.dedup();
     Judged { reasons, version }
