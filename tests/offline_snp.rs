@@ -9,129 +9,19 @@
     reason = "a test"
 )]
 
+mod guest_domain;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use guest_domain::{Domain, done, text};
 use serde_json::Value;
 use touchstone_vectors::genuine;
 
-fn touchstone(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_touchstone"))
-        .args(arguments)
-        .output()
-        .expect("the command runs")
-}
-
-fn done(arguments: &[&str]) -> String {
-    let output = touchstone(arguments);
-    assert!(
-        output.status.success(),
-        "touchstone {}: {}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-/// A domain of its own, with the settings of `policy init` but for `settings`.
-struct Domain {
-    folder: tempfile::TempDir,
-}
-
-impl Domain {
-    fn new(settings: &[&str]) -> Self {
-        let domain = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
-        let (repo, keys) = (domain.repo(), domain.keys());
-        done(&[
-            "policy",
-            "init",
-            text(&repo),
-            "--domain",
-            "test.example",
-            "--keys",
-            text(&keys),
-        ]);
-        if !settings.is_empty() {
-            done(&[&["policy", "set", text(&repo)][..], settings].concat());
-        }
-        domain
-    }
-
-    fn repo(&self) -> PathBuf {
-        self.folder.path().join("repo")
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.folder.path().join("keys")
-    }
-
-    fn pack(&self, report: &Path, certificates: &[&Path]) -> PathBuf {
-        let out = self.folder.path().join("packed.evidence");
-        let mut arguments = vec!["evidence", "pack", "--snp-report", text(report)];
-        for certificate in certificates {
-            arguments.extend(["--snp-cert", text(certificate)]);
-        }
-        arguments.extend(["-o", text(&out)]);
-        done(&arguments);
-        out
-    }
-
-    fn golden(&self, evidence: &Path) -> &Self {
-        let repo = self.repo();
-        done(&[
-            "reference",
-            "add",
-            text(&repo),
-            "--evidence",
-            text(evidence),
-            "--name",
-            "golden",
-        ]);
-        done(&[
-            "policy",
-            "node",
-            "add",
-            text(&repo),
-            "guest-1",
-            "--region",
-            "eu-1",
-            "--from",
-            text(evidence),
-        ]);
-        self
-    }
-
-    fn publish(&self) -> &Self {
-        done(&["policy", "publish", text(&self.repo()), "--keys", text(&self.keys())]);
-        self
-    }
-
-    fn verify(&self, evidence: &Path, nonce: &str, at: &str) -> (i32, Value) {
-        let repo = self.repo();
-        let output = touchstone(&[
-            "verify",
-            text(evidence),
-            "--policy",
-            text(&repo),
-            "--nonce",
-            nonce,
-            "--at",
-            at,
-            "--json",
-        ]);
-        let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            panic!("{}", String::from_utf8_lossy(&output.stderr));
-        });
-        (output.status.code().expect("an exit code"), json)
-    }
+fn pack(domain: &Domain, report: &Path, certificates: &[&Path]) -> PathBuf {
+    let mut files = vec![("--snp-report", report)];
+    files.extend(certificates.iter().map(|certificate| ("--snp-cert", *certificate)));
+    domain.pack(&files)
 }
 
 fn codes(verdict: &Value) -> Vec<&str> {
@@ -188,13 +78,13 @@ fn every_genuine_pair_has_the_verdict_of_its_row() {
         let domain = Domain::new(&["snp.alias_check=ignored"]);
         let golden = rows.iter().find(|row| row.accepted);
         if let Some(golden) = golden {
-            let evidence = domain.pack(&report, &[&golden.vek]);
+            let evidence = pack(&domain, &report, &[&golden.vek]);
             domain.golden(&evidence);
         }
         domain.publish();
         for row in &rows {
             let what = format!("{} {} at {}", report.display(), row.vek.display(), row.at);
-            let evidence = domain.pack(&report, &[&row.vek]);
+            let evidence = pack(&domain, &report, &[&row.vek]);
             let (code, verdict) = domain.verify(&evidence, &report_data(&report), &row.at);
             assert_eq!(code == 0, row.accepted, "{what}: {verdict}");
             assert_eq!(code, i32::from(!row.accepted), "{what}");
@@ -266,7 +156,7 @@ fn what_the_default_settings_refuse_is_named() {
     ] {
         let domain = Domain::new(settings);
         let (report, vek) = pair(name);
-        let evidence = domain.pack(&report, &[&vek]);
+        let evidence = pack(&domain, &report, &[&vek]);
         domain.golden(&evidence).publish();
         let (code, verdict) = domain.verify(&evidence, &report_data(&report), at);
         assert_eq!(codes(&verdict), expected, "{name} {settings:?}");
@@ -290,7 +180,7 @@ fn another_nonce_another_guest_and_a_root_that_was_taken_out_are_refused() {
     );
     let (other, other_vek) = (dir.join("genoa_v3_a.report.bin"), dir.join("genoa_v3_a.vcek.der"));
     let domain = Domain::new(&[]);
-    let evidence = domain.pack(&report, &[&vek]);
+    let evidence = pack(&domain, &report, &[&vek]);
     domain.golden(&evidence).publish();
     let nonce = report_data(&report);
     assert_eq!(domain.verify(&evidence, &nonce, at).0, 0);
@@ -302,7 +192,7 @@ fn another_nonce_another_guest_and_a_root_that_was_taken_out_are_refused() {
     let (code, verdict) = domain.verify(&evidence, &short[..short.len() - 2], at);
     assert_eq!((code, codes(&verdict)), (1, vec!["snp-report-data-mismatch"]));
     // A machine that nobody listed, in a state that nobody signed.
-    let stranger = domain.pack(&other, &[&other_vek]);
+    let stranger = pack(&domain, &other, &[&other_vek]);
     let (code, verdict) = domain.verify(&stranger, &report_data(&other), at);
     let found = codes(&verdict);
     assert_eq!(code, 1);
@@ -313,11 +203,12 @@ fn another_nonce_another_guest_and_a_root_that_was_taken_out_are_refused() {
         "{found:?}"
     );
     // No certificate, and the certificate alone without the report.
-    let bare = domain.pack(&report, &[]);
+    let bare = pack(&domain, &report, &[]);
     assert_eq!(codes(&domain.verify(&bare, &nonce, at).1), ["snp-vek-missing"]);
     // AMD's root of that line is an anchor like any other.
     let ark = "anchors/snp/69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd.der";
-    let evidence = domain.pack(
+    let evidence = pack(
+        &domain,
         &report,
         &[&vek, &dir.join("ca/milan_ask.der"), &dir.join("ca/milan_ark.der")],
     );
@@ -339,17 +230,13 @@ fn reports_and_certificates_are_taken_as_other_tools_write_them() {
     let at = "2026-11-21T00:00:00Z";
     let (report, vek) = (dir.join("milan_v3_a.report.bin"), dir.join("milan_v3_a.vcek.der"));
     let domain = Domain::new(&[]);
-    let plain = domain.pack(&report, &[&vek]);
+    let plain = pack(&domain, &report, &[&vek]);
     domain.golden(&plain).publish();
     let bytes = std::fs::read(&report).unwrap();
     let der = std::fs::read(&vek).unwrap();
     let ask = std::fs::read(dir.join("ca/milan_ask.der")).unwrap();
     let ark = std::fs::read(dir.join("ca/milan_ark.der")).unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let path = domain.folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    };
+    let write = |name: &str, bytes: &[u8]| domain.file(name, bytes);
     let mut message = [0u32.to_le_bytes(), 1184u32.to_le_bytes()].concat();
     message.resize(32, 0);
     message.extend(&bytes);
@@ -384,7 +271,7 @@ fn reports_and_certificates_are_taken_as_other_tools_write_them() {
         ("a host's table", report.clone(), vec![write("auxblob", &table)]),
     ] {
         let certificates: Vec<&Path> = certificates.iter().map(PathBuf::as_path).collect();
-        let evidence = domain.pack(&report, &certificates);
+        let evidence = pack(&domain, &report, &certificates);
         let (code, verdict) = domain.verify(&evidence, &report_data(&dir.join("milan_v3_a.report.bin")), at);
         assert_eq!(code, 0, "{what}: {verdict}");
     }

@@ -11,143 +11,18 @@
 
 #[path = "../verifier/tests/azure/mod.rs"]
 mod azure;
+mod guest_domain;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use azure::Parts;
+use guest_domain::{Domain, done, text, touchstone};
 use serde_json::{Value, json};
 use touchstone_vectors::genuine;
 
 /// Intel's root, as the policy lists it.
 const ROOT: &str = "anchors/tdx/44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.der";
-
-fn touchstone(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_touchstone"))
-        .args(arguments)
-        .output()
-        .expect("the command runs")
-}
-
-fn done(arguments: &[&str]) -> String {
-    let output = touchstone(arguments);
-    assert!(
-        output.status.success(),
-        "touchstone {}: {}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-/// A domain of its own, with the settings of `policy init` but for `settings`.
-struct Domain {
-    folder: tempfile::TempDir,
-}
-
-impl Domain {
-    fn new(settings: &[&str]) -> Self {
-        let domain = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
-        let (repo, keys) = (domain.repo(), domain.keys());
-        done(&[
-            "policy",
-            "init",
-            text(&repo),
-            "--domain",
-            "test.example",
-            "--keys",
-            text(&keys),
-        ]);
-        if !settings.is_empty() {
-            done(&[&["policy", "set", text(&repo)][..], settings].concat());
-        }
-        domain
-    }
-
-    fn repo(&self) -> PathBuf {
-        self.folder.path().join("repo")
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.folder.path().join("keys")
-    }
-
-    /// Packs with these flags and files.
-    fn pack(&self, files: &[(&str, &Path)]) -> PathBuf {
-        let out = self.folder.path().join("packed.evidence");
-        let mut arguments = vec!["evidence", "pack"];
-        for (flag, file) in files {
-            arguments.extend([*flag, text(file)]);
-        }
-        arguments.extend(["-o", text(&out)]);
-        done(&arguments);
-        out
-    }
-
-    /// Makes the evidence the reference, and its machine a node.
-    fn golden(&self, evidence: &Path) -> &Self {
-        let repo = self.repo();
-        done(&[
-            "reference",
-            "add",
-            text(&repo),
-            "--evidence",
-            text(evidence),
-            "--name",
-            "golden",
-        ]);
-        done(&[
-            "policy",
-            "node",
-            "add",
-            text(&repo),
-            "guest-1",
-            "--region",
-            "eu-1",
-            "--from",
-            text(evidence),
-        ]);
-        self
-    }
-
-    fn publish(&self) -> &Self {
-        done(&["policy", "publish", text(&self.repo()), "--keys", text(&self.keys())]);
-        self
-    }
-
-    fn verify(&self, evidence: &Path, nonce: &str, at: &str) -> (i32, Value) {
-        let repo = self.repo();
-        let output = touchstone(&[
-            "verify",
-            text(evidence),
-            "--policy",
-            text(&repo),
-            "--nonce",
-            nonce,
-            "--at",
-            at,
-            "--json",
-        ]);
-        let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            panic!("{}", String::from_utf8_lossy(&output.stderr));
-        });
-        (output.status.code().expect("an exit code"), json)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
 
 fn codes(verdict: &Value) -> Vec<String> {
     let reasons = verdict["reasons"].as_array().unwrap();
