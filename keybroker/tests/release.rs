@@ -938,7 +938,11 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
         ("no status list", |i| i.status = None, "authorization-list-unknown"),
         ("another generation", |i| i.generation += 1, "authorization-generation"),
         ("half an hour later", |i| i.now_ms += 1_800_000, "authorization-expired"),
-        ("five minutes later", |i| i.now_ms += 301_000, "key-life-over"),
+        (
+            "a key whose life is over",
+            |i| i.key.as_mut().unwrap().0.settings.life = Some(0),
+            "key-life-over",
+        ),
         ("no node", |i| i.node = None, "node-not-enrolled"),
         (
             "a withdrawn node",
