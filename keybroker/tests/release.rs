@@ -940,7 +940,7 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
         ("half an hour later", |i| i.now_ms += 1_800_000, "authorization-expired"),
         (
             "a key whose life is over",
-            |i| i.key.as_mut().unwrap().0.settings.life = Some(0),
+            |i| i.key.as_mut().unwrap().0.versions[0].created -= 301,
             "key-life-over",
         ),
         ("no node", |i| i.node = None, "node-not-enrolled"),
