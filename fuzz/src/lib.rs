@@ -265,7 +265,11 @@ pub fn tdx_quote(data: &[u8]) {
     drop(check_guest(&quote));
     assert!(VerifiedQuote::verify(quote, &CertificateStore::default(), NOW).is_err());
     let reference = TdxReference::of(&quote, None);
-    assert!(reference.differences("itself", &quote, 0..4, None).is_empty());
+    // A module that is older now than it was at the launch is below the floor that the launch gives.
+    let older = |now: &[u8; 16]| now.iter().zip(quote.tee_tcb_svn()).any(|(now, launch)| now < launch);
+    if !quote.tee_tcb_svn_now().is_some_and(older) {
+        assert!(reference.differences("itself", &quote, 0..4, None).is_empty());
+    }
     drop(replay_ccel(&quote, data));
 }
 
