@@ -7,6 +7,7 @@ export TSS2_LOG=all+none
 cargo bench --locked -p touchstone-verifier --bench appraisal
 cargo bench --locked -p touchstone-verifier --bench references
 cargo bench --locked -p touchstone-verifier --bench ima
+cargo bench --locked -p touchstone-verifier --bench snp
 cargo bench --locked -p touchstone-policies --bench cedar
 cargo bench --locked -p touchstone-authorization --bench decide
 cargo bench --locked -p touchstone --bench reattestation
