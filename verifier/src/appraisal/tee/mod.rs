@@ -23,7 +23,6 @@ pub(super) enum Endorsed {
     /// The attestation key: SHA-256 of its SubjectPublicKeyInfo.
     Ak([u8; 32]),
     /// The endorsement key.
-    #[allow(dead_code, reason = "the SVSM's manifest names it")]
     Ek(EkId),
 }
 
