@@ -146,7 +146,7 @@ pub fn node_add(repo: &Path, identity: &NodeIdentity, place: NodePlace<'_>) -> R
     // Names become parts of file names: they are checked before that.
     node.to_node("node add")?;
     let mut staged = vec![repository.stage(&TargetKind::Node(node.name.clone()), &node.to_json())?];
-    let region = TargetKind::RegionPolicy(node.region.clone());
+    let region = TargetKind::region_policy(&node.region);
     if !files.contains_key(&region) {
         staged.push(repository.stage(&region, default_region_policy(&node.region).as_bytes())?);
     }

@@ -129,7 +129,7 @@ impl Cedar {
         }
         cedar.global = policies(&validator, GLOBAL_POLICY, global, &mut problems);
         for (region, text) in regions.iter().take(MAX_REGIONS) {
-            let file = TargetKind::RegionPolicy(region.clone()).name();
+            let file = TargetKind::region_policy(region).name();
             let set = policies(&validator, &file, text, &mut problems);
             cedar.regions.insert(region.clone(), set);
         }

@@ -18,7 +18,7 @@ use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::ima_keys::{self, MAX_IMA_KEYS};
 use crate::inventory_file::{MAX_NODES, NodeFile};
 use crate::keyset_file::Keyset;
-use crate::layout::TargetKind;
+use crate::layout::{RegionTarget, TargetKind};
 use crate::settings::Settings;
 use crate::signers_file;
 
@@ -64,6 +64,7 @@ impl Contents {
             problems: &mut problems,
         };
         reader.check_sizes();
+        reader.refuse_unread();
         let settings = reader.required(&TargetKind::Settings, Settings::parse);
         let signers = reader.required(&TargetKind::Signers, signers_file::parse);
         let references = signers.map(|signers| reader.references(&signers, now));
@@ -177,6 +178,40 @@ impl Reader<'_> {
         }
     }
 
+    /// A target whose contents nothing here reads yet is refused like one that is not known: what is signed is honoured
+    /// whole or not at all.
+    fn refuse_unread(&mut self) {
+        for kind in self.files.keys() {
+            let read = match kind {
+                TargetKind::Settings
+                | TargetKind::Schema
+                | TargetKind::GlobalPolicy
+                | TargetKind::Signers
+                | TargetKind::Keyset
+                | TargetKind::Inventory
+                | TargetKind::Node(_)
+                | TargetKind::Anchor(..)
+                | TargetKind::Intermediate(..)
+                | TargetKind::Crl(_)
+                | TargetKind::Deny
+                | TargetKind::Reference(_)
+                | TargetKind::ImaKey(_)
+                | TargetKind::Region(_, RegionTarget::Policy) => true,
+                TargetKind::Regions
+                | TargetKind::Region(..)
+                | TargetKind::Test(_)
+                | TargetKind::Tenants
+                | TargetKind::TenantPolicy(_)
+                | TargetKind::Federation(_)
+                | TargetKind::FederationRoot(_) => false,
+            };
+            if !read {
+                let name = kind.name();
+                self.problem(PolicyCode::TargetUnknown, &name, "a target that is read", &name);
+            }
+        }
+    }
+
     fn references(&mut self, signers: &signers_file::Signers, now: i64) -> ReferenceSet {
         let mut verified = Vec::new();
         for (kind, bytes) in self.files {
@@ -283,7 +318,7 @@ impl Reader<'_> {
         let global = self.text(&TargetKind::GlobalPolicy);
         let mut regions = BTreeMap::new();
         for kind in self.files.keys() {
-            if let TargetKind::RegionPolicy(region) = kind
+            if let TargetKind::Region(region, RegionTarget::Policy) = kind
                 && let Some(text) = self.text(kind)
             {
                 regions.insert(region.clone(), text);

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! REPO/metadata/   1.root.json, N.targets.json, N.snapshot.json, timestamp.json (TUF 1.0.34, 3 and 6.2)
-//! REPO/targets/    every target under its digest: nodes/<sha256>.web-1.json
+//! REPO/targets/    every target under its digest: nodes/<sha256>.web-1.json, regions/<id>/<sha256>.policy.cedar
 //! REPO/staged/     what the next publish will sign; never read by anything else
 //! ```
 //! A name that is not listed here is refused, so that nothing signed is silently ignored.
+
+mod region;
 
 use std::path::{Path, PathBuf};
 
 use touchstone_verifier::anchors::Purpose;
 use touchstone_verifier::corim::MAX_CORIM;
+
+pub use region::{REGIONS_FOLDER, RegionTarget};
 
 /// Folder of the TUF metadata.
 pub const METADATA: &str = "metadata";
@@ -35,11 +39,17 @@ pub const KEYSET: &str = "keyset.json";
 pub const DENY: &str = "deny.toml";
 /// All nodes in one file, for large domains.
 pub const INVENTORY: &str = "inventory.json";
+/// What each region may add.
+pub const REGIONS: &str = "regions.toml";
+/// The tenants of the domain.
+pub const TENANTS: &str = "tenants.toml";
 
 /// Longest name of a domain, region, zone, role or node (a DNS label's length).
 pub const MAX_NAME_LEN: usize = 63;
 /// Longest name of a reference.
 pub const MAX_REFERENCE_NAME_LEN: usize = 63;
+/// Largest file of policy tests: a case may hold evidence.
+pub const MAX_TEST_LEN: u64 = 4 << 20;
 
 /// A target, by what it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +60,10 @@ pub enum TargetKind {
     Schema,
     /// [`GLOBAL_POLICY`].
     GlobalPolicy,
-    /// `regions/<region>/policy.cedar`.
-    RegionPolicy(String),
+    /// [`REGIONS`].
+    Regions,
+    /// `regions/<region>/…`.
+    Region(String, RegionTarget),
     /// [`SIGNERS`].
     Signers,
     /// [`KEYSET`].
@@ -72,6 +84,16 @@ pub enum TargetKind {
     Reference(String),
     /// `ima-keys/<sha256>.der`: a key whose signatures on files count.
     ImaKey([u8; 32]),
+    /// `tests/<name>.toml`: a case for the policies.
+    Test(String),
+    /// [`TENANTS`].
+    Tenants,
+    /// `tenants/<tenant>/policy.cedar`.
+    TenantPolicy(String),
+    /// `federation/<domain>.toml`: what another domain's authorizations may do in this one.
+    Federation(String),
+    /// `federation/<domain>.root.json`: the root that trust in that domain's policy begins with.
+    FederationRoot(String),
 }
 
 impl TargetKind {
@@ -93,10 +115,24 @@ impl TargetKind {
             KEYSET => TargetKind::Keyset,
             INVENTORY => TargetKind::Inventory,
             DENY => TargetKind::Deny,
+            REGIONS => TargetKind::Regions,
+            TENANTS => TargetKind::Tenants,
             _ => {
                 let (folder, rest) = name.split_once('/')?;
                 match folder {
-                    "regions" => TargetKind::RegionPolicy(valid(rest.strip_suffix("/policy.cedar")?)?),
+                    "regions" => {
+                        let (region, rest) = rest.split_once('/')?;
+                        TargetKind::Region(valid(region)?, RegionTarget::of(rest)?)
+                    }
+                    "tenants" => TargetKind::TenantPolicy(valid(rest.strip_suffix("/policy.cedar")?)?),
+                    "federation" => match rest.strip_suffix(".root.json") {
+                        Some(domain) => TargetKind::FederationRoot(valid(domain)?),
+                        None => TargetKind::Federation(valid(rest.strip_suffix(".toml")?)?),
+                    },
+                    "tests" => {
+                        let name = rest.strip_suffix(".toml").filter(|n| is_reference_name(n))?;
+                        TargetKind::Test(name.to_owned())
+                    }
                     "nodes" => TargetKind::Node(valid(rest.strip_suffix(".json")?)?),
                     "references" => {
                         let name = rest.strip_suffix(".corim").filter(|n| is_reference_name(n))?;
@@ -120,6 +156,19 @@ impl TargetKind {
         (kind.name() == name).then_some(kind)
     }
 
+    /// The policy of a region.
+    pub fn region_policy(region: &str) -> Self {
+        TargetKind::Region(region.to_owned(), RegionTarget::Policy)
+    }
+
+    /// The region whose folder this lies in.
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            TargetKind::Region(region, _) => Some(region),
+            _ => None,
+        }
+    }
+
     /// The name of this target.
     pub fn name(&self) -> String {
         match self {
@@ -129,7 +178,13 @@ impl TargetKind {
             TargetKind::Signers => SIGNERS.into(),
             TargetKind::Keyset => KEYSET.into(),
             TargetKind::Inventory => INVENTORY.into(),
-            TargetKind::RegionPolicy(region) => format!("regions/{region}/policy.cedar"),
+            TargetKind::Regions => REGIONS.into(),
+            TargetKind::Region(region, target) => format!("{REGIONS_FOLDER}{region}/{}", target.name()),
+            TargetKind::Test(name) => format!("tests/{name}.toml"),
+            TargetKind::Tenants => TENANTS.into(),
+            TargetKind::TenantPolicy(tenant) => format!("tenants/{tenant}/policy.cedar"),
+            TargetKind::Federation(domain) => format!("federation/{domain}.toml"),
+            TargetKind::FederationRoot(domain) => format!("federation/{domain}.root.json"),
             TargetKind::Node(name) => format!("nodes/{name}.json"),
             TargetKind::Reference(name) => format!("references/{name}.corim"),
             TargetKind::Anchor(purpose, digest) => {
@@ -151,11 +206,15 @@ impl TargetKind {
             | TargetKind::Signers
             | TargetKind::Anchor(..)
             | TargetKind::Intermediate(..)
-            | TargetKind::ImaKey(_) => 64 << 10,
+            | TargetKind::ImaKey(_)
+            | TargetKind::Federation(_) => 64 << 10,
             TargetKind::Crl(_) => 4 << 20,
             TargetKind::Deny => 16 << 20,
-            TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::RegionPolicy(_) => 256 << 10,
-            TargetKind::Keyset => 1 << 20,
+            TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::TenantPolicy(_) => 256 << 10,
+            TargetKind::Keyset | TargetKind::Regions | TargetKind::Tenants => 1 << 20,
+            TargetKind::FederationRoot(_) => 512 << 10,
+            TargetKind::Test(_) => MAX_TEST_LEN,
+            TargetKind::Region(_, target) => target.max_len(),
             TargetKind::Reference(_) => MAX_CORIM as u64,
             TargetKind::Node(_) => 64 << 10,
             TargetKind::Inventory => 16 << 20,
@@ -216,7 +275,20 @@ mod tests {
             TargetKind::Signers,
             TargetKind::Keyset,
             TargetKind::Inventory,
-            TargetKind::RegionPolicy("eu-1".into()),
+            TargetKind::Regions,
+            TargetKind::region_policy("eu-1"),
+            TargetKind::Region("eu-1".into(), RegionTarget::Settings),
+            TargetKind::Region("eu-1".into(), RegionTarget::Inventory),
+            TargetKind::Region("eu-1".into(), RegionTarget::Node("web-1.example".into())),
+            TargetKind::Region("eu-1".into(), RegionTarget::Reference("Golden_1".into())),
+            TargetKind::Region("eu-1".into(), RegionTarget::Signers),
+            TargetKind::Region("eu-1".into(), RegionTarget::Deny),
+            TargetKind::Region("eu-1".into(), RegionTarget::Test("a_debug-guest".into())),
+            TargetKind::Test("a_debug-guest".into()),
+            TargetKind::Tenants,
+            TargetKind::TenantPolicy("acme".into()),
+            TargetKind::Federation("partner.example".into()),
+            TargetKind::FederationRoot("partner.example".into()),
             TargetKind::Node("web-1.example".into()),
             TargetKind::Reference("Golden_1".into()),
             TargetKind::Anchor(Purpose::Ek, [0xab; 32]),
@@ -246,6 +318,22 @@ mod tests {
             "regions/policy.cedar",
             "regions/eu/other.cedar",
             "regions/eu/x/policy.cedar",
+            "regions/eu/",
+            "regions//settings.toml",
+            "regions/EU/settings.toml",
+            "regions/../settings.toml",
+            "regions/eu/nodes/../x.json",
+            "regions/eu/nodes/a/b.json",
+            "regions/eu/keyset.json",
+            "regions/eu/schema.cedarschema",
+            "regions/eu/regions.toml",
+            "regions/eu/anchors/ek/0000000000000000000000000000000000000000000000000000000000000000.der",
+            "regions/eu/regions/us/settings.toml",
+            "tests/a/b.toml",
+            "tests/.toml",
+            "tenants/policy.cedar",
+            "federation/.root.json",
+            "federation/.toml",
             "anchors/ek/00.der",
             "intermediates/ek/00.der",
             "crls/00.crl",

@@ -12,7 +12,7 @@ use crate::layout::{LOCK, METADATA, STAGED, TargetKind};
 use crate::load::read_files;
 use crate::tuf::{self, Opened};
 
-/// Deepest folder below `staged`: `anchors/<purpose>/<file>`.
+/// Deepest folder below `staged`: `regions/<id>/nodes/<file>`.
 const MAX_STAGED_DEPTH: usize = 3;
 /// What the name of a file that is being written begins with. Nothing reads such files.
 pub(crate) const UNFINISHED: &str = ".unfinished-";
