@@ -23,9 +23,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "touchstone-client",
+        &["touchstone-authorization", "touchstone-cose", "touchstone-evidence"],
+    ),
+    (
         "touchstone-attest",
         &[
             "touchstone-authorization",
+            "touchstone-client",
             "touchstone-cose",
             "touchstone-evidence",
             "touchstone-ledger",
@@ -37,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "touchstone-keybroker",
         &[
             "touchstone-authorization",
+            "touchstone-client",
             "touchstone-cose",
             "touchstone-evidence",
             "touchstone-ledger",

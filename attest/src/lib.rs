@@ -1,16 +1,13 @@
-//! The Attester: TPM access, evidence, agent and guard; and the client side of the broker's protocol.
+//! The Attester: TPM access, evidence, agent and guard. The client side of the broker's protocol is `touchstone-client`.
 //!
 //! The only room that may link the C TPM library, behind the feature `tpm`. Without it what remains is what a machine
 //! without a TPM needs: the pinned client, the follower of the trust state, the guard, and packing of other tools' files.
 
 pub mod agent;
 pub mod bootstrap;
-pub mod client;
-pub mod clock;
 #[cfg(feature = "tpm")]
 pub mod collect;
 pub mod floors;
-pub mod follow;
 pub mod guard;
 pub mod local;
 pub mod logs;
@@ -21,3 +18,6 @@ pub mod tee;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 pub mod trust;
+
+pub use touchstone_client as client;
+pub use touchstone_client::{clock, follow};

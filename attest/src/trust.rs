@@ -13,7 +13,7 @@ use touchstone_policies::{LoadOptions, PolicyError, PolicySet, RoleVersions};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
 use crate::floors::FloorsError;
-use crate::follow::{FollowConfig, Follower, Source};
+use crate::follow::{FollowConfig, Follower, OWN_STREAM, Source, Time};
 
 /// A domain's policy and keys, as loaded at one moment.
 pub struct DomainTrust {
@@ -183,6 +183,8 @@ impl DomainTrust {
             subscriber,
             keys: self.trust_state_keys.clone(),
             skew_ms: self.policy.settings.timers.skew_ms,
+            route: OWN_STREAM.into(),
+            time: Time::Asked,
         };
         Source {
             brokers,

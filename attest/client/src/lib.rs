@@ -1,13 +1,20 @@
 //! The client side of the broker's protocol: TLS 1.3 pinned to the signed keyset, the connection's exporter, typed calls.
 //!
+//! In scope too: [`follow`], which turns the stream of a domain's trust state into the last view that verified. Used by
+//! whoever speaks to a broker: agents, guards, and the brokers of other domains.
+//!
 //! No certificate authority is consulted: the only source of a broker's TLS key is the keyset in the policy repository
 //! (`docs/protocol.md`, "keyset"). A connection whose key is not listed there does not carry a single byte of evidence.
 
+mod backoff;
 mod broker;
+pub mod clock;
 mod connection;
 mod events;
+pub mod follow;
 mod tls;
 
+pub use backoff::{FIRST_BACKOFF_MS, MAX_BACKOFF_MS, backoff_ms};
 pub use broker::{BrokerClient, Submitted};
 pub use connection::{Connection, EXPORTER_LENGTH};
 pub use events::EventStream;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ClientError, Endpoint};
+use crate::{ClientError, Endpoint};
 
 /// Bytes of keying material taken from a connection (`protocol.md` 3 and 6).
 pub const EXPORTER_LENGTH: usize = 32;
@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A broker that does not answer in this time is unreachable; what it decided is asked again, never assumed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest answer that is read.
-pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// An open, pinned TLS 1.3 connection to a broker.
 pub struct Connection {
@@ -36,7 +36,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Opens a connection; succeeds only where the server's key is pinned in `tls` (see [`super::pinned_config`]).
+    /// Opens a connection; succeeds only where the server's key is pinned in `tls` (see [`crate::pinned_config`]).
     ///
     /// # Errors
     /// [`ClientError::NotInKeyset`] or [`ClientError::Unreachable`].
@@ -132,7 +132,7 @@ impl Connection {
     }
 
     /// Sends one request and hands back the response with its body still to come (for streams).
-    pub(super) async fn request(
+    pub(crate) async fn request(
         &mut self,
         method: hyper::Method,
         path: &str,

@@ -15,8 +15,7 @@ use tokio::sync::watch;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{KeyRing, TrustView};
 
-use crate::client::{BrokerClient, ClientError, Endpoint};
-use crate::schedule;
+use crate::{BrokerClient, ClientError, Endpoint, backoff_ms};
 
 /// How often the broker is asked for the time again.
 const TIME_PERIOD: Duration = Duration::from_secs(20);
@@ -34,6 +33,37 @@ pub struct FollowConfig {
     pub keys: KeyRing,
     /// The policy's skew bound: a time sample that may be off by more is not taken.
     pub skew_ms: u64,
+    /// Where the stream is: [`OWN_STREAM`], or the route of a domain that is relayed.
+    pub route: String,
+    /// Whose time counts.
+    pub time: Time,
+}
+
+/// The stream of a broker's own domain.
+pub const OWN_STREAM: &str = "/v1/trust-state/stream";
+
+/// The route under which brokers relay the trust state of another domain, unchanged.
+#[must_use]
+pub fn relayed_stream(domain: &str) -> String {
+    format!("/v1/federation/{domain}/trust-state/stream")
+}
+
+/// Whose time a view's receipt is measured in. It must be the one that decisions are made with.
+#[derive(Clone)]
+pub enum Time {
+    /// The brokers are asked, with a nonce.
+    Asked,
+    /// Another's: that of the domain which the enforcer obeys, where the one followed is a foreign one. No time: no view.
+    Of(Arc<dyn Fn() -> Option<u64> + Send + Sync>),
+}
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "Asked",
+            Self::Of(_) => "Of",
+        })
+    }
 }
 
 /// A running follower; dropping it ends it.
@@ -133,7 +163,7 @@ async fn run(
             // A broker that is silent, or shows what does not verify, must not hold an enforcer that has others.
             client.turn();
             tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
-            Duration::from_millis(schedule::backoff_ms(failures, random()))
+            Duration::from_millis(backoff_ms(failures, random()))
         });
         if let Some(pause) = pause {
             // New keys are a reason to try at once.
@@ -156,7 +186,7 @@ async fn follow_once(
 ) -> Result<std::convert::Infallible, String> {
     synchronize(client, config, clock).await?;
     let mut stream = client
-        .follow(&config.subscriber)
+        .follow(&config.route, &config.subscriber)
         .await
         .map_err(|error| error.to_string())?;
     let mut next_time = tokio::time::Instant::now() + TIME_PERIOD;
@@ -165,7 +195,10 @@ async fn follow_once(
         let frame = frame
             .map_err(|_| format!("silent for {SILENCE:?}"))?
             .map_err(|error| error.to_string())?;
-        let now_ms = clock.now_ms().map_err(|error| error.to_string())?;
+        let now_ms = match &config.time {
+            Time::Asked => clock.now_ms().map_err(|error| error.to_string())?,
+            Time::Of(now) => now().ok_or("the time is not known")?,
+        };
         let previous = publish.borrow().clone();
         match TrustView::accept(previous.as_deref(), &frame, &config.keys, &config.domain, now_ms) {
             Ok(view) => {
@@ -185,6 +218,9 @@ async fn follow_once(
 /// Asks for the time with a fresh nonce.
 async fn synchronize(client: &mut BrokerClient, config: &FollowConfig, clock: &BrokerClock) -> Result<(), String> {
     const ATTEMPTS: usize = 5;
+    if matches!(config.time, Time::Of(_)) {
+        return Ok(());
+    }
     let mut nonce = [0u8; 32];
     for _ in 0..ATTEMPTS {
         getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::ClientError;
-use super::connection::{Connection, MAX_ANSWER};
+use crate::ClientError;
+use crate::connection::{Connection, MAX_ANSWER};
 
 /// Frames as they arrive. Ends with an error when the broker closes the stream: whoever follows must resynchronise.
 pub struct EventStream {
@@ -17,7 +17,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(connection: Connection, body: Incoming) -> Self {
+    pub(crate) fn new(connection: Connection, body: Incoming) -> Self {
         Self {
             _connection: connection,
             body,

@@ -7,8 +7,8 @@ use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use touchstone_evidence::message::{Answer, Challenge, Hello, RELEASE_PATH, ReleaseAnswer, ReleaseRequest, Submission};
 
-use super::connection::{Connection, EXPORTER_LENGTH};
-use super::{ClientError, Endpoint, EventStream};
+use crate::connection::{Connection, EXPORTER_LENGTH};
+use crate::{ClientError, Endpoint, EventStream};
 
 /// Most reasons taken from a problem document; a broker sends at most as many.
 const MAX_REASONS: usize = 64;
@@ -35,7 +35,7 @@ pub struct Submitted {
 }
 
 impl BrokerClient {
-    /// A client that tries `endpoints` in order, over connections pinned by `tls` (see [`super::pinned_config`]).
+    /// A client that tries `endpoints` in order, over connections pinned by `tls` (see [`crate::pinned_config`]).
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>, tls: Arc<ClientConfig>) -> Self {
         Self {
@@ -138,14 +138,36 @@ impl BrokerClient {
         }
     }
 
-    /// Subscribes to the trust state on a connection of its own.
+    /// Sends `body` to `path`, expecting success.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn follow(&mut self, subscriber: &str) -> Result<EventStream, ClientError> {
+    pub async fn post(&mut self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+        self.call(path, body).await
+    }
+
+    /// Sends `body` to `path` on the connection that is open and no other: for what is bound to it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; an answer of any status is none.
+    pub async fn post_here(&mut self, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), ClientError> {
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(self.no_connection());
+        };
+        let sent = connection.send(Method::POST, path, CBOR, body).await;
+        let (status, body) = self.keep(sent)?;
+        Ok((status.as_u16(), body.into()))
+    }
+
+    /// Subscribes to the trust state at `route` ([`crate::follow::OWN_STREAM`], or that of a relayed domain) on a
+    /// connection of its own.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn follow(&mut self, route: &str, subscriber: &str) -> Result<EventStream, ClientError> {
         let endpoint = self.endpoint();
         let mut connection = Connection::open(&endpoint, Arc::clone(&self.tls)).await?;
-        let path = format!("/v1/trust-state/stream?subscriber={subscriber}");
+        let path = format!("{route}?subscriber={subscriber}");
         let request = connection.request(Method::GET, &path, CBOR, Vec::new());
         let response = tokio::time::timeout(STREAM_TIMEOUT, request)
             .await
@@ -161,7 +183,7 @@ impl BrokerClient {
         Ok(EventStream::new(connection, response.into_body()))
     }
 
-    async fn call(&mut self, path: &'static str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+    async fn call(&mut self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
         let sent = self.open().await?.send(Method::POST, path, CBOR, body).await;
         let (status, body) = self.keep(sent)?;
         if status == StatusCode::OK {
@@ -274,7 +296,7 @@ mod tests {
     #[test]
     fn a_broker_that_fails_is_not_asked_again_before_the_others() {
         let endpoints = ["a:1", "b:2"].map(|text| Endpoint::parse(text).expect("parses"));
-        let tls = super::super::pinned_config(&[]).expect("a configuration");
+        let tls = crate::pinned_config(&[]).expect("a configuration");
         let mut client = BrokerClient::new(endpoints.into(), tls);
         let unreachable = || ClientError::Unreachable {
             endpoint: "a:1".into(),
