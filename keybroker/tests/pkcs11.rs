@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::{Domain, command};
+use hyper::Method;
 use touchstone_keybroker::key_files::write_new;
+use touchstone_keybroker::release::MAX_VERSIONS;
 use touchstone_keybroker::release::config::{KekConfig, KeysConfig, SourceKind, TokenConfig};
-use touchstone_keybroker::release::keeper::Keeper;
+use touchstone_keybroker::release::keeper::{Keeper, read};
 use touchstone_keybroker::release::kek::{KekError, KeyEncryption as _};
 use touchstone_keybroker::release::source::KeySource as _;
 use touchstone_keybroker::release::token::{Token, TokenSource};
@@ -103,6 +108,102 @@ fn make_keys(config: &TokenConfig) {
         ];
         session.generate_key(&Mechanism::AesKeyGen, &template).unwrap();
     }
+}
+
+/// How many secrets of ours lie in the token. The process is logged in by the broker.
+fn secrets_in_token(config: &TokenConfig) -> usize {
+    use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+    use cryptoki::object::{Attribute, ObjectClass};
+    let module = Pkcs11::new(&config.module).unwrap();
+    // Whoever was first has done it.
+    let _ = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+    let slot = module.get_slots_with_initialized_token().unwrap()[0];
+    let session = module.open_ro_session(slot).unwrap();
+    session
+        .find_objects(&[Attribute::Class(ObjectClass::DATA), Attribute::Private(true)])
+        .unwrap()
+        .len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_in_the_token_that_no_row_names() {
+    const TEST: &str = "nothing_is_left_in_the_token_that_no_row_names";
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        let folder = tempfile::tempdir().unwrap();
+        if token(folder.path()).is_some() {
+            again_with(folder.path(), TEST);
+        }
+        return;
+    };
+    let config = TokenConfig {
+        module: MODULES
+            .iter()
+            .map(PathBuf::from)
+            .find(|module| module.exists())
+            .unwrap(),
+        token: "broker".into(),
+        pin_file: folder.join("pin"),
+    };
+    let TokenConfig {
+        module,
+        token,
+        pin_file,
+    } = &config;
+    let in_token = format!(
+        "[keys]\nsource = \"pkcs11\"\n\
+         [keys.pkcs11]\nmodule = {module:?}\ntoken = {token:?}\npin_file = {pin_file:?}\n"
+    );
+    let domain = Domain::new(&[], &[]);
+    let passphrase = domain.path("passphrase");
+    write_new(&passphrase, b"correct horse battery staple\n").unwrap();
+    let domain = domain.with_more(&format!("[keys]\nkek = {{ passphrase_file = {passphrase:?} }}\n"));
+    let broker = domain.start().await;
+    let post = async |path: &str| command(&domain, Method::POST, path, "").await.0.is_success();
+    assert!(post("/keys?name=elsewhere&generate=32").await);
+    broker.shutdown().await.unwrap();
+
+    let domain = domain.with_only(&in_token);
+    let broker = domain.start().await;
+    let post = async |path: &str| command(&domain, Method::POST, path, "").await.0.is_success();
+    assert!(
+        !post("/keys/rotate?name=elsewhere").await,
+        "it is kept by another source"
+    );
+    assert_eq!(secrets_in_token(&config), 0, "a source mismatch");
+
+    // More versions than are kept: the oldest leave the token too.
+    assert!(post("/keys?name=db/main&generate=32").await);
+    for _ in 0..MAX_VERSIONS + 3 {
+        assert!(post("/keys/rotate?name=db/main").await);
+    }
+    assert_eq!(secrets_in_token(&config), MAX_VERSIONS, "versions that were dropped");
+
+    // Of those who put one name, or rotate one key, at once, some lose.
+    let mut won = 0;
+    for n in 0..8 {
+        let path = format!("/keys?name=raced-{n}&generate=32");
+        let both = tokio::join!(post(&path), post(&path), post(&path));
+        assert_eq!([both.0, both.1, both.2].iter().filter(|won| **won).count(), 1);
+        let path = format!("/keys/rotate?name=raced-{n}");
+        let both = tokio::join!(post(&path), post(&path), post(&path));
+        won += [both.0, both.1, both.2].iter().filter(|won| **won).count();
+    }
+    assert_eq!(
+        secrets_in_token(&config),
+        MAX_VERSIONS + 8 + won,
+        "races that were lost"
+    );
+
+    // All that is left opens.
+    let app = broker.app();
+    let keeper = app.keeper.as_ref().unwrap();
+    for name in ["db/main", "raced-0", "raced-7"] {
+        let (entry, _) = read(&*app.store, name).unwrap().unwrap();
+        for version in &entry.versions {
+            assert!(keeper.secret(&entry, version).is_ok(), "{name} {}", version.number);
+        }
+    }
+    broker.shutdown().await.unwrap();
 }
 
 #[test]

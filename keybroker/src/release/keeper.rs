@@ -102,6 +102,11 @@ impl Keeper {
         self.source.forget(kept);
     }
 
+    /// Where new versions are kept.
+    fn source_name(&self) -> &'static str {
+        self.source.name()
+    }
+
     fn keep(&self, settings: &KeySettings, number: u64, created: i64, secret: &[u8]) -> Result<KeyVersion, Refusal> {
         let context = KeyEntry::context(settings, number, created);
         let kept = self.source.keep(&context, secret).map_err(|error| match error {
@@ -180,22 +185,18 @@ pub async fn put(app: &Arc<App>, settings: KeySettings, secret: NewSecret) -> Re
     }
     let created = seconds(app.clock.now_ms());
     let secret = secret.bytes()?;
-    let kept = settings.clone();
-    let (version, source) = work(move || {
-        let version = keeper.keep(&kept, 1, created, &secret)?;
-        Ok((version, keeper.source.name().to_owned()))
-    })
-    .await?;
     let name = settings.name.clone();
     let key = rows::KEY.key(name.as_bytes()).map_err(crate::hello::internal)?;
+    let (kept, keeping) = (settings.clone(), Arc::clone(&keeper));
+    let version = work(move || keeping.keep(&kept, 1, created, &secret)).await?;
     let entry = KeyEntry {
         settings,
-        source,
+        source: keeper.source_name().to_owned(),
         versions: vec![version],
     };
-    match record(app, &entry, "put", Guard::Absent(key)).await? {
-        Some(changed) => Ok(changed),
-        None => Err(exists(&name)),
+    match record(app, &entry, "put", Guard::Absent(key)).await {
+        Ok(changed) => Ok(changed),
+        Err(unrecorded) => Err(unrecorded.forgetting(keeper, entry.versions, || exists(&name)).await),
     }
 }
 
@@ -208,10 +209,16 @@ pub async fn rotate(app: &Arc<App>, name: &str, secret: Option<NewSecret>) -> Re
     let found = read(&*app.store, name)?;
     let (mut entry, revision) =
         found.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "there is no key of this name: put it first"))?;
+    if entry.source != keeper.source_name() {
+        let (by, configured) = (&entry.source, keeper.source_name());
+        let detail = format!("this key is kept by {by}, the broker is configured for {configured}");
+        return Err(Refusal::new(RefusalCode::KeyNotAccepted, detail));
+    }
+    let key = rows::KEY.key(name.as_bytes()).map_err(crate::hello::internal)?;
     let number = entry.current().map_or(1, |version| version.number.saturating_add(1));
     let created = seconds(app.clock.now_ms());
-    let kept = entry.clone();
-    let (version, entry_source) = work(move || {
+    let (kept, keeping) = (entry.clone(), Arc::clone(&keeper));
+    let version = work(move || {
         let secret = match secret {
             Some(secret) => secret,
             // As long as the one before.
@@ -221,24 +228,23 @@ pub async fn rotate(app: &Arc<App>, name: &str, secret: Option<NewSecret>) -> Re
                     let detail = "the newest version is spent: say with what to rotate";
                     Refusal::new(RefusalCode::KeyNotAccepted, detail)
                 })?;
-                NewSecret::Generate(keeper.secret(&kept, current).map_err(|e| failed(&e))?.len())
+                NewSecret::Generate(keeping.secret(&kept, current).map_err(|e| failed(&e))?.len())
             }
         };
-        let version = keeper.keep(&kept.settings, number, created, &secret.bytes()?)?;
-        Ok((version, keeper.source.name().to_owned()))
+        keeping.keep(&kept.settings, number, created, &secret.bytes()?)
     })
     .await?;
-    if entry.source != entry_source {
-        let detail = format!(
-            "this key is kept by {}, the broker is configured for {entry_source}",
-            entry.source
-        );
-        return Err(Refusal::new(RefusalCode::KeyNotAccepted, detail));
+    let dropped = entry.push(version.clone());
+    match record(app, &entry, "rotate", Guard::Unchanged(key, revision)).await {
+        Ok(changed) => {
+            forget(keeper, dropped).await;
+            Ok(changed)
+        }
+        Err(unrecorded) => {
+            let meanwhile = || Refusal::new(RefusalCode::PolicyChanged, "the key was changed meanwhile: try again");
+            Err(unrecorded.forgetting(keeper, vec![version], meanwhile).await)
+        }
     }
-    entry.push(version);
-    let key = rows::KEY.key(name.as_bytes()).map_err(crate::hello::internal)?;
-    let changed = record(app, &entry, "rotate", Guard::Unchanged(key, revision)).await?;
-    changed.ok_or_else(|| Refusal::new(RefusalCode::PolicyChanged, "the key was changed meanwhile: try again"))
 }
 
 /// Every key, as the operator sees it: settings and versions, no secrets.
@@ -294,8 +300,47 @@ fn shown(entry: &KeyEntry) -> serde_json::Value {
     })
 }
 
-/// Records a change with the row. Nothing where what it rests on has changed meanwhile.
-async fn record(app: &App, entry: &KeyEntry, what: &str, guard: Guard) -> Result<Option<Changed>, Refusal> {
+/// Why a change is not on record.
+enum Unrecorded {
+    /// What it rests on has changed meanwhile.
+    Conflict,
+    /// It never came to a commit.
+    Refused(Refusal),
+    /// Nobody knows whether it is: what it kept may be named by a row.
+    Unknown(Refusal),
+}
+
+impl Unrecorded {
+    /// The refusal; `conflict` where it was one. What no row can name is forgotten.
+    async fn forgetting(
+        self,
+        keeper: Arc<Keeper>,
+        kept: Vec<KeyVersion>,
+        conflict: impl FnOnce() -> Refusal,
+    ) -> Refusal {
+        let refusal = match self {
+            Self::Unknown(refusal) => return refusal,
+            Self::Refused(refusal) => refusal,
+            Self::Conflict => conflict(),
+        };
+        forget(keeper, kept).await;
+        refusal
+    }
+}
+
+/// Has the source forget versions that no row names. What cannot be forgotten is said in the log, and opens nothing.
+async fn forget(keeper: Arc<Keeper>, versions: Vec<KeyVersion>) {
+    let forgetting = work(move || {
+        for kept in versions.iter().filter_map(|version| version.kept.as_deref()) {
+            keeper.forget(kept);
+        }
+        Ok(())
+    });
+    drop(forgetting.await);
+}
+
+/// Records a change with the row.
+async fn record(app: &App, entry: &KeyEntry, what: &str, guard: Guard) -> Result<Changed, Unrecorded> {
     let KeySettings {
         name,
         resource,
@@ -321,7 +366,7 @@ async fn record(app: &App, entry: &KeyEntry, what: &str, guard: Guard) -> Result
     let statement = app
         .circumstances(app.clock.now_ms())
         .statement(Kind::KeyChange, Outcome::Recorded, body);
-    let base = crate::service::entry(app, &statement).map_err(crate::hello::internal)?;
+    let base = crate::service::entry(app, &statement).map_err(|e| Unrecorded::Refused(crate::hello::internal(e)))?;
     let write = Write::Put(guard.key().clone(), entry.encode());
     let handed_in = Entry {
         guards: vec![guard],
@@ -329,14 +374,20 @@ async fn record(app: &App, entry: &KeyEntry, what: &str, guard: Guard) -> Result
         ..base
     };
     match app.sequencer.record(handed_in).await {
-        Ok(recorded) => Ok(Some(Changed {
+        Ok(recorded) => Ok(Changed {
             name: name.clone(),
             version,
             recorded: recorded.index,
-        })),
-        Err(EntryError::Conflict { .. }) => Ok(None),
-        Err(EntryError::Busy { .. }) => Err(Refusal::new(RefusalCode::BrokerBusy, "too many statements are waiting")),
-        Err(error) => Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
+        }),
+        Err(EntryError::Conflict { .. }) => Err(Unrecorded::Conflict),
+        Err(EntryError::Busy { .. }) => Err(Unrecorded::Refused(Refusal::new(
+            RefusalCode::BrokerBusy,
+            "too many statements are waiting",
+        ))),
+        Err(error) => Err(Unrecorded::Unknown(Refusal::new(
+            RefusalCode::BrokerStopping,
+            error.to_string(),
+        ))),
     }
 }
 

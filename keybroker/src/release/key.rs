@@ -172,11 +172,13 @@ impl KeyEntry {
         ]))
     }
 
-    /// Adds a version; the oldest goes where there are too many.
-    pub fn push(&mut self, version: KeyVersion) {
+    /// Adds a version; the oldest goes where there are too many. Gives what went: once the row without it is durable, its
+    /// source is to forget it.
+    #[must_use = "what went lies in its source until it is forgotten"]
+    pub fn push(&mut self, version: KeyVersion) -> Vec<KeyVersion> {
         self.versions.push(version);
         let too_many = self.versions.len().saturating_sub(MAX_VERSIONS);
-        self.versions.drain(..too_many);
+        self.versions.drain(..too_many).collect()
     }
 
     /// The row's bytes.
@@ -358,13 +360,16 @@ mod tests {
     #[test]
     fn the_oldest_version_makes_room() {
         let mut entry = entry();
+        let mut gone = Vec::new();
         for number in 2..=20 {
-            entry.push(KeyVersion {
+            let dropped = entry.push(KeyVersion {
                 number,
                 created: 100,
                 kept: None,
             });
+            gone.extend(dropped.into_iter().map(|version| version.number));
         }
+        assert_eq!(gone, [1, 2, 3, 4], "and is handed back, each once");
         assert_eq!(entry.versions.len(), MAX_VERSIONS);
         assert_eq!(entry.version(Some(4)), None);
         assert_eq!(entry.version(Some(5)).map(|v| v.number), Some(5));

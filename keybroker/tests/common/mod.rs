@@ -92,6 +92,12 @@ impl Domain {
         self
     }
 
+    /// The same with this instead of what was added to the configuration.
+    pub fn with_only(mut self, more: &str) -> Self {
+        more.clone_into(&mut self.config_more);
+        self
+    }
+
     /// The same with limits in the configuration.
     pub fn with_limits(mut self, limits: &str) -> Self {
         self.config_more = format!("[limits]\n{limits}\n");
