@@ -40,6 +40,21 @@ pub const REGION: &str = "eu-1";
 /// The broker's port. Each domain has a loopback address of its own, so a restarted broker is where it was.
 const PORT: u16 = 7440;
 
+/// Timers that a machine ten times slower than a developer's does not run into. A test about a timer sets its own.
+const PATIENT: [(&str, u64); 3] = [
+    ("freshness_window_ms", 100_000),
+    ("attestation_deadline_ms", 600_000),
+    ("authorization_life_ms", 1_200_000),
+];
+
+/// The same of the broker's limits.
+const PATIENT_LIMITS: [(&str, u64); 4] = [
+    ("handshake_ms", 60_000),
+    ("head_ms", 600_000),
+    ("body_ms", 60_000),
+    ("session_ms", 60_000),
+];
+
 /// What a domain is founded with.
 pub struct Founding<'a> {
     /// Certificates of TPM makers, PEM.
@@ -117,6 +132,7 @@ impl Domain {
         let path = |name: &str| folder.path().join(name);
         let repo = path("policy");
         unlocked(|| policies::init(&repo, NAME, &path("keys"), clock::wall_seconds())).expect("a repository");
+        change_settings(&repo.join("staged/settings.toml"), &PATIENT);
         change_settings(&repo.join("staged/settings.toml"), founding.settings);
         unlocked(|| policies::trust_add(&repo, Purpose::Ek, founding.anchors)).expect("trust anchors");
         for (name, identity) in founding.nodes {
@@ -139,9 +155,11 @@ impl Domain {
                 not_after: entry.not_after,
             })
             .collect();
-        let limits: String = founding
-            .limits
+        let is_set = |name: &str| founding.limits.iter().any(|(set, _)| *set == name);
+        let limits: String = PATIENT_LIMITS
             .iter()
+            .filter(|(name, _)| !is_set(name))
+            .chain(founding.limits)
             .map(|(name, value)| format!("{name} = {value}\n"))
             .collect();
         Self {

@@ -111,7 +111,12 @@ async fn a_second_round_has_no_credential_and_no_certification_to_make() {
 #[tokio::test(flavor = "multi_thread")]
 async fn authorizations_end_with_the_first_thing_they_rest_on() {
     // A shorter life than the default is a setting; a policy that ends even sooner wins over it.
-    let domain = Domain::with(&[("node-1", Boot::GOOD)], &[("authorization_life_ms", 60_000)], &[]);
+    let short = [
+        ("freshness_window_ms", 10_000),
+        ("attestation_deadline_ms", 60_000),
+        ("authorization_life_ms", 60_000),
+    ];
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &short, &[]);
     let broker = domain.broker().await;
     let (mut node, mut client) = (Node::start(&Boot::GOOD).await, domain.client());
     let checked = domain.check(&node.attest(&mut client).await.unwrap());

@@ -254,12 +254,20 @@ async fn another_volume_is_not_entered_and_ends_the_boot_for_the_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_broker_it_waits_and_giving_up_ends_the_phase() {
-    let Some(world) = World::new() else { return };
-    let (ending, told) = world.bootstrap("give_up_after_s = 3\n", &world.serve()).await;
-    assert_eq!(ending, Ending::GaveUp, "{told:#?}");
-    let waits = told
-        .iter()
-        .filter(|event| matches!(event, BootstrapEvent::Waiting { .. }));
-    assert!(waits.count() >= 2, "it tried again: {told:#?}");
-    assert_eq!(world.register(), extended(&[0; 32]), "the mark alone");
+    // A slow machine needs longer for a try than a quick one for three.
+    for give_up_after_s in [3, 30, 120] {
+        let Some(world) = World::new() else { return };
+        let more = format!("give_up_after_s = {give_up_after_s}\n");
+        let (ending, told) = world.bootstrap(&more, &world.serve()).await;
+        assert_eq!(ending, Ending::GaveUp, "{told:#?}");
+        assert_eq!(world.register(), extended(&[0; 32]), "the mark alone");
+        let waits = told
+            .iter()
+            .filter(|event| matches!(event, BootstrapEvent::Waiting { .. }));
+        if waits.count() >= 2 {
+            return;
+        }
+        println!("no second try in {give_up_after_s} s: {told:#?}");
+    }
+    panic!("it did not try again");
 }

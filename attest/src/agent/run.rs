@@ -276,13 +276,15 @@ impl<E: Fn(AgentEvent)> Life<E> {
             Ok(authorization) => {
                 let contents = authorization.contents();
                 let until = i64::try_from(contents.expires).unwrap_or(i64::MAX);
-                (self.events)(AgentEvent::Granted {
+                let granted = AgentEvent::Granted {
                     bytes: bytes.len(),
                     until,
                     took_ms,
                     node: contents.subject.clone(),
-                });
+                };
+                // Who is told of it may ask for it at once.
                 self.desk.hold(Some(bytes));
+                (self.events)(granted);
                 self.shift(|standing| standing.after(Attempt::Granted { until }, clock::wall_seconds()));
             }
             Err(because) => {
