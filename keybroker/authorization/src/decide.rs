@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::keys::KeyRing;
 use crate::lists::{Status, StatusLists};
 use crate::proof::{Channel, UntrustedProof, VerifiedProof};
 use crate::refusal::{Hex, Refusal, RefusalCode};
@@ -37,10 +38,22 @@ pub fn decide(
     } = judge(
         request,
         view.map(DomainState::of).as_ref(),
+        &Issuer::home(enforcer),
         enforcer,
         now_ms,
         &mut refusals,
     );
+    conclude((authorization, wanted, proof), request, memory, now_ms, refusals)
+}
+
+/// The end of every decision: what must be remembered of the proof, and allow where nothing speaks against it.
+pub(crate) fn conclude(
+    (authorization, wanted, proof): (Option<Arc<VerifiedAuthorization>>, Option<Scope>, Option<VerifiedProof>),
+    request: &Request<'_>,
+    memory: ReplayMemory,
+    now_ms: u64,
+    mut refusals: Vec<Refusal>,
+) -> (Result<Allowed, Vec<Refusal>>, ReplayMemory) {
     let mut remember = None;
     if let (Some(authorization), Some(proof), RequestChannel::None) = (&authorization, &proof, request.channel) {
         judge_age(proof, now_ms, &mut refusals);
@@ -86,7 +99,7 @@ pub struct DomainState<'a> {
 }
 
 impl<'a> DomainState<'a> {
-    fn of(view: &'a TrustView) -> Self {
+    pub(crate) fn of(view: &'a TrustView) -> Self {
         let head = view.head();
         Self {
             generation: head.generation,
@@ -126,7 +139,8 @@ impl Asked {
 /// but the freshness of a trust state, which is its own. Takes only proofs that are bound to a channel.
 pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'_>, now_ms: u64) -> Asked {
     let mut refusals = Vec::new();
-    let presented = judge(request, Some(state), enforcer, now_ms, &mut refusals);
+    let issuer = Issuer::home(enforcer);
+    let presented = judge(request, Some(state), &issuer, enforcer, now_ms, &mut refusals);
     if matches!(request.channel, RequestChannel::None) {
         let expected = ChannelPolicy::ExporterOrChallenge.as_str();
         refusals.push(Refusal::new(RefusalCode::ProofChannelMissing, expected, "neither"));
@@ -140,16 +154,37 @@ pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'
     }
 }
 
-/// What was presented, as far as it verifies.
-struct Presentation {
-    authorization: Option<Arc<VerifiedAuthorization>>,
-    wanted: Option<Scope>,
-    proof: Option<VerifiedProof>,
+/// Whose authorization is judged: the enforcer's own domain's, or that of one which its policy lets in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Issuer<'a> {
+    pub domain: &'a str,
+    pub keys: &'a KeyRing,
+    /// Whether the state is as young as an authorization can be. One that is carried by hand is not: what was made since
+    /// names a later epoch.
+    pub current: bool,
 }
 
-fn judge(
+impl<'a> Issuer<'a> {
+    fn home(enforcer: &Enforcer<'a>) -> Self {
+        Self {
+            domain: enforcer.domain,
+            keys: enforcer.keys,
+            current: true,
+        }
+    }
+}
+
+/// What was presented, as far as it verifies.
+pub(crate) struct Presentation {
+    pub authorization: Option<Arc<VerifiedAuthorization>>,
+    pub wanted: Option<Scope>,
+    pub proof: Option<VerifiedProof>,
+}
+
+pub(crate) fn judge(
     request: &Request<'_>,
     state: Option<&DomainState<'_>>,
+    issuer: &Issuer<'_>,
     enforcer: &Enforcer<'_>,
     now_ms: u64,
     refusals: &mut Vec<Refusal>,
@@ -159,14 +194,14 @@ fn judge(
         wanted: wanted_scope(request, refusals),
         proof: None,
     };
-    let authorization = match authorization(request, enforcer, now_ms) {
+    let authorization = match authorization(request, issuer, now_ms) {
         Ok(authorization) => authorization,
         Err(refusal) => {
             refusals.push(refusal);
             return presented;
         }
     };
-    judge_authorization(&authorization, state, enforcer, now_ms, refusals);
+    judge_authorization(&authorization, state, issuer, enforcer, now_ms, refusals);
     if let Some(wanted) = &presented.wanted
         && !authorization.contents().scopes.iter().any(|held| held.covers(wanted))
     {
@@ -198,14 +233,15 @@ pub fn redecide(
         refusals.push(signer_gone(authorization));
     }
     let state = view.map(DomainState::of);
-    judge_authorization(authorization, state.as_ref(), enforcer, now_ms, &mut refusals);
+    let issuer = Issuer::home(enforcer);
+    judge_authorization(authorization, state.as_ref(), &issuer, enforcer, now_ms, &mut refusals);
     refusals.sort();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
 /// The view, if it may be consulted: of the enforcer's domain. A stale one is still consulted, so that a refusal can
 /// say that the authorization is revoked as well; it never allows, because staleness is itself a refusal.
-fn usable_view<'v>(
+pub(crate) fn usable_view<'v>(
     view: Option<&'v TrustView>,
     enforcer: &Enforcer<'_>,
     now_ms: u64,
@@ -253,16 +289,16 @@ fn wanted_scope(request: &Request<'_>, refusals: &mut Vec<Refusal>) -> Option<Sc
 
 fn authorization(
     request: &Request<'_>,
-    enforcer: &Enforcer<'_>,
+    issuer: &Issuer<'_>,
     now_ms: u64,
 ) -> Result<Arc<VerifiedAuthorization>, Refusal> {
     match &request.authorization {
         Presented::Bytes(bytes) => UntrustedAuthorization::parse(bytes)
-            .and_then(|authorization| authorization.verify(enforcer.keys, now_ms))
+            .and_then(|authorization| authorization.verify(issuer.keys, now_ms))
             .map(Arc::new)
             .map_err(|error| error.refusal(SignedKind::Authorization)),
         // A key that was taken out of the keyset takes along what it signed, verified before or not.
-        Presented::Verified(authorization) if !authorization.signer_is_in(enforcer.keys, now_ms) => {
+        Presented::Verified(authorization) if !authorization.signer_is_in(issuer.keys, now_ms) => {
             Err(signer_gone(authorization))
         }
         Presented::Verified(authorization) => Ok(Arc::clone(authorization)),
@@ -270,7 +306,7 @@ fn authorization(
 }
 
 /// A key that was taken out of the keyset takes along what it signed, verified before or not.
-fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
+pub(crate) fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
     let expected = "a key of the keyset that counts now";
     Refusal::new(
         RefusalCode::AuthorizationKeyUnknown,
@@ -279,9 +315,10 @@ fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
     )
 }
 
-fn judge_authorization(
+pub(crate) fn judge_authorization(
     authorization: &VerifiedAuthorization,
     state: Option<&DomainState<'_>>,
+    issuer: &Issuer<'_>,
     enforcer: &Enforcer<'_>,
     now_ms: u64,
     refusals: &mut Vec<Refusal>,
@@ -290,8 +327,8 @@ fn judge_authorization(
     let mut refuse = |code, expected: &dyn core::fmt::Display, found: &dyn core::fmt::Display| {
         refusals.push(Refusal::new(code, expected, found));
     };
-    if claims.issuer != enforcer.domain {
-        refuse(RefusalCode::AuthorizationIssuer, &enforcer.domain, &claims.issuer);
+    if claims.issuer != issuer.domain {
+        refuse(RefusalCode::AuthorizationIssuer, &issuer.domain, &claims.issuer);
     }
     if claims.audience != enforcer.domain {
         refuse(RefusalCode::AuthorizationAudience, &enforcer.domain, &claims.audience);
@@ -330,7 +367,7 @@ fn judge_authorization(
         return;
     }
     // Epochs are ordered within a generation only.
-    if claims.epoch > state.epoch {
+    if issuer.current && claims.epoch > state.epoch {
         refuse(
             RefusalCode::AuthorizationEpochAhead,
             &format_args!("at most {}", state.epoch),

@@ -2,14 +2,17 @@
 //! No I/O, no clock.
 //!
 //! In scope: the three signed formats ([`token`], [`proof`], [`trust_head`]), how a trust state travels and is held
-//! ([`trust_frame`], [`trust_view`], [`lists`]), and the one decision over them ([`decide`]). Out of scope: fetching any
+//! ([`trust_frame`], [`trust_view`], [`lists`]), the one decision over them ([`decide`]), and the same about authorizations
+//! of other domains ([`federation`]). Out of scope: fetching any
 //! of it, keeping challenges, knowing what time it is. Source of every rule: `docs/protocol.md`, sections 6 and 7.
 
 pub mod broker_time;
 pub mod decide;
+pub mod federation;
 pub mod keys;
 pub mod lists;
 pub mod name;
+pub mod narrowing;
 pub mod proof;
 pub mod refusal;
 pub mod replay;
@@ -22,8 +25,10 @@ pub mod trust_head;
 pub mod trust_view;
 
 pub use decide::{Asked, DomainState, ask, decide, redecide};
+pub use federation::{Admitted, Foreign, Link, decide_among, redecide_among};
 pub use keys::{KeyRing, KeyRingError, TrustedKey};
 pub use lists::{ListError, Status, StatusArray, StatusLists};
+pub use narrowing::{Narrowing, NarrowingError};
 pub use proof::{Channel, Proof, UntrustedProof, VerifiedProof};
 pub use refusal::{Refusal, RefusalCode};
 pub use replay::ReplayMemory;
