@@ -61,6 +61,7 @@ pub fn sign_checkpoint(log: &NoteKey, size: u64, root: &Hash, signer: &dyn Signe
 /// The head of a log, as its key has signed it. Only [`VerifiedCheckpoint::open`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedCheckpoint {
+    text: String,
     origin: String,
     size: u64,
     root: Hash,
@@ -74,6 +75,25 @@ impl VerifiedCheckpoint {
     /// [`CheckpointError`]: the first thing that is wrong.
     pub fn open(bytes: &[u8], log: &NoteKey) -> Result<Self, CheckpointError> {
         let text = log.open(bytes)?;
+        Self::read(text, log.name())
+    }
+
+    /// The same where the log may have signed with any of several keys of one origin, as while they are rotated.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] of the last key tried; without a key, [`CheckpointError::Malformed`].
+    pub fn open_any(bytes: &[u8], keys: &[NoteKey]) -> Result<Self, CheckpointError> {
+        let mut last = CheckpointError::Malformed("list of keys it may be signed with");
+        for key in keys {
+            match Self::open(bytes, key) {
+                Ok(open) => return Ok(open),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn read(text: &str, log: &str) -> Result<Self, CheckpointError> {
         let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
         let mut next = |what| {
             lines
@@ -82,9 +102,9 @@ impl VerifiedCheckpoint {
                 .ok_or(CheckpointError::Malformed(what))
         };
         let origin = next("origin")?;
-        if origin != log.name() {
+        if origin != log {
             return Err(CheckpointError::OtherOrigin {
-                expected: log.name().to_owned(),
+                expected: log.to_owned(),
                 found: origin.to_owned(),
             });
         }
@@ -101,10 +121,17 @@ impl VerifiedCheckpoint {
             return Err(CheckpointError::Malformed("root of an empty log"));
         }
         Ok(Self {
+            text: text.to_owned(),
             origin: origin.to_owned(),
             size,
             root,
         })
+    }
+
+    /// What was signed: every line with its newline, extension lines too.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Which log.
@@ -127,7 +154,7 @@ impl VerifiedCheckpoint {
 }
 
 /// Decimal digits without a leading zero; nothing else that Rust would take for a number.
-fn parse_size(line: &str) -> Option<u64> {
+pub(crate) fn parse_size(line: &str) -> Option<u64> {
     let canonical = line.bytes().all(|byte| byte.is_ascii_digit()) && (line == "0" || !line.starts_with('0'));
     if canonical { line.parse().ok() } else { None }
 }

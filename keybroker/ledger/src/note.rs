@@ -1,7 +1,7 @@
 //! Signed notes (C2SP signed-note 1.0.0): text, a blank line, and lines of `— name base64(key id || signature)`.
 //!
-//! Only Ed25519 (type 0x01) is made and verified. Signatures by other keys, and of other types, are carried by the
-//! note and ignored, as the specification asks.
+//! Only Ed25519 (type 0x01) is made and verified here, and cosignatures (type 0x04) in [`crate::cosignature`]. Signatures
+//! by other keys, and of other types, are carried by the note and ignored, as the specification asks.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -96,6 +96,9 @@ pub struct NoteKey {
 }
 
 impl NoteKey {
+    /// Characters of an unverified name that are shown.
+    pub(crate) const MAX_SHOWN: usize = 80;
+
     /// A key known from elsewhere, such as the signed keyset.
     ///
     /// # Errors
@@ -112,7 +115,7 @@ impl NoteKey {
         VerifyingKey::ed25519(public).map_err(|_| NoteError::MalformedKey("not a usable Ed25519 public key"))?;
         Ok(Self {
             name: name.to_owned(),
-            id: key_id(name, &public),
+            id: key_id(name, ED25519, &public),
             public,
         })
     }
@@ -122,34 +125,14 @@ impl NoteKey {
     /// # Errors
     /// [`NoteError::MalformedKey`] says what is wrong; a key id that does not belong to name and key is.
     pub fn parse(vkey: &str) -> Result<Self, NoteError> {
-        // Base64 may contain the separator, so it is the first two that count.
-        let mut parts = vkey.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::MalformedKey("not of three parts"));
-        };
-        let key = STANDARD
-            .decode(key)
-            .map_err(|_| NoteError::MalformedKey("not base64"))?;
-        let public = match key.split_first() {
-            Some((&ED25519, public)) => public
-                .try_into()
-                .map_err(|_| NoteError::MalformedKey("not of 32 bytes"))?,
-            _ => return Err(NoteError::MalformedKey("not of type Ed25519")),
-        };
-        let found = Self::ed25519(name, public)?;
-        if found.id_hex() == id {
-            Ok(found)
-        } else {
-            Err(NoteError::MalformedKey("its key id is of another key"))
-        }
+        let (name, public) = parse_vkey(vkey, ED25519)?;
+        Self::ed25519(name, public)
     }
 
     /// The verifier key that [`NoteKey::parse`] reads.
     #[must_use]
     pub fn to_vkey(&self) -> String {
-        let mut key = vec![ED25519];
-        key.extend_from_slice(&self.public);
-        format!("{}+{}+{}", self.name, self.id_hex(), STANDARD.encode(key))
+        vkey(&self.name, ED25519, &self.public)
     }
 
     /// The name it signs under.
@@ -170,8 +153,7 @@ impl NoteKey {
         }
         let signature = signer.sign(text.as_bytes())?;
         self.verify(text, &signature)?;
-        let line = STANDARD.encode([self.id.as_slice(), &signature].concat());
-        Ok(format!("{text}\n{DASH}{} {line}\n", self.name))
+        Ok(format!("{text}\n{}", signature_line(&self.name, self.id, &signature)))
     }
 
     /// The text of `note`, if this key has signed it.
@@ -182,11 +164,8 @@ impl NoteKey {
     pub fn open<'a>(&self, note: &'a [u8]) -> Result<&'a str, NoteError> {
         let (text, signatures) = split(note)?;
         let mut signed = false;
-        for (number, line) in signatures.lines().enumerate() {
-            if number >= MAX_SIGNATURES {
-                return Err(NoteError::TooManySignatures { limit: MAX_SIGNATURES });
-            }
-            let (name, id, signature) = parse_signature(line).ok_or(NoteError::MalformedSignature(number + 1))?;
+        for parsed in parse_signatures(signatures) {
+            let (name, id, signature) = parsed?;
             if name == self.name && id == self.id {
                 self.verify(text, &signature)?;
                 signed = true;
@@ -207,24 +186,51 @@ impl NoteKey {
             name: self.name.clone(),
         })
     }
+}
 
-    fn id_hex(&self) -> String {
-        format!("{:08x}", u32::from_be_bytes(self.id))
+/// The verifier key of a public key of this type.
+pub(crate) fn vkey(name: &str, kind: u8, public: &[u8; 32]) -> String {
+    let mut key = vec![kind];
+    key.extend_from_slice(public);
+    let id = u32::from_be_bytes(key_id(name, kind, public));
+    format!("{name}+{id:08x}+{}", STANDARD.encode(key))
+}
+
+/// Name and public key of a verifier key of this type; its key id is checked.
+pub(crate) fn parse_vkey(text: &str, kind: u8) -> Result<(&str, [u8; 32]), NoteError> {
+    // Base64 may contain the separator, so it is the first two that count.
+    let mut parts = text.splitn(3, '+');
+    let (Some(name), Some(_), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::MalformedKey("not of three parts"));
+    };
+    let key = STANDARD
+        .decode(key)
+        .map_err(|_| NoteError::MalformedKey("not base64"))?;
+    let public = match key.split_first() {
+        Some((found, public)) if *found == kind => public
+            .try_into()
+            .map_err(|_| NoteError::MalformedKey("not of 32 bytes"))?,
+        _ => return Err(NoteError::MalformedKey("of another type of signature")),
+    };
+    if vkey(name, kind, &public) == text {
+        Ok((name, public))
+    } else {
+        Err(NoteError::MalformedKey("its key id is of another key"))
     }
 }
 
 /// SHA-256(name || 0x0A || type || public key), the first four bytes.
-fn key_id(name: &str, public: &[u8; 32]) -> [u8; 4] {
+pub(crate) fn key_id(name: &str, kind: u8, public: &[u8; 32]) -> [u8; 4] {
     let digest = Sha256::new()
         .chain_update(name)
-        .chain_update([b'\n', ED25519])
+        .chain_update([b'\n', kind])
         .chain_update(public)
         .finalize();
     let [a, b, c, d, ..]: [u8; 32] = digest.into();
     [a, b, c, d]
 }
 
-fn check_name(name: &str) -> Result<(), NoteError> {
+pub(crate) fn check_name(name: &str) -> Result<(), NoteError> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == '+';
     if name.is_empty() || name.len() > MAX_NAME_LEN || name.contains(bad) {
         return Err(NoteError::MalformedName);
@@ -246,7 +252,7 @@ fn check_text(text: &str) -> Result<(), NoteError> {
 }
 
 /// The text with its final newline, and the signature lines.
-fn split(note: &[u8]) -> Result<(&str, &str), NoteError> {
+pub(crate) fn split(note: &[u8]) -> Result<(&str, &str), NoteError> {
     if note.len() > MAX_NOTE_LEN {
         return Err(NoteError::TooLong {
             limit: MAX_NOTE_LEN,
@@ -268,8 +274,27 @@ fn split(note: &[u8]) -> Result<(&str, &str), NoteError> {
     Ok((text, signatures))
 }
 
+/// A signature line, and the bytes behind the key id.
+pub(crate) type SignatureLine<'a> = (&'a str, [u8; 4], Vec<u8>);
+
+/// Each signature line in order, at most [`MAX_SIGNATURES`].
+pub(crate) fn parse_signatures(lines: &str) -> impl Iterator<Item = Result<SignatureLine<'_>, NoteError>> {
+    lines.lines().enumerate().map(|(number, line)| {
+        if number >= MAX_SIGNATURES {
+            return Err(NoteError::TooManySignatures { limit: MAX_SIGNATURES });
+        }
+        parse_signature(line).ok_or(NoteError::MalformedSignature(number + 1))
+    })
+}
+
+/// A signature line with its final newline.
+pub(crate) fn signature_line(name: &str, id: [u8; 4], signature: &[u8]) -> String {
+    let encoded = STANDARD.encode([id.as_slice(), signature].concat());
+    format!("{DASH}{name} {encoded}\n")
+}
+
 /// Key name, key id and signature of one line.
-fn parse_signature(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
+fn parse_signature(line: &str) -> Option<SignatureLine<'_>> {
     let (name, encoded) = line.strip_prefix(DASH)?.split_once(' ')?;
     check_name(name).ok()?;
     let decoded = STANDARD.decode(encoded).ok()?;

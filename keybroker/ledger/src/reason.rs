@@ -19,6 +19,14 @@ touchstone_cose::reason_codes! {
             "The text of the note is not a checkpoint. Fetch it again.",
         CheckpointOrigin = "ledger-checkpoint-origin":
             "The checkpoint is of another log. Ask the log that the domain's keyset names.",
+        WitnessRequest = "witness-request-malformed":
+            "The bytes are not a request to a witness. Send what C2SP tlog-witness describes.",
+        WitnessOrigin = "witness-origin-unknown":
+            "The witness does not watch this log. Configure the log's key at the witness.",
+        WitnessSize = "witness-old-size":
+            "The proof does not begin at the size the witness saw last. Ask with the size it names.",
+        LedgerRewritten = "ledger-rewritten":
+            "The log signed two histories, or fewer entries than before. Keep both checkpoints, trust nothing of this log, and report it.",
         SigningFailed = "ledger-signing-failed":
             "The ledger's signing key could not sign. Look at the device or file that holds it.",
         StatementMalformed = "statement-malformed":

@@ -1,6 +1,7 @@
 //! The right edge of a tree: all that is needed to append and to give the root.
 
-use super::{Hash, MAX_TREE_SIZE, NodeId, NodeSource, TreeError, empty_root, node_hash};
+use super::verify::old_peaks;
+use super::{Hash, MAX_TREE_SIZE, NodeId, NodeSource, ProofError, TreeError, empty_root, node_hash};
 
 /// The complete subtrees that make up a tree, largest first: one for each bit set in the size.
 ///
@@ -28,6 +29,26 @@ impl Frontier {
             size,
             peaks: peaks.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The tree of `old` leaves with root `old_root`, from a proof that a larger tree of `new` leaves begins with it
+    /// (RFC 9162, section 2.1.4.2): such a proof holds every complete subtree of the old tree. What is appended to it
+    /// gives the roots of the larger trees.
+    ///
+    /// # Errors
+    /// [`ProofError`] where the proof does not give `old_root`.
+    pub fn from_consistency(old: u64, old_root: &Hash, new: u64, path: &[Hash]) -> Result<Self, ProofError> {
+        let peaks = old_peaks(old, old_root, new, path)?;
+        let frontier = Self { size: old, peaks };
+        let found = frontier.root();
+        if found == *old_root {
+            Ok(frontier)
+        } else {
+            Err(ProofError::WrongRoot {
+                expected: *old_root,
+                found,
+            })
+        }
     }
 
     /// How many leaves the tree has.

@@ -149,6 +149,40 @@ pub fn verify_consistency(
     expect_root(new_root, new_found)
 }
 
+/// The complete subtrees of the old tree, largest first, out of a consistency proof: where the climb begins, and every
+/// left neighbour it meets. That they give the old root is for the caller to see.
+pub(super) fn old_peaks(old: u64, old_root: &Hash, new: u64, path: &[Hash]) -> Result<Vec<Hash>, ProofError> {
+    if old == 0 || old > new {
+        return Err(ProofError::NoSuchGrowth { old, new });
+    }
+    if old.is_power_of_two() {
+        return Ok(vec![*old_root]);
+    }
+    if old == new {
+        return Err(ProofError::TooShort { found: path.len() });
+    }
+    let (mut f, mut s) = (old - 1, new - 1);
+    while f & 1 == 1 {
+        f >>= 1;
+        s >>= 1;
+    }
+    let (first, rest) = path.split_first().ok_or(ProofError::TooShort { found: 0 })?;
+    let mut peaks = vec![*first];
+    for hash in rest {
+        if f & 1 == 1 || f == s {
+            peaks.push(*hash);
+            skip_levels_without_sibling(&mut f, &mut s);
+        }
+        f >>= 1;
+        s >>= 1;
+    }
+    if peaks.len() != old.count_ones() as usize {
+        return Err(ProofError::TooShort { found: path.len() });
+    }
+    peaks.reverse();
+    Ok(peaks)
+}
+
 /// At the right edge a subtree may climb several levels before it meets a left neighbour.
 fn skip_levels_without_sibling(f: &mut u64, s: &mut u64) {
     while *f & 1 == 0 && *f != 0 {
