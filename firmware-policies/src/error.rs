@@ -64,6 +64,7 @@ touchstone_cose::reason_codes! {
         ScopeInvalid = "policy-scope-invalid": "A scope is not action:resource with a known action and no wildcards.",
         // Other targets.
         NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
+        NodeOutsideRegion = "policy-node-outside-region": "A node is named or placed where its file does not stand: below regions/<id>/nodes/ every node is called <id>/<file> and is in that region, and elsewhere no name has a slash.",
         NodeIdentityMissing = "policy-node-identity-missing": "A node entry names no hardware identity.",
         ImaKeyUnreadable = "policy-ima-key-unreadable": "An IMA signer's key is not an X.509 certificate or public key (RSA of 2048 bits or more, NIST curve), or its name is not its digest.",
         AnchorUnreadable = "policy-anchor-unreadable": "A trust anchor is not an X.509 certificate that can be used, or its name is not its digest.",

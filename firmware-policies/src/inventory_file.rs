@@ -13,7 +13,11 @@
 //! `volume` is the node's encrypted disk: `{"luks_uuid": "<UUID of its LUKS2 header>", "pcr15": "<register 15 after its
 //! volume key was measured, hexadecimal>"}` (`docs/bootstrap.md`).
 //!
-//! `inventory.json` is `{"nodes": [ … ]}`. Lists may be left out; an entry must name some hardware.
+//! `inventory.json` is `{"nodes": [ … ]}`. Lists may be left out; an entry must name some hardware. `owner` says whose
+//! machine it is.
+//!
+//! Where an entry stands says who may name it. `nodes/web-1.json` is the node `web-1`. `regions/eu-1/nodes/web-1.json` is
+//! the node `eu-1/web-1` of the region `eu-1` and of no other, whoever signs it ([`Place`]).
 
 use serde::{Deserialize, Serialize};
 use touchstone_verifier::bootstrap::Volume;
@@ -24,6 +28,7 @@ use touchstone_verifier::x509::iak_certificate::DeviceId;
 
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_name;
+use crate::node_name::NodeName;
 
 /// Most nodes of a domain.
 pub const MAX_NODES: usize = 65_536;
@@ -35,6 +40,67 @@ pub const MAX_IDENTITIES: usize = 32;
 pub const MAX_SERIAL_LEN: usize = 128;
 /// Who signed an entry of the global targets role.
 pub const AUTHORITY: &str = "targets";
+
+/// Where an entry stands, which says what it may be called and where its node may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The region whose folder it is in; nothing below `nodes/` and in `inventory.json`.
+    pub region: Option<&'a str>,
+    /// Who signs what stands there: [`AUTHORITY`], or a region's own role.
+    pub authority: &'a str,
+}
+
+impl Place<'_> {
+    /// The domain's own folder.
+    pub const WHOLE: Place<'static> = Place {
+        region: None,
+        authority: AUTHORITY,
+    };
+
+    /// The name of the node in the file `<file>.json` here.
+    pub fn name_of(&self, file: &str) -> String {
+        match self.region {
+            Some(region) => format!("{region}/{file}"),
+            None => file.to_owned(),
+        }
+    }
+
+    /// Whether a node of this name and in this region may stand here.
+    fn problems(&self, node: &NodeFile, claim: &dyn Fn(&str) -> String) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let prefix =
+            |region: Option<&str>| region.map_or("no slash".to_owned(), |region| format!("{region}/ before it"));
+        match NodeName::parse(&node.name) {
+            Some(name) if name.region == self.region => {}
+            Some(_) => {
+                let expected = format!("a name with {}", prefix(self.region));
+                problems.push(Problem::new(
+                    PolicyCode::NodeOutsideRegion,
+                    claim("name"),
+                    expected,
+                    &node.name,
+                ));
+            }
+            None => problems.push(Problem::new(
+                PolicyCode::SettingsName,
+                claim("name"),
+                "a name",
+                &node.name,
+            )),
+        }
+        if let Some(region) = self.region.filter(|region| *region != node.region) {
+            let expected = format!("region {region}");
+            problems.push(Problem::new(
+                PolicyCode::NodeOutsideRegion,
+                claim("region"),
+                expected,
+                &node.region,
+            ));
+        }
+        problems
+    }
+}
+
 /// Length of a TPM Name with SHA-256, SHA-384 and SHA-512 (TPM 2.0 Library Part 1, 16).
 const NAME_LENGTHS: [usize; 3] = [34, 50, 66];
 
@@ -52,6 +118,9 @@ pub struct NodeFile {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// Whose it is: a name, such as that of a tenant of the domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// SHA-256 of its endorsement keys' SubjectPublicKeyInfo, hexadecimal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ek: Vec<String>,
@@ -122,7 +191,7 @@ struct InventoryFile {
 }
 
 impl NodeFile {
-    /// Reads `nodes/<name>.json`; `name` is the file's.
+    /// Reads `nodes/<name>.json`; `name` is the file's, as [`Place::name_of`] gives it.
     ///
     /// # Errors
     /// [`PolicyError`] `policy-node-unreadable`, also where the entry has another name than the file.
@@ -170,12 +239,20 @@ impl NodeFile {
     /// # Errors
     /// [`PolicyError`] with every problem: names outside the grammar, identities that are none, no identity at all.
     pub fn to_node(&self, file: &str) -> Result<Node, PolicyError> {
-        let mut problems = Vec::new();
+        self.to_node_at(file, Place::WHOLE)
+    }
+
+    /// The checked entry, where it stands.
+    ///
+    /// # Errors
+    /// As [`NodeFile::to_node`]; also `policy-node-outside-region` for a name or a region that is not of that place.
+    pub fn to_node_at(&self, file: &str, place: Place<'_>) -> Result<Node, PolicyError> {
         let claim = |key: &str| format!("{file}: {key} of {}", self.name);
+        let mut problems = place.problems(self, &claim);
         let named = [
-            ("name", Some(&self.name)),
             ("region", Some(&self.region)),
             ("zone", self.zone.as_ref()),
+            ("owner", self.owner.as_ref()),
         ];
         let roles = self.roles.iter().map(|role| ("roles", Some(role)));
         for (key, value) in named.into_iter().chain(roles) {
@@ -229,6 +306,7 @@ impl NodeFile {
             region: self.region.clone(),
             zone: self.zone.clone(),
             roles: self.roles.clone(),
+            owner: self.owner.clone(),
             ek: ek.into_iter().filter_map(digest).map(EkId).collect(),
             ak_names,
             ak_keys: ak_keys.into_iter().filter_map(digest).collect(),
@@ -236,7 +314,7 @@ impl NodeFile {
             platforms,
             gpus,
             volume,
-            authority: AUTHORITY.into(),
+            authority: place.authority.into(),
         })
     }
 
@@ -460,6 +538,103 @@ mod tests {
         }
         let more = format!(r#"{{"name":"a","region":"eu-1","ek":["{EK}"],"volume":{{"luks_uuid":"{UUID}"}}}}"#);
         assert_eq!(parse(&more), Err(PolicyCode::NodeUnreadable));
+    }
+
+    #[test]
+    fn hostile_names_name_nothing() {
+        for name in crate::node_name::hostile() {
+            let shown: String = name.chars().take(40).collect();
+            for (key, node) in [
+                (
+                    "name",
+                    NodeFile {
+                        name: name.clone(),
+                        ..good()
+                    },
+                ),
+                (
+                    "region",
+                    NodeFile {
+                        region: name.clone(),
+                        ..good()
+                    },
+                ),
+                (
+                    "zone",
+                    NodeFile {
+                        zone: Some(name.clone()),
+                        ..good()
+                    },
+                ),
+                (
+                    "owner",
+                    NodeFile {
+                        owner: Some(name.clone()),
+                        ..good()
+                    },
+                ),
+                (
+                    "roles",
+                    NodeFile {
+                        roles: vec![name.clone()],
+                        ..good()
+                    },
+                ),
+            ] {
+                let refused = node.to_node("nodes/a.json").unwrap_err();
+                assert_eq!(refused.code(), PolicyCode::SettingsName, "{key} {shown:?}");
+                // What is told of it cannot write to the terminal it is told on.
+                let told = refused.to_string();
+                assert!(
+                    told.len() < 8192 && !told.chars().any(|c| c.is_control() && c != '\n'),
+                    "{key} {shown:?}"
+                );
+            }
+        }
+    }
+
+    fn good() -> NodeFile {
+        NodeFile {
+            name: "a".into(),
+            region: "eu-1".into(),
+            ek: vec![EK.into()],
+            ..NodeFile::default()
+        }
+    }
+
+    #[test]
+    fn a_place_names_its_own_nodes_and_no_others() {
+        let eu = Place {
+            region: Some("eu-1"),
+            authority: "eu-1",
+        };
+        assert_eq!(
+            (eu.name_of("web"), Place::WHOLE.name_of("web")),
+            ("eu-1/web".into(), "web".into())
+        );
+        for (place, name, region, good) in [
+            (eu, "eu-1/web", "eu-1", true),
+            (eu, "eu-1/web", "us-1", false),
+            (eu, "us-1/web", "eu-1", false),
+            (eu, "us-1/web", "us-1", false),
+            (eu, "web", "eu-1", false),
+            (Place::WHOLE, "web", "us-1", true),
+            (Place::WHOLE, "eu-1/web", "eu-1", false),
+        ] {
+            let node = NodeFile {
+                name: name.into(),
+                region: region.into(),
+                ..self::good()
+            };
+            let read = node.to_node_at("file", place);
+            match read {
+                Ok(node) => assert!(good && node.authority == place.authority, "{name} {region}"),
+                Err(error) => assert!(
+                    !good && error.code() == PolicyCode::NodeOutsideRegion,
+                    "{name} {region}"
+                ),
+            }
+        }
     }
 
     #[test]

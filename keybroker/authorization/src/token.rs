@@ -12,7 +12,7 @@ use touchstone_cose::cwt::{claim, confirmation};
 use touchstone_cose::key::{Algorithm, KID_LEN, Signer, VerifyingKey};
 
 use crate::keys::KeyRing;
-use crate::name::{MAX_NAME, is_name};
+use crate::name::{MAX_NAME, is_name, is_subject};
 use crate::scope::{MAX_RESOURCE, MAX_SCOPES, Scope, format_list, parse_list};
 use crate::signed::{SignedError, SignedKind, UntrustedSigned, sign};
 
@@ -199,8 +199,13 @@ impl Authorization {
     }
 
     fn check(&self) -> Result<(), SignedError> {
-        for (what, name) in [("iss", &self.issuer), ("sub", &self.subject), ("aud", &self.audience)] {
-            if !is_name(name) {
+        let names = [
+            ("iss", is_name(&self.issuer)),
+            ("sub", is_subject(&self.subject)),
+            ("aud", is_name(&self.audience)),
+        ];
+        for (what, good) in names {
+            if !good {
                 return Err(SignedError::Malformed(format!("{what} is not a name")));
             }
         }

@@ -41,6 +41,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// What it is for.
     pub roles: Vec<String>,
+    /// Whose it is.
+    pub owner: Option<String>,
     /// Endorsement keys of its TPM (one TPM has several: RSA, P-256, P-384).
     pub ek: Vec<EkId>,
     /// TPM Names of attestation keys that the author tied to it from evidence (`node add --from`).
