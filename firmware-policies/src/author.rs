@@ -17,18 +17,19 @@ use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
 
-use crate::cedar::default_region_policy;
-use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
 use crate::evidence::{CheckedEvidence, IMA_REGISTER, is_pem};
 use crate::files::read_bounded;
-use crate::identity::{Hardware, NodeIdentity};
-use crate::inventory_file::{NodeFile, VolumeFile};
 use crate::keyset_file::Keyset;
 use crate::layout::{TargetKind, is_reference_name};
 use crate::repository::Repository;
 
+mod import;
+mod nodes;
+
 pub use crate::init::{Initialised, init};
+pub use import::{BadLine, ImportError, NodesImported, node_import};
+pub use nodes::{NodeAdded, NodeListed, NodePlace, NodeRemoved, node_add, node_list, node_remove, node_volume};
 
 /// Largest file of certificates.
 pub const MAX_CA_FILE_LEN: u64 = 1 << 20;
@@ -88,146 +89,6 @@ fn certificates_in(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         Some(block) => Err(format!("PEM of {}", block.tag())),
         None => Ok(blocks.into_iter().map(pem::Pem::into_contents).collect()),
     }
-}
-
-/// Where a node belongs and what it is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodePlace<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its region.
-    pub region: &'a str,
-    /// Its zone.
-    pub zone: Option<&'a str>,
-    /// What it is for.
-    pub roles: &'a [String],
-}
-
-/// What [`node_add`] staged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeAdded {
-    /// The entry as it now is.
-    pub node: NodeFile,
-    /// Whether the name was there and got another key.
-    pub merged: bool,
-    /// The files staged: the node's, and its region's policy where the region is new.
-    pub staged: Vec<String>,
-    /// What the author should know.
-    pub notes: Vec<String>,
-}
-
-/// Stages a node, or another attestation key for a node of the same name, region, zone and endorsement key.
-///
-/// # Errors
-/// [`PolicyError`]: `policy-node-conflict` where the name has other hardware or another place,
-/// `policy-identity-conflict` where another node has this hardware; what [`NodeIdentity`] refuses.
-pub fn node_add(repo: &Path, identity: &NodeIdentity, place: NodePlace<'_>) -> Result<NodeAdded, PolicyError> {
-    let repository = Repository::open(repo)?;
-    let hardware = identity.read()?;
-    let files = repository.next()?;
-    let existing = existing_node(&files, place.name, &hardware)?;
-    let merged = existing.is_some();
-    let mut node = match existing {
-        Some(node) => merge_place(node, place, &hardware)?,
-        None => NodeFile {
-            name: place.name.into(),
-            region: place.region.into(),
-            zone: place.zone.map(Into::into),
-            roles: Vec::new(),
-            ..NodeFile::default()
-        },
-    };
-    for role in place.roles {
-        if !node.roles.contains(role) {
-            node.roles.push(role.clone());
-        }
-    }
-    hardware.add_to(&mut node);
-    // Names become parts of file names: they are checked before that.
-    node.to_node("node add")?;
-    let mut staged = vec![repository.stage(&TargetKind::Node(node.name.clone()), &node.to_json())?];
-    let region = TargetKind::region_policy(&node.region);
-    if !files.contains_key(&region) {
-        staged.push(repository.stage(&region, default_region_policy(&node.region).as_bytes())?);
-    }
-    Ok(NodeAdded {
-        node,
-        merged,
-        staged,
-        notes: hardware.notes,
-    })
-}
-
-/// Stages the encrypted disk of a node that is staged or published, in the place of the one it had.
-///
-/// # Errors
-/// [`PolicyError`]: `policy-node-conflict` for a name without an entry of its own, `policy-node-unreadable` for a volume
-/// that is none.
-pub fn node_volume(repo: &Path, name: &str, volume: VolumeFile) -> Result<NodeFile, PolicyError> {
-    let repository = Repository::open(repo)?;
-    let kind = TargetKind::Node(name.to_owned());
-    let files = repository.next()?;
-    let Some(bytes) = files.get(&kind) else {
-        let expected = "a node added with `policy node add`";
-        return Err(PolicyError::new(PolicyCode::NodeConflict, name, expected, "none"));
-    };
-    let mut node = NodeFile::parse(&kind.name(), name, bytes)?;
-    node.volume = Some(volume);
-    node.to_node("node volume")?;
-    repository.stage(&kind, &node.to_json())?;
-    Ok(node)
-}
-
-/// The entry of this name; an error where another entry has any of the hardware.
-fn existing_node(files: &Files, name: &str, hardware: &Hardware) -> Result<Option<NodeFile>, PolicyError> {
-    let mut existing = None;
-    for (kind, bytes) in files {
-        let file = kind.name();
-        let nodes = match kind {
-            TargetKind::Node(name) => vec![NodeFile::parse(&file, name, bytes)?],
-            TargetKind::Inventory => NodeFile::parse_all(&file, bytes)?,
-            _ => continue,
-        };
-        for node in nodes {
-            if node.name == name && *kind == TargetKind::Inventory {
-                let expected = "a name that inventory.json does not have";
-                return Err(PolicyError::new(PolicyCode::NodeConflict, name, expected, file));
-            } else if node.name == name {
-                existing = Some(node);
-            } else if let Some(identity) = hardware.shared_with(&node) {
-                let found = format!("{identity} of node {}", node.name);
-                return Err(PolicyError::new(
-                    PolicyCode::IdentityConflict,
-                    name,
-                    "hardware of no other node",
-                    found,
-                ));
-            }
-        }
-    }
-    Ok(existing)
-}
-
-fn merge_place(mut node: NodeFile, place: NodePlace<'_>, hardware: &Hardware) -> Result<NodeFile, PolicyError> {
-    let conflict =
-        |expected: String, found: String| Err(PolicyError::new(PolicyCode::NodeConflict, place.name, expected, found));
-    if node.region != place.region {
-        return conflict(format!("region {}", node.region), format!("region {}", place.region));
-    }
-    match (&node.zone, place.zone) {
-        (Some(zone), Some(found)) if zone != found => return conflict(format!("zone {zone}"), format!("zone {found}")),
-        (None, Some(zone)) => node.zone = Some(zone.into()),
-        _ => (),
-    }
-    let known = |ek: &String| node.ek.iter().any(|k| k.eq_ignore_ascii_case(ek));
-    let new: Vec<String> = hardware.ek.iter().map(ToString::to_string).collect();
-    if !node.ek.is_empty() && !new.iter().all(known) {
-        return conflict(
-            format!("endorsement key {}", node.ek.join(", ")),
-            format!("endorsement key {}", new.join(", ")),
-        );
-    }
-    Ok(node)
 }
 
 /// What [`reference_add`] staged.

@@ -62,6 +62,7 @@ touchstone_cose::reason_codes! {
         SettingUnknown = "policy-setting-unknown": "A key is named that settings.toml does not have. Use one that it has; the nearest is named.",
         SettingValue = "policy-setting-value": "A setting is not given as KEY=VALUE with a TOML value or a bare word, or is given twice. Quote what the shell would change.",
         ScopeInvalid = "policy-scope-invalid": "A scope is not action:resource with a known action and no wildcards.",
+        FirstUseInvalid = "policy-first-use-invalid": "The setting that lets machines enrol on first use is not one: it has a beginning, an end at most 31 days later, a region, roles, a prefix for names and a number.",
         // Other targets.
         NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
         NodeOutsideRegion = "policy-node-outside-region": "A node is named or placed where its file does not stand: below regions/<id>/nodes/ every node is called <id>/<file> and is in that region, and elsewhere no name has a slash.",

@@ -184,7 +184,7 @@ fn is_uuid(text: &str) -> bool {
     text.split('-').map(str::len).eq(GROUPS) && text.split('-').all(digits)
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InventoryFile {
     nodes: Vec<NodeFile>,
@@ -232,6 +232,36 @@ impl NodeFile {
         let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         bytes.push(b'\n');
         bytes
+    }
+
+    /// The bytes of `inventory.json` with these entries, which must not be none.
+    pub fn all_to_json(nodes: &[Self]) -> Vec<u8> {
+        let inventory = InventoryFile { nodes: nodes.to_vec() };
+        let mut bytes = serde_json::to_vec_pretty(&inventory).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Whether both say the same, however hexadecimal digits are written and lists are ordered.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let canonical = |node: &Self| {
+            let mut node = node.clone();
+            let identities = [
+                &mut node.ek,
+                &mut node.ak_names,
+                &mut node.ak_keys,
+                &mut node.platforms,
+                &mut node.gpus,
+            ];
+            for list in identities {
+                list.iter_mut().for_each(|text| text.make_ascii_lowercase());
+                list.sort();
+            }
+            node.devices.sort();
+            node.roles.sort();
+            node
+        };
+        canonical(self) == canonical(other)
     }
 
     /// The checked entry.

@@ -106,6 +106,7 @@ impl TestRepo {
                 region,
                 zone: None,
                 roles: &[],
+                owner: None,
             },
         )
     }

@@ -20,7 +20,8 @@ enum Command {
     /// Stage a machine: its hardware identity, its name, its region
     #[command(after_help = "Examples:\n  \
         touchstone policy node add ./repo node-1 --ek-cert ek.der --region eu-1 --role worker\n  \
-        touchstone policy node add ./repo node-1 --from golden.evidence --region eu-1    also ties its attestation key")]
+        touchstone policy node add ./repo node-1 --from golden.evidence --region eu-1    also ties its attestation key\n  \
+        touchstone policy node add ./repo web-1 --ek ek.pub --region-authority eu-1      eu-1/web-1, signed by that region")]
     Add {
         /// The repository
         repo: PathBuf,
@@ -29,8 +30,18 @@ enum Command {
         #[command(flatten)]
         identity: IdentityArgs,
         /// Region it belongs to
+        #[arg(
+            long,
+            required_unless_present = "region_authority",
+            conflicts_with = "region_authority"
+        )]
+        region: Option<String>,
+        /// Region that names it and signs for it: the node is called REGION/NAME
+        #[arg(long, value_name = "REGION")]
+        region_authority: Option<String>,
+        /// Whose it is (a tenant of the domain)
         #[arg(long)]
-        region: String,
+        owner: Option<String>,
         /// Zone within the region
         #[arg(long)]
         zone: Option<String>,
@@ -50,6 +61,38 @@ enum Command {
         name: String,
         #[command(flatten)]
         volume: VolumeArgs,
+    },
+    /// Stage a batch of machines from a CSV or JSON file: all of them, or none and every bad line named
+    #[command(after_help = "Example:\n  touchstone policy node import ./repo machines.csv\n\n  \
+        name,region,zone,roles,owner,ek,ek_cert\n  \
+        web-1,eu-1,eu-1a,web;edge,acme,<sha256 of the endorsement key's SubjectPublicKeyInfo>,\n  \
+        web-2,eu-1,eu-1a,web,acme,,certificates/web-2.der\n\n\
+        More columns: ak_names, ak_keys, devices, platforms, gpus. JSON is {\"nodes\": [ ... ]} as in inventory.json.")]
+    Import {
+        /// The repository
+        repo: PathBuf,
+        /// The machines: JSON where its name ends in .json, else CSV
+        file: PathBuf,
+        /// Region that names them and signs for them: each is called REGION/NAME
+        #[arg(long, value_name = "REGION")]
+        region_authority: Option<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the machines that the next publish would have
+    List {
+        /// The repository
+        repo: PathBuf,
+        /// Those of this region alone
+        #[arg(long)]
+        region: Option<String>,
+        /// Those of this owner alone
+        #[arg(long)]
+        owner: Option<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Stage the removal of a machine; it loses its rights at the next publish
     #[command(after_help = "Example: touchstone policy node remove ./repo node-1")]
@@ -89,10 +132,13 @@ pub fn run(args: Args) -> CommandResult {
             name,
             identity,
             region,
+            region_authority,
+            owner,
             zone,
             roles,
             volume,
         } => {
+            let (name, region) = named(name, region, region_authority);
             let identity = match identity {
                 IdentityArgs {
                     ek_cert: Some(path), ..
@@ -117,6 +163,7 @@ pub fn run(args: Args) -> CommandResult {
                 region: &region,
                 zone: zone.as_deref(),
                 roles: &roles,
+                owner: owner.as_deref(),
             };
             let added = author::node_add(&repo, &identity, place)?;
             say!(
@@ -137,10 +184,97 @@ pub fn run(args: Args) -> CommandResult {
                 .ok_or_else(|| Failure::new("--luks-uuid and --volume-pcr15 are needed").hint(hint))?;
             stage_volume(&repo, &name, volume)?;
         }
+        Command::Import {
+            repo,
+            file,
+            region_authority,
+            json,
+        } => {
+            let imported = author::node_import(&repo, &file, region_authority.as_deref()).map_err(|error| {
+                Failure::new(error.to_string())
+                    .hint("nothing was staged; correct these lines and import the file again")
+            })?;
+            if json {
+                output::json(&serde_json::to_value(&imported)?);
+                return Ok(Outcome::Done);
+            }
+            say!(
+                "{} machines are new, {} were there as they are",
+                imported.added,
+                imported.unchanged
+            );
+            for staged in &imported.staged {
+                say!("  staged {staged}");
+            }
+        }
+        Command::List {
+            repo,
+            region,
+            owner,
+            json,
+        } => {
+            let mut nodes = author::node_list(&repo)?;
+            nodes.retain(|listed| {
+                let node = &listed.node;
+                region.as_ref().is_none_or(|region| node.region == *region)
+                    && owner.as_ref().is_none_or(|owner| node.owner.as_ref() == Some(owner))
+            });
+            if json {
+                output::json(&serde_json::json!({ "nodes": nodes }));
+            } else {
+                nodes.iter().for_each(show);
+            }
+        }
         Command::Remove { repo, name } => {
-            author::withdraw(&repo, &format!("nodes/{name}.json"))?;
+            let removed = author::node_remove(&repo, &name)?;
             say!("{name} is removed with the next publish");
+            if removed.denied > 0 {
+                say!(
+                    "  its {} endorsement keys are denied, or first use would let it in again",
+                    removed.denied
+                );
+            }
+            say!("  its rights end when brokers load that; to end them now: touchstone node decommission");
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Name and region, where a region may have the say.
+fn named(name: String, region: Option<String>, authority: Option<String>) -> (String, String) {
+    match authority {
+        Some(authority) if name.contains('/') => (name, authority),
+        Some(authority) => (format!("{authority}/{name}"), authority),
+        None => (name, region.unwrap_or_default()),
+    }
+}
+
+fn show(listed: &author::NodeListed) {
+    let node = &listed.node;
+    let zone = node.zone.as_ref().map_or(String::new(), |zone| format!("/{zone}"));
+    let owner = node
+        .owner
+        .as_ref()
+        .map_or(String::new(), |owner| format!(" of {owner}"));
+    let hardware = [
+        ("ek", &node.ek),
+        ("ak", &node.ak_names),
+        ("ak key", &node.ak_keys),
+        ("device", &node.devices),
+        ("confidential VM", &node.platforms),
+        ("GPU", &node.gpus),
+    ];
+    let hardware: Vec<String> = hardware
+        .iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(kind, list)| format!("{} {kind}", list.len()))
+        .collect();
+    say!(
+        "{} in {}{zone}{owner}: {} [{}]{}",
+        node.name,
+        node.region,
+        hardware.join(", "),
+        node.roles.join(" "),
+        if listed.staged { " (staged)" } else { "" }
+    );
 }

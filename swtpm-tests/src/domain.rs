@@ -377,6 +377,7 @@ fn add_identity(repo: &std::path::Path, name: &str, identity: &NodeIdentity) -> 
         region: REGION,
         zone: Some("a"),
         roles: &["worker".to_owned()],
+        owner: None,
     };
     unlocked(|| policies::node_add(repo, identity, place)).map(|_| ())
 }

@@ -6,6 +6,7 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::tpm::HashAlg;
 
 use super::*;
+use crate::identity::NodeIdentity;
 use crate::testing::{NOW, TestRepo, boot_evidence, boot_file, boot_records, boot_values, boots, pack};
 
 fn code<T: std::fmt::Debug>(result: Result<T, PolicyError>) -> PolicyCode {

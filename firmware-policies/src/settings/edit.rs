@@ -87,6 +87,13 @@ pub const KEYS: &[&str] = &[
     "gpu.min_vbios",
     "gpu.denied",
     "residency.providers",
+    "enrolment.first_use",
+    "enrolment.first_use.from",
+    "enrolment.first_use.until",
+    "enrolment.first_use.region",
+    "enrolment.first_use.roles",
+    "enrolment.first_use.name_prefix",
+    "enrolment.first_use.most",
     "grants.scopes",
 ];
 

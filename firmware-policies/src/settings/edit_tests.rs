@@ -28,6 +28,7 @@ fn every_key_is_one_of_the_file_and_the_other_way_round() {
         "author_keys",
         "min_driver",
         "min_vbios",
+        "first_use",
     ] {
         text = text.replace(&format!("# {key} ="), &format!("{key} ="));
     }

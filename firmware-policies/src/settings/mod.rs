@@ -4,6 +4,7 @@
 
 mod azure;
 mod edit;
+mod first_use;
 mod gpu;
 mod ima;
 mod registers;
@@ -24,6 +25,7 @@ pub use crate::scope::{ACTIONS, Scope};
 use crate::timers::Timers;
 pub use azure::{AzureSettings, ReportFreshnessName};
 pub use edit::{Assignment, KEYS, MAX_ASSIGNMENTS, SettingChange, SettingsChanged, settings_set};
+pub use first_use::{FirstUse, MAX_FIRST_USE_NODES, MAX_FIRST_USE_SECONDS};
 pub use ima::{ImaMode, ImaSettings, ImaViolations, MAX_EXCLUDED, MAX_RULE_LEN};
 pub use registers::{
     BANKS, DEFAULT_REQUIRED, DEFAULT_SESSION_KEY, MAX_REGISTER, NEVER_FOR_SESSION_KEYS, NEVER_REQUIRED,
@@ -64,6 +66,8 @@ pub struct Settings {
     pub ima: ImaSettings,
     /// Where providers' machines count as standing.
     pub residency: Residency,
+    /// Whether machines that nobody has listed may enrol, and as what.
+    pub first_use: Option<FirstUse>,
     /// What an affirmed node is granted, where the Cedar policies permit it. Sorted, each once.
     pub scopes: Vec<Scope>,
 }
@@ -89,6 +93,8 @@ struct SettingsFile {
     gpu: GpuSettings,
     #[serde(default)]
     residency: residency::ResidencySection,
+    #[serde(default)]
+    enrolment: first_use::EnrolmentSection,
     grants: Grants,
 }
 
@@ -179,6 +185,7 @@ impl Settings {
             ));
         }
         let residency = file.residency.read(&mut problems);
+        let first_use = file.enrolment.read(&mut problems);
         let scopes = scopes(&file.grants.scopes, &mut problems);
         let snp = file.snp.policy(&mut problems);
         problems.extend(file.tdx.problems());
@@ -219,6 +226,7 @@ impl Settings {
             crl: file.tpm.crl,
             ima: file.ima,
             residency,
+            first_use,
             scopes,
         })
     }

@@ -110,6 +110,7 @@ impl Domain {
             region: REGION,
             zone: None,
             roles: &["worker".to_owned()],
+            owner: None,
         };
         policies::node_add(&self.path("policy"), &NodeIdentity::Ek(node.ek_public()), place).unwrap();
     }
