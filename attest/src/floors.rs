@@ -98,10 +98,10 @@ impl PolicyFloors {
     ///
     /// # Errors
     /// [`FloorsError`].
-    pub fn raise(&self, accepted: RoleVersions) -> Result<(), FloorsError> {
+    pub fn raise(&self, accepted: &RoleVersions) -> Result<(), FloorsError> {
         let before = self.read()?;
-        let after = before.unwrap_or_default().raised_to(accepted);
-        if before == Some(after) {
+        let after = before.clone().unwrap_or_default().raised_to(accepted);
+        if before.as_ref() == Some(&after) {
             return Ok(());
         }
         let path = self.folder.join(FILE);
@@ -130,6 +130,7 @@ mod tests {
             targets,
             snapshot: targets,
             timestamp: 9,
+            regions: [("eu".to_owned(), targets)].into(),
         }
     }
 
@@ -138,8 +139,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let floors = PolicyFloors::open(&folder.path().join("state")).expect("opens");
         assert_eq!(floors.read(), Ok(None));
-        floors.raise(versions(7)).expect("kept");
-        floors.raise(versions(3)).expect("kept");
+        floors.raise(&versions(7)).expect("kept");
+        floors.raise(&versions(3)).expect("kept");
         assert_eq!(floors.read(), Ok(Some(versions(7))));
     }
 
@@ -150,7 +151,7 @@ mod tests {
         let floors = PolicyFloors::open(&path).expect("opens");
         fs::write(path.join(FILE), b"{}").expect("writes");
         assert!(matches!(floors.read(), Err(FloorsError::Malformed { .. })));
-        assert!(matches!(floors.raise(versions(1)), Err(FloorsError::Malformed { .. })));
+        assert!(matches!(floors.raise(&versions(1)), Err(FloorsError::Malformed { .. })));
     }
 
     #[test]

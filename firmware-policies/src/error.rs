@@ -30,7 +30,16 @@ touchstone_cose::reason_codes! {
         TargetsExpired = "policy-targets-expired": "The signed list of policy targets has expired. Publish again.",
         SnapshotExpired = "policy-snapshot-expired": "The policy snapshot has expired. Publish again.",
         TimestampExpired = "policy-timestamp-expired": "The policy timestamp has expired: the repository is stale, or someone keeps newer versions back. Publish again, or copy the newest version.",
-        DelegationUnknown = "policy-delegation-unknown": "The repository delegates targets to another role, which this version does not follow.",
+        DelegationUnknown = "policy-delegation-unknown": "The repository delegates targets to a role that is not a region's, or a region's role delegates further. Neither is followed.",
+        DelegationRefused = "policy-delegation-refused": "A delegation to a region is not what one must be: terminating, once a region, to at most 32 keys, with paths below regions/<its name>/ only. Delegate to it anew.",
+        KeyRepeated = "policy-key-repeated": "A role lists one key twice, so that one signer would count as two. List each key once.",
+        RegionOutside = "policy-region-outside": "A region's role signs a target outside of regions/<its name>/. A region signs for itself only, never for another or for the whole.",
+        TargetOfRegion = "policy-target-of-region": "The list of the whole names a target in the folder of a region that has keys of its own. Only the region's keys sign there.",
+        RegionExpired = "policy-region-expired": "What the region signed has expired, so nothing of it is granted. The region must sign again.",
+        // Where it comes from.
+        SourceInvalid = "policy-source-invalid": "The place of the policy repository is neither a folder nor an http:// or https:// URL that can be used. For https, name the certificate authorities.",
+        SourceUnreachable = "policy-source-unreachable": "The server of the policy repository could not be reached, or did not answer with the file. Nothing was taken from it.",
+        SourceSlow = "policy-source-slow": "The server of the policy repository sends more slowly than any honest one. Nothing was taken from it.",
         // Targets.
         TargetUnknown = "policy-target-unknown": "The signed list names a target this version does not know, so its meaning cannot be honoured. Update, or remove the target.",
         TargetRequired = "policy-target-required": "The signed list lacks a target without which nothing can be decided.",
@@ -205,9 +214,10 @@ impl PolicyError {
             .collect()
     }
 
-    /// Whether this is a failure of the file system and no verdict about the repository.
+    /// Whether this is a failure of the file system or the network, and no verdict about the repository.
     pub fn is_io(&self) -> bool {
-        self.problems.iter().all(|p| p.code == PolicyCode::Io)
+        let outside = [PolicyCode::Io, PolicyCode::SourceUnreachable, PolicyCode::SourceSlow];
+        self.problems.iter().all(|p| outside.contains(&p.code))
     }
 
     /// The problems, to join them with others.

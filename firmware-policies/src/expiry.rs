@@ -8,6 +8,7 @@ use tough::schema::{Role, Signed};
 use tough::{ExpirationEnforcement, Limits, Repository, RepositoryLoader};
 use url::Url;
 
+use crate::delegation::{SignedRegion, role_name};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::files::MAX_METADATA_LEN;
 
@@ -34,43 +35,79 @@ pub(crate) fn loader<'a>(root: &'a impl AsRef<[u8]>, metadata: Url, targets: Url
         .expiration_enforcement(ExpirationEnforcement::Unsafe)
 }
 
-/// Judges all four roles at `now` (Unix seconds). Returns when the first of them expires.
-///
-/// # Errors
-/// [`PolicyError`] with one problem a role that has expired: `policy-<role>-expired`.
-pub(crate) fn check(repository: &Repository, now: i64) -> Result<i64, PolicyError> {
-    let ends = [
-        end(repository.root(), PolicyCode::RootExpired, "root"),
-        end(repository.targets(), PolicyCode::TargetsExpired, "targets"),
-        end(repository.snapshot(), PolicyCode::SnapshotExpired, "snapshot"),
-        end(repository.timestamp(), PolicyCode::TimestampExpired, "timestamp"),
-    ];
-    PolicyError::unless_empty(ends.iter().filter_map(|end| end.problem(now)).collect())?;
-    Ok(ends.iter().map(|end| end.expires).min().unwrap_or(i64::MIN))
+/// When one role of the repository ends.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RoleEnd {
+    /// Its file.
+    pub file: String,
+    /// Its name: `root`, `targets`, `snapshot`, `timestamp` or `region-<id>`.
+    pub role: String,
+    /// Its version.
+    pub version: u64,
+    /// From this second on, Unix seconds, it does not count.
+    pub expires: i64,
 }
 
-struct End {
-    code: PolicyCode,
-    role: &'static str,
-    version: u64,
-    expires: i64,
-}
-
-impl End {
+impl RoleEnd {
     /// Expired at its end, not only after it.
     fn problem(&self, now: i64) -> Option<Problem> {
+        let code = match self.role.as_str() {
+            "root" => PolicyCode::RootExpired,
+            "targets" => PolicyCode::TargetsExpired,
+            "snapshot" => PolicyCode::SnapshotExpired,
+            "timestamp" => PolicyCode::TimestampExpired,
+            _ => PolicyCode::RegionExpired,
+        };
         (now >= self.expires).then(|| {
-            let claim = format!("{} version {}", self.role, self.version);
+            let claim = format!("{} ({}, version {})", self.file, self.role, self.version);
             let found = format!("an end at {}", time(self.expires));
-            Problem::new(self.code, claim, format!("an end after {}", time(now)), found)
+            Problem::new(code, claim, format!("an end after {}", time(now)), found)
         })
     }
 }
 
-fn end<R: Role>(signed: &Signed<R>, code: PolicyCode, role: &'static str) -> End {
-    End {
-        code,
+/// When each of the four roles that hold for the whole domain ends.
+pub(crate) fn ends(repository: &Repository) -> Vec<RoleEnd> {
+    vec![
+        end(repository.root(), "root"),
+        end(repository.targets(), "targets"),
+        end(repository.snapshot(), "snapshot"),
+        end(repository.timestamp(), "timestamp"),
+    ]
+}
+
+/// Judges these roles at `now` (Unix seconds).
+///
+/// # Errors
+/// [`PolicyError`] with one problem a role that has expired: `policy-<role>-expired`.
+pub(crate) fn check(ends: &[RoleEnd], now: i64) -> Result<(), PolicyError> {
+    PolicyError::unless_empty(ends.iter().filter_map(|end| end.problem(now)).collect())
+}
+
+/// When the first of these roles ends.
+pub(crate) fn first(ends: &[RoleEnd]) -> i64 {
+    ends.iter().map(|end| end.expires).min().unwrap_or(i64::MIN)
+}
+
+/// Judges a region's own role. Its end stops the region and nobody else: no region can stop the domain.
+///
+/// # Errors
+/// [`PolicyError`] with `policy-region-expired`.
+pub(crate) fn check_region(region: &str, signed: &SignedRegion, now: i64) -> Result<(), PolicyError> {
+    let role = role_name(region);
+    let end = RoleEnd {
+        file: format!("{}.{role}.json", signed.version),
         role,
+        version: signed.version,
+        expires: signed.expires,
+    };
+    check(&[end], now)
+}
+
+fn end<R: Role>(signed: &Signed<R>, role: &str) -> RoleEnd {
+    RoleEnd {
+        file: signed.signed.filename(true),
+        role: role.to_owned(),
         version: signed.signed.version().get(),
         expires: signed.signed.expires().as_second(),
     }
@@ -87,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_role_ends_at_its_end() {
-        let end = End {
-            code: PolicyCode::TimestampExpired,
-            role: "timestamp",
+        let end = RoleEnd {
+            file: "timestamp.json".into(),
+            role: "timestamp".into(),
             version: 7,
             expires: 1_000,
         };
@@ -97,8 +134,23 @@ mod tests {
         assert_eq!(end.problem(i64::MIN), None);
         let problem = end.problem(1_000).unwrap();
         assert_eq!(problem.code, PolicyCode::TimestampExpired);
-        assert_eq!(problem.claim, "timestamp version 7");
+        assert_eq!(problem.claim, "timestamp.json (timestamp, version 7)");
         assert_eq!(problem.expected, "an end after 1970-01-01T00:16:40Z");
         assert_eq!(time(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_region_ends_at_its_own_end() {
+        let region = SignedRegion {
+            version: 3,
+            digest: [0; 32],
+            expires: 1_000,
+            threshold: 1,
+            keys: Vec::new(),
+        };
+        assert_eq!(check_region("eu", &region, 999), Ok(()));
+        let error = check_region("eu", &region, 1_000).unwrap_err();
+        assert_eq!(error.code(), PolicyCode::RegionExpired);
+        assert_eq!(error.problems()[0].claim, "3.region-eu.json (region-eu, version 3)");
     }
 }

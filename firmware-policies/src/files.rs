@@ -1,4 +1,5 @@
-//! How `tough` reads a repository's files: only regular files, only below the repository, never more than a limit.
+//! How `tough` reads a repository's files, from a folder or a web server: only regular files, only below the repository,
+//! never more than a limit.
 //!
 //! `tough` asks by URL; ours are `file:///metadata/…` and `file:///targets/…`, so that no path of the machine ever goes
 //! through URL encoding. The length of targets.json comes from the snapshot, which an attacker may have signed: the
@@ -7,16 +8,21 @@
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use sha2::{Digest, Sha256};
 use tough::{Bytes, Transport, TransportError, TransportErrorKind, TransportStream};
 use url::Url;
 
-use crate::layout;
+use crate::delegation::REGION_ROLE;
+use crate::error::{PolicyCode, PolicyError};
+use crate::expiry::MAX_ROLE_LEN;
+use crate::http::{HttpError, HttpFiles};
+use crate::layout::{self, TargetKind};
+use crate::source::{Location, Source};
 
 /// Largest metadata file: a hundred thousand targets are about 20 MB.
 pub const MAX_METADATA_LEN: u64 = 32 << 20;
-/// Largest target file read, whatever was signed for it.
-pub const MAX_TARGET_FILE_LEN: u64 = 48 << 20;
 /// Where the metadata lies, as `tough` is told.
 pub const METADATA_URL: &str = "file:///metadata/";
 /// Where the targets lie, as `tough` is told.
@@ -60,63 +66,204 @@ pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The files of one repository.
+/// Where the files of one repository are read, for one load.
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(PathBuf),
+    Http(HttpFiles),
+}
+
+/// The files of one repository, for one load.
 #[derive(Debug, Clone)]
 pub(crate) struct RepositoryFiles {
-    repo: PathBuf,
+    place: Place,
+    /// A folder whose targets are taken where they are the ones that are asked for, by their digest.
+    kept: Option<PathBuf>,
+    read: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
 }
 
 impl RepositoryFiles {
-    pub fn new(repo: &Path) -> Self {
-        Self { repo: repo.to_owned() }
+    /// The files at `source`. Targets that `kept`, a folder laid out like a repository, holds are not fetched again.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: `policy-io` where there is no such folder, `policy-source-invalid`.
+    pub fn open(source: &Source, kept: Option<&Path>) -> Result<Self, PolicyError> {
+        let place = match source.location() {
+            Location::Folder(folder) if folder.is_dir() => Place::Folder(folder.clone()),
+            Location::Folder(folder) => {
+                let found = "no such folder";
+                return Err(PolicyError::new(
+                    PolicyCode::Io,
+                    folder.display(),
+                    "a policy repository",
+                    found,
+                ));
+            }
+            Location::Url(url) => Place::Http(HttpFiles::new(url, source.tls(), source.limits())?),
+        };
+        Ok(Self {
+            place,
+            kept: kept.map(Path::to_owned),
+            read: Arc::default(),
+        })
     }
 
-    /// The file a URL names and the limit for it; nothing for a path that leaves the repository.
-    fn locate(&self, url: &Url) -> Option<(PathBuf, u64)> {
-        let path = url.path().strip_prefix('/')?;
-        let plain = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-                && !part.bytes().all(|b| b == b'.')
+    /// The file at `path` below the repository, at most `limit` bytes. What is metadata is remembered.
+    pub async fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
+        if let Some(bytes) = self.kept.as_deref().and_then(|kept| kept_target(kept, path, limit)) {
+            return Ok(bytes);
+        }
+        let read = match &self.place {
+            Place::Folder(folder) => read_bounded(&folder.join(path), limit).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => ReadError::Missing,
+                std::io::ErrorKind::FileTooLarge => ReadError::TooLarge(e.to_string()),
+                _ => ReadError::Io(e.to_string()),
+            }),
+            Place::Http(files) => files.get(path, limit).await.map_err(ReadError::from),
         };
-        if url.scheme() != "file" || !path.split('/').all(plain) {
-            return None;
+        if let Some(file) = path.strip_prefix(METADATA_PREFIX) {
+            // A file that cannot be read was asked for last all the same.
+            let bytes = read.as_ref().map_or_else(|_| Vec::new(), Clone::clone);
+            let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push((file.to_owned(), bytes));
         }
-        match path.split_once('/')? {
-            (layout::METADATA, file) => Some((self.repo.join(layout::METADATA).join(file), MAX_METADATA_LEN)),
-            (layout::TARGETS, name) => {
-                // `tough` puts the digest before the whole name; TUF (1.0.34, 5.7.3) before the last component, which
-                // is what other clients look for and what keeps a folder of nodes one folder.
-                let name = match name.split_once('.') {
-                    Some((digest, rest)) if digest.len() == 64 && !digest.contains('/') => {
-                        layout::digest_name(rest, digest)
-                    }
-                    _ => name.to_owned(),
-                };
-                Some((self.repo.join(layout::TARGETS).join(name), MAX_TARGET_FILE_LEN))
+        read
+    }
+
+    /// The metadata files that were asked for, in that order, empty where there was none.
+    pub fn metadata(&self) -> Vec<(String, Vec<u8>)> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The metadata file that was asked for last, as refusals name it.
+    pub fn last(&self) -> String {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = read.last().map(|(file, bytes)| describe(file, bytes));
+        last.unwrap_or_else(|| "metadata".into())
+    }
+}
+
+const METADATA_PREFIX: &str = "metadata/";
+const TARGETS_PREFIX: &str = "targets/";
+
+/// Why a file was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// There is none.
+    Missing,
+    /// Larger than any honest one.
+    TooLarge(String),
+    /// The file system.
+    Io(String),
+    /// The server is too slow.
+    Slow(String),
+    /// The server cannot be reached, or answers with something else.
+    Unreachable(String),
+}
+
+impl From<HttpError> for ReadError {
+    fn from(error: HttpError) -> Self {
+        let found = error.to_string();
+        match error {
+            HttpError::Missing => Self::Missing,
+            HttpError::TooLarge { .. } => Self::TooLarge(found),
+            HttpError::TooSlow { .. } => Self::Slow(found),
+            HttpError::Unreachable { .. } => Self::Unreachable(found),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("none"),
+            Self::TooLarge(found) | Self::Io(found) | Self::Slow(found) | Self::Unreachable(found) => {
+                f.write_str(found)
             }
-            _ => None,
         }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// A metadata file as refusals name it: file, role and version. The version in `timestamp.json` is the one it says.
+fn describe(file: &str, bytes: &[u8]) -> String {
+    let Some(name) = file.strip_suffix(".json") else {
+        return file.to_owned();
+    };
+    if let Some((version, role)) = name.split_once('.') {
+        return format!("{file} ({role}, version {version})");
+    }
+    let said = serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    let version = said
+        .as_ref()
+        .and_then(|value| value.get("signed")?.get("version")?.as_u64());
+    match version {
+        Some(version) => format!("{file} ({name}, version {version})"),
+        None => format!("{file} ({name})"),
+    }
+}
+
+/// A target that is kept and is the one whose digest is in the path.
+fn kept_target(kept: &Path, path: &str, limit: u64) -> Option<Vec<u8>> {
+    let name = path.strip_prefix(TARGETS_PREFIX)?;
+    let (digest, _) = name.rsplit('/').next()?.split_once('.')?;
+    let bytes = read_bounded(&kept.join(path), limit).ok()?;
+    (hex::encode(Sha256::digest(&bytes)) == digest).then_some(bytes)
+}
+
+/// The file a URL names, relative to the repository, and the limit for it; nothing for a path that leaves it.
+fn locate(url: &Url) -> Option<(String, u64)> {
+    let path = url.path().strip_prefix('/')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && !part.bytes().all(|b| b == b'.')
+    };
+    if url.scheme() != "file" || !path.split('/').all(plain) {
+        return None;
+    }
+    match path.split_once('/')? {
+        (layout::METADATA, file) if !file.contains('/') => Some((path.to_owned(), metadata_limit(file))),
+        (layout::TARGETS, name) => {
+            // `tough` puts the digest before the whole name; TUF (1.0.34, 5.7.3) before the last component, which
+            // is what other clients look for and what keeps a folder of nodes one folder.
+            let (digest, rest) = name
+                .split_once('.')
+                .filter(|(d, _)| d.len() == 64 && !d.contains('/'))?;
+            let limit = TargetKind::of(rest)?.max_len();
+            Some((format!("{TARGETS_PREFIX}{}", layout::digest_name(rest, digest)), limit))
+        }
+        _ => None,
+    }
+}
+
+/// The most bytes of a metadata file: lists of targets are long, everything else is short.
+pub(crate) fn metadata_limit(file: &str) -> u64 {
+    let role = file.strip_suffix(".json").and_then(|name| name.split_once('.'));
+    match role {
+        Some((_, role)) if role == "targets" || role.starts_with(REGION_ROLE) => MAX_METADATA_LEN,
+        _ => MAX_ROLE_LEN,
     }
 }
 
 #[tough::async_trait]
 impl Transport for RepositoryFiles {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
-        let Some((path, limit)) = self.locate(&url) else {
+        let Some((path, limit)) = locate(&url) else {
             return Err(TransportError::new_with_cause(
                 TransportErrorKind::Other,
                 url,
                 "outside the repository",
             ));
         };
-        match read_bounded(&path, limit) {
+        match self.get(&path, limit).await {
             Ok(bytes) => Ok(Box::pin(futures_util::stream::iter([Ok(Bytes::from(bytes))]))),
             Err(e) => {
-                let kind = match e.kind() {
-                    std::io::ErrorKind::NotFound => TransportErrorKind::FileNotFound,
+                let kind = match e {
+                    ReadError::Missing => TransportErrorKind::FileNotFound,
                     _ => TransportErrorKind::Other,
                 };
                 // The error is a stream item: where `tough` looks for a newer root it takes an error of the fetch
@@ -132,26 +279,24 @@ impl Transport for RepositoryFiles {
 mod tests {
     use super::*;
 
-    fn locate(url: &str) -> Option<PathBuf> {
-        RepositoryFiles::new(Path::new("/r"))
-            .locate(&Url::parse(url).unwrap())
-            .map(|(path, _)| path)
+    fn path(url: &str) -> Option<String> {
+        locate(&Url::parse(url).unwrap()).map(|(path, _)| path)
     }
 
     #[test]
     fn only_files_of_the_repository_are_found() {
         let digest = "ab".repeat(32);
         assert_eq!(
-            locate("file:///metadata/7.root.json"),
-            Some("/r/metadata/7.root.json".into())
+            path("file:///metadata/7.root.json"),
+            Some("metadata/7.root.json".into())
         );
         assert_eq!(
-            locate(&format!("file:///targets/{digest}.nodes/a.b.json")),
-            Some(format!("/r/targets/nodes/{digest}.a.b.json").into())
+            path(&format!("file:///targets/{digest}.nodes/a.b.json")),
+            Some(format!("targets/nodes/{digest}.a.b.json"))
         );
         assert_eq!(
-            locate(&format!("file:///targets/{digest}.policy.cedar")),
-            Some(format!("/r/targets/{digest}.policy.cedar").into())
+            path(&format!("file:///targets/{digest}.policy.cedar")),
+            Some(format!("targets/{digest}.policy.cedar"))
         );
         for outside in [
             "file:///staged/settings.toml",
@@ -160,10 +305,51 @@ mod tests {
             "file:///metadata//x",
             "file:///metadata/.../x",
             "file:///metadata",
+            "file:///metadata/x/y",
+            "file:///targets/settings.toml",
             "https://example.org/metadata/x",
         ] {
-            assert_eq!(locate(outside), None, "{outside}");
+            assert_eq!(path(outside), None, "{outside}");
         }
+    }
+
+    #[test]
+    fn only_lists_of_targets_may_be_long() {
+        for long in ["7.targets.json", "7.region-eu-1.json"] {
+            assert_eq!(metadata_limit(long), MAX_METADATA_LEN, "{long}");
+        }
+        for short in ["timestamp.json", "7.root.json", "7.snapshot.json", "targets.json", "x"] {
+            assert_eq!(metadata_limit(short), MAX_ROLE_LEN, "{short}");
+        }
+    }
+
+    #[test]
+    fn a_metadata_file_is_named_with_role_and_version() {
+        let said = br#"{"signed": {"version": 9}}"#;
+        assert_eq!(
+            describe("timestamp.json", said),
+            "timestamp.json (timestamp, version 9)"
+        );
+        assert_eq!(describe("timestamp.json", b"{"), "timestamp.json (timestamp)");
+        assert_eq!(
+            describe("7.region-eu.1.json", b""),
+            "7.region-eu.1.json (region-eu.1, version 7)"
+        );
+    }
+
+    #[test]
+    fn a_kept_target_is_taken_for_its_digest_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = b"permit";
+        let path = format!("targets/{}.policy.cedar", hex::encode(Sha256::digest(bytes)));
+        std::fs::create_dir(dir.path().join("targets")).unwrap();
+        std::fs::write(dir.path().join(&path), bytes).unwrap();
+        assert_eq!(kept_target(dir.path(), &path, 6), Some(bytes.to_vec()));
+        assert_eq!(kept_target(dir.path(), &path, 5), None, "too large");
+        std::fs::write(dir.path().join(&path), b"forbid").unwrap();
+        assert_eq!(kept_target(dir.path(), &path, 6), None, "another file under this name");
+        std::fs::write(dir.path().join("timestamp.json"), bytes).unwrap();
+        assert_eq!(kept_target(dir.path(), "timestamp.json", 6), None, "no target");
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! [`load`](crate::load::load), so that a replica with an empty disk cannot be rolled back either.
 //! Source: TUF 1.0.34, 5.3.5, 5.4.3, 5.5.5; `docs/protocol.md`, policy.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::delegation::role_name;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::expiry::time;
 
 /// The version of each role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleVersions {
     /// Of the root.
@@ -21,50 +24,59 @@ pub struct RoleVersions {
     pub snapshot: u64,
     /// Of the timestamp.
     pub timestamp: u64,
+    /// Of each region that has keys of its own, by region.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub regions: BTreeMap<String, u64>,
 }
 
 impl RoleVersions {
     /// The roles by name.
-    pub const fn named(self) -> [(&'static str, u64); 4] {
-        [
+    pub fn named(&self) -> Vec<(String, u64)> {
+        let whole = [
             ("root", self.root),
             ("targets", self.targets),
             ("snapshot", self.snapshot),
             ("timestamp", self.timestamp),
-        ]
+        ];
+        let whole = whole.into_iter().map(|(role, version)| (role.to_owned(), version));
+        let regions = self
+            .regions
+            .iter()
+            .map(|(region, version)| (role_name(region), *version));
+        whole.chain(regions).collect()
     }
 
-    /// Checks that no role is older than `floors` has it.
+    /// Checks that no role is older than `floors` has it. A region whose role the whole has taken back is no rollback:
+    /// that is what a newer targets role says, which is never older.
     ///
     /// # Errors
     /// [`PolicyError`] with `policy-rollback` for every role that is.
-    pub fn not_below(self, floors: RoleVersions) -> Result<(), PolicyError> {
-        let problems = self
-            .named()
-            .into_iter()
-            .zip(floors.named())
-            .filter(|((_, found), (_, floor))| found < floor);
-        let problem = |((role, found), (_, floor)): ((&str, u64), (&str, u64))| {
-            Problem::new(
-                PolicyCode::Rollback,
-                role,
-                format!("version {floor} or later"),
-                format!("version {found}"),
-            )
-        };
-        PolicyError::unless_empty(problems.map(problem).collect())
+    pub fn not_below(&self, floors: &RoleVersions) -> Result<(), PolicyError> {
+        let floors: BTreeMap<String, u64> = floors.named().into_iter().collect();
+        let below = self.named().into_iter().filter_map(|(role, found)| {
+            let floor = *floors.get(&role)?;
+            (found < floor).then(|| {
+                let (expected, found) = (format!("version {floor} or later"), format!("version {found}"));
+                Problem::new(PolicyCode::Rollback, role, expected, found)
+            })
+        });
+        PolicyError::unless_empty(below.collect())
     }
 
     /// The higher version of each role: the floors after both were accepted.
-    pub const fn raised_to(self, other: RoleVersions) -> RoleVersions {
-        const fn max(a: u64, b: u64) -> u64 {
-            if a > b { a } else { b }
+    #[must_use]
+    pub fn raised_to(&self, other: &RoleVersions) -> RoleVersions {
+        let mut regions = self.regions.clone();
+        for (region, version) in &other.regions {
+            let floor = regions.entry(region.clone()).or_default();
+            *floor = (*floor).max(*version);
         }
         RoleVersions {
-            root: max(self.root, other.root),
-            targets: max(self.targets, other.targets),
-            snapshot: max(self.snapshot, other.snapshot),
-            timestamp: max(self.timestamp, other.timestamp),
+            root: self.root.max(other.root),
+            targets: self.targets.max(other.targets),
+            snapshot: self.snapshot.max(other.snapshot),
+            timestamp: self.timestamp.max(other.timestamp),
+            regions,
         }
     }
 }
@@ -92,12 +104,21 @@ pub fn check_time(now: i64, last: Option<i64>) -> Result<(), PolicyError> {
 mod tests {
     use super::*;
 
-    const fn v(root: u64, targets: u64, snapshot: u64, timestamp: u64) -> RoleVersions {
+    fn v(root: u64, targets: u64, snapshot: u64, timestamp: u64) -> RoleVersions {
         RoleVersions {
             root,
             targets,
             snapshot,
             timestamp,
+            regions: BTreeMap::new(),
+        }
+    }
+
+    fn with(versions: RoleVersions, regions: &[(&str, u64)]) -> RoleVersions {
+        let regions = regions.iter().map(|(name, version)| ((*name).to_owned(), *version));
+        RoleVersions {
+            regions: regions.collect(),
+            ..versions
         }
     }
 
@@ -115,7 +136,7 @@ mod tests {
             (v(0, 0, 0, 0), &["root", "snapshot", "targets", "timestamp"]),
         ];
         for (found, roles) in rows {
-            let claims = match found.not_below(floors) {
+            let claims = match found.not_below(&floors) {
                 Ok(()) => Vec::new(),
                 Err(e) => {
                     assert!(e.problems().iter().all(|p| p.code == PolicyCode::Rollback));
@@ -124,7 +145,29 @@ mod tests {
             };
             assert_eq!(claims, *roles, "{found:?}");
         }
-        assert_eq!(v(1, 6, 7, 8).raised_to(v(2, 5, 7, 9)), v(2, 6, 7, 9));
+        assert_eq!(v(1, 6, 7, 8).raised_to(&v(2, 5, 7, 9)), v(2, 6, 7, 9));
+    }
+
+    #[test]
+    fn no_region_goes_back_and_one_that_is_taken_back_is_none() {
+        let floors = with(v(2, 5, 7, 9), &[("eu", 4), ("us", 2)]);
+        for (regions, refused) in [
+            (&[("eu", 4), ("us", 3)][..], None),
+            (&[("eu", 3), ("us", 2)], Some("region-eu")),
+            (&[("eu", 5)], None),
+            (&[("eu", 4), ("us", 2), ("asia", 1)], None),
+        ] {
+            let result = with(v(2, 5, 7, 9), regions).not_below(&floors);
+            let claim = result.err().map(|e| e.problems()[0].claim.clone());
+            assert_eq!(claim.as_deref(), refused, "{regions:?}");
+        }
+        // What was taken back and given again does not begin anew below what was accepted.
+        let raised = floors.raised_to(&with(v(2, 6, 8, 10), &[("eu", 5)]));
+        assert_eq!(raised, with(v(2, 6, 8, 10), &[("eu", 5), ("us", 2)]));
+        let json = serde_json::to_string(&raised).unwrap();
+        assert_eq!(serde_json::from_str::<RoleVersions>(&json).unwrap(), raised);
+        let old = r#"{"root":1,"targets":2,"snapshot":3,"timestamp":4}"#;
+        assert_eq!(serde_json::from_str::<RoleVersions>(old).unwrap(), v(1, 2, 3, 4));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Nothing is skipped: a target that is not known, not as signed, or not readable refuses the repository.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use touchstone_verifier::anchors::TrustAnchors;
@@ -11,12 +12,14 @@ use touchstone_verifier::x509::SubjectKey;
 
 use crate::cedar::Cedar;
 use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
+use crate::delegation::SignedRegion;
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::expiry;
+use crate::expiry::{self, RoleEnd};
 use crate::floors::{RoleVersions, check_time};
 use crate::keyset_file::Keyset;
 use crate::layout::TargetKind;
 use crate::settings::Settings;
+use crate::source::Source;
 use crate::tuf::{self, Opened};
 
 /// What a repository is held against.
@@ -36,10 +39,16 @@ pub struct LoadOptions {
 pub struct PolicySet {
     /// The domain's name.
     pub domain: String,
-    /// The policy version: that of the targets role.
+    /// The policy version: that of the snapshot role, which rises with every change of any role's targets.
     pub version: u64,
-    /// SHA-256 of the signed part of the targets metadata (canonical JSON), which names every target's digest.
+    /// What is in force, all of it: SHA-256 over deterministic CBOR `["touchstone-policy/1", global digest, [[region,
+    /// region's digest] …]]`.
     pub digest: [u8; 32],
+    /// What the whole has signed: SHA-256 of the signed part of the targets metadata (canonical JSON), which names the
+    /// digest of every target that no region signs.
+    pub global_digest: [u8; 32],
+    /// The regions that sign for themselves, with what they signed.
+    pub regions: BTreeMap<String, SignedRegion>,
     /// SHA-256 of the root file that trust began with.
     pub root_digest: [u8; 32],
     /// Whether that root was given by the caller.
@@ -60,26 +69,79 @@ pub struct PolicySet {
     pub keyset: Keyset,
     /// The Cedar policies, compiled.
     pub cedar: Cedar,
-    /// When the first role expires, Unix seconds. The policy is not valid at that second any more.
+    /// When the first role of the whole expires, Unix seconds. The policy is not valid at that second any more.
     pub expires: i64,
+    /// The end of each role of the whole.
+    pub ends: Vec<RoleEnd>,
 }
 
-/// Loads and verifies a repository at `now`, Unix seconds.
+impl PolicySet {
+    /// Judges every role of the whole at `now`, Unix seconds.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with `policy-<role>-expired` for each role that has ended: then nothing is granted.
+    pub fn check_live(&self, now: i64) -> Result<(), PolicyError> {
+        expiry::check(&self.ends, now)
+    }
+
+    /// Judges the role of a region that signs for itself; of another one there is nothing to judge.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with `policy-region-expired`: then nothing is granted to the region's nodes. Others go on.
+    pub fn check_region_live(&self, region: &str, now: i64) -> Result<(), PolicyError> {
+        let signed = self.regions.get(region);
+        signed.map_or(Ok(()), |signed| expiry::check_region(region, signed, now))
+    }
+
+    /// The region's digest, where it signs for itself.
+    pub fn region_digest(&self, region: &str) -> Option<[u8; 32]> {
+        self.regions.get(region).map(|signed| signed.digest)
+    }
+}
+
+/// A policy, and the very files it was made from.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The policy, whole and verified.
+    pub policy: PolicySet,
+    /// The metadata files that were read, by name.
+    pub metadata: Vec<(String, Vec<u8>)>,
+    /// Every target.
+    pub(crate) files: Files,
+}
+
+/// Loads and verifies a repository, a folder or what a server has, at `now`, Unix seconds.
 ///
 /// # Errors
-/// [`PolicyError`] naming every problem; [`PolicyError::is_io`] tells a failing disk from a bad repository.
-pub async fn load(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
+/// [`PolicyError`] naming every problem; [`PolicyError::is_io`] tells a failing disk or network from a bad repository.
+pub async fn load(source: impl Into<Source>, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
+    let source = source.into();
+    fetch(&source, None, options, now).await.map(|fetched| fetched.policy)
+}
+
+/// The same with the files it was made from. Targets that are in `kept`, a folder laid out like a repository, are not
+/// fetched again.
+pub(crate) async fn fetch(
+    source: &Source,
+    kept: Option<&Path>,
+    options: LoadOptions,
+    now: i64,
+) -> Result<Fetched, PolicyError> {
     check_time(now, options.last_time)?;
-    let opened = tuf::open(repo, options.root.as_deref()).await?;
-    if let Some(floors) = options.floors {
+    let opened = tuf::open(source, kept, options.root.as_deref()).await?;
+    if let Some(floors) = &options.floors {
         opened.versions.not_below(floors)?;
     }
-    let expires = expiry::check(&opened.repository, now)?;
-    let contents = Contents::read(&read_files(&opened).await?, now)?;
-    Ok(PolicySet {
+    let ends = expiry::ends(&opened.repository);
+    expiry::check(&ends, now)?;
+    let files = read_files(&opened).await?;
+    let contents = Contents::read(&files, now)?;
+    let policy = PolicySet {
         domain: contents.settings.domain.clone(),
-        version: opened.versions.targets,
-        digest: opened.targets_digest,
+        version: opened.versions.snapshot,
+        digest: opened.digest,
+        global_digest: opened.targets_digest,
+        regions: opened.regions,
         root_digest: opened.root_digest,
         root_pinned: opened.root_pinned,
         versions: opened.versions,
@@ -90,7 +152,14 @@ pub async fn load(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicyS
         inventory: contents.inventory,
         keyset: contents.keyset,
         cedar: contents.cedar,
-        expires,
+        expires: expiry::first(&ends),
+        ends,
+    };
+    let metadata = opened.files.metadata();
+    Ok(Fetched {
+        policy,
+        metadata,
+        files,
     })
 }
 
@@ -98,55 +167,58 @@ pub async fn load(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicyS
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_blocking(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
-    tuf::block_on(load(repo, options, now))
+pub fn load_blocking(source: impl Into<Source>, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
+    let source = source.into();
+    tuf::block_on(async { fetch(&source, None, options, now).await.map(|fetched| fetched.policy) })
 }
 
-/// Every target of the signed list, each as signed.
+/// Every target of every signed list, each as signed.
 pub(crate) async fn read_files(opened: &Opened) -> Result<Files, PolicyError> {
-    let targets = &opened.repository.targets().signed;
-    if let Some(role) = targets.delegations.as_ref().and_then(|d| d.roles.first()) {
-        let claim = format!("targets version {}", targets.version);
-        return Err(PolicyError::new(
-            PolicyCode::DelegationUnknown,
-            claim,
-            "no delegations",
-            &role.name,
-        ));
+    let whole = &opened.repository.targets().signed;
+    let mut lists = vec![(format!("targets, version {}", whole.version), whole)];
+    for role in whole.delegations.iter().flat_map(|d| &d.roles) {
+        if let Some(signed) = &role.targets {
+            lists.push((
+                format!("{}, version {}", role.name, signed.signed.version),
+                &signed.signed,
+            ));
+        }
     }
-    if targets.targets.len() > MAX_TARGETS {
+    let count: usize = lists.iter().map(|(_, list)| list.targets.len()).sum();
+    if count > MAX_TARGETS {
         let expected = format!("at most {MAX_TARGETS}");
         return Err(PolicyError::new(
             PolicyCode::TargetsTooMany,
-            "targets",
+            "all targets",
             expected,
-            targets.targets.len(),
+            count,
         ));
     }
     let mut problems = Vec::new();
-    let mut names = Vec::with_capacity(targets.targets.len());
+    let mut names = Vec::with_capacity(count);
     let mut total = 0u64;
-    for (name, target) in &targets.targets {
-        match TargetKind::of(name.raw()) {
-            Some(kind) if target.length > kind.max_len() => {
-                let expected = format!("at most {} bytes", kind.max_len());
-                problems.push(Problem::new(
-                    PolicyCode::TargetTooLarge,
-                    name.raw(),
-                    expected,
-                    target.length,
-                ));
+    for (signed_by, list) in &lists {
+        for (name, target) in &list.targets {
+            let claim = || format!("{} ({signed_by})", name.raw());
+            match TargetKind::of(name.raw()) {
+                Some(kind) if target.length > kind.max_len() => {
+                    let expected = format!("at most {} bytes", kind.max_len());
+                    problems.push(Problem::new(
+                        PolicyCode::TargetTooLarge,
+                        claim(),
+                        expected,
+                        target.length,
+                    ));
+                }
+                Some(kind) => {
+                    total = total.saturating_add(target.length);
+                    names.push((kind, name, signed_by));
+                }
+                None => {
+                    let problem = Problem::new(PolicyCode::TargetUnknown, claim(), "a known target", name.raw());
+                    problems.push(problem);
+                }
             }
-            Some(kind) => {
-                total = total.saturating_add(target.length);
-                names.push((kind, name));
-            }
-            None => problems.push(Problem::new(
-                PolicyCode::TargetUnknown,
-                name.raw(),
-                "a known target",
-                name.raw(),
-            )),
         }
     }
     if total > MAX_TOTAL_LEN {
@@ -156,10 +228,17 @@ pub(crate) async fn read_files(opened: &Opened) -> Result<Files, PolicyError> {
     PolicyError::unless_empty(problems)?;
     let mut problems = Vec::new();
     let mut files = Files::new();
-    for (kind, name) in names {
-        match tuf::read_target(&opened.repository, name).await {
+    for (kind, name, signed_by) in names {
+        match tuf::read_target(&opened.repository, name, signed_by).await {
             Ok(bytes) => drop(files.insert(kind, bytes)),
-            Err(e) => problems.extend(e.into_problems()),
+            Err(e) => {
+                let outside = e.is_io();
+                problems.extend(e.into_problems());
+                // A server that is gone or slow is so for every file: each would be waited for.
+                if outside {
+                    break;
+                }
+            }
         }
     }
     PolicyError::unless_empty(problems)?;

@@ -80,7 +80,10 @@ impl Publication {
     pub fn prepare(repository: &Repository, keys: &KeyDir, now: i64) -> Result<Self, PolicyError> {
         let repo = repository.path();
         let published = repository.published()?;
-        let last = published.as_ref().map(|p| p.opened.versions).unwrap_or_default();
+        let last = published
+            .as_ref()
+            .map(|p| p.opened.versions.clone())
+            .unwrap_or_default();
         let root = match &published {
             Some(p) => p.opened.repository.root().clone(),
             None => first_root(repo)?,
@@ -113,6 +116,7 @@ impl Publication {
             targets: targets.version.get(),
             snapshot: next(last.snapshot)?.get(),
             timestamp: next(last.timestamp)?.get(),
+            regions: last.regions.clone(),
         };
         for (kind, bytes) in &files {
             let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));

@@ -128,7 +128,7 @@ pub(crate) fn staged(path: &Path) -> Result<Files, PolicyError> {
 /// What is published in the repository at `path`.
 pub(crate) fn published(path: &Path) -> Result<Option<Published>, PolicyError> {
     tuf::block_on(async {
-        match tuf::open(path, None).await {
+        match tuf::open(&path.into(), None, None).await {
             Ok(opened) => {
                 let files = read_files(&opened).await?;
                 Ok(Some(Published { opened, files }))

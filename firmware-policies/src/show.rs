@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 use touchstone_verifier::corim::UntrustedCorim;
-use tough::schema::{Role, RoleType, Root};
+use tough::schema::{RoleType, Root};
 
 use crate::contents::{Contents, Files};
+use crate::delegation::role_name;
 use crate::error::PolicyError;
-use crate::expiry::time;
+use crate::expiry::{self, time};
 use crate::inventory_file::NodeFile;
 use crate::layout::TargetKind;
 use crate::load::{LoadOptions, load_blocking};
@@ -35,8 +36,10 @@ pub struct PublishedShow {
     pub domain: String,
     /// The policy version.
     pub version: u64,
-    /// SHA-256 of the signed targets, hexadecimal.
+    /// SHA-256 of everything that is in force, hexadecimal.
     pub digest: String,
+    /// SHA-256 of what the whole has signed, hexadecimal.
+    pub global_digest: String,
     /// SHA-256 of the first root, hexadecimal.
     pub root_digest: String,
     /// Role, version and end (RFC 3339) of each role.
@@ -151,26 +154,15 @@ fn problem((code, claim, expected, found): (&'static str, String, String, String
 fn published_show(published: &crate::repository::Published, now: i64) -> Option<PublishedShow> {
     let contents = Contents::read(&published.files, now).ok()?;
     let opened = &published.opened;
-    let repository = &opened.repository;
-    let end = |name: &str, version: u64, end: jiff::Timestamp| (name.to_owned(), version, end.to_string());
-    let expires = vec![
-        end("root", opened.versions.root, repository.root().signed.expires()),
-        end(
-            "targets",
-            opened.versions.targets,
-            repository.targets().signed.expires(),
-        ),
-        end(
-            "snapshot",
-            opened.versions.snapshot,
-            repository.snapshot().signed.expires(),
-        ),
-        end(
-            "timestamp",
-            opened.versions.timestamp,
-            repository.timestamp().signed.expires(),
-        ),
-    ];
+    let end = |role: &str, version: u64, expires: i64| (role.to_owned(), version, time(expires));
+    let whole = expiry::ends(&opened.repository);
+    let mut expires: Vec<_> = whole.iter().map(|e| end(&e.role, e.version, e.expires)).collect();
+    expires.extend(
+        opened
+            .regions
+            .iter()
+            .map(|(region, signed)| end(&role_name(region), signed.version, signed.expires)),
+    );
     let nodes = contents
         .inventory
         .nodes()
@@ -184,8 +176,9 @@ fn published_show(published: &crate::repository::Published, now: i64) -> Option<
     let ima_keys = published.files.keys().filter(|k| matches!(k, TargetKind::ImaKey(_)));
     Some(PublishedShow {
         domain: contents.settings.domain.clone(),
-        version: opened.versions.targets,
-        digest: hex::encode(opened.targets_digest),
+        version: opened.versions.snapshot,
+        digest: hex::encode(opened.digest),
+        global_digest: hex::encode(opened.targets_digest),
         root_digest: hex::encode(opened.root_digest),
         expires,
         nodes: nodes.collect(),

@@ -1,5 +1,8 @@
 //! What the tests of this crate share: recorded boots as evidence, and repositories made from them.
 
+#[path = "../tests/forge/mod.rs"]
+pub mod forge;
+
 use std::path::{Path, PathBuf};
 
 use touchstone_evidence::collection::{Collection, Label};
@@ -113,6 +116,11 @@ impl TestRepo {
 
     pub fn publish(&self, now: i64) -> Result<crate::PublishedVersion, PolicyError> {
         publish(&self.repo, &self.keys, now)
+    }
+
+    /// The published repository with all its keys, to be signed by hand: regions with keys of their own, for example.
+    pub fn forge(&self) -> forge::Forge {
+        forge::Forge::open(&self.repo, &self.keys)
     }
 
     pub fn load(&self, now: i64) -> Result<PolicySet, PolicyError> {

@@ -2,20 +2,27 @@
 //!
 //! Expiry is no part of this: see [`expiry`](crate::expiry). Source: TUF 1.0.34, 5.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::future::Future;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use touchstone_cose::cbor::{self, Value};
 use tough::schema::{Role, RoleType, Root, Signed};
 use tough::{IntoVec, Repository, TargetName, TransportError, TransportErrorKind};
 use url::Url;
 
+use crate::delegation::{self, SignedRegion};
 use crate::error::{PolicyCode, PolicyError};
 use crate::expiry::{self, MAX_ROLE_LEN};
-use crate::files::{METADATA_URL, RepositoryFiles, TARGETS_URL, read_bounded};
+use crate::files::{METADATA_URL, ReadError, RepositoryFiles, TARGETS_URL};
 use crate::floors::RoleVersions;
 use crate::layout::METADATA;
+use crate::source::Source;
+
+/// What the digest of a whole policy begins with, so that it is never taken for another one.
+const DIGEST_LABEL: &str = "touchstone-policy/1";
 
 /// A repository whose metadata is signed and fits together; whether it has expired is not judged yet.
 pub(crate) struct Opened {
@@ -23,66 +30,95 @@ pub(crate) struct Opened {
     pub root_digest: [u8; 32],
     pub root_pinned: bool,
     pub versions: RoleVersions,
+    /// Of the signed part of the targets.
     pub targets_digest: [u8; 32],
+    /// Of everything that is in force: see [`policy_digest`].
+    pub digest: [u8; 32],
+    /// The regions with keys of their own.
+    pub regions: BTreeMap<String, SignedRegion>,
+    /// What was read to get here.
+    pub files: RepositoryFiles,
 }
 
-/// Opens `repo`, from the root given or from its own first root.
-pub(crate) async fn open(repo: &Path, pinned: Option<&[u8]>) -> Result<Opened, PolicyError> {
-    if !repo.is_dir() {
-        let found = "no such folder";
-        return Err(PolicyError::new(
-            PolicyCode::Io,
-            repo.display(),
-            "a policy repository",
-            found,
-        ));
-    }
-    let metadata = repo.join(METADATA);
+/// Opens the repository at `source`, from the root given or from its own first root. Targets that are in `kept`, a
+/// folder laid out like a repository, are not fetched again.
+pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[u8]>) -> Result<Opened, PolicyError> {
+    let files = RepositoryFiles::open(source, kept)?;
     let root = match pinned {
         Some(bytes) => {
-            must_be_in(bytes, &metadata)?;
+            must_be_in(bytes, &files).await?;
             bytes.to_vec()
         }
-        None => first_root(&metadata)?,
+        None => first_root(&files).await?,
     };
     let url = |text: &str| Url::parse(text).map_err(|e| PolicyError::new(PolicyCode::Io, text, "a URL", e));
-    let repository = expiry::loader(&root, url(METADATA_URL)?, url(TARGETS_URL)?)
-        .transport(RepositoryFiles::new(repo))
+    let loading = expiry::loader(&root, url(METADATA_URL)?, url(TARGETS_URL)?)
+        .transport(files.clone())
         .load()
-        .await
-        .map_err(|e| metadata_error(&e, &metadata, pinned.is_some()))?;
+        .await;
+    let repository = match loading {
+        Ok(repository) => repository,
+        Err(e) => return Err(metadata_error(&e, &files, source, pinned.is_some())),
+    };
+    let regions = delegation::regions(&repository.targets().signed)?;
+    delegation::root_keys_differ(&repository.root().signed)?;
     let version = |v: std::num::NonZeroU64| v.get();
     let versions = RoleVersions {
         root: version(repository.root().signed.version),
         targets: version(repository.targets().signed.version),
         snapshot: version(repository.snapshot().signed.version),
         timestamp: version(repository.timestamp().signed.version),
+        regions: regions
+            .iter()
+            .map(|(name, region)| (name.clone(), region.version))
+            .collect(),
     };
     // The digest of what was signed: signatures may be merged in any order, the policy is the same.
     let signed = repository.targets().signed.canonical_form();
     let signed = signed.map_err(|e| PolicyError::new(PolicyCode::MetadataUnreadable, "targets", "JSON", e))?;
+    let targets_digest = Sha256::digest(&signed).into();
     Ok(Opened {
         root_digest: Sha256::digest(&root).into(),
         root_pinned: pinned.is_some(),
-        targets_digest: Sha256::digest(&signed).into(),
+        targets_digest,
+        digest: policy_digest(targets_digest, &regions),
         versions,
+        regions,
         repository,
+        files,
     })
 }
 
-/// Reads one target; `tough` compares length and digest with what was signed.
-pub(crate) async fn read_target(repository: &Repository, name: &TargetName) -> Result<Vec<u8>, PolicyError> {
-    let claim = name.raw();
+/// SHA-256 over deterministic CBOR `["touchstone-policy/1", targets digest, [[region, region digest] …]]`, regions in the
+/// order of their names: one digest of everything that is in force, whoever signed it.
+pub(crate) fn policy_digest(targets: [u8; 32], regions: &BTreeMap<String, SignedRegion>) -> [u8; 32] {
+    let regions = regions
+        .iter()
+        .map(|(name, region)| Value::array([Value::text(name.as_str()), Value::bytes(region.digest)]));
+    let value = Value::array([Value::text(DIGEST_LABEL), Value::bytes(targets), Value::array(regions)]);
+    Sha256::digest(cbor::encode(&value)).into()
+}
+
+/// Reads one target; `tough` compares length and digest with what was signed. `signed_by` is the list it is on.
+pub(crate) async fn read_target(
+    repository: &Repository,
+    name: &TargetName,
+    signed_by: &str,
+) -> Result<Vec<u8>, PolicyError> {
+    let claim = format!("{} ({signed_by})", name.raw());
     let error = |e: tough::error::Error| match &e {
-        tough::error::Error::Transport { source, .. } => match failure(source) {
-            Failure::Missing => PolicyError::new(PolicyCode::TargetMissing, claim, "a file", "none"),
-            Failure::TooLarge(found) => PolicyError::new(PolicyCode::TargetTooLarge, claim, "a smaller file", found),
-            Failure::Mismatch(found) => {
-                PolicyError::new(PolicyCode::TargetMismatch, claim, "the signed length and digest", found)
-            }
-            Failure::Other(found) => PolicyError::new(PolicyCode::Io, claim, "a target to read", found),
-        },
-        _ => PolicyError::new(PolicyCode::TargetMissing, claim, "a target to read", &e),
+        tough::error::Error::Transport { source, .. } => {
+            let (code, expected, found) = match failure(source) {
+                Failure::Missing => (PolicyCode::TargetMissing, "a file", "none".into()),
+                Failure::TooLarge(found) => (PolicyCode::TargetTooLarge, "a smaller file", found),
+                Failure::Mismatch(found) => (PolicyCode::TargetMismatch, "the signed length and digest", found),
+                Failure::Slow(found) => (PolicyCode::SourceSlow, "the whole file", found),
+                Failure::Unreachable(found) => (PolicyCode::SourceUnreachable, "the file", found),
+                Failure::Other(found) => (PolicyCode::Io, "a target to read", found),
+            };
+            PolicyError::new(code, &claim, expected, found)
+        }
+        _ => PolicyError::new(PolicyCode::TargetMissing, &claim, "a target to read", &e),
     };
     match repository.read_target(name).await.map_err(error)? {
         Some(stream) => stream.into_vec().await.map_err(error),
@@ -102,7 +138,7 @@ pub(crate) fn block_on<T: Send>(future: impl Future<Output = Result<T, PolicyErr
         let thread = std::thread::Builder::new()
             .name("policy-load".into())
             .spawn_scoped(scope, || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.map_err(|e| failed(e.to_string()))?.block_on(future)
             });
         let thread = thread.map_err(|e| failed(e.to_string()))?;
@@ -117,31 +153,28 @@ pub(crate) fn parse_root(bytes: &[u8]) -> Result<Signed<Root>, String> {
     Ok(root)
 }
 
-fn first_root(metadata: &Path) -> Result<Vec<u8>, PolicyError> {
-    let path = metadata.join("1.root.json");
-    read_bounded(&path, MAX_ROLE_LEN).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => PolicyError::new(
-            PolicyCode::RootMissing,
-            "1.root.json (root, version 1)",
-            "a file",
-            "none",
-        ),
-        std::io::ErrorKind::FileTooLarge => PolicyError::new(
-            PolicyCode::MetadataTooLarge,
-            "1.root.json (root, version 1)",
-            "a smaller file",
-            e,
-        ),
-        _ => PolicyError::io(&path, "the first root", &e),
+async fn first_root(files: &RepositoryFiles) -> Result<Vec<u8>, PolicyError> {
+    let claim = "1.root.json (root, version 1)";
+    let read = files.get("metadata/1.root.json", MAX_ROLE_LEN).await;
+    read.map_err(|e| {
+        let code = match &e {
+            ReadError::Missing => PolicyCode::RootMissing,
+            ReadError::TooLarge(_) => PolicyCode::MetadataTooLarge,
+            ReadError::Io(_) => PolicyCode::Io,
+            ReadError::Slow(_) => PolicyCode::SourceSlow,
+            ReadError::Unreachable(_) => PolicyCode::SourceUnreachable,
+        };
+        PolicyError::new(code, claim, "the first root", e)
     })
 }
 
 /// The repository's root of the same version, where it has one, must be the pinned one.
-fn must_be_in(pinned: &[u8], metadata: &Path) -> Result<(), PolicyError> {
+async fn must_be_in(pinned: &[u8], files: &RepositoryFiles) -> Result<(), PolicyError> {
     let root =
         parse_root(pinned).map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "the given root", "a root", e))?;
-    let file = format!("{}.root.json", root.signed.version);
-    let Ok(bytes) = read_bounded(&metadata.join(&file), MAX_ROLE_LEN) else {
+    let version = root.signed.version;
+    let file = format!("{version}.root.json");
+    let Ok(bytes) = files.get(&format!("metadata/{file}"), MAX_ROLE_LEN).await else {
         return Ok(());
     };
     match serde_json::from_slice::<Signed<Root>>(&bytes) {
@@ -151,7 +184,7 @@ fn must_be_in(pinned: &[u8], metadata: &Path) -> Result<(), PolicyError> {
             let expected = format!("the pinned root, {}", digest(pinned));
             Err(PolicyError::new(
                 PolicyCode::RootMismatch,
-                file,
+                format!("{file} (root, version {version})"),
                 expected,
                 digest(&bytes),
             ))
@@ -163,20 +196,26 @@ enum Failure {
     Missing,
     TooLarge(String),
     Mismatch(String),
+    Slow(String),
+    Unreachable(String),
     Other(String),
 }
 
 fn failure(error: &TransportError) -> Failure {
-    if error.kind() == TransportErrorKind::FileNotFound {
-        return Failure::Missing;
-    }
     let Some(cause) = error.source() else {
-        return Failure::Other(error.to_string());
+        return match error.kind() {
+            TransportErrorKind::FileNotFound => Failure::Missing,
+            _ => Failure::Other(error.to_string()),
+        };
     };
-    if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-        return match io.kind() {
-            std::io::ErrorKind::FileTooLarge => Failure::TooLarge(io.to_string()),
-            _ => Failure::Other(io.to_string()),
+    if let Some(read) = cause.downcast_ref::<ReadError>() {
+        let found = read.to_string();
+        return match read {
+            ReadError::Missing => Failure::Missing,
+            ReadError::TooLarge(_) => Failure::TooLarge(found),
+            ReadError::Io(_) => Failure::Other(found),
+            ReadError::Slow(_) => Failure::Slow(found),
+            ReadError::Unreachable(_) => Failure::Unreachable(found),
         };
     }
     match cause.downcast_ref::<tough::error::Error>() {
@@ -188,40 +227,33 @@ fn failure(error: &TransportError) -> Failure {
     }
 }
 
-/// What a failure of `tough` to load metadata means.
-fn metadata_error(error: &tough::error::Error, metadata: &Path, pinned: bool) -> PolicyError {
+/// What a failure of `tough` to load metadata means. The file that was asked for last is the one it is about.
+fn metadata_error(error: &tough::error::Error, files: &RepositoryFiles, source: &Source, pinned: bool) -> PolicyError {
     use tough::error::Error;
+    let file = files.last();
     match error {
         Error::VerifyTrustedMetadata { source, .. } => {
-            signature_error(RoleType::Root, source, PolicyCode::SignatureInvalid)
+            let claim = if pinned {
+                "the given root"
+            } else {
+                "1.root.json (root, version 1)"
+            };
+            signature_error(claim, source, PolicyCode::SignatureInvalid)
         }
         Error::VerifyMetadata {
             role: RoleType::Root,
             source,
             ..
-        } => {
-            let code = if pinned {
-                PolicyCode::RootMismatch
-            } else {
-                PolicyCode::SignatureInvalid
-            };
-            signature_error(RoleType::Root, source, code)
+        } if pinned => signature_error(&file, source, PolicyCode::RootMismatch),
+        Error::VerifyMetadata { source, .. } => signature_error(&file, source, PolicyCode::SignatureInvalid),
+        Error::ParseMetadata { source, .. } => {
+            PolicyError::new(PolicyCode::MetadataUnreadable, file, "TUF metadata", source)
         }
-        Error::VerifyMetadata { role, source, .. } => signature_error(*role, source, PolicyCode::SignatureInvalid),
-        Error::ParseMetadata { role, source, .. } => {
-            PolicyError::new(PolicyCode::MetadataUnreadable, role, "TUF metadata", source)
-        }
-        Error::VersionMismatch {
-            role,
-            fetched,
-            expected,
-            ..
-        } => {
+        Error::VersionMismatch { fetched, expected, .. } => {
             let (expected, found) = (format!("version {expected}"), format!("version {fetched}"));
-            PolicyError::new(PolicyCode::MetadataMismatch, role, expected, found)
+            PolicyError::new(PolicyCode::MetadataMismatch, file, expected, found)
         }
         Error::OlderMetadata {
-            role,
             current_version,
             new_version,
             ..
@@ -230,54 +262,58 @@ fn metadata_error(error: &tough::error::Error, metadata: &Path, pinned: bool) ->
                 format!("a version after {current_version}"),
                 format!("version {new_version}"),
             );
-            PolicyError::new(PolicyCode::MetadataMismatch, role, expected, found)
+            PolicyError::new(PolicyCode::MetadataMismatch, file, expected, found)
         }
         Error::MaxUpdatesExceeded { max_root_updates, .. } => {
             let expected = format!("at most {max_root_updates} newer roots");
-            PolicyError::new(PolicyCode::MetadataTooLarge, "root", expected, "more")
+            PolicyError::new(PolicyCode::MetadataTooLarge, file, expected, "more")
         }
-        Error::Transport { url, source, .. } => {
-            let file = url.path().rsplit('/').next().unwrap_or_default();
-            match failure(source) {
-                Failure::Missing if file == "timestamp.json" && !has_targets(metadata) => {
-                    PolicyError::new(PolicyCode::NotPublished, file, "a published version", "none")
-                }
-                Failure::Missing => PolicyError::new(PolicyCode::MetadataMissing, file, "a file", "none"),
-                Failure::TooLarge(found) => {
-                    PolicyError::new(PolicyCode::MetadataTooLarge, file, "a smaller file", found)
-                }
-                Failure::Mismatch(found) => {
-                    let expected = "the length and digest that the signed metadata names";
-                    PolicyError::new(PolicyCode::MetadataMismatch, file, expected, found)
-                }
-                Failure::Other(found) => PolicyError::new(PolicyCode::Io, file, "a file to read", found),
+        Error::InvalidPath { source, .. } => {
+            let expected = "targets within the paths that are delegated";
+            PolicyError::new(PolicyCode::RegionOutside, file, expected, source)
+        }
+        Error::Transport { source: cause, .. } => match failure(cause) {
+            Failure::Missing if file.starts_with("timestamp.json") && !has_targets(source) => {
+                PolicyError::new(PolicyCode::NotPublished, file, "a published version", "none")
             }
-        }
+            Failure::Missing => PolicyError::new(PolicyCode::MetadataMissing, file, "a file", "none"),
+            Failure::TooLarge(found) => PolicyError::new(PolicyCode::MetadataTooLarge, file, "a smaller file", found),
+            Failure::Mismatch(found) => {
+                let expected = "the length and digest that the signed metadata names";
+                PolicyError::new(PolicyCode::MetadataMismatch, file, expected, found)
+            }
+            Failure::Slow(found) => PolicyError::new(PolicyCode::SourceSlow, file, "the whole file", found),
+            Failure::Unreachable(found) => PolicyError::new(PolicyCode::SourceUnreachable, file, "the file", found),
+            Failure::Other(found) => PolicyError::new(PolicyCode::Io, file, "a file to read", found),
+        },
         Error::DatastoreInit { .. }
         | Error::DatastoreCreate { .. }
         | Error::DatastoreOpen { .. }
         | Error::DatastoreRemove { .. } => {
             PolicyError::new(PolicyCode::Io, "temporary folder", "a place to work", error)
         }
-        _ => PolicyError::new(PolicyCode::MetadataUnreadable, "metadata", "TUF metadata", error),
+        _ => PolicyError::new(PolicyCode::MetadataUnreadable, file, "TUF metadata", error),
     }
 }
 
-fn signature_error(role: RoleType, error: &tough::schema::Error, code: PolicyCode) -> PolicyError {
+fn signature_error(claim: &str, error: &tough::schema::Error, code: PolicyCode) -> PolicyError {
     match error {
         tough::schema::Error::SignatureThreshold { threshold, valid, .. } => PolicyError::new(
             code,
-            role,
+            claim,
             format!("valid signatures by {threshold} of its keys"),
             valid,
         ),
-        _ => PolicyError::new(code, role, "valid signatures", error),
+        _ => PolicyError::new(code, claim, "valid signatures", error),
     }
 }
 
-/// Whether any version was ever published here.
-fn has_targets(metadata: &Path) -> bool {
-    std::fs::read_dir(metadata)
+/// Whether any version was ever published here. Of a server nobody can tell.
+fn has_targets(source: &Source) -> bool {
+    let Some(folder) = source.location().folder() else {
+        return true;
+    };
+    std::fs::read_dir(folder.join(METADATA))
         .into_iter()
         .flatten()
         .flatten()

@@ -1,5 +1,6 @@
 //! Policy, as the broker takes it over: from a pinned root, never older than before, with the broker's own keys in it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -95,33 +96,19 @@ impl Floors {
             });
         };
         let value = cbor::decode(&row.value, Limits::TOKEN).map_err(|_| PolicySourceError::Floors)?;
-        let numbers: Option<Vec<u64>> = value
-            .as_array()
-            .map(|items| items.iter().filter_map(Value::as_u64).collect());
-        let Some([root, targets, snapshot, timestamp, time]) = numbers.as_deref() else {
-            return Err(PolicySourceError::Floors);
-        };
-        let versions = RoleVersions {
-            root: *root,
-            targets: *targets,
-            snapshot: *snapshot,
-            timestamp: *timestamp,
-        };
-        let time = i64::try_from(*time).map_err(|_| PolicySourceError::Floors)?;
         Ok(Self {
             guard: Guard::Unchanged(key.clone(), row.revision),
             key,
-            held: Some((versions, time)),
+            held: Some(floors(&value).ok_or(PolicySourceError::Floors)?),
         })
     }
 
     /// Guard and write of accepting `policy` at `now`.
     #[must_use]
     pub fn raise(&self, policy: &PolicySet, now: i64) -> (Guard, Write) {
-        let versions = self
-            .held
-            .map_or(policy.versions, |(held, _)| held.raised_to(policy.versions));
-        let time = self.held.map_or(now, |(_, time)| time.max(now));
+        let held = self.held.as_ref();
+        let versions = held.map_or_else(|| policy.versions.clone(), |(held, _)| held.raised_to(&policy.versions));
+        let time = held.map_or(now, |(_, time)| (*time).max(now));
         let numbers = [
             versions.root,
             versions.targets,
@@ -129,9 +116,40 @@ impl Floors {
             versions.timestamp,
             u64::try_from(time).unwrap_or(0),
         ];
-        let value = cbor::encode(&Value::array(numbers.map(Value::Unsigned)));
+        let regions = versions
+            .regions
+            .iter()
+            .map(|(region, version)| Value::array([Value::text(region.as_str()), Value::Unsigned(*version)]));
+        let fields = numbers.map(Value::Unsigned).into_iter().chain([Value::array(regions)]);
+        let value = cbor::encode(&Value::array(fields));
         (self.guard.clone(), Write::Put(self.key.clone(), value))
     }
+}
+
+/// `[root, targets, snapshot, timestamp, time, [[region, version] …]]`; without the regions as releases before them
+/// wrote it.
+fn floors(value: &Value) -> Option<(RoleVersions, i64)> {
+    let (numbers, regions) = match value.as_array()? {
+        [numbers @ .., Value::Array(regions)] => (numbers, regions.as_slice()),
+        numbers => (numbers, &[][..]),
+    };
+    let numbers: Option<Vec<u64>> = numbers.iter().map(Value::as_u64).collect();
+    let [root, targets, snapshot, timestamp, time] = *numbers?.as_slice() else {
+        return None;
+    };
+    let region = |row: &Value| match row.as_array()? {
+        [name, version] => Some((name.as_text()?.to_owned(), version.as_u64()?)),
+        _ => None,
+    };
+    let regions: Option<BTreeMap<String, u64>> = regions.iter().map(region).collect();
+    let versions = RoleVersions {
+        root,
+        targets,
+        snapshot,
+        timestamp,
+        regions: regions?,
+    };
+    Some((versions, i64::try_from(time).ok()?))
 }
 
 impl PolicySource {
@@ -158,8 +176,8 @@ impl PolicySource {
     pub async fn load(&self, floors: &Floors, now: i64) -> Result<PolicySet, PolicySourceError> {
         let options = LoadOptions {
             root: Some(self.root.clone()),
-            floors: floors.held.map(|(versions, _)| versions),
-            last_time: floors.held.map(|(_, time)| time),
+            floors: floors.held.as_ref().map(|(versions, _)| versions.clone()),
+            last_time: floors.held.as_ref().map(|(_, time)| *time),
         };
         let policy = load(&self.repo, options, now).await?;
         if policy.domain != self.domain {

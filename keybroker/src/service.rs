@@ -316,7 +316,11 @@ async fn first_statements(
         let genesis = circumstances.genesis(&app.origin, policy.settings.generation, kid);
         app.sequencer.record(entry(app, &genesis)?).await?;
     }
-    if floors.held.is_none_or(|(versions, _)| versions != policy.versions) {
+    if floors
+        .held
+        .as_ref()
+        .is_none_or(|(versions, _)| *versions != policy.versions)
+    {
         let (guard, write) = floors.raise(policy, seconds(now_ms));
         let mut activation = entry(app, &circumstances.activation(policy))?;
         activation.guards.push(guard);

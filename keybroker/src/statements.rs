@@ -60,7 +60,7 @@ impl Circumstances {
     /// snapshot and timestamp, 5 when it expires, Unix seconds.
     #[must_use]
     pub fn activation(&self, policy: &touchstone_policies::PolicySet) -> Statement {
-        let versions = policy.versions;
+        let versions = &policy.versions;
         let body = Value::map([
             (0, Value::Unsigned(policy.version)),
             (1, Value::bytes(policy.digest)),

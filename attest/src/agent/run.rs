@@ -374,7 +374,7 @@ pub(crate) async fn load(config: &AgentConfig, state: &StateDir) -> Result<Domai
     let floors = state.floors().read().map_err(StateError::from)?;
     let (policy, root) = (&config.policy, &config.policy_root);
     let trust = DomainTrust::load_above(policy, root, &config.domain, clock::wall_seconds(), floors).await?;
-    state.floors().raise(trust.policy.versions).map_err(StateError::from)?;
+    state.floors().raise(&trust.policy.versions).map_err(StateError::from)?;
     Ok(trust)
 }
 

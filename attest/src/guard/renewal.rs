@@ -37,14 +37,14 @@ impl Renewal {
     /// [`TrustError`]; then nothing is believed and nothing is recorded.
     pub async fn load(&self, held: Option<&DomainTrust>) -> Result<DomainTrust, TrustError> {
         let kept = self.floors.as_ref().map(PolicyFloors::read).transpose()?.flatten();
-        let floors = match (kept, held.map(|trust| trust.policy.versions)) {
-            (Some(kept), Some(held)) => Some(kept.raised_to(held)),
+        let floors = match (kept, held.map(|trust| trust.policy.versions.clone())) {
+            (Some(kept), Some(held)) => Some(kept.raised_to(&held)),
             (kept, held) => kept.or(held),
         };
         let now = clock::wall_seconds();
         let trust = DomainTrust::load_above(&self.repository, &self.root, &self.domain, now, floors).await?;
         if let Some(floors) = &self.floors {
-            floors.raise(trust.policy.versions)?;
+            floors.raise(&trust.policy.versions)?;
         }
         Ok(trust)
     }

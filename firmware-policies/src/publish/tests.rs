@@ -37,7 +37,8 @@ fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
             root: 1,
             targets: 1,
             snapshot: 1,
-            timestamp: 1
+            timestamp: 1,
+            regions: Default::default(),
         }
     );
     let second = test.publish(NOW + DAY).unwrap();
@@ -47,7 +48,8 @@ fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
             root: 1,
             targets: 2,
             snapshot: 2,
-            timestamp: 2
+            timestamp: 2,
+            regions: Default::default(),
         }
     );
     let policy = test.load(NOW + DAY).unwrap();
