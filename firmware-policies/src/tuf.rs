@@ -60,7 +60,7 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
         Ok(repository) => repository,
         Err(e) => return Err(metadata_error(&e, &files, source, pinned.is_some())),
     };
-    let regions = delegation::regions(&repository.targets().signed)?;
+    let regions = delegation::regions(&repository.targets().signed, &repository.snapshot().signed)?;
     delegation::root_keys_differ(&repository.root().signed)?;
     let version = |v: std::num::NonZeroU64| v.get();
     let versions = RoleVersions {
