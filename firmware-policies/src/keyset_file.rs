@@ -31,19 +31,22 @@ pub enum Job {
     Checkpoint,
     /// Answers that carry a released key.
     Release,
+    /// Cosignatures of the checkpoints of other logs.
+    Witness,
     /// TLS: clients pin this key.
     Tls,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: [Job; 7] = [
+    pub const ALL: [Job; 8] = [
         Job::Authorization,
         Job::Ear,
         Job::TrustState,
         Job::Statement,
         Job::Checkpoint,
         Job::Release,
+        Job::Witness,
         Job::Tls,
     ];
 }

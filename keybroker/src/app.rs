@@ -24,6 +24,7 @@ use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
 use crate::statements::Circumstances;
 use crate::trust::Trust;
+use crate::witness::Witnessing;
 
 /// What every request handler shares; one of it in a process.
 pub struct App {
@@ -59,6 +60,8 @@ pub struct App {
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
+    /// The logs that are watched here, and the witnesses that watch this one.
+    pub witnessing: Witnessing,
     /// Why what is published was not taken over, as long as it is not: shown to the operator.
     pub policy_refused: Mutex<Option<String>>,
     /// True once the broker is to stop.

@@ -32,6 +32,14 @@ pub struct BodyLimits {
 /// A [`Refusal`] that says which bound was passed, before the rest of the body is read.
 pub async fn read_cbor(request: Request, limits: BodyLimits) -> Result<Bytes, Refusal> {
     content_type(request.headers())?;
+    read_any(request, limits).await
+}
+
+/// The body of a request whose type says nothing: of formats that others have written down.
+///
+/// # Errors
+/// As [`read_cbor`].
+pub async fn read_any(request: Request, limits: BodyLimits) -> Result<Bytes, Refusal> {
     let announced = match announced(request.headers())? {
         Some(found) if found > limits.bytes => Err(too_large(limits.bytes)),
         _ => Ok(()),

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use touchstone_evidence::message::MAX_SUBMISSION;
 
 use crate::release::config::KeysConfig;
+use crate::witness::{WitnessConfig, Witnessing};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -31,6 +32,9 @@ pub struct Config {
     pub domain: String,
     /// The keys it keeps and releases; without this section it keeps none.
     pub keys: Option<KeysConfig>,
+    /// Whose logs it watches, and who watches its own.
+    #[serde(default)]
+    pub witness: WitnessConfig,
     /// Bounds on what others may make the broker do.
     #[serde(default)]
     pub limits: Limits,
@@ -211,6 +215,13 @@ impl Config {
                 key,
                 expected,
                 found: "something else".into(),
+            });
+        }
+        if let Err(error) = Witnessing::new(&self.witness) {
+            return Err(ConfigError::Value {
+                key: "witness",
+                expected: "verifier keys: name+hex+base64",
+                found: error.to_string(),
             });
         }
         let l = &self.limits;

@@ -34,21 +34,28 @@ pub enum KeyJob {
     Checkpoint,
     /// Signs answers that carry a released key.
     Release,
+    /// Cosigns the checkpoints of other logs.
+    Witness,
     /// Ends TLS.
     Tls,
 }
 
 impl KeyJob {
     /// Every job.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Authorization,
         Self::Ear,
         Self::TrustState,
         Self::Statement,
         Self::Checkpoint,
         Self::Release,
+        Self::Witness,
         Self::Tls,
     ];
+
+    /// Jobs that an older release did not know: a data folder or a keyset of its time is without them, and everything
+    /// else goes on.
+    pub const ADDED: [Self; 2] = [Self::Release, Self::Witness];
 
     /// The job's name in the keyset and in file names.
     #[must_use]
@@ -60,6 +67,7 @@ impl KeyJob {
             Self::Statement => "statement",
             Self::Checkpoint => "checkpoint",
             Self::Release => "release",
+            Self::Witness => "witness",
             Self::Tls => "tls",
         }
     }
@@ -101,6 +109,8 @@ pub struct BrokerKeys {
     /// Signs answers that carry a released key. A data folder from before there was this job has none: then no key is
     /// released ([`BrokerKeys::add_missing`] makes it).
     pub release: Option<SigningKey>,
+    /// Cosigns the checkpoints of other logs; as `release` it may not be there, and then nothing is cosigned.
+    pub witness: Option<SigningKey>,
     tls: TlsKey,
 }
 
@@ -153,13 +163,16 @@ impl BrokerKeys {
     /// [`KeysError`]
     pub fn add_missing(data_dir: &Path) -> Result<(Self, bool), KeysError> {
         let keys = Self::load(data_dir)?;
-        if keys.release.is_some() {
+        let folder = data_dir.join(KEY_FOLDER);
+        let missing = KeyJob::ADDED.map(|job| (job, path(&folder, job)));
+        let missing: Vec<_> = missing.into_iter().filter(|(_, path)| !path.exists()).collect();
+        if missing.is_empty() {
             return Ok((keys, false));
         }
-        let folder = data_dir.join(KEY_FOLDER);
-        let job = KeyJob::Release;
-        let pem = SigningKey::from_seed(random()?).to_pkcs8_pem().map_err(library(job))?;
-        write_new(&path(&folder, job), pem.as_bytes())?;
+        for (job, path) in missing {
+            let pem = SigningKey::from_seed(random()?).to_pkcs8_pem().map_err(library(job))?;
+            write_new(&path, pem.as_bytes())?;
+        }
         sync_folder(&folder)?;
         Ok((Self::load(data_dir)?, true))
     }
@@ -178,11 +191,8 @@ impl BrokerKeys {
             trust_state: Arc::new(signing(&folder, KeyJob::TrustState)?),
             statement: signing(&folder, KeyJob::Statement)?,
             checkpoint: Arc::new(signing(&folder, KeyJob::Checkpoint)?),
-            release: match signing(&folder, KeyJob::Release) {
-                Ok(key) => Some(key),
-                Err(_) if !path(&folder, KeyJob::Release).exists() => None,
-                Err(error) => return Err(error),
-            },
+            release: added(&folder, KeyJob::Release)?,
+            witness: added(&folder, KeyJob::Witness)?,
             tls: TlsKey::load(&folder)?,
         })
     }
@@ -198,8 +208,9 @@ impl BrokerKeys {
             (KeyJob::Checkpoint, self.checkpoint.verifying_key()),
             (KeyJob::Tls, self.tls.public.clone()),
         ];
-        let release = self.release.as_ref().map(SigningKey::verifying_key);
-        keys.extend(release.map(|key| (KeyJob::Release, key)));
+        for (job, key) in [(KeyJob::Release, &self.release), (KeyJob::Witness, &self.witness)] {
+            keys.extend(key.as_ref().map(|key| (job, key.verifying_key())));
+        }
         keys
     }
 
@@ -242,6 +253,15 @@ fn signing(folder: &Path, job: KeyJob) -> Result<SigningKey, KeysError> {
     let pem = read_private(&path)?;
     let expected = "an Ed25519 private key in PKCS#8 PEM form";
     SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyFileError::NotAKey { path, expected }.into())
+}
+
+/// The key of a job that an older release did not know.
+fn added(folder: &Path, job: KeyJob) -> Result<Option<SigningKey>, KeysError> {
+    match signing(folder, job) {
+        Ok(key) => Ok(Some(key)),
+        Err(_) if !path(folder, job).exists() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn path(folder: &Path, job: KeyJob) -> PathBuf {

@@ -42,3 +42,4 @@ pub mod ticker;
 pub mod tls;
 pub mod trust;
 mod withdraw;
+pub mod witness;

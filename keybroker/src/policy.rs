@@ -206,6 +206,7 @@ pub const fn job(job: KeyJob) -> Job {
         KeyJob::Statement => Job::Statement,
         KeyJob::Checkpoint => Job::Checkpoint,
         KeyJob::Release => Job::Release,
+        KeyJob::Witness => Job::Witness,
         KeyJob::Tls => Job::Tls,
     }
 }
@@ -218,11 +219,12 @@ pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(),
     for (key_job, key) in keys.public() {
         let listed = policy.keyset.find(job(key_job), &key.kid(), now);
         if listed.is_none_or(|entry| entry.key != key) {
-            // A keyset from before there was this job: everything else goes on, and no key is released.
-            if key_job == KeyJob::Release {
+            // A keyset from before there was this job: everything else goes on, and nothing is released or cosigned.
+            if KeyJob::ADDED.contains(&key_job) {
                 tracing::warn!(
+                    job = key_job.as_str(),
                     kid = hex::encode(key.kid()),
-                    "the release key is not in the signed keyset: no key is released until keyset.json is staged and published"
+                    "a key is not in the signed keyset and not used until keyset.json is staged and published"
                 );
                 continue;
             }

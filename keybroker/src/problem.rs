@@ -38,6 +38,8 @@ touchstone_cose::reason_codes! {
         ReleaseRefused = "release-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided and nothing is told of any key. The reasons say what was found.",
         ReleaseUnavailable = "release-unavailable": "This broker has no key in the signed keyset to sign released keys with. Run broker init again, stage keyset.json and publish.",
         KeySourceFailed = "key-source-failed": "The store or token that keeps the secrets failed, or what it keeps does not open. The broker's log says more.",
+        NotWitnessed = "not-witnessed": "The checkpoint was not cosigned, or the cosignature is none that counts here. The detail says why.",
+        WitnessUnavailable = "witness-unavailable": "This broker has no key in the signed keyset to cosign with. Run broker init again, stage keyset.json and publish.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -107,7 +109,8 @@ impl Refusal {
             }
             C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
             C::PolicyRefused | C::KeyExists => StatusCode::CONFLICT,
-            C::KeysNotConfigured | C::ReleaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            C::KeysNotConfigured | C::ReleaseUnavailable | C::WitnessUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            C::NotWitnessed => StatusCode::FORBIDDEN,
             C::Internal | C::KeySourceFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -33,6 +33,10 @@ pub const STATUS: Namespace = Namespace::new("status");
 pub const SHOWN: Namespace = Namespace::new("shown");
 /// `key/<name>`: a key that is released to attested nodes, its secrets sealed.
 pub const KEY: Namespace = Namespace::new("key");
+/// `witness/<digest>`: the head of another log that was cosigned last, by the digest of the log's origin.
+pub const WITNESS: Namespace = Namespace::new("witness");
+/// `cosigned/<digest>`: the newest head of this ledger that a witness cosigned, by the digest of the witness's name.
+pub const COSIGNED: Namespace = Namespace::new("cosigned");
 /// `meta/<what>`: single values.
 pub const META: Namespace = Namespace::new("meta");
 

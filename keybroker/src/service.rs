@@ -35,6 +35,7 @@ use crate::statements::Circumstances;
 use crate::ticker;
 use crate::tls;
 use crate::trust::{Trust, TrustError};
+use crate::witness::Witnessing;
 
 /// The store, in the data folder.
 pub const STORE: &str = "store.redb";
@@ -236,6 +237,8 @@ impl Broker {
             trust,
             head,
             attested: Mutex::new(attested),
+            witnessing: Witnessing::new(&config.witness)
+                .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,
             policy_refused: Mutex::new(None),
             stop: stopped.clone(),
             keys,

@@ -1,7 +1,7 @@
 //! `touchstone ledger verify`.
 
 use crate::output::say;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
@@ -11,7 +11,7 @@ use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_ledger::checkpoint::VerifiedCheckpoint;
 use touchstone_ledger::note::NoteKey;
 use touchstone_ledger::statement::VerifiedStatement;
-use touchstone_ledger::tree::Frontier;
+use touchstone_ledger::tree::{Frontier, Hash, verify_consistency};
 use touchstone_policies::Job;
 
 use crate::output::{self, CommandResult, Failure, Outcome};
@@ -40,6 +40,12 @@ pub struct VerifyArgs {
     /// The root.json that is trusted
     #[arg(long)]
     root: PathBuf,
+    /// A checkpoint that was saved before: only what came since is fetched, and that it continues is proved
+    #[arg(long, value_name = "CHECKPOINT")]
+    since: Option<PathBuf>,
+    /// Where the checkpoint is saved once everything holds
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -56,40 +62,131 @@ async fn verify(args: &VerifyArgs) -> CommandResult {
     let note = client.get("/v1/ledger/checkpoint").await?;
     let origin = format!("{}/ledger", args.domain);
     let checkpoint = open(&note, &origin, &trust)?;
-    let mut log = Frontier::new();
-    while log.size() < checkpoint.size() {
-        let before = log.size();
-        for statement in page(&mut client, before).await? {
-            // What was appended since the checkpoint is another day's work.
-            if log.size() == checkpoint.size() {
-                break;
-            }
-            append(&mut log, &statement, &trust)?;
+    let before = args.since.as_deref().map(read).transpose()?;
+    let before = before.map(|note| open(&note, &origin, &trust)).transpose()?;
+    let from = before.as_ref().map_or(0, VerifiedCheckpoint::size);
+    let edge = match &before {
+        Some(before) if from > 0 => match continued(&mut client, before, &checkpoint).await? {
+            Ok(edge) => edge,
+            Err(why) => return Ok(rewritten(args, before, &checkpoint, &why)),
+        },
+        _ => Some(Frontier::new()),
+    };
+    let (size, found) = match edge {
+        // Nothing was added, and the roots are the same.
+        None => (from, *checkpoint.root()),
+        Some(edge) => {
+            let log = append_all(&mut client, edge, checkpoint.size(), &trust).await?;
+            (log.size(), log.root())
         }
-        if log.size() == before {
-            return Err(Failure::new(format!(
-                "the broker gave no entry {before} of {}",
-                checkpoint.size()
-            )));
-        }
+    };
+    let holds = found == *checkpoint.root();
+    if let (true, Some(path)) = (holds, &args.save) {
+        std::fs::write(path, &note).map_err(|e| Failure::new(format!("write {}: {e}", path.display())))?;
     }
-    let holds = log.root() == *checkpoint.root();
     let root = hex::encode(checkpoint.root());
     if args.json {
-        output::json(&json!({ "holds": holds, "entries": log.size(), "root": root, "origin": origin }));
+        output::json(&json!({ "holds": holds, "entries": size, "since": from, "root": root, "origin": origin }));
+    } else if holds && from > 0 {
+        say!(
+            "{} entries, {} of them since the checkpoint: it continues, every new signature holds, and the root is the signed one ({root})",
+            size,
+            size - from
+        );
     } else if holds {
         say!(
             "{} entries: every signature holds, and the root is the signed one ({root})",
-            log.size()
+            size
         );
     } else {
         say!(
-            "the {} entries give root {}, the broker signed {root}",
-            log.size(),
-            hex::encode(log.root())
+            "the {size} entries give root {}, the broker signed {root}",
+            hex::encode(found)
         );
     }
     Ok(if holds { Outcome::Done } else { Outcome::Refused })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| Failure::new(format!("read {}: {e}", path.display())))
+}
+
+/// Fetches the entries from the right edge on, up to `size`, and appends them; each is a statement signed by the domain.
+async fn append_all(
+    client: &mut BrokerClient,
+    mut log: Frontier,
+    size: u64,
+    trust: &DomainTrust,
+) -> Result<Frontier, Failure> {
+    while log.size() < size {
+        let before = log.size();
+        for statement in page(client, before).await? {
+            // What was appended since the checkpoint is another day's work.
+            if log.size() == size {
+                break;
+            }
+            append(&mut log, &statement, trust)?;
+        }
+        if log.size() == before {
+            return Err(Failure::new(format!("the broker gave no entry {before} of {size}")));
+        }
+    }
+    Ok(log)
+}
+
+/// The right edge of the ledger at the earlier checkpoint, if the later one is shown to continue it; otherwise why not.
+/// None where nothing was added.
+async fn continued(
+    client: &mut BrokerClient,
+    before: &VerifiedCheckpoint,
+    now: &VerifiedCheckpoint,
+) -> Result<Result<Option<Frontier>, String>, Failure> {
+    let (old, new) = (before.size(), now.size());
+    if old > new {
+        return Ok(Err(format!("it had {old} entries then and has {new} now")));
+    }
+    if old == new && before.root() != now.root() {
+        return Ok(Err("the roots of one size differ".into()));
+    }
+    if old == new {
+        return Ok(Ok(None));
+    }
+    let bytes = client
+        .get(&format!("/v1/ledger/consistency?old={old}&new={new}"))
+        .await?;
+    let malformed = || Failure::new("the consistency proof is not an array of digests");
+    let proof = match cbor::decode(&bytes, PAGE_LIMITS)? {
+        Value::Array(hashes) => hashes
+            .iter()
+            .map(|hash| hash.as_bytes()?.try_into().ok())
+            .collect::<Option<Vec<Hash>>>()
+            .ok_or_else(malformed)?,
+        _ => return Err(malformed()),
+    };
+    let shown = verify_consistency(old, before.root(), new, now.root(), &proof)
+        .and_then(|()| Frontier::from_consistency(old, before.root(), new, &proof));
+    Ok(shown.map(Some).map_err(|error| error.to_string()))
+}
+
+/// Two checkpoints, both signed, and no proof that one continues the other.
+fn rewritten(args: &VerifyArgs, before: &VerifiedCheckpoint, now: &VerifiedCheckpoint, why: &str) -> Outcome {
+    if args.json {
+        output::json(&json!({
+            "holds": false,
+            "code": "ledger-rewritten",
+            "since": before.size(),
+            "entries": now.size(),
+            "why": why,
+            "root_then": hex::encode(before.root()),
+            "root": hex::encode(now.root()),
+            "origin": now.origin(),
+        }));
+    } else {
+        say!(
+            "ledger-rewritten: the ledger does not continue the checkpoint: {why}. Keep both, and trust nothing of it."
+        );
+    }
+    Outcome::Refused
 }
 
 fn open(note: &[u8], origin: &str, trust: &DomainTrust) -> Result<VerifiedCheckpoint, Failure> {

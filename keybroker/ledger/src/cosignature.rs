@@ -118,6 +118,22 @@ impl CosignerKey {
         Ok(newest)
     }
 
+    /// The lines of this witness in `note`, each with its newline; [`CosignerKey::open`] says whether they hold.
+    ///
+    /// # Errors
+    /// [`NoteError`] if the note is malformed.
+    pub fn lines(&self, note: &[u8]) -> Result<String, NoteError> {
+        let (_, signatures) = note::split(note)?;
+        let mut lines = String::new();
+        for parsed in note::parse_signatures(signatures) {
+            let (name, id, stamped) = parsed?;
+            if name == self.name && id == self.id {
+                lines.push_str(&note::signature_line(name, id, &stamped));
+            }
+        }
+        Ok(lines)
+    }
+
     fn verify(&self, text: &str, time: u64, signature: &[u8]) -> Result<(), NoteError> {
         let verified = VerifyingKey::Ed25519(self.public).verify(&message(text, time), signature);
         verified.map_err(|_| NoteError::BadSignature {

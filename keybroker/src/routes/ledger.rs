@@ -1,4 +1,5 @@
-//! `GET /v1/ledger/checkpoint`, `/v1/ledger/entries` and `/v1/ledger/proof`: what an auditor needs, to anybody.
+//! `GET /v1/ledger/checkpoint`, `/v1/ledger/entries`, `/v1/ledger/proof` and `/v1/ledger/consistency`: what an auditor
+//! needs, to anybody.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use axum::response::Response;
 use touchstone_cose::cbor::{self, Value};
 use touchstone_ledger::checkpoint::sign_checkpoint;
 use touchstone_ledger::note::NoteKey;
-use touchstone_ledger::tree::inclusion_proof;
+use touchstone_ledger::tree::{consistency_proof, inclusion_proof};
 
 use super::{answer, blocking, number};
 use crate::app::App;
@@ -67,6 +68,23 @@ pub(super) async fn proof(
     }
     let store = Arc::clone(&app.store);
     let path = blocking(move || inclusion_proof(index, size, &Stored(&*store)).map_err(internal)).await?;
+    let body = cbor::encode(&Value::array(path.into_iter().map(Value::from)));
+    Ok(answer(StatusCode::OK, CBOR, body))
+}
+
+/// That the first `old` entries are the beginning of the first `new` ones: a CBOR array of digests (RFC 9162, 2.1.4).
+pub(super) async fn consistency(
+    State(app): State<Arc<App>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Refusal> {
+    let (old, new) = (number(&query, "old")?, number(&query, "new")?);
+    let size = app.head().size;
+    if new > size || old == 0 || old > new {
+        let detail = format!("the ledger has {size} entries; 1 to {size} can be asked for, old not above new");
+        return Err(Refusal::new(RefusalCode::NotFound, detail));
+    }
+    let store = Arc::clone(&app.store);
+    let path = blocking(move || consistency_proof(old, new, &Stored(&*store)).map_err(internal)).await?;
     let body = cbor::encode(&Value::array(path.into_iter().map(Value::from)));
     Ok(answer(StatusCode::OK, CBOR, body))
 }

@@ -8,6 +8,7 @@ mod health;
 mod keys;
 mod ledger;
 mod trust_state;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +40,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/ledger/checkpoint", get(ledger::checkpoint))
         .route("/v1/ledger/entries", get(ledger::entries))
         .route("/v1/ledger/proof", get(ledger::proof))
+        .route("/v1/ledger/consistency", get(ledger::consistency))
+        .route(
+            "/v1/ledger/cosignatures",
+            get(witness::cosignatures).post(witness::cosigned),
+        )
+        .route("/v1/witness/add-checkpoint", post(witness::add_checkpoint))
         .route("/v1/health", get(health::health))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
         .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
