@@ -105,7 +105,7 @@ pub struct Fetched {
     /// The policy, whole and verified.
     pub policy: PolicySet,
     /// The metadata files that were read, by name.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub(crate) metadata: Vec<(String, Vec<u8>)>,
     /// Every target.
     pub(crate) files: Files,
 }
@@ -155,6 +155,15 @@ pub(crate) async fn fetch(
         expires: expiry::first(&ends),
         ends,
     };
+    // The roots before the pinned one are for others, who may have pinned those; here they count for nothing.
+    if let Some(kept) = kept {
+        for version in 1..policy.versions.root {
+            let file = format!("metadata/{version}.root.json");
+            if !kept.join(&file).exists() {
+                let _ = opened.files.get(&file, expiry::MAX_ROLE_LEN).await;
+            }
+        }
+    }
     let metadata = opened.files.metadata();
     Ok(Fetched {
         policy,

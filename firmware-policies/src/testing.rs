@@ -2,6 +2,8 @@
 
 #[path = "../tests/forge/mod.rs"]
 pub mod forge;
+#[path = "../tests/web/mod.rs"]
+pub mod web;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,334 @@
+//! A copy of the last repository that was accepted, in a folder of one's own: to start from without the network, to
+//! serve to others, and not to fetch twice what has not changed.
+//!
+//! What is in it is believed for its signatures like any repository. A new version is written whole before it counts:
+//! every file has a name of its own (a version or a digest), and `timestamp.json` is replaced last. What the version
+//! before it consists of stays until the one after, for whoever is in the middle of reading it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::PolicyError;
+use crate::files::{metadata_limit, read_bounded};
+use crate::layout::{METADATA, TARGETS, TargetKind, digest_name};
+use crate::load::{Fetched, LoadOptions, PolicySet, fetch, load};
+use crate::repository::{UNFINISHED, write_file};
+use crate::source::Source;
+
+const TIMESTAMP: &str = "timestamp.json";
+/// Deepest folder below `targets`: `regions/<region>/nodes`.
+const MAX_DEPTH: usize = 4;
+
+/// A folder with a copy of a repository.
+#[derive(Debug)]
+pub struct Mirror {
+    folder: PathBuf,
+    /// What the last version written consists of, relative to the folder; nothing before the first.
+    last: Mutex<Option<BTreeSet<String>>>,
+}
+
+impl Mirror {
+    /// The copy in `folder`, which need not be there yet.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Fetches what is published at `source` and verifies it whole, at `now`, Unix seconds. Only targets that are not
+    /// here already travel. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`load`](crate::load::load).
+    pub async fn fetch(&self, source: &Source, options: LoadOptions, now: i64) -> Result<Fetched, PolicyError> {
+        fetch(source, Some(&self.folder), options, now).await
+    }
+
+    /// Loads the copy, at `now`, Unix seconds.
+    ///
+    /// # Errors
+    /// As [`load`](crate::load::load).
+    pub async fn load(&self, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
+        load(self.folder.as_path(), options, now).await
+    }
+
+    /// Makes this version the copy, durably, or changes nothing that counts.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with `policy-io`: a full disk, for example.
+    pub fn keep(&self, fetched: &Fetched) -> Result<(), PolicyError> {
+        let mut present = BTreeSet::new();
+        let mut written = Vec::new();
+        for (kind, bytes) in &fetched.files {
+            let name = digest_name(&kind.name(), &hex::encode(Sha256::digest(bytes)));
+            let relative = format!("{TARGETS}/{name}");
+            let path = self.folder.join(&relative);
+            present.insert(relative);
+            if !read_bounded(&path, kind.max_len()).is_ok_and(|there| there == *bytes) {
+                write_aside(&path, bytes)?;
+                written.push(path);
+            }
+        }
+        // Written all and then synced all: one after the other each would wait for the disk.
+        for path in &written {
+            let synced = File::open(path).and_then(|file| file.sync_all());
+            synced.map_err(|e| PolicyError::io(path, "a file to write", &e))?;
+        }
+        let folders: BTreeSet<&Path> = written.iter().filter_map(|path| path.parent()).collect();
+        for folder in folders {
+            let synced = File::open(folder).and_then(|file| file.sync_all());
+            synced.map_err(|e| PolicyError::io(folder, "a folder to write", &e))?;
+        }
+        let (timestamp, rest): (Vec<_>, Vec<_>) = fetched
+            .metadata
+            .iter()
+            .filter(|(_, bytes)| !bytes.is_empty())
+            .partition(|(file, _)| file == TIMESTAMP);
+        for (file, bytes) in rest.into_iter().chain(timestamp) {
+            let relative = format!("{METADATA}/{file}");
+            let path = self.folder.join(&relative);
+            present.insert(relative);
+            if !read_bounded(&path, metadata_limit(file)).is_ok_and(|there| there == *bytes) {
+                write_file(&path, bytes)?;
+            }
+        }
+        self.tidy(present);
+        Ok(())
+    }
+
+    /// A file of the copy by its path, `metadata/…` or `targets/…`; nothing for a path that is no file of a repository.
+    #[must_use]
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        if !path.split('/').all(plain) {
+            return None;
+        }
+        let limit = match path.split_once('/')? {
+            (METADATA, file) if !file.contains('/') => metadata_limit(file),
+            (TARGETS, name) => {
+                let (folder, file) = name
+                    .rsplit_once('/')
+                    .map_or(("", name), |(folder, file)| (folder, file));
+                let (_, file) = file.split_once('.')?;
+                let name = if folder.is_empty() {
+                    file.to_owned()
+                } else {
+                    format!("{folder}/{file}")
+                };
+                TargetKind::of(&name)?.max_len()
+            }
+            _ => return None,
+        };
+        read_bounded(&self.folder.join(path), limit).ok()
+    }
+
+    /// Removes what belongs neither to this version nor to the one before. A file that stays is no harm.
+    fn tidy(&self, present: BTreeSet<String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a start it is not known which files the version before consists of: they go the next time.
+        if let Some(before) = last.as_ref().filter(|before| **before != present) {
+            let mut files = Vec::new();
+            collect(&self.folder, "", 0, &mut files);
+            let stays = |file: &String| {
+                // Whoever has an old root pinned follows all of them.
+                present.contains(file) || before.contains(file) || file.ends_with(".root.json")
+            };
+            for file in files.iter().filter(|file| !stays(file)) {
+                let _ = std::fs::remove_file(self.folder.join(file));
+            }
+        }
+        if last.as_ref() != Some(&present) {
+            *last = Some(present);
+        }
+    }
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let name = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}/{name}")
+        };
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => collect(&entry.path(), &name, depth + 1, files),
+            Ok(kind) if kind.is_file() => files.push(name),
+            _ => {}
+        }
+    }
+}
+
+fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), PolicyError> {
+    let io = |e: std::io::Error| PolicyError::io(path, "a file to write", &e);
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let aside = folder.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
+    std::fs::write(&aside, bytes).map_err(io)?;
+    std::fs::rename(&aside, path).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::PolicyCode;
+    use crate::source::Location;
+    use crate::testing::web::{Manner, Web};
+    use crate::testing::{NOW, TestRepo};
+    use crate::tuf::block_on;
+
+    fn source(web: &Web) -> Source {
+        Source::new(Location::parse(&web.url).unwrap())
+    }
+
+    fn fetched(mirror: &Mirror, source: &Source) -> Result<Fetched, PolicyError> {
+        block_on(mirror.fetch(source, LoadOptions::default(), NOW))
+    }
+
+    fn loaded(mirror: &Mirror) -> Result<PolicySet, PolicyError> {
+        block_on(mirror.load(LoadOptions::default(), NOW))
+    }
+
+    #[test]
+    fn a_copy_is_the_repository_and_only_changes_travel() {
+        let test = TestRepo::published();
+        let web = Web::honest(&test.repo);
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        assert!(loaded(&mirror).unwrap_err().is_io(), "nothing there yet");
+        let first = fetched(&mirror, &source(&web)).unwrap();
+        assert!(loaded(&mirror).is_err(), "fetched is not kept");
+        mirror.keep(&first).unwrap();
+        assert_eq!(loaded(&mirror).unwrap().digest, test.load(NOW).unwrap().digest);
+        let all = web.count();
+        assert!(all > first.files.len(), "every target was fetched");
+        fetched(&mirror, &source(&web)).unwrap();
+        assert!(web.count() < 10, "and none of them a second time");
+        // The copy of the copy, from the folder and from a server.
+        let second = Mirror::new(test.dir.path().join("second"));
+        let copy = Web::honest(mirror.folder());
+        second.keep(&fetched(&second, &source(&copy)).unwrap()).unwrap();
+        assert_eq!(loaded(&second).unwrap().digest, first.policy.digest);
+        // The roots before a pinned one are served on, for those who pinned them.
+        assert!(second.read("metadata/1.root.json").is_some());
+    }
+
+    #[test]
+    fn a_copy_that_was_changed_is_fetched_again_or_refused() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        mirror.keep(&fetched(&mirror, &from).unwrap()).unwrap();
+        let policy = std::fs::read(test.staged("policy.cedar")).unwrap();
+        let name = digest_name("policy.cedar", &hex::encode(Sha256::digest(&policy)));
+        let path = mirror.folder().join(TARGETS).join(&name);
+        std::fs::write(&path, "permit (principal, action, resource);").unwrap();
+        assert_eq!(loaded(&mirror).unwrap_err().code(), PolicyCode::TargetMismatch);
+        let again = fetched(&mirror, &from).unwrap();
+        mirror.keep(&again).unwrap();
+        assert_eq!(loaded(&mirror).unwrap().digest, again.policy.digest);
+    }
+
+    #[test]
+    fn what_is_older_than_the_version_before_goes() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        for version in 1..=3 {
+            if version > 1 {
+                test.publish(NOW).unwrap();
+            }
+            mirror.keep(&fetched(&mirror, &from).unwrap()).unwrap();
+            assert_eq!(loaded(&mirror).unwrap().version, version);
+        }
+        assert!(mirror.read("metadata/1.snapshot.json").is_none(), "two versions ago");
+        assert!(
+            mirror.read("metadata/2.snapshot.json").is_some(),
+            "somebody may be reading it"
+        );
+        assert!(mirror.read("metadata/1.root.json").is_some());
+    }
+
+    #[test]
+    fn a_copy_stopped_in_the_middle_is_the_version_before() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        mirror.keep(&fetched(&mirror, &from).unwrap()).unwrap();
+        test.publish(NOW).unwrap();
+        let next = fetched(&mirror, &from).unwrap();
+        // A folder where the snapshot should be stands for a disk that takes no more.
+        let blocked = mirror.folder().join("metadata/2.snapshot.json");
+        std::fs::create_dir(&blocked).unwrap();
+        assert_eq!(mirror.keep(&next).unwrap_err().code(), PolicyCode::Io);
+        assert_eq!(loaded(&mirror).unwrap().version, 1);
+        std::fs::remove_dir(&blocked).unwrap();
+        mirror.keep(&next).unwrap();
+        assert_eq!(loaded(&mirror).unwrap().version, 2);
+    }
+
+    #[test]
+    fn only_files_of_a_repository_are_read() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(&test.repo);
+        assert!(mirror.read("metadata/timestamp.json").is_some());
+        let policy = std::fs::read(test.staged("policy.cedar")).unwrap();
+        let name = digest_name("policy.cedar", &hex::encode(Sha256::digest(&policy)));
+        assert_eq!(mirror.read(&format!("targets/{name}")), Some(policy));
+        std::fs::write(test.repo.join("metadata/.unfinished-x.json"), "x").unwrap();
+        for path in [
+            "",
+            "metadata",
+            "metadata/",
+            "metadata/.unfinished-x.json",
+            "metadata/../staged/policy.cedar",
+            "staged/policy.cedar",
+            "targets/policy.cedar",
+            "targets/../metadata/timestamp.json",
+            "/etc/passwd",
+            "metadata/a/b.json",
+            ".lock",
+        ] {
+            assert_eq!(mirror.read(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_stops_in_the_middle_leaves_the_copy() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        mirror
+            .keep(&fetched(&mirror, &Source::from(&test.repo)).unwrap())
+            .unwrap();
+        std::fs::write(test.staged("policy.cedar"), "permit (principal, action, resource);").unwrap();
+        test.publish(NOW).unwrap();
+        let web = Web::new(&test.repo, |path| match path.starts_with("targets/") {
+            true => Manner::Cut,
+            false => Manner::Honest,
+        });
+        let error = fetched(&mirror, &source(&web)).unwrap_err();
+        assert_eq!((error.code(), error.is_io()), (PolicyCode::SourceUnreachable, true));
+        assert_eq!(loaded(&mirror).unwrap().version, 1);
+    }
+}
