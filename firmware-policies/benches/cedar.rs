@@ -45,17 +45,13 @@ fn measure(name: &str, global: &str, region: &str) {
     let claims = claims();
     let roles = ["web".to_owned(), "edge".to_owned()];
     let request = Request {
-        node: "web-1",
-        region: "north",
         zone: Some("north-a"),
         roles: &roles,
-        action: "execute",
-        resource: "workloads",
         status: "affirming",
         ak_binding: "activated",
-        claims: &claims,
         now: 1_760_000_000,
         policy_version: 7,
+        ..Request::of_node("web-1", "north", "execute", "workloads", &claims)
     };
     let mut times = Vec::with_capacity(DECISIONS);
     for round in 0..WARM_UP + DECISIONS {

@@ -35,29 +35,75 @@ pub struct CedarDecision {
     pub reasons: Vec<DecisionReason>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// A machine of the inventory.
+    Node,
+    /// What runs on a machine under an authorization of its own.
+    Workload,
+    /// A person.
+    Operator,
+}
+
 /// What is decided about.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The node's name.
-    pub node: &'a str,
+    /// What kind of principal asks.
+    pub principal: Principal,
+    /// Its name.
+    pub name: &'a str,
     /// Its region: which region's policy is asked.
     pub region: &'a str,
     /// Its zone.
     pub zone: Option<&'a str>,
     /// Its roles.
     pub roles: &'a [String],
+    /// Whose it is, where the inventory says.
+    pub owner: Option<&'a str>,
     /// One of [`ACTIONS`](crate::settings::ACTIONS).
     pub action: &'a str,
-    /// What is acted on.
+    /// The class of things that is acted on: the second part of a scope.
     pub resource: &'a str,
+    /// The one thing of that class, where one is asked for: the key, the workload.
+    pub item: Option<&'a str>,
     /// The appraisal's status: `affirming`, `warning`, `contraindicated` or `none`.
     pub status: &'a str,
     /// How the attestation key is tied to the hardware: `activated`, `enrolled`, `inventory` or `none`.
     pub ak_binding: &'a str,
     /// What the appraisal found. A claim that the signed schema does not declare is not shown to policies.
     pub claims: &'a Claims,
+    /// What it is for, as the request says.
+    pub purpose: Option<&'a str>,
+    /// How many authorizations stand above the one that is asked for: 0 for a node's own.
+    pub lineage_depth: u32,
     /// Unix seconds.
     pub now: i64,
     /// The version of the policy that decides.
     pub policy_version: u64,
+}
+
+impl<'a> Request<'a> {
+    /// A node's request, of which nothing is known but this: no zone, no role, nothing appraised, at time 0 under version 0.
+    /// What the caller knows beside, it sets.
+    pub fn of_node(name: &'a str, region: &'a str, action: &'a str, resource: &'a str, claims: &'a Claims) -> Self {
+        Request {
+            principal: Principal::Node,
+            name,
+            region,
+            zone: None,
+            roles: &[],
+            owner: None,
+            action,
+            resource,
+            item: None,
+            status: "none",
+            ak_binding: "none",
+            claims,
+            purpose: None,
+            lineage_depth: 0,
+            now: 0,
+            policy_version: 0,
+        }
+    }
 }

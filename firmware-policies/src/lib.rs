@@ -50,7 +50,7 @@ pub use author::{
     Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
     reference_add, trust_add, withdraw,
 };
-pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Request};
+pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Principal, Request};
 pub use compute::{Compute, ReferenceComputed, reference_compute};
 pub use delegation::SignedRegion;
 pub use error::{PolicyCode, PolicyError, Problem};

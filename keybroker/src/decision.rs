@@ -333,17 +333,19 @@ fn scopes(
         let decision = policy.cedar.decide(
             &node.region,
             &Request {
-                node: &node.name,
-                region: &node.region,
                 zone: node.zone.as_deref(),
                 roles: &node.roles,
-                action: &scope.action,
-                resource: &scope.resource,
                 status: appraisal.status.as_str(),
                 ak_binding: appraisal.ak_binding.as_str(),
-                claims: &appraisal.claims,
                 now: inputs.now,
                 policy_version: policy.version,
+                ..Request::of_node(
+                    &node.name,
+                    &node.region,
+                    &scope.action,
+                    &scope.resource,
+                    &appraisal.claims,
+                )
             },
         );
         let text = scope.to_string();

@@ -226,17 +226,20 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
     let decision = policy.cedar.decide(
         &node.region,
         &Request {
-            node: &node.name,
-            region: &node.region,
             zone: node.zone.as_deref(),
             roles: &node.roles,
-            action: bootstrap::action_of(situation.wanted.key),
-            resource: situation.wanted.resource,
+            item: Some(situation.wanted.key),
             status: result.status.as_str(),
             ak_binding,
-            claims: &result.claims,
             now: situation.now,
             policy_version: policy.version,
+            ..Request::of_node(
+                &node.name,
+                &node.region,
+                bootstrap::action_of(situation.wanted.key),
+                situation.wanted.resource,
+                &result.claims,
+            )
         },
     );
     if !decision.allow {
