@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "touchstone-policies",
         &[
             "touchstone-artefacts",
+            "touchstone-authorization",
             "touchstone-cose",
             "touchstone-evidence",
             "touchstone-verifier",

@@ -15,6 +15,7 @@ use touchstone_verifier::x509::certificate::CertificateError;
 use crate::cedar::Cedar;
 use crate::deny_file;
 use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::federation_file::Federation;
 use crate::ima_keys::{self, MAX_IMA_KEYS};
 use crate::inventory_file::{MAX_NODES, NodeFile};
 use crate::keyset_file::Keyset;
@@ -39,6 +40,7 @@ pub(crate) struct Contents {
     pub keyset: Keyset,
     pub cedar: Cedar,
     pub ima_keys: Vec<SubjectKey>,
+    pub federation: Federation,
 }
 
 /// Settings with the keys whose signatures on files count.
@@ -76,9 +78,12 @@ impl Contents {
             None => Some(Keyset::default()),
         };
         let cedar = reader.cedar();
+        let own = settings.as_ref().map_or("", |settings| settings.domain.as_str());
+        let federation = reader.note(Federation::read(files, own)).unwrap_or_default();
         PolicyError::unless_empty(problems)?;
         match (settings, anchors, references, keyset, cedar) {
             (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
+                federation,
                 ima_keys: ima_keys.iter().map(|key| key.key().clone()).collect(),
                 settings: with_ima_keys(settings, ima_keys),
                 anchors,
@@ -201,9 +206,8 @@ impl Reader<'_> {
                 | TargetKind::Region(..)
                 | TargetKind::Test(_)
                 | TargetKind::Tenants
-                | TargetKind::TenantPolicy(_)
-                | TargetKind::Federation(_)
-                | TargetKind::FederationRoot(_) => false,
+                | TargetKind::TenantPolicy(_) => false,
+                TargetKind::Federation(_) | TargetKind::FederationRoot(_) => true,
             };
             if !read {
                 let name = kind.name();

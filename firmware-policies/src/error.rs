@@ -88,6 +88,14 @@ touchstone_cose::reason_codes! {
         SchemaInvalid = "policy-schema-invalid": "schema.cedarschema is not a Cedar schema, or does not fit the requests that are made.",
         CedarInvalid = "policy-cedar-invalid": "A Cedar policy does not parse, or does not hold against the schema. Nothing is decided by a policy that may err.",
         CedarEmpty = "policy-cedar-empty": "A Cedar policy file holds no policy. To refuse everything, say so with a forbid.",
+        // Federation.
+        FederationUnreadable = "policy-federation-unreadable": "A federation file could not be read: it is not the TOML form, names another domain, or has an unknown, missing or wrong key.",
+        FederationRoot = "policy-federation-root": "A federation file and the root metadata beside it do not belong together, or nothing says where trust in that domain begins. Run federation trust again with its root.",
+        FederationScope = "policy-federation-scope": "A federation file names scopes that authorizations of another domain cannot have: execute and release only, each once, each below the prefix of its resources.",
+        FederationPath = "policy-federation-path": "Trust over other domains goes further than the depth of the first one allows, or the path is not one. Raise the depth, or trust the domain directly.",
+        FederationPrefix = "policy-federation-prefix": "Two federated domains have overlapping prefixes, so one could mean the other's resources. Give each its own.",
+        FederationWider = "policy-federation-wider": "A domain that is trusted over another may do something here that the other may not. Take it out of its scopes.",
+        ForeignRefused = "policy-foreign-refused": "The copy of another domain's policy repository does not verify from the root that is trusted, or is not whole. If its root was rotated while nobody looked, trust it again by command.",
         // Authoring.
         AlreadyInitialised = "policy-already-initialised": "The folder is a policy repository already. Choose another folder.",
         KeyFileExposed = "policy-key-file-exposed": "A private key file can be read or changed by others. Set its mode to 0600, and replace the key if others may have read it.",

@@ -15,8 +15,10 @@ pub mod deny_file;
 pub mod error;
 mod evidence;
 mod expiry;
+pub mod federation_file;
 mod files;
 pub mod floors;
+pub mod foreign;
 mod http;
 mod identity;
 pub mod ima_keys;
@@ -55,7 +57,11 @@ pub use compute::{Compute, ReferenceComputed, reference_compute};
 pub use delegation::SignedRegion;
 pub use error::{PolicyCode, PolicyError, Problem};
 pub use expiry::RoleEnd;
+pub use federation_file::{
+    Accept, FederatedDomain, Federation, TrustBegins, federation_drop, federation_list, federation_trust,
+};
 pub use floors::RoleVersions;
+pub use foreign::{CopyError, ForeignPolicy, RepositoryCopy, load_foreign};
 pub use identity::NodeIdentity;
 pub use ima_keys::{ImaKeysAdded, ima_key_add};
 pub use keyset_file::{Job, Keyset, KeysetEntry};

@@ -15,6 +15,7 @@ use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::delegation::SignedRegion;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::expiry::{self, RoleEnd};
+use crate::federation_file::Federation;
 use crate::floors::{RoleVersions, check_time};
 use crate::keyset_file::Keyset;
 use crate::layout::TargetKind;
@@ -69,6 +70,8 @@ pub struct PolicySet {
     pub keyset: Keyset,
     /// The Cedar policies, compiled.
     pub cedar: Cedar,
+    /// The domains this one is federated with.
+    pub federation: Federation,
     /// When the first role of the whole expires, Unix seconds. The policy is not valid at that second any more.
     pub expires: i64,
     /// The end of each role of the whole.
@@ -152,6 +155,7 @@ pub(crate) async fn fetch(
         inventory: contents.inventory,
         keyset: contents.keyset,
         cedar: contents.cedar,
+        federation: contents.federation,
         expires: expiry::first(&ends),
         ends,
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use touchstone_authorization::broker_time::BrokerTime;
-use touchstone_authorization::{KeyRing, TrustView};
+use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
 
 use crate::{BrokerClient, ClientError, Endpoint, backoff_ms};
 
@@ -66,6 +66,36 @@ impl std::fmt::Debug for Time {
     }
 }
 
+/// Where views are put: the last one that verified, for everybody who watches. Several may put them there.
+pub type Views = Arc<watch::Sender<Option<Arc<TrustView>>>>;
+
+/// Takes a frame as the successor of the view that is held there, whole or not at all.
+///
+/// # Errors
+/// [`TrustStateError`]; what is held stays held and grows old.
+pub fn take(
+    views: &watch::Sender<Option<Arc<TrustView>>>,
+    frame: &[u8],
+    keys: &KeyRing,
+    domain: &str,
+    now_ms: u64,
+) -> Result<(), TrustStateError> {
+    let mut taken = Ok(());
+    views.send_if_modified(
+        |held| match TrustView::accept(held.as_deref(), frame, keys, domain, now_ms) {
+            Ok(view) => {
+                *held = Some(Arc::new(view));
+                true
+            }
+            Err(error) => {
+                taken = Err(error);
+                false
+            }
+        },
+    );
+    taken
+}
+
 /// A running follower; dropping it ends it.
 #[derive(Debug)]
 pub struct Follower {
@@ -96,7 +126,13 @@ impl Follower {
     /// Starts following.
     #[must_use]
     pub fn start(source: Source) -> Self {
-        let (publish, views) = watch::channel(None);
+        Self::start_into(source, Arc::new(watch::channel(None).0))
+    }
+
+    /// Starts following, going on from what is held in `publish` and putting there what comes.
+    #[must_use]
+    pub fn start_into(source: Source, publish: Views) -> Self {
+        let views = publish.subscribe();
         let clock = Arc::new(BrokerClock::default());
         let (source, sources) = watch::channel(source);
         let task = tokio::spawn(run(sources, publish, Arc::clone(&clock)));
@@ -139,11 +175,7 @@ impl Drop for Follower {
     }
 }
 
-async fn run(
-    mut sources: watch::Receiver<Source>,
-    publish: watch::Sender<Option<Arc<TrustView>>>,
-    clock: Arc<BrokerClock>,
-) {
+async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<BrokerClock>) {
     let mut failures = 0u32;
     let mut source = sources.borrow_and_update().clone();
     let mut client = source.client();
@@ -199,15 +231,10 @@ async fn follow_once(
             Time::Asked => clock.now_ms().map_err(|error| error.to_string())?,
             Time::Of(now) => now().ok_or("the time is not known")?,
         };
-        let previous = publish.borrow().clone();
-        match TrustView::accept(previous.as_deref(), &frame, &config.keys, &config.domain, now_ms) {
-            Ok(view) => {
-                *failures = 0;
-                publish.send_replace(Some(Arc::new(view)));
-            }
-            // The view that is held stays held and grows old; the stream starts anew with a whole list.
-            Err(error) => return Err(format!("{}: {error}", error.code().as_str())),
-        }
+        // The view that is held stays held and grows old; the stream starts anew with a whole list.
+        take(publish, &frame, &config.keys, &config.domain, now_ms)
+            .map_err(|error| format!("{}: {error}", error.code().as_str()))?;
+        *failures = 0;
         if tokio::time::Instant::now() >= next_time {
             next_time = tokio::time::Instant::now() + TIME_PERIOD;
             synchronize(client, config, clock).await?;
