@@ -1,8 +1,5 @@
-//! Publishing: sign what is staged, and make it the version that everyone loads, at once or not at all.
-//!
-//! Every file of the new version has a name of its own (a version number or a digest), so that nothing of the old
-//! version is touched; `timestamp.json`, which names the rest, is replaced last, by a rename. Stopped at any instant,
-//! the repository is the old version or the new one. Source: TUF 1.0.34, 6.2 (consistent snapshots).
+//! Publishing: merge the signatures, make snapshot and timestamp, and make it the version that everyone loads, at once or
+//! not at all. See [`commit`](crate::commit) for how it is written.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -10,19 +7,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use touchstone_verifier::corim::{UntrustedCorim, sign_corim};
-use tough::TargetName;
-use tough::schema::{Hashes, Metafile, Role, Snapshot, Target, Targets, Timestamp};
+use tough::schema::{Hashes, Metafile, Role, Snapshot, Timestamp};
 
-use crate::contents::{Contents, Files};
+use crate::ceremony::{self, Base, Draft, Next, RoleBody, Scope, Signatures, continues};
+use crate::commit::{Commit, FileWrite};
 use crate::error::{PolicyCode, PolicyError};
 use crate::floors::RoleVersions;
-use crate::keys::{KeyDir, KeyRole, RoleKey};
-use crate::keyset_file::Keyset;
-use crate::layout::{METADATA, TargetKind, target_path};
-use crate::repository::{Repository, first_root, overlay, write_file};
-use crate::settings::Settings;
-use crate::signing::{SPEC_VERSION, TARGETS_LIFE, expires_at, next, renewed, signed_by};
+use crate::keys::{KeyDir, KeyRole};
+use crate::layout::target_path;
+use crate::repository::Repository;
+use crate::signing::{SPEC_VERSION, ends_soon, expires_at, signed_by};
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +27,8 @@ pub struct PublishedVersion {
     pub versions: RoleVersions,
     /// How many targets.
     pub targets: usize,
+    /// The roles that were signed, with the names of the keys that did.
+    pub signed: Vec<(String, Vec<String>)>,
     /// References that were signed now.
     pub references_signed: Vec<String>,
     /// Targets that are not part of the policy any more.
@@ -43,276 +39,274 @@ pub struct PublishedVersion {
     pub notes: Vec<String>,
 }
 
-/// Signs the staged files over the published ones and makes them the next version. `now` is Unix seconds.
-///
-/// # Errors
-/// [`PolicyError`], and then nothing has changed: `policy-publish-busy`, key errors, and everything that
-/// [`load`](crate::load::load) would refuse.
-pub fn publish(repo: &Path, keys_dir: &Path, now: i64) -> Result<PublishedVersion, PolicyError> {
-    let repository = Repository::open(repo)?;
-    let publication = Publication::prepare(&repository, &KeyDir::new(keys_dir), now)?;
-    publication.write(publication.writes.len())?;
-    Ok(publication.report)
+/// What is published, and with whose signatures.
+#[derive(Debug, Clone, Default)]
+pub struct PublishOptions {
+    /// A proposal; without one, what is staged within [`PublishOptions::scope`].
+    pub proposal: Option<PathBuf>,
+    /// Signature files over that proposal. Keys of the folder sign as well.
+    pub signatures: Vec<PathBuf>,
+    /// What is published of what is staged; a proposal says it itself.
+    pub scope: Scope,
 }
 
-/// A file of the new version.
-#[derive(Debug)]
-pub(crate) struct FileWrite {
-    path: PathBuf,
-    bytes: Vec<u8>,
+/// Signs the staged files over the published ones with the keys of one folder and makes them the next version. `now` is
+/// Unix seconds.
+///
+/// # Errors
+/// [`PolicyError`], and then nothing has changed: `policy-publish-busy`, key errors, `policy-threshold-not-met`, and
+/// everything that [`load`](crate::load::load) would refuse.
+pub fn publish(repo: &Path, keys_dir: &Path, now: i64) -> Result<PublishedVersion, PolicyError> {
+    publish_with(repo, &KeyDir::new(keys_dir), &PublishOptions::default(), now)
+}
+
+/// [`publish`], with signatures that were made elsewhere.
+///
+/// # Errors
+/// As [`publish`], and what merging signatures refuses: `policy-proposal-stale`, `policy-signature-other-proposal`,
+/// `policy-signature-key-unknown`, `policy-signature-invalid`.
+pub fn publish_with(
+    repo: &Path,
+    keys: &KeyDir,
+    options: &PublishOptions,
+    now: i64,
+) -> Result<PublishedVersion, PolicyError> {
+    let repository = Repository::open(repo)?;
+    let publication = Publication::prepare(&repository, keys, options, now)?;
+    publication.commit.run(repo, now)?;
+    ceremony::forget(repo, publication.root_changed, publication.targets_changed);
+    Ok(publication.report)
 }
 
 /// A version that is signed and checked, and not yet written.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    /// In this order; the last one makes the version valid.
-    pub writes: Vec<FileWrite>,
+    pub commit: Commit,
     pub report: PublishedVersion,
+    root_changed: bool,
+    targets_changed: bool,
 }
 
 impl Publication {
-    /// Writes the first `steps` files. Only all of them are a publish; fewer are what a crash leaves.
-    pub fn write(&self, steps: usize) -> Result<(), PolicyError> {
-        let mut writes = self.writes.iter().take(steps);
-        writes.try_for_each(|write| write_file(&write.path, &write.bytes))
-    }
-
-    pub fn prepare(repository: &Repository, keys: &KeyDir, now: i64) -> Result<Self, PolicyError> {
+    pub fn prepare(
+        repository: &Repository,
+        keys: &KeyDir,
+        options: &PublishOptions,
+        now: i64,
+    ) -> Result<Self, PolicyError> {
         let repo = repository.path();
-        let published = repository.published()?;
-        let last = published
-            .as_ref()
-            .map(|p| p.opened.versions.clone())
-            .unwrap_or_default();
-        let root = match &published {
-            Some(p) => p.opened.repository.root().clone(),
-            None => first_root(repo)?,
-        };
-        let mut files = published.map(|p| p.files).unwrap_or_default();
-        let previous = previous(&files);
-        let withdrawn = overlay(&mut files, repository.staged()?);
-        let references_signed = sign_references(&mut files, keys, now)?;
-        let contents = Contents::read(&files, now)?;
-        let mut notes = continues(previous.as_ref(), &contents)?;
-        let (root, new_root) = renewed(root, keys, now)?;
-        let mut writes = Vec::new();
-        let metadata = repo.join(METADATA);
-        if let Some(bytes) = new_root {
-            writes.push(FileWrite {
-                path: metadata.join(root.signed.filename(true)),
-                bytes,
-            });
-            notes.push(format!("the root is renewed: version {}", root.signed.version));
-        }
-        let timers = &contents.settings.timers;
-        let seconds = |ms: u64| i64::try_from(ms / 1000).unwrap_or(i64::MAX).max(1);
-        let targets = Targets {
-            targets: target_list(&files)?,
-            delegations: None,
-            ..Targets::new(SPEC_VERSION.into(), next(last.targets)?, expires_at(now, TARGETS_LIFE)?)
-        };
-        let versions = RoleVersions {
-            root: root.signed.version.get(),
-            targets: targets.version.get(),
-            snapshot: next(last.snapshot)?.get(),
-            timestamp: next(last.timestamp)?.get(),
-            regions: last.regions.clone(),
-        };
-        for (kind, bytes) in &files {
-            let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));
-            if !is_there(&path, bytes) {
-                writes.push(FileWrite {
-                    path,
-                    bytes: bytes.clone(),
-                });
+        let base = Base::open(repo, None)?;
+        let mut notes = Vec::new();
+        let (draft, signatures) = match &options.proposal {
+            Some(folder) => {
+                let draft = Draft::proposed(&base, ceremony::read_proposal(folder, &base, now)?);
+                (draft, &options.signatures)
             }
-        }
-        let mut role = |role: KeyRole, file: String, bytes: Result<Vec<u8>, PolicyError>| {
-            let bytes = bytes.map_err(|e| with_role(e, role))?;
-            let meta = metafile(&bytes);
-            writes.push(FileWrite {
-                path: metadata.join(file),
-                bytes,
-            });
-            Ok::<_, PolicyError>(meta)
+            None if !options.signatures.is_empty() => {
+                let expected = "the proposal that the signatures are over";
+                return Err(PolicyError::new(
+                    PolicyCode::SignatureOther,
+                    "signatures",
+                    expected,
+                    "none",
+                ));
+            }
+            None => {
+                let draft = at_once(repository, &base, keys, &options.scope, now, &mut notes)?;
+                (draft, &options.signatures)
+            }
         };
-        let file = targets.filename(true);
-        let version = targets.version;
-        let meta = role(
-            KeyRole::Targets,
-            file,
-            signed_by(&root, targets, keys, KeyRole::Targets),
-        )?;
-        let mut snapshot = Snapshot::new(
+        let Draft {
+            next,
+            references_signed,
+            withdrawn,
+        } = draft;
+        notes.extend(continues(base.published.as_ref().map(|p| &p.files), &next.contents)?);
+        let merged = merge(&base, &next, keys, signatures)?;
+        let mut files = TargetFiles::of(repo, &next);
+        let mut metas = base.snapshot_meta();
+        let mut signed = Vec::new();
+        for body in &next.bodies {
+            let bytes = merged.finish(&base, &next, body)?;
+            if let RoleBody::Root(root) = body {
+                notes.push(format!("the root is new: version {}", root.version));
+            } else {
+                let version = base.next_version(&body.role())?;
+                let meta = Metafile {
+                    version,
+                    ..metafile(&bytes)
+                };
+                metas.insert(format!("{}.json", body.role()), meta);
+            }
+            let role = body.role();
+            let names = merged.of(&role).map(|(_, (name, _))| name.clone()).collect();
+            signed.push((role.to_string(), names));
+            files.metadata.push((body.file(), bytes));
+        }
+        let timers = &next.contents.settings.timers;
+        let snapshot = Snapshot {
+            meta: metas,
+            ..Snapshot::new(
+                SPEC_VERSION.into(),
+                base.next_version(&KeyRole::Snapshot)?,
+                expires_at(now, seconds(timers.snapshot_life_ms))?,
+            )
+        };
+        let (snapshot_file, snapshot_version) = (snapshot.filename(true), snapshot.version);
+        let snapshot = signed_by(snapshot, &next.signers(&KeyRole::Snapshot)?, keys, &KeyRole::Snapshot)?;
+        let mut timestamp = Timestamp::new(
             SPEC_VERSION.into(),
-            next(last.snapshot)?,
-            expires_at(now, seconds(timers.snapshot_life_ms))?,
+            base.next_version(&KeyRole::Timestamp)?,
+            expires_at(now, seconds(timers.timestamp_life_ms))?,
         );
-        snapshot
-            .meta
-            .insert("targets.json".into(), Metafile { version, ..meta });
-        let (file, version) = (snapshot.filename(true), snapshot.version);
-        let meta = role(
-            KeyRole::Snapshot,
-            file,
-            signed_by(&root, snapshot, keys, KeyRole::Snapshot),
+        let meta = Metafile {
+            version: snapshot_version,
+            ..metafile(&snapshot)
+        };
+        timestamp.meta.insert("snapshot.json".into(), meta);
+        let (timestamp_version, expires) = (timestamp.version, timestamp.expires);
+        let timestamp = signed_by(
+            timestamp,
+            &next.signers(&KeyRole::Timestamp)?,
+            keys,
+            &KeyRole::Timestamp,
         )?;
-        let expires = expires_at(now, seconds(timers.timestamp_life_ms))?;
-        let mut timestamp = Timestamp::new(SPEC_VERSION.into(), next(last.timestamp)?, expires);
-        timestamp
-            .meta
-            .insert("snapshot.json".into(), Metafile { version, ..meta });
-        let file = timestamp.filename(true);
-        role(
-            KeyRole::Timestamp,
-            file,
-            signed_by(&root, timestamp, keys, KeyRole::Timestamp),
-        )?;
-        let expires = root.signed.expires.min(expires);
+        files.metadata.push((snapshot_file, snapshot));
+        let versions = RoleVersions {
+            root: next.root.version.get(),
+            targets: next.targets.version.get(),
+            snapshot: snapshot_version.get(),
+            timestamp: timestamp_version.get(),
+            regions: next.region_versions(&base),
+        };
+        let changes = |role: &KeyRole| next.bodies.iter().any(|body| body.role() == *role);
         Ok(Publication {
-            writes,
+            root_changed: changes(&KeyRole::Root),
+            targets_changed: changes(&KeyRole::Targets),
+            commit: Commit {
+                targets: files.targets,
+                metadata: files.metadata,
+                timestamp,
+                root_changes: changes(&KeyRole::Root),
+                floors: base.published.as_ref().map(|p| p.opened.versions.clone()),
+            },
             report: PublishedVersion {
-                domain: contents.settings.domain,
+                domain: next.contents.settings.domain.clone(),
                 versions,
-                targets: files.len(),
+                targets: next.files.len(),
+                signed,
                 references_signed,
                 withdrawn,
-                expires: expires.to_string(),
+                expires: next.root.expires.min(expires).to_string(),
                 notes,
             },
         })
     }
 }
 
-/// Signs every staged CoRIM that is unsigned, with the first reference key, and names it after its key file.
-fn sign_references(files: &mut Files, keys: &KeyDir, now: i64) -> Result<Vec<String>, PolicyError> {
-    let mut signed = Vec::new();
-    let mut signer = None;
-    for (kind, bytes) in files.iter_mut() {
-        let TargetKind::Reference(name) = kind else { continue };
-        // Only the verifier says what unsigned is; what is signed, by whomever, is judged with everything else.
-        if !matches!(
-            UntrustedCorim::new(bytes).verify(&[], now),
-            Err(touchstone_verifier::corim::CorimError::Unsigned)
-        ) {
-            continue;
+/// What is staged, to be signed by the keys of one folder. A root that ends soon is renewed where enough of its keys are
+/// in it; without them it goes on until its end.
+fn at_once(
+    repository: &Repository,
+    base: &Base,
+    keys: &KeyDir,
+    scope: &Scope,
+    now: i64,
+    notes: &mut Vec<String>,
+) -> Result<Draft, PolicyError> {
+    let draft = |renew| ceremony::draft(repository, base, Some(keys), scope, renew, now);
+    let root = &base.root.signed;
+    if !ends_soon(root, now) || matches!(scope, Scope::Region(_)) {
+        return draft(false);
+    }
+    let renewed = draft(true)?;
+    let enough = renewed
+        .next
+        .bodies
+        .iter()
+        .find(|body| matches!(body, RoleBody::Root(_)))
+        .map(|body| {
+            let mut own = Signatures::default();
+            own.add_local(base, &renewed.next, body, keys)?;
+            own.finish(base, &renewed.next, body)
+        });
+    match enough {
+        Some(Err(_)) if root.expires.as_second() > now => {
+            notes.push(format!(
+                "the root ends at {}: renew it with policy root renew",
+                root.expires
+            ));
+            draft(false)
         }
-        let key = match &signer {
-            Some(key) => key,
-            None => signer.insert(first(keys.keys(KeyRole::Reference)?)?),
-        };
-        *bytes = sign_corim(bytes, &key.key, &key.name, None)
-            .map_err(|e| PolicyError::new(PolicyCode::ReferenceRefused, kind.name(), "reference values to sign", e))?;
-        signed.push(name.clone());
+        Some(Err(_)) => {
+            let found = format!("an end at {}, and too few root keys to renew it", root.expires);
+            let expected = format!("an end after {}", crate::expiry::time(now));
+            Err(PolicyError::new(PolicyCode::RootExpired, "root", expected, found))
+        }
+        _ => Ok(renewed),
     }
-    Ok(signed)
 }
 
-fn first(keys: Vec<RoleKey>) -> Result<RoleKey, PolicyError> {
-    let missing = || PolicyError::new(PolicyCode::KeyMissing, "reference-1.pem", "a key", "none");
-    keys.into_iter().next().ok_or_else(missing)
-}
-
-/// What the published version says about what must not go back.
-struct Previous {
-    domain: String,
-    generation: u64,
-    keyset: u64,
-}
-
-/// Nothing before the first publish, or where the published settings cannot be read by this program any more.
-fn previous(files: &Files) -> Option<Previous> {
-    let settings = Settings::parse(files.get(&TargetKind::Settings)?).ok()?;
-    let keyset = files
-        .get(&TargetKind::Keyset)
-        .and_then(|bytes| Keyset::parse(bytes).ok());
-    let keyset = keyset.map_or(0, |k| k.version);
-    Some(Previous {
-        domain: settings.domain,
-        generation: settings.generation,
-        keyset,
-    })
-}
-
-/// A new version keeps its domain, and neither its generation nor its keyset goes back.
-fn continues(previous: Option<&Previous>, contents: &Contents) -> Result<Vec<String>, PolicyError> {
-    let mut notes = Vec::new();
-    if contents.keyset.keys.is_empty() {
-        notes.push("no keyset yet: a broker's signatures count only after broker init and another publish".into());
-    }
-    let Some(previous) = previous else { return Ok(notes) };
-    let (settings, keyset) = (&contents.settings, contents.keyset.version);
-    if settings.domain != previous.domain {
-        let expected = format!("domain {}", previous.domain);
+fn merge(base: &Base, next: &Next, keys: &KeyDir, files: &[PathBuf]) -> Result<Signatures, PolicyError> {
+    if files.len() > ceremony::MAX_SIGNATURE_FILES {
+        let expected = format!("at most {} signature files", ceremony::MAX_SIGNATURE_FILES);
         return Err(PolicyError::new(
-            PolicyCode::SettingsName,
-            "settings.toml: domain",
+            PolicyCode::SignatureUnreadable,
+            "signatures",
             expected,
-            &settings.domain,
+            files.len(),
         ));
     }
-    if settings.generation < previous.generation {
-        let expected = format!("{} or later", previous.generation);
-        let claim = "settings.toml: generation";
-        return Err(PolicyError::new(
-            PolicyCode::SettingsGeneration,
-            claim,
-            expected,
-            settings.generation,
-        ));
+    let mut merged = Signatures::default();
+    for file in files {
+        merged.add_file(file, base, next)?;
     }
-    if keyset < previous.keyset {
-        let expected = format!("version {} or later", previous.keyset);
-        return Err(PolicyError::new(
-            PolicyCode::KeysetOlder,
-            "keyset.json",
-            expected,
-            keyset,
-        ));
+    for body in &next.bodies {
+        merged.add_local(base, next, body, keys)?;
     }
-    Ok(notes)
+    Ok(merged)
 }
 
-fn target_list(files: &Files) -> Result<HashMap<TargetName, Target>, PolicyError> {
-    let target = |(kind, bytes): (&TargetKind, &Vec<u8>)| {
-        let name = TargetName::new(kind.name());
-        let name = name.map_err(|e| PolicyError::new(PolicyCode::TargetUnknown, kind.name(), "a target's name", e))?;
-        let target = Target {
-            length: bytes.len() as u64,
-            hashes: hashes(bytes),
-            custom: HashMap::new(),
-            _extra: HashMap::new(),
-        };
-        Ok((name, target))
-    };
-    files.iter().map(target).collect()
+struct TargetFiles {
+    targets: Vec<FileWrite>,
+    metadata: Vec<(String, Vec<u8>)>,
 }
 
-fn hashes(bytes: &[u8]) -> Hashes {
-    Hashes {
-        sha256: Sha256::digest(bytes).to_vec().into(),
-        _extra: HashMap::new(),
+impl TargetFiles {
+    /// Targets are named by their digest: one that is there whole need not be written again.
+    fn of(repo: &Path, next: &Next) -> Self {
+        let mut targets = Vec::new();
+        for (kind, bytes) in &next.files {
+            let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));
+            let is_there = crate::files::read_bounded(&path, bytes.len() as u64).is_ok_and(|found| found == *bytes);
+            if !is_there {
+                targets.push(FileWrite {
+                    path,
+                    bytes: bytes.clone(),
+                });
+            }
+        }
+        Self {
+            targets,
+            metadata: Vec::new(),
+        }
     }
 }
 
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX).max(1)
+}
+
+/// Length and digest of a metadata file, as version 1.
 pub(crate) fn metafile(bytes: &[u8]) -> Metafile {
     Metafile {
         length: Some(bytes.len() as u64),
-        hashes: Some(hashes(bytes)),
+        hashes: Some(Hashes {
+            sha256: Sha256::digest(bytes).to_vec().into(),
+            _extra: HashMap::new(),
+        }),
         version: NonZeroU64::MIN,
         _extra: HashMap::new(),
-    }
-}
-
-/// Targets are named by their digest: one that is there whole need not be written again.
-fn is_there(path: &Path, bytes: &[u8]) -> bool {
-    crate::files::read_bounded(path, bytes.len() as u64).is_ok_and(|found| found == bytes)
-}
-
-fn with_role(error: PolicyError, role: KeyRole) -> PolicyError {
-    match error.code() {
-        PolicyCode::Io => PolicyError::new(PolicyCode::Io, role, "keys to sign with", error),
-        _ => error,
     }
 }
 

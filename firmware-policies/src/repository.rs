@@ -127,8 +127,13 @@ pub(crate) fn staged(path: &Path) -> Result<Files, PolicyError> {
 
 /// What is published in the repository at `path`.
 pub(crate) fn published(path: &Path) -> Result<Option<Published>, PolicyError> {
+    published_from(path, None)
+}
+
+/// What is published in the repository at `path`, from the root given or from its own first.
+pub(crate) fn published_from(path: &Path, pinned: Option<&[u8]>) -> Result<Option<Published>, PolicyError> {
     tuf::block_on(async {
-        match tuf::open(&path.into(), None, None).await {
+        match tuf::open(&path.into(), None, pinned).await {
             Ok(opened) => {
                 let files = read_files(&opened).await?;
                 Ok(Some(Published { opened, files }))
@@ -202,5 +207,11 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PolicyError> {
     let mut file = File::create(&aside).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
     std::fs::rename(&aside, path).map_err(io)?;
-    File::open(folder).and_then(|f| f.sync_all()).map_err(io)
+    sync_folder(folder)
+}
+
+/// Makes what was renamed within a folder last.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), PolicyError> {
+    let synced = File::open(folder).and_then(|f| f.sync_all());
+    synced.map_err(|e| PolicyError::io(folder, "a folder to write", &e))
 }

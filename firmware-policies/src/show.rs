@@ -109,6 +109,8 @@ pub enum Change {
     Published,
     /// It is published and will be withdrawn.
     Withdrawn,
+    /// The same is published in another authority's list.
+    Moved,
 }
 
 /// Shows the repository at `now`, Unix seconds. Also shows one that has expired; one whose signatures or digests are

@@ -1,12 +1,11 @@
-//! Signing TUF roles with the keys of a folder, and renewing the root before it ends.
+//! Signing the roles that are made when a version is published: the snapshot and the timestamp.
 
 use std::num::NonZeroU64;
 
-use touchstone_cose::key::Signer;
-use tough::schema::{Role, RoleType, Root, Signature, Signed};
+use tough::schema::{Role, Root};
 
+use crate::ceremony::RoleSigners;
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry::time;
 use crate::keys::{KeyDir, KeyRole, RoleKey};
 
 /// The TUF version that is written.
@@ -18,81 +17,59 @@ pub const TARGETS_LIFE: i64 = 365 * 86_400;
 /// A root that ends within this time, seconds, is renewed when its keys are at hand.
 pub const ROOT_RENEWED_BEFORE: i64 = 60 * 86_400;
 
-/// The root, made anew with the same keys where it ends soon and enough root keys are at hand.
-pub(crate) fn renewed(
-    root: Signed<Root>,
-    keys: &KeyDir,
-    now: i64,
-) -> Result<(Signed<Root>, Option<Vec<u8>>), PolicyError> {
-    let end = root.signed.expires.as_second();
-    if end.saturating_sub(now) > ROOT_RENEWED_BEFORE {
-        return Ok((root, None));
-    }
-    let mut next_root = root.signed.clone();
-    next_root.version = next(next_root.version.get())?;
-    next_root.expires = expires_at(now, ROOT_LIFE)?;
-    match signed_by(&root, next_root, keys, KeyRole::Root) {
-        Ok(bytes) => {
-            let parsed = crate::tuf::parse_root(&bytes);
-            let parsed = parsed.map_err(|e| PolicyError::new(PolicyCode::RootInvalid, "root", "a root", e))?;
-            Ok((parsed, Some(bytes)))
-        }
-        Err(_) if end > now => Ok((root, None)),
-        Err(_) => {
-            let found = format!("an end at {}, and no root keys to renew it", time(end));
-            Err(PolicyError::new(
-                PolicyCode::RootExpired,
-                "root",
-                format!("an end after {}", time(now)),
-                found,
-            ))
-        }
-    }
-}
-
-/// The role's file, signed by those keys of the folder that the root lists for it; as many as the root asks for.
-pub(crate) fn signed_by<R: Role + Clone>(
-    root: &Signed<Root>,
+/// The role's file, signed by those keys of the folder that `signers` lists; at least as many as it asks for.
+pub(crate) fn signed_by<R: Role>(
     role: R,
+    signers: &RoleSigners,
     keys: &KeyDir,
-    by: KeyRole,
+    by: &KeyRole,
 ) -> Result<Vec<u8>, PolicyError> {
-    let listed: Vec<RoleKey> = keys
-        .keys(by)?
-        .into_iter()
-        .filter(|key| is_listed(root, R::TYPE, key))
-        .collect();
-    let threshold = root.signed.roles.get(&R::TYPE).map_or(u64::MAX, |r| r.threshold.get());
-    if (listed.len() as u64) < threshold {
-        let expected = format!("{threshold} keys of the root for this role");
-        return Err(PolicyError::new(PolicyCode::KeyNotInRoot, by, expected, listed.len()));
+    let (listed, others) = split(keys.keys(by)?, signers)?;
+    if listed.is_empty() {
+        let expected = format!("{} of the root's keys for this role", signers.threshold);
+        return Err(PolicyError::new(
+            PolicyCode::KeyNotInRoot,
+            by,
+            expected,
+            format!("{others} other keys"),
+        ));
+    }
+    if (listed.len() as u64) < signers.threshold {
+        let claim = format!("{by} version {}", role.version());
+        let expected = format!("signatures by {} of its {} keys", signers.threshold, signers.keys.len());
+        return Err(PolicyError::new(
+            PolicyCode::ThresholdNotMet,
+            claim,
+            expected,
+            listed.len(),
+        ));
     }
     sign_role(role, &listed)
 }
 
-fn is_listed(root: &Signed<Root>, role: RoleType, key: &RoleKey) -> bool {
-    let key = key.tuf_key();
-    root.signed.keys(role).any(|k| *k == key)
+fn split(keys: Vec<RoleKey>, signers: &RoleSigners) -> Result<(Vec<RoleKey>, usize), PolicyError> {
+    let all = keys.len();
+    let mut listed = Vec::with_capacity(all);
+    for key in keys {
+        if signers.keys.contains_key(&key.key_id()?) {
+            listed.push(key);
+        }
+    }
+    let others = all - listed.len();
+    Ok((listed, others))
 }
 
 /// The bytes of a role's file, signed with every key given (canonical JSON, TUF 1.0.34, 4.2).
 pub(crate) fn sign_role<R: Role>(role: R, keys: &[RoleKey]) -> Result<Vec<u8>, PolicyError> {
     let failed = |e: &dyn std::fmt::Display| PolicyError::new(PolicyCode::KeyFileInvalid, R::TYPE, "a signature", e);
     let message = role.canonical_form().map_err(|e| failed(&e))?;
-    let mut signatures = Vec::with_capacity(keys.len());
-    for key in keys {
-        signatures.push(Signature {
-            keyid: key.tuf_key().key_id().map_err(|e| failed(&e))?,
-            sig: key.key.sign(&message).map_err(|e| failed(&e))?.into(),
-        });
-    }
-    let mut bytes = serde_json::to_vec_pretty(&Signed {
-        signed: role,
-        signatures,
-    })
-    .map_err(|e| failed(&e))?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    let signatures = keys.iter().map(|key| key.sign(&message)).collect::<Result<_, _>>()?;
+    crate::ceremony::to_json(&role, signatures).map_err(|e| failed(&e))
+}
+
+/// Whether a root ends so soon that the next version renews it where its keys are at hand.
+pub(crate) fn ends_soon(root: &Root, now: i64) -> bool {
+    root.expires.as_second().saturating_sub(now) <= ROOT_RENEWED_BEFORE
 }
 
 /// `life` seconds after `now`.

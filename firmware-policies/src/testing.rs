@@ -129,6 +129,12 @@ impl TestRepo {
         load_blocking(&self.repo, LoadOptions::default(), now)
     }
 
+    /// Why the published version would not load, as `policy show` has it.
+    pub fn show_problems(&self) -> Vec<&'static str> {
+        let shown = crate::show::show(&self.repo, NOW).unwrap();
+        shown.problems.iter().map(|problem| problem.code).collect()
+    }
+
     pub fn metadata(&self, file: &str) -> PathBuf {
         self.repo.join("metadata").join(file)
     }

@@ -20,7 +20,7 @@ fn code(result: Result<PolicySet, PolicyError>) -> Result<u64, PolicyCode> {
 }
 
 fn keys(test: &TestRepo, role: KeyRole) -> Vec<RoleKey> {
-    KeyDir::new(&test.keys).keys(role).unwrap()
+    KeyDir::new(&test.keys).keys(&role).unwrap()
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: PathBuf) -> Signed<T> {
@@ -344,9 +344,9 @@ fn a_pinned_root_is_the_only_one() {
 /// Replaces the root by one with `n` keys and a threshold of `m` for every role, and signs everything with `signers`.
 fn rekey(test: &TestRepo, n: usize, m: u64, signers: usize) {
     use touchstone_cose::key::SigningKey;
-    let make = |role: usize, i: usize| RoleKey {
-        name: format!("key-{role}-{i}"),
-        key: SigningKey::from_seed([(10 * role + i + 1) as u8; 32]),
+    let make = |role: usize, i: usize| {
+        let key = SigningKey::from_seed([(10 * role + i + 1) as u8; 32]);
+        RoleKey::software(format!("key-{role}-{i}"), key)
     };
     let roles = [
         RoleType::Root,
@@ -359,7 +359,7 @@ fn rekey(test: &TestRepo, n: usize, m: u64, signers: usize) {
     for (r, role) in roles.into_iter().enumerate() {
         let ids: Vec<_> = (0..n)
             .map(|i| {
-                let key = make(r, i).tuf_key();
+                let key = make(r, i).tuf_key().unwrap();
                 let id = key.key_id().unwrap();
                 root.signed.keys.insert(id.clone(), key);
                 id
@@ -415,8 +415,9 @@ fn a_rotated_root_is_followed_and_not_forgotten() {
     let old_keys = keys(&test, KeyRole::Root);
     let mut root: Signed<Root> = read(test.metadata("1.root.json"));
     std::fs::remove_file(test.keys.join("timestamp-1.pem")).unwrap();
-    KeyDir::new(&test.keys).complete().unwrap();
-    let key = keys(&test, KeyRole::Timestamp)[0].tuf_key();
+    std::fs::remove_file(test.keys.join("timestamp-1.pub")).unwrap();
+    KeyDir::new(&test.keys).complete(&[(KeyRole::Timestamp, 1)]).unwrap();
+    let key = keys(&test, KeyRole::Timestamp)[0].tuf_key().unwrap();
     let id = key.key_id().unwrap();
     root.signed.keys.insert(id.clone(), key);
     root.signed.roles.get_mut(&RoleType::Timestamp).unwrap().keyids = vec![id];
@@ -653,12 +654,12 @@ fn attacks_over_regions_are_refused_with_their_code() {
             f.regions.get_mut("us").unwrap().keys = seed;
             f.keys.insert(
                 "targets",
-                KeyDir::new(f.repo.parent().unwrap().join("keys"))
-                    .keys(KeyRole::Targets)
-                    .unwrap()
-                    .into_iter()
-                    .map(|k| k.key)
-                    .collect(),
+                vec![
+                    touchstone_cose::key::SigningKey::from_pkcs8_pem(
+                        &std::fs::read_to_string(f.repo.parent().unwrap().join("keys/targets-1.pem")).unwrap(),
+                    )
+                    .unwrap(),
+                ],
             );
         }),
     ];

@@ -7,6 +7,7 @@ use crate::author::{init, reference_add, withdraw};
 use crate::files::read_bounded;
 use crate::identity::NodeIdentity;
 use crate::repository::UNFINISHED;
+use crate::settings::Settings;
 use crate::signing::{ROOT_LIFE, ROOT_RENEWED_BEFORE};
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
 
@@ -68,42 +69,132 @@ fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
     );
 }
 
+fn prepared(test: &TestRepo) -> Publication {
+    let repository = Repository::open(&test.repo).unwrap();
+    Publication::prepare(&repository, &KeyDir::new(&test.keys), &PublishOptions::default(), NOW).unwrap()
+}
+
+/// What a crash before the n-th operation on the disk leaves, half of that operation's file included.
+fn crash(test: &TestRepo, publication: &Publication, n: usize) -> bool {
+    let mut left = n;
+    let mut stop = |path: &Path| {
+        if left == 0 {
+            let aside = path
+                .parent()
+                .unwrap()
+                .join(format!("{UNFINISHED}{}", path.file_name().unwrap().display()));
+            drop(std::fs::write(aside, "half"));
+            return Err(std::io::Error::other("crash"));
+        }
+        left -= 1;
+        Ok(())
+    };
+    publication
+        .commit
+        .steps(&test.repo, NOW, &mut stop, &mut Vec::new())
+        .is_ok()
+}
+
 #[test]
 fn stopped_before_any_step_the_repository_is_the_old_version_or_the_new() {
     let test = TestRepo::published();
     reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();
     test.add_node("web-2", "south", NodeIdentity::Evidence(boot_evidence("uki")))
         .unwrap();
-    let repository = Repository::open(&test.repo).unwrap();
-    let steps = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW)
-        .unwrap()
-        .writes
-        .len();
-    assert!(steps > 5);
-    for stop in 0..=steps {
-        // Made anew each time, as after a restart: signatures are the same, version numbers too.
-        let publication = Publication::prepare(&repository, &KeyDir::new(&test.keys), NOW).unwrap();
-        publication.write(stop).unwrap();
-        if let Some(next) = publication.writes.get(stop) {
-            let folder = next.path.parent().unwrap();
-            std::fs::create_dir_all(folder).unwrap();
-            let name = next.path.file_name().unwrap().to_string_lossy().into_owned();
-            let half = next.bytes.len() / 2;
-            std::fs::write(folder.join(format!("{UNFINISHED}{name}")), &next.bytes[..half]).unwrap();
-        }
+    for stop in 0.. {
+        // Made anew each time, as after a restart.
+        let done = crash(&test, &prepared(&test), stop);
         let policy = test.load(NOW).unwrap();
         let found = (
             policy.version,
             policy.references.references().len(),
             policy.inventory.nodes().len(),
         );
-        assert!(found == (1, 1, 1) || found == (2, 2, 2), "{found:?} at step {stop}");
-        if policy.version == 2 {
+        if done {
+            assert!(stop > 5, "{stop} steps");
+            assert_eq!(found, (2, 2, 2));
             assert_eq!(policy.cedar.regions().collect::<Vec<_>>(), ["north", "south"]);
+            assert!(!test.repo.join(".next").exists());
             return;
         }
+        assert_eq!(found, (1, 1, 1), "stopped before step {stop}");
+        assert_eq!(test.show_problems(), [""; 0], "stopped before step {stop}");
     }
-    panic!("the new version never came");
+}
+
+#[test]
+fn stopped_before_any_step_a_new_root_and_what_it_signs_come_together() {
+    use crate::ceremony::{RootChange, change_root, root_roles};
+    let test = TestRepo::published();
+    let first = read_bounded(&test.metadata("1.root.json"), 1 << 20).unwrap();
+    // Every key but one is another afterwards: nothing of the old version loads under the new root.
+    let keys = KeyDir::new(&test.keys);
+    let mut changes = Vec::new();
+    for role in [KeyRole::Targets, KeyRole::Snapshot, KeyRole::Timestamp] {
+        let old = root_roles(&test.repo).unwrap()[&role]
+            .keys
+            .keys()
+            .next()
+            .unwrap()
+            .clone();
+        keys.add(&role, 1).unwrap();
+        let new = keys.public_keys(&role).unwrap().pop().unwrap().1;
+        changes.extend([RootChange::Add(role.clone(), new), RootChange::Remove(role, old)]);
+    }
+    change_root(&test.repo, &changes).unwrap();
+    let load = || {
+        let options = crate::LoadOptions {
+            root: Some(first.clone()),
+            ..Default::default()
+        };
+        crate::load_blocking(test.repo.as_path(), options, NOW)
+            .unwrap()
+            .versions
+    };
+    for stop in 0.. {
+        let done = crash(&test, &prepared(&test), stop);
+        let versions = load();
+        if done {
+            assert!(stop > 5, "{stop} steps");
+            assert_eq!((versions.root, versions.targets, versions.snapshot), (2, 2, 2));
+            return;
+        }
+        assert_eq!(
+            (versions.root, versions.targets, versions.snapshot),
+            (1, 1, 1),
+            "step {stop}"
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_fails_at_any_step_leaves_everything_as_it_was() {
+    let test = TestRepo::published();
+    reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();
+    let before = snapshot(&test.repo);
+    for stop in 0.. {
+        let publication = prepared(&test);
+        let mut left = stop;
+        let mut full = |_: &Path| {
+            left -= 1;
+            if left < 0 {
+                Err(std::io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        };
+        match publication.commit.run_with(&test.repo, NOW, &mut full) {
+            Err(e) => {
+                assert_eq!(e.code(), PolicyCode::Io);
+                assert_eq!(snapshot(&test.repo), before, "failed before step {stop}");
+            }
+            Ok(()) => {
+                assert!(stop > 5, "{stop} steps");
+                break;
+            }
+        }
+    }
+    assert_eq!(test.load(NOW).unwrap().version, 2);
 }
 
 #[test]
