@@ -64,7 +64,7 @@ pub use federation_file::{
     Accept, FederatedDomain, Federation, TrustBegins, federation_drop, federation_list, federation_trust,
 };
 pub use floors::RoleVersions;
-pub use foreign::{CopyError, ForeignPolicy, RepositoryCopy, load_foreign};
+pub use foreign::{CopyError, ForeignPolicy, RepositoryCopy, load_carried, load_foreign};
 pub use identity::NodeIdentity;
 pub use ima_keys::{ImaKeysAdded, ima_key_add};
 pub use init::{InitOptions, init_with};

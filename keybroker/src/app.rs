@@ -13,6 +13,7 @@ use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Limits;
 use crate::decision::SEMANTICS_ID;
+use crate::federation::Neighbours;
 use crate::hello::Pending;
 use crate::keys::BrokerKeys;
 use crate::log::LogHead;
@@ -54,6 +55,8 @@ pub struct App {
     pub refusals: Mutex<Refusals>,
     /// Where statements are handed in.
     pub sequencer: SequencerHandle,
+    /// What is held of other domains.
+    pub federation: Neighbours,
     /// The trust state.
     pub trust: Arc<Trust>,
     /// The ledger's head.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod decision;
 mod enrolled;
 pub mod entry;
+pub mod federation;
 pub mod hardware;
 pub mod hello;
 pub mod inputs;

@@ -40,6 +40,10 @@ touchstone_cose::reason_codes! {
         KeySourceFailed = "key-source-failed": "The store or token that keeps the secrets failed, or what it keeps does not open. The broker's log says more.",
         NotWitnessed = "not-witnessed": "The checkpoint was not cosigned, or the cosignature is none that counts here. The detail says why.",
         WitnessUnavailable = "witness-unavailable": "This broker has no key in the signed keyset to cosign with. Run broker init again, stage keyset.json and publish.",
+        FederationUnknown = "federation-unknown": "The signed policy of this domain names no such other domain. Run federation trust and publish.",
+        FederationNothingYet = "federation-nothing-yet": "Nothing of that domain has come here yet. Look at federation list, or import a bundle.",
+        FederationRefused = "federation-refused": "What was sent of another domain does not verify, is older than what is held, or is not of that domain. What is held stays; the detail says why.",
+        FederationNotAuthenticated = "federation-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided. The reasons say what was found.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -96,7 +100,9 @@ impl Refusal {
             C::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             C::BodyUnreadable | C::MessageMalformed | C::KindUnsupported => StatusCode::BAD_REQUEST,
             C::ParameterMalformed | C::IdentityMalformed | C::KeyNotAccepted => StatusCode::BAD_REQUEST,
-            C::RouteUnknown | C::NotFound => StatusCode::NOT_FOUND,
+            C::RouteUnknown | C::NotFound | C::FederationUnknown | C::FederationNothingYet => StatusCode::NOT_FOUND,
+            C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            C::FederationNotAuthenticated => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete => StatusCode::CONFLICT,

@@ -20,6 +20,7 @@ use crate::clock::{Clock, seconds};
 use crate::config::Config;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
+use crate::federation::{Neighbours, keep};
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
 use crate::log::{LogEdge, LogError};
 use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset};
@@ -234,6 +235,7 @@ impl Broker {
             chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
+            federation: Neighbours::new(&config.data_dir, (&config.policy).into()),
             trust,
             head,
             attested: Mutex::new(attested),
@@ -273,6 +275,7 @@ impl Broker {
                 stopped.clone(),
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(ticker::follow_policy(Arc::clone(&app), source, reloads, stopped)),
         ];
         let (tell, ended) = oneshot::channel();

@@ -86,6 +86,32 @@ impl Circumstances {
         }
     }
 
+    /// Another domain's policy was taken over for what it may do here. Body: 0 SHA-256 of the root that trust began with,
+    /// 1 versions of root, targets, snapshot and timestamp, 2 keyset version, 3 digest of the copy, 4 how it came, 5 when it
+    /// expires, Unix seconds.
+    #[must_use]
+    pub fn federation_update(
+        &self,
+        policy: &touchstone_policies::ForeignPolicy,
+        copy: &[u8; 32],
+        way: &str,
+    ) -> Statement {
+        let versions = &policy.versions;
+        let numbers = [versions.root, versions.targets, versions.snapshot, versions.timestamp];
+        let body = Value::map([
+            (0, Value::bytes(policy.root_digest)),
+            (1, Value::array(numbers.map(Value::Unsigned))),
+            (2, Value::Unsigned(policy.keyset.version)),
+            (3, Value::bytes(*copy)),
+            (4, Value::text(way)),
+            (5, Value::int(policy.expires)),
+        ]);
+        Statement {
+            subject: Some(policy.domain.clone()),
+            ..self.statement(Kind::FederationUpdate, Outcome::Recorded, body)
+        }
+    }
+
     /// What was refused before authentication. Body: 0 from and 1 until, Unix milliseconds, 2 rows of [code, source
     /// prefix, count].
     #[must_use]

@@ -91,8 +91,9 @@ impl RepositoryCopy {
     ///
     /// # Errors
     /// [`CopyError`]
-    pub async fn read_timestamp(source: &dyn Transport) -> Result<Vec<u8>, CopyError> {
-        Reading::new(source)
+    pub async fn read_timestamp(source: &Source) -> Result<Vec<u8>, CopyError> {
+        let files = open(source)?;
+        Reading::new(&files)
             .fetch(TIMESTAMP, METADATA_URL, "timestamp.json")
             .await
     }

@@ -11,6 +11,7 @@ mod memory;
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
+use touchstone_authorization::{KeyRing, TrustFrame, TrustHead, TrustedKey};
 use tough::{IntoVec as _, Repository, TargetName};
 use url::Url;
 
@@ -22,7 +23,7 @@ use crate::expiry;
 use crate::federation_file::{FederatedDomain, TrustBegins};
 use crate::files::{METADATA_URL, TARGETS_URL};
 use crate::floors::RoleVersions;
-use crate::keyset_file::Keyset;
+use crate::keyset_file::{Job, Keyset};
 use crate::layout::{KEYSET, SETTINGS, TargetKind};
 use crate::settings::Settings;
 use crate::tuf::parse_root;
@@ -130,6 +131,73 @@ pub async fn load_foreign(
         roots,
         expires: expiry::first(&ends),
     })
+}
+
+/// The same for a copy that was carried by hand with the trust state in `frame`: where it has run out meanwhile, it is
+/// judged at the time that state was made, which must not lie further back than `max_state_age_ms`. Without such an age it
+/// is judged now and nothing else.
+///
+/// # Errors
+/// As [`load_foreign`]; `policy-foreign-refused` for a state that is too old, of another domain, or not signed under the
+/// copy's own keyset.
+pub async fn load_carried(
+    copy: &RepositoryCopy,
+    root: &[u8],
+    floors: Option<&RoleVersions>,
+    domain: &str,
+    now_ms: u64,
+    carried: Option<(&[u8], u64)>,
+) -> Result<ForeignPolicy, PolicyError> {
+    let seconds = |ms: u64| i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+    let live = load_foreign(copy, root, floors, domain, seconds(now_ms)).await;
+    let (error, (frame, max_state_age_ms)) = match (live, carried) {
+        (Err(error), Some(carried)) if error.problems().iter().all(|p| has_ended(p.code)) => (error, carried),
+        (live, _) => return live,
+    };
+    // Only to find the key that the state is signed under.
+    let keys = load_foreign(copy, root, floors, domain, 0)
+        .await?
+        .ring(Job::TrustState)?;
+    let refused = |found: String| PolicyError::new(PolicyCode::ForeignRefused, domain, "a state of this domain", found);
+    let frame = TrustFrame::parse(frame).map_err(|e| refused(e.to_string()))?;
+    let head = TrustHead::verify(&frame.head, &keys, now_ms).map_err(|e| refused(e.to_string()))?;
+    if head.domain != domain {
+        return Err(refused(head.domain));
+    }
+    let age_ms = now_ms.saturating_sub(head.issued_at_ms);
+    if age_ms > max_state_age_ms || head.issued_at_ms > now_ms {
+        let found = format!("{age_ms} ms old, at most {max_state_age_ms} ms are taken");
+        let mut problems = error.into_problems();
+        problems.extend(refused(found).into_problems());
+        return PolicyError::unless_empty(problems).and_then(|()| Err(refused("too old".into())));
+    }
+    load_foreign(copy, root, floors, domain, seconds(head.issued_at_ms)).await
+}
+
+const fn has_ended(code: PolicyCode) -> bool {
+    matches!(
+        code,
+        PolicyCode::RootExpired
+            | PolicyCode::TargetsExpired
+            | PolicyCode::SnapshotExpired
+            | PolicyCode::TimestampExpired
+    )
+}
+
+impl ForeignPolicy {
+    /// Its keys for a job, each with its time.
+    ///
+    /// # Errors
+    /// [`PolicyError`] where two keys of the job share an id.
+    pub fn ring(&self, job: Job) -> Result<KeyRing, PolicyError> {
+        let of_job = self.keyset.keys.iter().filter(|entry| entry.job == job);
+        KeyRing::new(of_job.map(|entry| TrustedKey {
+            key: entry.key.clone(),
+            not_before: entry.not_before,
+            not_after: entry.not_after,
+        }))
+        .map_err(|e| PolicyError::new(PolicyCode::KeysetDuplicate, KEYSET, "each key once", e))
+    }
 }
 
 fn newest_root(copy: &RepositoryCopy, pinned: u64, newest: u64) -> Option<Vec<u8>> {

@@ -214,13 +214,13 @@ impl StatusSeen {
     }
 
     /// Lists that say this of that entry.
-    fn lists(&self) -> Result<StatusLists, ListError> {
+    pub(crate) fn lists(&self) -> Result<StatusLists, ListError> {
         let (list, index) = self.entry;
         let array = StatusArray::new(self.entries)?.with(self.status.map(|status| (index, status)))?;
         StatusLists::new([(list, array)])
     }
 
-    fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         let (list, index) = self.entry;
         Value::array([
             Value::Unsigned(list.into()),
@@ -231,7 +231,7 @@ impl StatusSeen {
         ])
     }
 
-    fn read(value: &Value) -> Option<Self> {
+    pub(crate) fn read(value: &Value) -> Option<Self> {
         let [list, index, digest, entries, status] = value.as_array()? else {
             return None;
         };
@@ -451,7 +451,7 @@ fn revised<'v>(value: &'v Value, key: &'static str) -> Result<(u64, &'v [u8]), S
 
 /// What counts of a node's record: [revision, name, region, status entry, withdrawn, digest of a confidential VM's
 /// identity or null].
-fn node_value(node: &NodeFacts, revision: u64) -> Value {
+pub(crate) fn node_value(node: &NodeFacts, revision: u64) -> Value {
     Value::array([
         Value::Unsigned(revision),
         Value::text(node.name.as_str()),
@@ -462,7 +462,7 @@ fn node_value(node: &NodeFacts, revision: u64) -> Value {
     ])
 }
 
-fn node_facts(value: Value) -> Result<(NodeFacts, u64), ShapeError> {
+pub(crate) fn node_facts(value: Value) -> Result<(NodeFacts, u64), ShapeError> {
     let malformed = || wrong("key 10", "what counts of a node's record");
     let Value::Array(items) = value else {
         return Err(malformed());

@@ -4,6 +4,7 @@
 //! too often is slowed down before its bodies are read.
 
 mod attestation;
+pub(crate) mod federation;
 mod health;
 mod keys;
 mod ledger;
@@ -46,6 +47,13 @@ pub fn router(app: Arc<App>) -> Router {
             get(witness::cosignatures).post(witness::cosigned),
         )
         .route("/v1/witness/add-checkpoint", post(witness::add_checkpoint))
+        .route("/v1/federation/{domain}/policy", get(federation::policy))
+        .route("/v1/federation/{domain}/policy/digest", get(federation::policy_digest))
+        .route("/v1/federation/{domain}/trust-state", get(federation::whole))
+        .route("/v1/federation/{domain}/trust-state/stream", get(federation::stream))
+        .route("/v1/federation/{domain}/frame", post(federation::frame))
+        .route("/v1/federation/{domain}/bundle", post(federation::bundle))
+        .route("/v1/federation/{domain}/authorization", post(federation::authorization))
         .route("/v1/health", get(health::health))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
         .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })

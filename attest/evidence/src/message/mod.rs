@@ -5,12 +5,16 @@
 
 mod answer;
 mod challenge;
+mod federation;
 mod hello;
 mod logs;
 mod release;
 
 pub use answer::{Answer, MAX_ANSWER, MAX_REASONS, MAX_RECEIPT, MAX_STATEMENT, MAX_TOKEN, Problem, WireReason};
 pub use challenge::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL, MAX_SUBMISSION, Selection, Submission};
+pub use federation::{
+    ForeignAnswer, ForeignRequest, MAX_FOREIGN_REQUEST, MAX_FOREIGN_SCOPES, foreign_audience, foreign_path,
+};
 pub use hello::{
     BOOT_ID_LEN, Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_GUESTS, MAX_HELLO, MAX_IDENTITY, MAX_KINDS,
     MAX_NAME, MAX_PUBLIC,

@@ -26,6 +26,10 @@ pub enum Kind {
     KeyChange,
     /// An authenticated subject asked for a key.
     KeyRelease,
+    /// An authenticated subject asked for an authorization that counts in another domain.
+    FederatedAuthorization,
+    /// Another domain's policy, with its keys, was taken over for what it may do here.
+    FederationUpdate,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
         Self::TrustStateEpoch,
         Self::KeyChange,
         Self::KeyRelease,
+        Self::FederatedAuthorization,
+        Self::FederationUpdate,
     ];
 
     /// Its name in statements.
@@ -59,6 +65,8 @@ impl Kind {
             Self::TrustStateEpoch => "trust-state-epoch",
             Self::KeyChange => "key-change",
             Self::KeyRelease => "key-release",
+            Self::FederatedAuthorization => "federated-authorization",
+            Self::FederationUpdate => "federation-update",
         }
     }
 

@@ -1,0 +1,286 @@
+//! What is held of one other domain: its repository, verified from the root our policy leads to, and its trust state,
+//! verified under that repository's keyset. Whoever brings either: it is taken if it verifies and is not older.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use touchstone_authorization::trust_frame::TrustFrame;
+use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
+use touchstone_client::follow::{Views, take};
+use touchstone_policies::{
+    FederatedDomain, ForeignPolicy, Job, PolicyError, RepositoryCopy, RoleVersions, load_carried,
+};
+
+/// Its repository, as it was signed.
+const COPY: &str = "repository.cbor";
+/// Its trust state when it was carried here by hand.
+const FRAME: &str = "frame.cbor";
+/// The highest versions that were accepted.
+const VERSIONS: &str = "versions.json";
+
+/// How something of another domain came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// We fetched it.
+    Followed,
+    /// That domain sent it.
+    Pushed,
+    /// Somebody carried it.
+    Carried,
+    /// It was here before this start.
+    Kept,
+}
+
+impl Way {
+    /// The word in statements.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Followed => "followed",
+            Self::Pushed => "pushed",
+            Self::Carried => "carried",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+/// Why something of another domain is not taken. What is held of it stays held and grows old.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// Nothing leads to its root yet.
+    #[error("the domain on the way to it has not been heard of yet, or no longer names its root")]
+    RootUnknown,
+    /// Its repository.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Its trust state.
+    #[error("{}: {}", .0.code(), .0)]
+    TrustState(#[from] TrustStateError),
+    /// Nothing is known of its keys yet.
+    #[error("its repository has not been copied yet")]
+    KeysUnknown,
+    /// It cannot be kept.
+    #[error("cannot write {}: {detail}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        detail: String,
+    },
+}
+
+/// Its repository, verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// What it says.
+    pub policy: ForeignPolicy,
+    /// Keys of its trust state.
+    pub trust_state_keys: KeyRing,
+    /// Its bytes, as enforcers are given them.
+    pub copy: bytes::Bytes,
+    /// Their digest.
+    pub digest: [u8; 32],
+    /// Its timestamp.
+    pub timestamp: Vec<u8>,
+}
+
+/// One other domain.
+pub struct Peer {
+    folder: PathBuf,
+    entry: RwLock<FederatedDomain>,
+    held: watch::Sender<Option<Arc<Held>>>,
+    floors: Mutex<Option<RoleVersions>>,
+    views: Views,
+    refused: Mutex<Option<String>>,
+    /// One copy is verified at a time: two cannot overtake each other.
+    taking: tokio::sync::Mutex<()>,
+}
+
+impl Peer {
+    pub(super) fn new(entry: FederatedDomain, folder: PathBuf) -> Self {
+        // A record that is there and cannot be read is not none: it would allow a rollback.
+        let floors = match std::fs::read(folder.join(VERSIONS)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).ok().or(Some(RoleVersions {
+                root: u64::MAX,
+                ..RoleVersions::default()
+            })),
+            Err(_) => None,
+        };
+        Self {
+            folder,
+            entry: RwLock::new(entry),
+            held: watch::channel(None).0,
+            floors: Mutex::new(floors),
+            views: Arc::new(watch::channel(None).0),
+            refused: Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What our policy says of it.
+    #[must_use]
+    pub fn entry(&self) -> FederatedDomain {
+        self.entry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn replace_entry(&self, entry: FederatedDomain) {
+        *self.entry.write().unwrap_or_else(PoisonError::into_inner) = entry;
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.entry.read().unwrap_or_else(PoisonError::into_inner).name.clone()
+    }
+
+    /// Its repository, where one was taken.
+    #[must_use]
+    pub fn held(&self) -> Option<Arc<Held>> {
+        self.held.borrow().clone()
+    }
+
+    /// Wakes when another one is taken.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Option<Arc<Held>>> {
+        self.held.subscribe()
+    }
+
+    /// Its last trust state that verified; it may be stale.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<TrustView>> {
+        self.views.borrow().clone()
+    }
+
+    /// Where its views are put.
+    #[must_use]
+    pub fn views(&self) -> Views {
+        Arc::clone(&self.views)
+    }
+
+    /// Why the last thing that came of it was not taken, as long as nothing newer was.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes whether the last try went well.
+    pub fn note<T>(&self, outcome: &Result<T, String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = outcome.as_ref().err().cloned();
+    }
+
+    /// Takes a copy of its repository, verified from `root` and not older than any before, and keeps it. Gives it where
+    /// its keys or anything else but its timestamp is another than before. `frame` is the state it was carried with.
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub async fn take_copy(
+        &self,
+        copy: &RepositoryCopy,
+        root: Option<Vec<u8>>,
+        frame: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<Option<Arc<Held>>, PeerError> {
+        let _one = self.taking.lock().await;
+        let root = root.ok_or(PeerError::RootUnknown)?;
+        let entry = self.entry();
+        let floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let age = entry
+            .accept
+            .as_ref()
+            .and_then(|accept| accept.narrowing.max_state_age_ms());
+        let carried = frame.zip(age);
+        let policy = load_carried(copy, &root, floors.as_ref(), &entry.name, now_ms, carried).await?;
+        let before = self.held();
+        let versions = floors.map_or_else(|| policy.versions.clone(), |floors| floors.raised_to(&policy.versions));
+        let held = Arc::new(Held {
+            trust_state_keys: policy.ring(Job::TrustState)?,
+            copy: copy.encode().into(),
+            digest: copy.digest(),
+            timestamp: copy.timestamp().unwrap_or_default().to_vec(),
+            policy,
+        });
+        // The record of versions first: what is used was never above it.
+        self.keep(VERSIONS, &serde_json::to_vec(&versions).unwrap_or_default())?;
+        self.keep(COPY, &held.copy)?;
+        *self.floors.lock().unwrap_or_else(PoisonError::into_inner) = Some(versions);
+        self.held.send_replace(Some(Arc::clone(&held)));
+        let same = before.is_some_and(|before| {
+            let (one, other) = (&before.policy.versions, &held.policy.versions);
+            (one.root, one.targets) == (other.root, other.targets)
+        });
+        Ok((!same).then_some(held))
+    }
+
+    /// Takes what an earlier run kept, as far as it still verifies.
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub async fn take_kept(&self, root: Option<Vec<u8>>, now_ms: u64) -> Result<(), PeerError> {
+        let Ok(bytes) = std::fs::read(self.folder.join(COPY)) else {
+            return Ok(());
+        };
+        let Ok(copy) = RepositoryCopy::decode(&bytes) else {
+            return Ok(());
+        };
+        let frame = std::fs::read(self.folder.join(FRAME)).ok();
+        self.take_copy(&copy, root, frame.as_deref(), now_ms).await?;
+        match frame {
+            Some(frame) => self.take_frame(&frame, now_ms),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a trust-state frame as the successor of what is held.
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub fn take_frame(&self, frame: &[u8], now_ms: u64) -> Result<(), PeerError> {
+        let held = self.held().ok_or(PeerError::KeysUnknown)?;
+        take(&self.views, frame, &held.trust_state_keys, &held.policy.domain, now_ms)?;
+        Ok(())
+    }
+
+    /// Keeps a state that was carried by hand over restarts: nobody sends it again.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`]
+    pub fn keep_frame(&self, frame: &[u8]) -> Result<(), PeerError> {
+        self.keep(FRAME, frame)
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PeerError> {
+        let path = self.folder.join(name);
+        write_whole(&self.folder, name, bytes).map_err(|e| PeerError::Io {
+            path,
+            detail: e.to_string(),
+        })
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    std::fs::create_dir_all(folder)?;
+    let aside = folder.join(format!("{name}.partial"));
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, folder.join(name))?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// The frame that takes somebody who holds `sent` to `view`. The head in it is the one that was signed, byte for byte.
+#[must_use]
+pub fn frame_between(sent: Option<&TrustView>, view: &TrustView) -> TrustFrame {
+    let (bytes, head) = (view.head_bytes(), view.head());
+    match sent {
+        Some(sent) if sent.head().generation != head.generation => TrustFrame::full(bytes, view.lists()),
+        Some(sent) if sent.head().epoch == head.epoch => TrustFrame::heartbeat(bytes),
+        Some(sent) => TrustFrame::delta(bytes, sent.head().epoch, sent.lists(), view.lists()),
+        None => TrustFrame::full(bytes, view.lists()),
+    }
+}

@@ -1,0 +1,204 @@
+//! `/v1/federation/{domain}/…`: what enforcers follow of other domains, what other domains send, and authorizations that
+//! count there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::watch;
+use touchstone_authorization::TrustView;
+use touchstone_authorization::name::is_name;
+use touchstone_authorization::trust_frame::MAX_FRAME_BYTES;
+use touchstone_evidence::message::{ForeignRequest, MAX_FOREIGN_REQUEST};
+
+use super::answer;
+use crate::app::App;
+use crate::body::{BodyLimits, CBOR, read_cbor};
+use crate::federation::bundle::{Bundle, MAX_BUNDLE_BYTES};
+use crate::federation::peer::frame_between;
+use crate::federation::{Peer, Way, issue, keep};
+use crate::problem::{Refusal, RefusalCode};
+use crate::server::ConnectionInfo;
+
+fn peer(app: &App, domain: &str) -> Result<Arc<Peer>, Refusal> {
+    app.federation.get(domain).ok_or_else(|| {
+        Refusal::new(
+            RefusalCode::FederationUnknown,
+            "not a domain of this one's signed policy",
+        )
+    })
+}
+
+fn nothing_yet(what: &str) -> Refusal {
+    Refusal::new(
+        RefusalCode::FederationNothingYet,
+        format!("no {what} of that domain has come here"),
+    )
+}
+
+/// The domain's repository as it was signed: what enforcers verify themselves.
+pub(super) async fn policy(State(app): State<Arc<App>>, Path(domain): Path<String>) -> Result<Response, Refusal> {
+    let held = peer(&app, &domain)?.held().ok_or_else(|| nothing_yet("policy"))?;
+    Ok(answer(StatusCode::OK, CBOR, held.copy.clone()))
+}
+
+/// SHA-256 of that, to see whether it has changed.
+pub(super) async fn policy_digest(
+    State(app): State<Arc<App>>,
+    Path(domain): Path<String>,
+) -> Result<Response, Refusal> {
+    let held = peer(&app, &domain)?.held().ok_or_else(|| nothing_yet("policy"))?;
+    Ok(answer(StatusCode::OK, CBOR, held.digest.to_vec()))
+}
+
+/// Its whole trust state as one frame; the head in it is that domain's own bytes.
+pub(super) async fn whole(State(app): State<Arc<App>>, Path(domain): Path<String>) -> Result<Response, Refusal> {
+    let view = peer(&app, &domain)?.view().ok_or_else(|| nothing_yet("trust state"))?;
+    Ok(answer(StatusCode::OK, CBOR, frame_between(None, &view).encode()))
+}
+
+/// Its trust state as it changes. Who is slow gets the way from what it holds to what is newest.
+pub(super) async fn stream(
+    State(app): State<Arc<App>>,
+    Path(domain): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Refusal> {
+    let subscriber = query.get("subscriber").map_or("", String::as_str);
+    if !is_name(subscriber) {
+        let detail = "subscriber must be there and be a name";
+        return Err(Refusal::new(RefusalCode::ParameterMalformed, detail));
+    }
+    let views = peer(&app, &domain)?.views();
+    if views.receiver_count() >= app.limits.subscribers {
+        let detail = format!("the limit is {}", app.limits.subscribers);
+        return Err(Refusal::new(RefusalCode::SubscribersFull, detail));
+    }
+    let following = Following {
+        views: views.subscribe(),
+        sent: None,
+        stop: app.stop.clone(),
+    };
+    let events = stream::unfold(following, |mut following| async move {
+        let event = following.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(event), following))
+    });
+    Ok(answer(StatusCode::OK, "text/event-stream", Body::from_stream(events)))
+}
+
+struct Following {
+    views: watch::Receiver<Option<Arc<TrustView>>>,
+    sent: Option<Arc<TrustView>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let view = self.views.borrow_and_update().clone();
+            let news = view.filter(|view| {
+                let sent = self.sent.as_ref();
+                sent.is_none_or(|sent| sent.head_bytes() != view.head_bytes())
+            });
+            if let Some(view) = news {
+                let frame = frame_between(self.sent.as_deref(), &view).encode();
+                self.sent = Some(view);
+                return Some(Bytes::from(format!(
+                    "event: frame\ndata: {}\n\n",
+                    URL_SAFE_NO_PAD.encode(frame)
+                )));
+            }
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+                changed = self.views.changed() => changed.ok()?,
+            }
+        }
+    }
+}
+
+/// A frame that the domain itself, or anybody, sends: it counts if it verifies and follows.
+pub(super) async fn frame(
+    State(app): State<Arc<App>>,
+    Path(domain): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let peer = peer(&app, &domain)?;
+    let body = read_cbor(request, limits(&app, MAX_FRAME_BYTES)).await?;
+    peer.take_frame(&body, app.clock.now_ms()).map_err(not_taken)?;
+    Ok(answer(StatusCode::OK, CBOR, Vec::new()))
+}
+
+/// Everything the domain shows, sent by itself.
+pub(super) async fn bundle(
+    State(app): State<Arc<App>>,
+    Path(domain): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    peer(&app, &domain)?;
+    let body = read_cbor(request, limits(&app, MAX_BUNDLE_BYTES)).await?;
+    take_bundle(&app, &body, Some(&domain), Way::Pushed).await?;
+    Ok(answer(StatusCode::OK, CBOR, Vec::new()))
+}
+
+/// Takes a bundle over; gives the domain it is of.
+///
+/// # Errors
+/// A [`Refusal`]; what is held of that domain stays.
+pub async fn take_bundle(app: &Arc<App>, bytes: &[u8], of: Option<&str>, way: Way) -> Result<String, Refusal> {
+    let bundle = Bundle::decode(bytes).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e))?;
+    if of.is_some_and(|of| of != bundle.domain) {
+        let detail = format!("the bundle is of {:?}", bundle.domain);
+        return Err(Refusal::new(RefusalCode::FederationRefused, detail));
+    }
+    let peer = peer(app, &bundle.domain)?;
+    let carried = (way == Way::Carried).then_some(bundle.frame.as_slice());
+    let taken = keep::take(app, &peer, &bundle.copy, carried, way).await;
+    peer.note(&taken);
+    taken.map_err(|error| Refusal::new(RefusalCode::FederationRefused, error))?;
+    peer.take_frame(&bundle.frame, app.clock.now_ms()).map_err(not_taken)?;
+    if way == Way::Carried {
+        peer.keep_frame(&bundle.frame).map_err(not_taken)?;
+    }
+    Ok(bundle.domain)
+}
+
+fn not_taken(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalCode::FederationRefused, error.to_string())
+}
+
+fn limits(app: &App, bytes: usize) -> BodyLimits {
+    BodyLimits {
+        bytes,
+        ms: app.limits.body_ms,
+    }
+}
+
+/// An authorization for that domain: 200 issued, 403 denied and recorded.
+pub(super) async fn authorization(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    Path(domain): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body = read_cbor(request, limits(&app, MAX_FOREIGN_REQUEST)).await?;
+    let request =
+        ForeignRequest::decode(&body).map_err(|e| Refusal::new(RefusalCode::MessageMalformed, e.to_string()))?;
+    if request.audience != domain {
+        let detail = format!("the request is for {:?}", request.audience);
+        return Err(Refusal::new(RefusalCode::MessageMalformed, detail));
+    }
+    let decided = issue::serve(app, connection, request).await?;
+    let status = if decided.authorization.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::FORBIDDEN
+    };
+    Ok(answer(status, CBOR, decided.encode()))
+}
