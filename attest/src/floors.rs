@@ -73,6 +73,14 @@ impl PolicyFloors {
         })
     }
 
+    /// The record of another domain's versions, in a folder of its own below this one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_domain(&self, domain: &str) -> Result<Self, FloorsError> {
+        Self::open(&self.folder.join("federation").join(domain))
+    }
+
     /// The versions; `None` before the first.
     ///
     /// # Errors

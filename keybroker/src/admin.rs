@@ -1,7 +1,7 @@
 //! The operator's interface: a Unix socket in the data folder that only its owner may open.
 //!
 //! `GET /status`, `POST /revoke`, `POST /reload`, `GET /record/{index}`, `GET /record/latest/{node}`,
-//! and `/keys` ([`crate::release::admin`]). None of these is
+//! `/federation` ([`crate::federation::admin`]), and `/keys` ([`crate::release::admin`]). None of these is
 //! on the network (CVE-2026-1709: admin routes behind an optional check).
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -95,6 +95,9 @@ fn router(admin: Admin) -> Router {
             get(crate::release::admin::list).post(crate::release::admin::put),
         )
         .route("/keys/rotate", post(crate::release::admin::rotate))
+        .route("/federation", get(crate::federation::admin::list))
+        .route("/federation/export", get(crate::federation::admin::export))
+        .route("/federation/import", post(crate::federation::admin::import))
         .route("/record/{index}", get(record))
         .route("/record/latest/{node}", get(latest))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such command") })

@@ -73,6 +73,7 @@ pub struct Founding<'a> {
 
 /// Policy repository, keys and data folder of one domain; they go away with it.
 pub struct Domain {
+    name: String,
     folder: tempfile::TempDir,
     address: SocketAddr,
     limits: String,
@@ -128,10 +129,19 @@ impl Domain {
     /// When it cannot be made.
     #[must_use]
     pub fn found(founding: &Founding<'_>) -> Self {
+        Self::found_as(NAME, founding)
+    }
+
+    /// The same under another name: a second domain beside the one of nodes.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn found_as(name: &str, founding: &Founding<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let repo = path("policy");
-        unlocked(|| policies::init(&repo, NAME, &path("keys"), clock::wall_seconds())).expect("a repository");
+        unlocked(|| policies::init(&repo, name, &path("keys"), clock::wall_seconds())).expect("a repository");
         change_settings(&repo.join("staged/settings.toml"), &PATIENT);
         change_settings(&repo.join("staged/settings.toml"), founding.settings);
         unlocked(|| policies::trust_add(&repo, Purpose::Ek, founding.anchors)).expect("trust anchors");
@@ -163,6 +173,7 @@ impl Domain {
             .map(|(name, value)| format!("{name} = {value}\n"))
             .collect();
         Self {
+            name: name.to_owned(),
             folder,
             address: own_address(),
             limits,
@@ -188,7 +199,8 @@ impl Domain {
     #[must_use]
     pub fn config_text(&self) -> String {
         format!(
-            "domain = {NAME:?}\nlisten = \"{}\"\ndata_dir = {:?}\npolicy = {:?}\npolicy_root = {{ file = {:?} }}\n[limits]\n{}",
+            "domain = {:?}\nlisten = \"{}\"\ndata_dir = {:?}\npolicy = {:?}\npolicy_root = {{ file = {:?} }}\n[limits]\n{}",
+            self.name,
             self.address,
             self.path("data"),
             self.path("policy"),
@@ -224,6 +236,12 @@ impl Domain {
         let put = local::request(&socket, "POST", &path, secret.to_vec()).await;
         let (status, body) = put.expect("the broker's socket");
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where the broker listens.
@@ -271,7 +289,7 @@ impl Domain {
         DomainTrust::load(
             &self.path("policy"),
             &self.path("root.json"),
-            NAME,
+            &self.name,
             clock::wall_seconds(),
         )
         .await
@@ -327,7 +345,7 @@ impl Domain {
     /// When anything of it does not hold.
     #[must_use]
     pub fn check(&self, answer: &Answer) -> Checked {
-        let origin = format!("{NAME}/ledger");
+        let origin = format!("{}/ledger", self.name);
         let receipt = verify_receipt(&answer.receipt, &answer.statement, &self.key(Job::Checkpoint), &origin)
             .expect("a receipt for this statement");
         let verified = VerifiedStatement::parse(&answer.statement, &self.key(Job::Statement)).expect("a statement");
@@ -347,7 +365,8 @@ impl Domain {
         }
         assert_eq!(answer.allowed, authorization.is_some());
         let state = self.ring(Job::TrustState);
-        let view = TrustView::accept(None, &answer.trust_state, &state, NAME, clock::wall_ms()).expect("a trust state");
+        let view =
+            TrustView::accept(None, &answer.trust_state, &state, &self.name, clock::wall_ms()).expect("a trust state");
         Checked {
             digest: *verified.digest(),
             statement: verified.into_statement(),

@@ -147,6 +147,7 @@ impl Post {
     ) -> Result<Allowed, Vec<RefusalCode>> {
         self.guard
             .decide(authorization, proof, action, resource, challenge)
+            .map(|admitted| admitted.allowed)
             .map_err(|refusals| refusals.into_iter().map(|refusal| refusal.code).collect())
     }
 }

@@ -6,6 +6,7 @@
 
 mod challenge;
 pub mod client;
+mod foreign;
 mod renewal;
 mod service;
 
@@ -17,11 +18,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
+use tokio::sync::watch;
 use touchstone_authorization::{
-    Allowed, ChannelPolicy, Enforcer, KeyRing, Presented, Refusal, RefusalCode, ReplayMemory, Request, RequestChannel,
-    VerifiedAuthorization, decide, redecide,
+    Admitted, ChannelPolicy, Enforcer, KeyRing, Presented, Refusal, RefusalCode, ReplayMemory, Request, RequestChannel,
+    Scope, decide_among, redecide_among,
 };
 
+use self::foreign::{Neighbours, Reach};
 use crate::clock;
 use crate::follow::{Follower, Source};
 use crate::trust::DomainTrust;
@@ -109,12 +112,16 @@ pub enum GuardEvent {
     },
 }
 
-/// A guard over one trust-state stream.
+/// By what it is looked at again: the authorization, and what a foreign one was let in for.
+type AdmittedAs = ([u8; 32], Option<Scope>);
+
+/// A guard over one trust-state stream, and those of the domains that its policy lets in.
 #[derive(Debug)]
 pub struct Guard {
     config: RwLock<Arc<GuardConfig>>,
     follower: Follower,
-    admitted: Mutex<BTreeMap<[u8; 32], Arc<VerifiedAuthorization>>>,
+    foreign: Neighbours,
+    admitted: Mutex<BTreeMap<AdmittedAs, Admitted>>,
     challenges: Mutex<Challenges>,
 }
 
@@ -126,6 +133,7 @@ impl Guard {
         Self {
             config: RwLock::new(Arc::new(config)),
             follower,
+            foreign: Neighbours::default(),
             admitted: Mutex::new(BTreeMap::new()),
             challenges,
         }
@@ -135,6 +143,17 @@ impl Guard {
     pub fn renew(&self, config: GuardConfig, source: Source) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         self.follower.change(source);
+    }
+
+    /// Keeps what is believed of other domains current, for ever.
+    async fn keep_foreign(&self, reach: &Reach, trusts: watch::Receiver<Arc<DomainTrust>>) {
+        foreign::keep(&self.foreign, reach, self.follower.clock(), trusts).await;
+    }
+
+    /// The other domains whose state counts here now.
+    #[must_use]
+    pub fn live_domains(&self) -> Vec<String> {
+        self.freshness().1
     }
 
     fn config(&self) -> Arc<GuardConfig> {
@@ -173,7 +192,7 @@ impl Guard {
         action: &str,
         resource: &str,
         challenge: &[u8],
-    ) -> Result<Allowed, Vec<Refusal>> {
+    ) -> Result<Admitted, Vec<Refusal>> {
         let open = self
             .challenges
             .lock()
@@ -198,30 +217,35 @@ impl Guard {
             request_digest: None,
             channel: RequestChannel::Challenge(challenge),
         };
-        let (decision, _) = decide(
-            &request,
-            view.as_deref(),
-            &enforcer(&config),
-            ReplayMemory::new(0),
-            now_ms,
-        );
+        let (decision, _) = self.foreign.seen().with(|foreign| {
+            decide_among(
+                &request,
+                view.as_deref(),
+                foreign,
+                &enforcer(&config),
+                ReplayMemory::new(0),
+                now_ms,
+            )
+        });
         let allowed = decision?;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         if admitted.len() >= MAX_ADMITTED {
-            admitted.retain(|_, held| held.contents().expires > now_ms / 1000);
+            admitted.retain(|_, held| held.allowed.authorization.contents().expires > now_ms / 1000);
         }
         if admitted.len() >= MAX_ADMITTED {
             return Err(vec![Refusal::new(RefusalCode::EnforcerFull, MAX_ADMITTED, "one more")]);
         }
-        admitted.insert(*allowed.authorization.digest(), Arc::clone(&allowed.authorization));
+        let scope = allowed.authority.is_some().then(|| allowed.allowed.scope.clone());
+        admitted.insert((*allowed.allowed.authorization.digest(), scope), allowed.clone());
         Ok(allowed)
     }
 
     /// Watches the trust state for ever and tells who loses a right.
     pub async fn watch(&self, tell: impl Fn(GuardEvent)) {
         let mut views = self.follower.views();
+        let foreign_news = self.foreign.news();
         let mut following = false;
-        let mut was_fresh = true;
+        let mut was_fresh = None;
         let mut tick = tokio::time::interval(TICK);
         let mut since_look_ms = 0;
         loop {
@@ -230,6 +254,7 @@ impl Guard {
                     Ok(()) => true,
                     Err(_) => return,
                 },
+                () = foreign_news.notified() => true,
                 _ = tick.tick() => false,
             };
             if let (false, Some(view)) = (following, self.follower.view()) {
@@ -240,7 +265,7 @@ impl Guard {
             }
             // Silence takes rights away without any frame, and must be noticed within the published bound; expiry, which
             // every decision looks at anyway, once a second.
-            let fresh = self.is_fresh();
+            let fresh = Some(self.freshness());
             since_look_ms += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
             if news || fresh != was_fresh || since_look_ms >= 1_000 {
                 since_look_ms = 0;
@@ -252,10 +277,14 @@ impl Guard {
         }
     }
 
-    fn is_fresh(&self) -> bool {
+    /// Whether its own trust state counts, and those of which other domains.
+    fn freshness(&self) -> (bool, Vec<String>) {
         match (self.follower.view(), self.follower.clock().now_ms()) {
-            (Some(view), Ok(now_ms)) => view.fresh(now_ms, self.config().window_ms),
-            _ => false,
+            (Some(view), Ok(now_ms)) => (
+                view.fresh(now_ms, self.config().window_ms),
+                self.foreign.seen().live(now_ms),
+            ),
+            _ => (false, Vec::new()),
         }
     }
 
@@ -265,19 +294,19 @@ impl Guard {
         let config = self.config();
         let now = self.now_ms(&config);
         let epoch = view.as_ref().map_or(0, |view| view.head().epoch);
+        let foreign = self.foreign.seen();
         let mut lost = Vec::new();
-        self.admitted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, authorization| {
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.with(|foreign| {
+            admitted.retain(|_, held| {
                 let decision = now
                     .clone()
-                    .and_then(|now_ms| redecide(authorization, view.as_deref(), &enforcer(&config), now_ms));
+                    .and_then(|now_ms| redecide_among(held, view.as_deref(), foreign, &enforcer(&config), now_ms));
                 match decision {
                     Ok(()) => true,
                     Err(refusals) => {
                         lost.push(GuardEvent::Withdrawn {
-                            subject: authorization.contents().subject.clone(),
+                            subject: held.subject.clone(),
                             reasons: refusals.iter().map(ToString::to_string).collect(),
                             epoch,
                             at_ms: clock::wall_ms(),
@@ -286,6 +315,7 @@ impl Guard {
                     }
                 }
             });
+        });
         lost
     }
 

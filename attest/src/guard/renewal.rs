@@ -2,8 +2,12 @@
 //! who serves the repository can take the guard back to an older one (`docs/protocol.md`, section 7).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use super::foreign::Reach;
 use super::{Guard, GuardConfig, GuardEvent};
 use crate::client::Endpoint;
 use crate::clock;
@@ -55,8 +59,29 @@ impl Renewal {
     }
 }
 
-/// Follows the repository for ever. A policy that can not be loaded leaves the one that is held, until that runs out.
-pub async fn keep_current(guard: &Guard, renewal: &Renewal, mut held: DomainTrust, tell: impl Fn(GuardEvent)) {
+/// Follows the repository for ever, and those of the domains that it lets in. A policy that can not be loaded leaves the
+/// one that is held, until that runs out.
+pub async fn keep_current(guard: &Guard, renewal: &Renewal, held: DomainTrust, tell: impl Fn(GuardEvent)) {
+    let held = Arc::new(held);
+    let (publish, trusts) = watch::channel(Arc::clone(&held));
+    let reach = Reach {
+        brokers: renewal.brokers.clone(),
+        id: renewal.id.clone(),
+        floors: renewal.floors.clone(),
+    };
+    tokio::join!(
+        keep_own(guard, renewal, held, &publish, tell),
+        guard.keep_foreign(&reach, trusts),
+    );
+}
+
+async fn keep_own(
+    guard: &Guard,
+    renewal: &Renewal,
+    mut held: Arc<DomainTrust>,
+    publish: &watch::Sender<Arc<DomainTrust>>,
+    tell: impl Fn(GuardEvent),
+) {
     let mut seen = renewal.timestamp();
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -74,7 +99,8 @@ pub async fn keep_current(guard: &Guard, renewal: &Renewal, mut held: DomainTrus
                 if version != held.policy.version {
                     tell(GuardEvent::Policy { version });
                 }
-                held = trust;
+                held = Arc::new(trust);
+                publish.send_replace(Arc::clone(&held));
                 seen = present;
             }
             // Not remembered as seen: a publication that is only half there is whole at the next look.

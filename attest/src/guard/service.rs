@@ -45,6 +45,12 @@ pub struct Verdict {
     /// The authorization's subject, where allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// The domain that issued the authorization, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// How old that domain's state was, in milliseconds, where it counted by its age alone.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "state-age")]
+    pub state_age_ms: Option<u64>,
     /// Until when, Unix milliseconds, where allowed and nothing is withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
@@ -97,8 +103,8 @@ async fn decision(State(service): State<Arc<GuardService>>, body: Bytes) -> Resp
         .guard
         .decide(&authorization, &proof, &action, &resource, &challenge)
     {
-        Ok(allowed) => {
-            let subject = allowed.authorization.contents().subject.clone();
+        Ok(admitted) => {
+            let (subject, allowed) = (admitted.subject, admitted.allowed);
             (service.tell)(GuardEvent::Allowed {
                 subject: subject.clone(),
                 scope: allowed.scope.to_string(),
@@ -107,6 +113,8 @@ async fn decision(State(service): State<Arc<GuardService>>, body: Bytes) -> Resp
             let verdict = Verdict {
                 allowed: true,
                 subject: Some(subject),
+                authority: admitted.authority,
+                state_age_ms: admitted.state_age_ms,
                 until_ms: Some(allowed.until_ms),
                 reasons: Vec::new(),
                 codes: Vec::new(),
@@ -128,6 +136,8 @@ async fn decision(State(service): State<Arc<GuardService>>, body: Bytes) -> Resp
                 &Verdict {
                     allowed: false,
                     subject: None,
+                    authority: None,
+                    state_age_ms: None,
                     until_ms: None,
                     reasons,
                     codes,

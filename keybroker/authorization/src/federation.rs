@@ -38,6 +38,17 @@ pub struct Link<'a> {
     pub max_state_age_ms: Option<u64>,
 }
 
+impl Link<'_> {
+    /// Until when its state counts as live, Unix milliseconds: its own signed times, its own signed window, and how long ago
+    /// it came here, whichever ends first.
+    #[must_use]
+    pub fn live_until_ms(&self) -> Option<u64> {
+        let view = self.view?;
+        let signed = view.head().issued_at_ms.saturating_add(self.window_ms);
+        Some(signed.min(view.fresh_until_ms(self.window_ms)))
+    }
+}
+
 /// A domain whose authorizations count here, as far as the narrowing goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign<'a> {
@@ -274,11 +285,7 @@ fn judge_link<'a>(
             format_args!("{} ms", head.issued_at_ms),
         ));
     }
-    // Its own signed times, its own signed window, and how long ago it came here: whichever ends first.
-    let signed_until = head
-        .fresh_until_ms
-        .min(head.issued_at_ms.saturating_add(link.window_ms));
-    let until = signed_until.min(view.fresh_until_ms(link.window_ms));
+    let until = link.live_until_ms().unwrap_or(0);
     let fresh = now_ms < until && view.received_at_ms() <= now_ms.saturating_add(MAX_STEP_BACK_MS);
     let age_ms = now_ms.saturating_sub(head.issued_at_ms);
     let by_age = match link.max_state_age_ms {

@@ -7,6 +7,7 @@
 //! domain's authorizations may do: that is every enforcer's, from the signed policy it verifies itself. Source:
 //! `docs/protocol.md`, section 12.
 
+pub mod admin;
 pub mod bundle;
 pub mod decide;
 pub mod issue;

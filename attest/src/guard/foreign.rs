@@ -1,0 +1,321 @@
+//! What a guard believes of other domains: only what its own signed policy leads to.
+//!
+//! Our policy names a root; the brokers relay that domain's repository as it was signed, and the guard verifies it from
+//! that root itself; its keyset names the keys of its trust state and its authorizations; the brokers relay its frames,
+//! and the guard verifies them under those. A broker in between can hold things back, and then they grow stale.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use touchstone_authorization::{Foreign, KeyRing, Link, Narrowing, TrustView};
+use touchstone_policies::{FederatedDomain, ForeignPolicy, Job, RepositoryCopy, TrustBegins, load_carried};
+
+use crate::client::{BrokerClient, Endpoint};
+use crate::floors::PolicyFloors;
+use crate::follow::{BrokerClock, FollowConfig, Follower, Source, Time, Views, relayed_stream};
+use crate::trust::DomainTrust;
+
+/// How often the brokers are asked whether another copy of a repository is there: 32 bytes each.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// One other domain.
+pub(super) struct Neighbour {
+    entry: FederatedDomain,
+    policy: ForeignPolicy,
+    authorization_keys: KeyRing,
+    copy_digest: [u8; 32],
+    views: Views,
+    _follower: Follower,
+    waker: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Neighbour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Neighbour")
+            .field("entry", &self.entry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.waker.abort();
+    }
+}
+
+/// All of them, by name; what is decided with is one state of it.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    held: RwLock<Arc<BTreeMap<String, Arc<Neighbour>>>>,
+    news: Arc<Notify>,
+}
+
+/// Their views at one moment.
+pub(super) struct Seen {
+    held: Arc<BTreeMap<String, Arc<Neighbour>>>,
+    views: BTreeMap<String, Option<Arc<TrustView>>>,
+}
+
+impl Neighbours {
+    /// Wakes when something of one has changed.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
+    }
+
+    /// What is held now.
+    pub fn seen(&self) -> Seen {
+        let held = Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner));
+        let views = held
+            .iter()
+            .map(|(name, neighbour)| (name.clone(), neighbour.views.borrow().clone()))
+            .collect();
+        Seen { held, views }
+    }
+
+    fn put(&self, held: BTreeMap<String, Arc<Neighbour>>) {
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        self.news.notify_one();
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Neighbour>> {
+        self.held
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+}
+
+impl Seen {
+    /// Gives `decide` the domains whose authorizations may count.
+    pub fn with<T>(&self, decide: impl FnOnce(&[Foreign<'_>]) -> T) -> T {
+        let mut rows: Vec<(&Neighbour, &Narrowing, Vec<Link<'_>>)> = Vec::new();
+        for neighbour in self.held.values() {
+            let Some(accept) = &neighbour.entry.accept else {
+                continue;
+            };
+            // A way that is not known to its end leads nowhere.
+            let path: Option<Vec<Link<'_>>> = match &neighbour.entry.trust {
+                Some(TrustBegins::Root(_)) => Some(Vec::new()),
+                Some(TrustBegins::Path(path)) => path.iter().map(|name| self.link(self.held.get(name)?)).collect(),
+                None => None,
+            };
+            if let Some(path) = path {
+                rows.push((neighbour, &accept.narrowing, path));
+            }
+        }
+        let foreign: Vec<Foreign<'_>> = rows
+            .iter()
+            .filter_map(|(neighbour, narrowing, path)| {
+                Some(Foreign {
+                    link: self.link(neighbour)?,
+                    keys: &neighbour.authorization_keys,
+                    narrowing,
+                    path,
+                })
+            })
+            .collect();
+        decide(&foreign)
+    }
+
+    /// The domains whose state counts as live at `now_ms`.
+    pub fn live(&self, now_ms: u64) -> Vec<String> {
+        let live = |neighbour: &&Arc<Neighbour>| {
+            let until = self.link(neighbour).and_then(|link| link.live_until_ms());
+            until.is_some_and(|until| now_ms < until)
+        };
+        self.held
+            .values()
+            .filter(live)
+            .map(|neighbour| neighbour.entry.name.clone())
+            .collect()
+    }
+
+    fn link<'a>(&'a self, neighbour: &'a Neighbour) -> Option<Link<'a>> {
+        let accept = neighbour.entry.accept.as_ref();
+        Some(Link {
+            domain: &neighbour.entry.name,
+            view: self.views.get(&neighbour.entry.name)?.as_deref(),
+            window_ms: neighbour.policy.window_ms,
+            keyset_version: neighbour.policy.keyset.version,
+            policy_expires_ms: u64::try_from(neighbour.policy.expires)
+                .unwrap_or(0)
+                .saturating_mul(1_000),
+            max_state_age_ms: accept.and_then(|accept| accept.narrowing.max_state_age_ms()),
+        })
+    }
+}
+
+/// How the brokers are reached, and with what name.
+pub(super) struct Reach {
+    pub brokers: Vec<Endpoint>,
+    pub id: String,
+    pub floors: Option<PolicyFloors>,
+}
+
+/// Keeps what is believed of other domains current, for ever.
+pub(super) async fn keep(
+    neighbours: &Neighbours,
+    reach: &Reach,
+    clock: Arc<BrokerClock>,
+    mut trusts: watch::Receiver<Arc<DomainTrust>>,
+) {
+    let mut client: Option<BrokerClient> = None;
+    loop {
+        let trust = trusts.borrow_and_update().clone();
+        // Other keys of the brokers: another connection.
+        if trusts.has_changed().unwrap_or(true) {
+            client = None;
+        }
+        let client = client.get_or_insert_with(|| trust.client(reach.brokers.clone()));
+        look(neighbours, reach, &clock, &trust, client).await;
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            changed = trusts.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn look(
+    neighbours: &Neighbours,
+    reach: &Reach,
+    clock: &Arc<BrokerClock>,
+    trust: &DomainTrust,
+    client: &mut BrokerClient,
+) {
+    let federation = &trust.policy.federation;
+    let mut wanted: Vec<&FederatedDomain> = federation.domains().filter(|entry| entry.trust.is_some()).collect();
+    let distance = |entry: &FederatedDomain| match &entry.trust {
+        Some(TrustBegins::Path(path)) => path.len(),
+        _ => 0,
+    };
+    // A domain comes after those on the way to it.
+    wanted.sort_by_key(|entry| distance(entry));
+    let mut next: BTreeMap<String, Arc<Neighbour>> = BTreeMap::new();
+    let mut changed = false;
+    for entry in wanted {
+        let held = neighbours.get(&entry.name);
+        let root = federation.root_of(&entry.name, |over| {
+            next.get(over).map(|over| Box::new(over.policy.roots.clone()))
+        });
+        let Some(root) = root else {
+            changed |= held.is_some();
+            continue;
+        };
+        match renew(neighbours, reach, clock, trust, client, (entry, held.clone(), &root)).await {
+            Ok(Some(neighbour)) => {
+                changed = true;
+                next.insert(entry.name.clone(), Arc::new(neighbour));
+            }
+            Ok(None) => next.extend(held.map(|held| (entry.name.clone(), held))),
+            Err(error) => {
+                tracing::info!(target: "touchstone::guard", domain = entry.name, error, "another domain's policy is not taken");
+                // What is held grows old by itself; but not under a root or a rule that our policy has taken back.
+                let same = |held: &Arc<Neighbour>| held.entry == *entry && held.policy.root_digest == sha256(&root);
+                changed |= held.as_ref().is_some_and(|held| !same(held));
+                next.extend(held.filter(same).map(|held| (entry.name.clone(), held)));
+            }
+        }
+    }
+    changed |= neighbours.seen().held.keys().any(|name| !next.contains_key(name));
+    if changed {
+        neighbours.put(next);
+    }
+}
+
+/// What is believed of a domain now, where that is another thing than before.
+async fn renew(
+    neighbours: &Neighbours,
+    reach: &Reach,
+    clock: &Arc<BrokerClock>,
+    trust: &DomainTrust,
+    client: &mut BrokerClient,
+    (entry, held, root): (&FederatedDomain, Option<Arc<Neighbour>>, &[u8]),
+) -> Result<Option<Neighbour>, String> {
+    let path = format!("/v1/federation/{}", entry.name);
+    let digest = client
+        .get(&format!("{path}/policy/digest"))
+        .await
+        .map_err(|e| e.to_string())?;
+    let unchanged = |held: &Arc<Neighbour>| {
+        held.copy_digest == *digest && held.entry == *entry && held.policy.root_digest == sha256(root)
+    };
+    if held.as_ref().is_some_and(unchanged) {
+        return Ok(None);
+    }
+    let now_ms = clock.now_ms().map_err(|e| e.to_string())?;
+    let bytes = client.get(&format!("{path}/policy")).await.map_err(|e| e.to_string())?;
+    let copy = RepositoryCopy::decode(&bytes).map_err(|e| e.to_string())?;
+    let age = entry
+        .accept
+        .as_ref()
+        .and_then(|accept| accept.narrowing.max_state_age_ms());
+    let frame = match age {
+        Some(_) => client.get(&format!("{path}/trust-state")).await.ok(),
+        None => None,
+    };
+    let floors_file = reach
+        .floors
+        .as_ref()
+        .map(|floors| floors.of_domain(&entry.name))
+        .transpose();
+    let floors_file = floors_file.map_err(|e| e.to_string())?;
+    let kept = floors_file
+        .as_ref()
+        .map(PolicyFloors::read)
+        .transpose()
+        .map_err(|e| e.to_string())?
+        .flatten();
+    let floors = match (kept, held.as_ref().map(|held| held.policy.versions.clone())) {
+        (Some(kept), Some(held)) => Some(kept.raised_to(&held)),
+        (kept, held) => kept.or(held),
+    };
+    let carried = frame.as_deref().zip(age);
+    let policy = load_carried(&copy, root, floors.as_ref(), &entry.name, now_ms, carried)
+        .await
+        .map_err(|e| e.to_string())?;
+    if let Some(file) = &floors_file {
+        file.raise(&policy.versions).map_err(|e| e.to_string())?;
+    }
+    let keys = |job| policy.ring(job).map_err(|e| e.to_string());
+    let (authorization_keys, trust_state_keys) = (keys(Job::Authorization)?, keys(Job::TrustState)?);
+    // The view goes on where the root is the same: what comes next must continue it.
+    let views: Views = match &held {
+        Some(held) if held.policy.root_digest == policy.root_digest => Arc::clone(&held.views),
+        _ => Arc::new(watch::channel(None).0),
+    };
+    let own_clock = Arc::clone(clock);
+    let source = Source {
+        config: FollowConfig {
+            domain: entry.name.clone(),
+            keys: trust_state_keys,
+            route: relayed_stream(&entry.name),
+            time: Time::Of(Arc::new(move || own_clock.now_ms().ok())),
+            ..trust.source(reach.brokers.clone(), reach.id.clone()).config
+        },
+        ..trust.source(reach.brokers.clone(), reach.id.clone())
+    };
+    let follower = Follower::start_into(source, Arc::clone(&views));
+    let (mut changes, news) = (views.subscribe(), neighbours.news());
+    let waker = tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            news.notify_one();
+        }
+    });
+    Ok(Some(Neighbour {
+        entry: entry.clone(),
+        authorization_keys,
+        copy_digest: digest.as_slice().try_into().unwrap_or_default(),
+        views,
+        _follower: follower,
+        waker,
+        policy,
+    }))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).into()
+}
