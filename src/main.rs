@@ -13,6 +13,7 @@ mod evidence;
 mod guard;
 mod key;
 mod ledger;
+mod node;
 mod output;
 mod policy;
 mod reference;
@@ -52,6 +53,7 @@ enum Command {
     Policy(policy::Args),
     Key(key::Args),
     Revoke(revoke::Args),
+    Node(node::Args),
     Status(status::Args),
     Ledger(ledger::Args),
 }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args),
         Command::Key(args) => key::run(args),
         Command::Revoke(args) => revoke::run(&args),
+        Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
         Command::Ledger(args) => ledger::run(args),
     };

@@ -1,7 +1,8 @@
 //! The operator's interface: a Unix socket in the data folder that only its owner may open.
 //!
-//! `GET /status`, `POST /revoke`, `POST /reload`, `GET /record/{index}`, `GET /record/latest/{node}`,
-//! `/federation` ([`crate::federation::admin`]), and `/keys` ([`crate::release::admin`]). None of these is
+//! `GET /status`, `POST /revoke`, `POST /decommission`, `POST /reinstate`, `POST /reload`, `GET /record/{index}`,
+//! `GET /record/latest/{node}`, `/federation` ([`crate::federation::admin`]), and `/keys` ([`crate::release::admin`]).
+//! None of these is
 //! on the network (CVE-2026-1709: admin routes behind an optional check).
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +23,9 @@ use touchstone_ledger::statement::Reason;
 use tower::ServiceExt as _;
 
 use crate::app::App;
+use crate::clock::seconds;
 use crate::decision::DenialCode;
+use crate::decommission;
 use crate::problem::{Refusal, RefusalCode};
 use crate::record::{DecisionRecord, RecordError};
 use crate::withdraw::withdraw;
@@ -89,6 +92,8 @@ fn router(admin: Admin) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/revoke", post(revoke))
+        .route("/decommission", post(decommission))
+        .route("/reinstate", post(reinstate))
         .route("/reload", post(reload))
         .route(
             "/keys",
@@ -99,7 +104,7 @@ fn router(admin: Admin) -> Router {
         .route("/federation/export", get(crate::federation::admin::export))
         .route("/federation/import", post(crate::federation::admin::import))
         .route("/record/{index}", get(record))
-        .route("/record/latest/{node}", get(latest))
+        .route("/record/latest/{*node}", get(latest))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such command") })
         .with_state(admin)
 }
@@ -125,6 +130,12 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "subscribers": app.trust.subscribers(),
             "stopped": app.trust.is_stopped(),
         },
+        "first_use": {
+            "open": policy.settings.first_use.as_ref().is_some_and(|setting| setting.is_open(seconds(app.clock.now_ms()))),
+            "until": policy.settings.first_use.as_ref().map(|setting| setting.until),
+            "most": policy.settings.first_use.as_ref().map(|setting| setting.most),
+            "enrolled": crate::first_use::count(&*app.store).ok(),
+        },
         "sessions": sessions,
         "attesting_nodes": app.attested.lock().map_or(0, |attested| attested.len()),
         "time_ms": app.clock.now_ms(),
@@ -139,7 +150,8 @@ struct Revoke {
     reason: String,
 }
 
-async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+/// A command about one node, with its reason.
+async fn command(request: Request) -> Result<Revoke, Refusal> {
     let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES)
         .await
         .map_err(|_| {
@@ -148,12 +160,30 @@ async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Res
                 format!("the limit is {MAX_COMMAND_BYTES} bytes"),
             )
         })?;
-    let command: Revoke = serde_json::from_slice(&body).map_err(|e| {
+    serde_json::from_slice(&body).map_err(|e| {
         Refusal::new(
             RefusalCode::MessageMalformed,
             format!("expected {{\"node\", \"reason\"}}: {e}"),
         )
-    })?;
+    })
+}
+
+async fn decommission(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let Revoke { node, reason } = command(request).await?;
+    let taking = tokio::spawn(async move { decommission::decommission(&app, &node, &reason).await });
+    let recorded = taking.await.map_err(crate::hello::internal)??;
+    Ok(json_response(&json!({ "recorded": recorded.index })))
+}
+
+async fn reinstate(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let Revoke { node, reason } = command(request).await?;
+    let giving = tokio::spawn(async move { decommission::reinstate(&app, &node, &reason).await });
+    let recorded = giving.await.map_err(crate::hello::internal)??;
+    Ok(json_response(&json!({ "recorded": recorded.index })))
+}
+
+async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let command = command(request).await?;
     let reason = Reason {
         code: DenialCode::OperatorCommand.as_str().into(),
         claim: "rights".into(),

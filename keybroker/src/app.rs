@@ -49,6 +49,8 @@ pub struct App {
     pub room: Room,
     /// Nodes whose logs did not reach their quote, and who have been asked to send them again: the second time it counts.
     pub forgiven: Mutex<HashSet<String>>,
+    /// Held while a machine that no entry lists enrols.
+    pub first_uses: tokio::sync::Mutex<()>,
     /// Signing keys of reports whose chains were verified.
     pub chains: Chains,
     /// Refusals before authentication.

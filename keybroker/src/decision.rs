@@ -16,15 +16,16 @@ use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
 use touchstone_policies::{DecisionReason, Request};
 use touchstone_verifier::appraisal::{
-    Appraisal, BinderContext, Freshness, ImaKnown, ImaOutcome, Inputs, Known, appraise,
+    Appraisal, BinderContext, ClaimValue, Freshness, ImaKnown, ImaOutcome, Inputs, Known, appraise, claim,
 };
 use touchstone_verifier::ear::{Ear, EarReason};
-use touchstone_verifier::inventory::{CvmIdentity, EnrolledNode, EnrolledRoot, Lookup, Node};
+use touchstone_verifier::inventory::{CvmIdentity, EnrolledNode, EnrolledRoot, Inventory, Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 use touchstone_verifier::snp::KnownVek;
 
 use crate::bootstrap;
+use crate::first_use;
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use statement::{digests, statement};
 
@@ -43,6 +44,11 @@ touchstone_cose::reason_codes! {
         PolicyNoLonger = "policy-no-longer-permits": "What the node showed last is not acceptable under the policy that has come into force. It gets new rights by showing something that is.",
         DeadlinePassed = "attestation-overdue": "The node has not attested within the deadline of the policy, so its rights were withdrawn. It gets new ones by attesting.",
         IdentityReplaced = "identity-replaced": "Another machine, listed in the inventory under the same name, has enrolled. The rights of the one before it were withdrawn.",
+        Decommissioned = "decommissioned": "An operator has decommissioned the node. Its rights were withdrawn, and it gets none until it is reinstated.",
+        FirstUseClosed = "first-use-closed": "The machine is in no entry of the inventory, and enrolled at a time at which the signed settings let none in. Add it to the inventory under its name.",
+        FirstUseFull = "first-use-full": "More machines have enrolled on first use than the signed settings allow. Add the machine to the inventory under its name.",
+        FirstUseCertificate = "first-use-certificate": "A machine that is in no entry of the inventory enrols only with an endorsement certificate that is valid and leads to a trust anchor. Add the maker's authority, or add the machine to the inventory.",
+        FirstUseActivation = "first-use-activation": "A machine that is in no entry of the inventory enrols only by opening a credential made for its endorsement key. Let the agent say hello with both keys.",
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
     }
 }
@@ -164,20 +170,33 @@ pub fn decide_under(
             found: policy.digest,
         });
     }
-    let appraisal = appraise_with(inputs, policy, appraisal, known);
+    let inventory = first_use::inventory(inputs.first_use.as_ref(), policy);
+    let mut appraisal = appraise_with(inputs, (policy, &inventory), appraisal, known);
+    let unlisted = appraisal
+        .node
+        .as_deref()
+        .and_then(|name| first_use::speaks_of(inputs.first_use.as_ref(), policy, name));
+    let unlisted_reasons = unlisted.as_ref().map_or_else(Vec::new, |(first_use, setting)| {
+        first_use::reasons(first_use, setting, &appraisal)
+    });
+    if unlisted.is_some() {
+        let first_use = ClaimValue::Text(first_use::FIRST_USE.to_owned());
+        appraisal.claims.insert(claim::ENROLMENT.to_owned(), first_use);
+    }
     let mut ear = Ear::of(
         &appraisal,
         &policy.settings.appraisal.policy_id,
         &inputs.nonce,
         inputs.now,
     );
-    let named = appraisal.node.as_deref().map(|name| policy.inventory.by_name(name));
-    let (true, Some(Lookup::Node(node))) = (appraisal.authentic, named) else {
-        return Ok(Decision::Refused(
-            appraisal.reasons.iter().map(EarReason::from).collect(),
-        ));
+    let named = appraisal.node.as_deref().map(|name| inventory.by_name(name));
+    // A machine that nobody has listed and that may not enrol is nobody of this domain: nothing is recorded of it.
+    let nobody = inputs.enrolled.is_none() && !unlisted_reasons.is_empty();
+    let (true, Some(Lookup::Node(node)), false) = (appraisal.authentic, named, nobody) else {
+        let reasons = appraisal.reasons.iter().map(EarReason::from);
+        return Ok(Decision::Refused(reasons.chain(unlisted_reasons).collect()));
     };
-    let judged = judge(inputs, policy, &appraisal, node);
+    let judged = judge(inputs, policy, &appraisal, (node, unlisted_reasons));
     ear.expires = Some(
         ear.expires
             .map_or(judged.expires, |expires| expires.min(judged.expires)),
@@ -215,7 +234,7 @@ pub fn decide_under(
 
 fn appraise_with(
     inputs: &DecisionInputs,
-    policy: &PolicySet,
+    (policy, inventory): (&PolicySet, &Inventory),
     demands: &AppraisalPolicy,
     known: Known<'_>,
 ) -> Appraisal {
@@ -237,7 +256,7 @@ fn appraise_with(
         policy: demands,
         references: &policy.references,
         anchors: &policy.anchors,
-        inventory: &policy.inventory,
+        inventory,
         enrolled: inputs.enrolled.as_ref(),
         ima: inputs.ima.as_ref().map_or_else(ImaKnown::default, |known| ImaKnown {
             prefix: Some(&known.prefix),
@@ -258,8 +277,14 @@ struct Judged {
     withheld: Vec<EarReason>,
 }
 
-fn judge(inputs: &DecisionInputs, policy: &PolicySet, appraisal: &Appraisal, node: &Node) -> Judged {
+fn judge(
+    inputs: &DecisionInputs,
+    policy: &PolicySet,
+    appraisal: &Appraisal,
+    (node, unlisted): (&Node, Vec<EarReason>),
+) -> Judged {
     let mut reasons: Vec<EarReason> = appraisal.reasons.iter().map(EarReason::from).collect();
+    reasons.extend(unlisted);
     if let Some(enrolled) = inputs.region.as_deref().filter(|region| *region != node.region) {
         reasons.push(reason(DenialCode::RegionChanged, "region", enrolled, &node.region));
     }

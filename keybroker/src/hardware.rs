@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use touchstone_verifier::inventory::{CvmIdentity, EkId, EnrolledNode, EnrolledRoot};
+use touchstone_verifier::inventory::{CvmIdentity, EkId, EnrolledNode, EnrolledRoot, Node};
 
 /// The hardware a hello names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,17 @@ impl Hardware {
             _ => true,
         };
         same_key && self.is_machine_of(node)
+    }
+
+    /// Whether this is another TPM than the one that has enrolled as `node` and that its entry still lists: two machines
+    /// under one name. Where the entry lists the enrolled one no more, its author has replaced it. (A confidential VM's
+    /// entry lists the platforms between which one guest moves.)
+    #[must_use]
+    pub fn conflicts_with(&self, enrolled: &EnrolledNode, node: &Node) -> bool {
+        match (self, &enrolled.root) {
+            (Self::Tpm { ek, .. }, EnrolledRoot::Tpm(tpm)) => tpm.ek != *ek && node.ek.contains(&tpm.ek),
+            _ => false,
+        }
     }
 
     /// What identifies the machine, in words.

@@ -17,6 +17,8 @@ use touchstone_verifier::tpm::{PcrSelection, Public};
 use zeroize::Zeroizing;
 
 use crate::asked::asked;
+use crate::clock::seconds;
+use crate::first_use::{self, FirstUseError, Seat};
 use crate::hardware::Hardware;
 use crate::logs::{self, SeenLogs};
 use crate::node::NodeRecord;
@@ -53,6 +55,8 @@ pub struct Pending {
     pub seen: Option<SeenLogs>,
     /// The credential that was sent, where the two keys are not tied yet.
     pub credential: Option<SentCredential>,
+    /// Whether no entry lists the machine and it has not enrolled yet.
+    pub unlisted: bool,
 }
 
 /// A credential that only one TPM can open, and for one key only.
@@ -87,7 +91,7 @@ pub fn challenge(
     let claimed = match &hello.identity {
         Identity::Full {
             ek_public, ak_public, ..
-        } => full(store, policy, ek_public, ak_public)?,
+        } => full(store, policy, (ek_public, ak_public), seconds(now_ms))?,
         Identity::Known { ak_name } => known(store, policy, ak_name)?,
         Identity::Cvm { platform, guests } => cvm(store, policy, platform, guests)?,
     };
@@ -118,6 +122,7 @@ pub fn challenge(
     };
     let pending = Pending {
         nonce,
+        unlisted: claimed.record.is_none() && !matches!(policy.inventory.by_name(&claimed.node), Lookup::Node(_)),
         node: claimed.node,
         hardware: claimed.hardware,
         receive_key: receive_key.as_ref().map(VerifyingKey::thumbprint),
@@ -154,7 +159,12 @@ impl Claimed {
     }
 }
 
-fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8]) -> Result<Claimed, Refusal> {
+fn full(
+    store: &dyn Store,
+    policy: &PolicySet,
+    (ek_public, ak_public): (&[u8], &[u8]),
+    now: i64,
+) -> Result<Claimed, Refusal> {
     let malformed = |what: &str, (expected, found): (String, String)| {
         Refusal::new(
             RefusalCode::IdentityMalformed,
@@ -173,7 +183,8 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
     let ek_id = EkId(ek.id());
     let node = match policy.inventory.by_ek(&ek_id) {
         Lookup::Node(node) => node.name.clone(),
-        Lookup::Unknown => return Err(unknown(format!("endorsement key {ek_id} is not in the inventory"))),
+        // Not listed: nobody, unless signed settings admit whoever shows a maker's certificate.
+        Lookup::Unknown => unlisted(store, policy, &ek_id, now)?.0,
         Lookup::Ambiguous => {
             return Err(unknown(format!(
                 "more than one inventory entry claims endorsement key {ek_id}"
@@ -185,7 +196,7 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
         ek: ek_id,
         ak_name: ak_name.clone(),
     };
-    let record = record_of(store, &node, &hardware)?;
+    let record = record_of(store, policy, &node, &hardware)?;
     if record.is_some() {
         return Ok(Claimed {
             node,
@@ -210,13 +221,46 @@ fn full(store: &dyn Store, policy: &PolicySet, ek_public: &[u8], ak_public: &[u8
     })
 }
 
-/// The record of `node`, where it has enrolled with this very hardware and key. Hardware of another name is a conflict.
-fn record_of(store: &dyn Store, node: &str, hardware: &Hardware) -> Result<Option<NodeRecord>, Refusal> {
-    let stored = Stored::read(store, node, hardware).map_err(unreadable)?;
-    if stored.is_of_another(node) {
-        let detail = format!("the hardware presented for {node} was tied to another name before");
-        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+/// The name and the seat of a machine that no entry lists.
+pub(crate) fn unlisted(store: &dyn Store, policy: &PolicySet, ek: &EkId, now: i64) -> Result<(String, Seat), Refusal> {
+    let record = |name: &str| Ok(nodes::by_name(store, name)?.map(|(record, _)| record));
+    first_use::seat(store, policy, ek, record, now).map_err(|error| match error {
+        FirstUseError::Nodes(error) => unreadable(error),
+        FirstUseError::Unknown { .. } => unknown(error.to_string()),
+        FirstUseError::Over(detail) => Refusal::new(RefusalCode::FirstUseOver, detail),
+    })
+}
+
+/// Refuses hardware that may not speak for `node`: decommissioned, tied to another name, or beside the TPM that has
+/// enrolled under this one.
+pub(crate) fn may_speak(stored: &Stored, policy: &PolicySet, node: &str, hardware: &Hardware) -> Result<(), Refusal> {
+    let conflict = |detail: String| Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
+    if stored.gone.is_some() {
+        let detail = format!("{node} was decommissioned");
+        return Err(Refusal::new(RefusalCode::NodeDecommissioned, detail));
     }
+    if stored.is_of_another(node) {
+        return conflict(format!(
+            "the hardware presented for {node} was tied to another name before"
+        ));
+    }
+    match (&stored.record, policy.inventory.by_name(node)) {
+        (Some((record, _)), Lookup::Node(entry)) if hardware.conflicts_with(&record.enrolled, entry) => conflict(
+            format!("another machine has enrolled as {node}, and its entry still lists that one"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The record of `node`, where it has enrolled with this very hardware and key.
+fn record_of(
+    store: &dyn Store,
+    policy: &PolicySet,
+    node: &str,
+    hardware: &Hardware,
+) -> Result<Option<NodeRecord>, Refusal> {
+    let stored = Stored::read(store, node, hardware).map_err(unreadable)?;
+    may_speak(&stored, policy, node, hardware)?;
     let record = stored.record.map(|(record, _)| record);
     Ok(record.filter(|record| hardware.has_key_of(&record.enrolled)))
 }
@@ -237,7 +281,7 @@ fn cvm(store: &dyn Store, policy: &PolicySet, platform: &str, guests: &[String])
         _ => return Err(unknown(format!("confidential VM {platform} is not in the inventory"))),
     };
     let hardware = Hardware::Cvm(identity);
-    let record = record_of(store, &node, &hardware)?;
+    let record = record_of(store, policy, &node, &hardware)?;
     Ok(Claimed {
         node,
         hardware,
@@ -258,7 +302,13 @@ fn known(store: &dyn Store, policy: &PolicySet, ak_name: &[u8]) -> Result<Claime
         .ok_or_else(not_enrolled)?;
     let tpm = record.enrolled.tpm().filter(|tpm| tpm.ak_name == ak_name);
     let ek = tpm.map(|tpm| tpm.ek).ok_or_else(not_enrolled)?;
-    if !matches!(policy.inventory.by_name(&name), Lookup::Node(_)) {
+    if nodes::is_gone(store, &name).map_err(unreadable)? {
+        let detail = format!("{name} was decommissioned");
+        return Err(Refusal::new(RefusalCode::NodeDecommissioned, detail));
+    }
+    let first_use = record.first_use.as_ref();
+    let inventory = first_use::inventory(first_use, policy);
+    if !matches!(inventory.by_name(&name), Lookup::Node(_)) {
         return Err(not_enrolled());
     }
     let ak_name = ak_name.to_vec();

@@ -16,6 +16,7 @@ use touchstone_verifier::tpm::PcrSelection;
 use touchstone_verifier::tpm::selection::SelectionError;
 
 use crate::enrolled;
+use crate::first_use::FirstUse;
 use crate::node::{self, RecordError};
 
 /// Parts of evidence from this length on are stored by digest.
@@ -81,6 +82,8 @@ pub struct DecisionInputs {
     pub epoch: u64,
     /// Id of the key that will sign the authorization.
     pub signer: [u8; 8],
+    /// Set where no entry of the inventory lists the machine, and signed settings may admit it.
+    pub first_use: Option<FirstUse>,
 }
 
 /// What is known of a node's IMA list from earlier rounds of the same boot.
@@ -193,7 +196,9 @@ impl DecisionInputs {
             .revisions
             .iter()
             .map(|(label, revision)| Value::array([Value::text(label.as_str()), Value::Unsigned(*revision)]));
-        let record = cbor::encode(&Value::map([
+        // Where there is nothing of it, the record is what it was before there was first use.
+        let first_use = self.first_use.as_ref().map(|first_use| (22, first_use.value()));
+        let members = [
             (0, Value::Unsigned(FORMAT)),
             (1, Value::text(self.semantics.as_str())),
             (2, Value::text(self.domain.as_str())),
@@ -216,7 +221,8 @@ impl DecisionInputs {
             (19, Value::bytes(self.signer)),
             (20, Value::int(self.policy_expires)),
             (21, ima),
-        ]));
+        ];
+        let record = cbor::encode(&Value::map(members.into_iter().chain(first_use)));
         RecordedInputs {
             digest: Sha256::digest(&record).into(),
             record,
@@ -272,6 +278,7 @@ impl DecisionInputs {
                 (2.., Some(value)) => Some(known_list(&value, &part)?),
                 _ => return Err(ShapeError::member(CONTEXT, "key 21", "as the format says", "otherwise").into()),
             },
+            first_use: reader.optional(22).map(|value| FirstUse::read(&value)).transpose()?,
         };
         reader.finish()?;
         Ok(inputs)

@@ -8,14 +8,17 @@ use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Valu
 use touchstone_verifier::inventory::EnrolledNode;
 
 use crate::enrolled;
+use crate::first_use::FirstUse;
 use crate::logs::SeenLogs;
 
 /// Largest record, in bytes: an endorsement certificate and an attestation key are the most of it.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
-/// The format of records this release writes. Format 1, which says nothing of logs, is read, and format 2, in which every
-/// node has a TPM.
-const FORMAT: u64 = enrolled::CVM_FORMAT;
+/// The format of records this release writes. Format 1, which says nothing of logs, is read, format 2, in which every node
+/// has a TPM, and format 3, in which every node is listed.
+const FORMAT: u64 = 4;
+/// The first format in which a node may have enrolled on first use.
+const FIRST_USE_FORMAT: u64 = 4;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RECORD_BYTES,
     max_depth: 4,
@@ -72,6 +75,8 @@ pub struct NodeRecord {
     pub granted: Granted,
     /// What has been seen of its logs in the boot in which it was granted that.
     pub logs: Option<SeenLogs>,
+    /// Set where no entry of the inventory listed it when it was granted that.
+    pub first_use: Option<FirstUse>,
 }
 
 impl NodeRecord {
@@ -89,6 +94,7 @@ impl NodeRecord {
             (7, Value::bytes(self.granted.statement)),
             (8, Value::bytes(self.granted.inputs)),
             (9, self.logs.as_ref().map_or(Value::Null, SeenLogs::value)),
+            (10, self.first_use.as_ref().map_or(Value::Null, FirstUse::value)),
         ]))
     }
 
@@ -113,6 +119,13 @@ impl NodeRecord {
             logs: match found {
                 1 => None,
                 _ => SeenLogs::read(&reader.required(9)?)?,
+            },
+            first_use: match found {
+                ..FIRST_USE_FORMAT => None,
+                _ => match reader.required(10)? {
+                    Value::Null => None,
+                    value => Some(FirstUse::read(&value)?),
+                },
             },
         };
         reader.finish()?;
@@ -215,6 +228,7 @@ pub(crate) mod tests {
                 inputs: [7; 32],
             },
             logs: Some(crate::logs::tests::seen()),
+            first_use: None,
         }
     }
 
@@ -232,7 +246,13 @@ pub(crate) mod tests {
             name: vec![12; 34],
             auth_policy: [13; 32],
         });
-        for record in [with, without, receiving, cvm_record("c", [9; 32])] {
+        let mut unlisted = record("e");
+        unlisted.first_use = Some(FirstUse {
+            ek: EkId([1; 32]),
+            since: 1_700_000_000,
+            number: 3,
+        });
+        for record in [with, without, receiving, unlisted, cvm_record("c", [9; 32])] {
             assert_eq!(NodeRecord::decode(&record.encode()), Ok(record));
         }
     }
@@ -243,13 +263,13 @@ pub(crate) mod tests {
         for cut in 0..good.len() {
             assert!(NodeRecord::decode(&good[..cut]).is_err(), "cut at {cut}");
         }
-        for found in [0, 4] {
+        for found in [0, 5] {
             let mut other = good.clone();
             other[2] = found;
             let found = found.into();
             assert_eq!(
                 NodeRecord::decode(&other),
-                Err(RecordError::Format { expected: 3, found })
+                Err(RecordError::Format { expected: 4, found })
             );
         }
         let mut mixed = good;

@@ -50,6 +50,9 @@ pub struct Tie {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     node: Key,
+    gone_key: Key,
+    /// Set where an operator has decommissioned the node.
+    pub gone: Option<Revision>,
     /// The record, if the node has enrolled.
     pub record: Option<(NodeRecord, Revision)>,
     /// The ties of its hardware: endorsement and attestation key of a TPM, or the one of a confidential VM.
@@ -65,6 +68,14 @@ pub fn by_name(store: &dyn Store, name: &str) -> Result<Option<(NodeRecord, Revi
         None => Ok(None),
         Some(Versioned { value, revision }) => Ok(Some((NodeRecord::decode(&value)?, revision))),
     }
+}
+
+/// Whether an operator has decommissioned the node.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn is_gone(store: &dyn Store, name: &str) -> Result<bool, NodesError> {
+    Ok(store.get(&rows::GONE.key(name.as_bytes())?)?.is_some())
 }
 
 /// Reads the tie of an endorsement key.
@@ -120,8 +131,11 @@ impl Stored {
     /// # Errors
     /// [`NodesError`]
     pub fn read(store: &dyn Store, name: &str, hardware: &Hardware) -> Result<Self, NodesError> {
+        let gone_key = rows::GONE.key(name.as_bytes())?;
         Ok(Self {
             node: rows::NODE.key(name.as_bytes())?,
+            gone: store.get(&gone_key)?.map(|row| row.revision),
+            gone_key,
             record: by_name(store, name)?,
             ties: match hardware {
                 Hardware::Tpm { ek, ak_name } => vec![ak_tie(store, ak_name)?, ek_tie(store, ek)?],
@@ -151,7 +165,11 @@ impl Stored {
     #[must_use]
     pub fn guards(&self) -> Vec<Guard> {
         let node = guard(&self.node, self.record.as_ref().map(|(_, revision)| *revision));
-        [node].into_iter().chain(self.ties.iter().map(Tie::guard)).collect()
+        let gone = guard(&self.gone_key, self.gone);
+        [node, gone]
+            .into_iter()
+            .chain(self.ties.iter().map(Tie::guard))
+            .collect()
     }
 
     /// What a grant on this writes: the record, ties that are new, and no tie of an attestation key that is gone.

@@ -25,6 +25,8 @@ touchstone_cose::reason_codes! {
         EvidenceUnreadable = "evidence-not-accepted": "The evidence is not an envelope that can be read, or not one made for a session. Send what the agent of this version makes.",
         LogsIncomplete = "logs-incomplete": "The logs do not reach what was quoted, or continue something that does not count any more. Nothing was decided; say hello again and send them whole.",
         EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
+        NodeDecommissioned = "node-decommissioned": "An operator has decommissioned this node: it does not enrol and does not attest. touchstone node reinstate takes that back.",
+        FirstUseOver = "first-use-over": "No entry of the inventory lists this machine, and none may enrol on first use now: it is not the time, or there are as many as may. Add it to the inventory.",
         ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
         SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
         BrokerBusy = "broker-busy": "Too many decisions are waiting for the disk. Try again.",
@@ -105,7 +107,10 @@ impl Refusal {
             C::FederationNotAuthenticated => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
-            C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete => StatusCode::CONFLICT,
+            C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {
+                StatusCode::CONFLICT
+            }
+            C::FirstUseOver => StatusCode::UNAUTHORIZED,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd | C::ReleaseRefused => {
                 StatusCode::UNAUTHORIZED
             }

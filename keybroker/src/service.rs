@@ -232,6 +232,7 @@ impl Broker {
             })),
             room: Room::new(config.limits.evidence_bytes_at_once),
             forgiven: Mutex::default(),
+            first_uses: tokio::sync::Mutex::default(),
             chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,

@@ -112,6 +112,19 @@ impl Circumstances {
         }
     }
 
+    /// An operator took a decommissioning back. Body: 0 why.
+    #[must_use]
+    pub fn reinstatement(&self, node: &str, why: &str) -> Statement {
+        Statement {
+            subject: Some(node.to_owned()),
+            ..self.statement(
+                Kind::Reinstatement,
+                Outcome::Recorded,
+                Value::map([(0, Value::text(why))]),
+            )
+        }
+    }
+
     /// What was refused before authentication. Body: 0 from and 1 until, Unix milliseconds, 2 rows of [code, source
     /// prefix, count].
     #[must_use]

@@ -4,6 +4,7 @@
 use std::sync::PoisonError;
 
 use touchstone_ledger::statement::Reason;
+use touchstone_store::Write;
 
 use crate::app::App;
 use crate::entry::{Effect, Entry, Recorded};
@@ -17,6 +18,11 @@ use crate::problem::{Refusal, RefusalCode};
 /// [`RefusalCode::NotFound`] if no such node has enrolled; otherwise the broker's failure. A withdrawal that went out
 /// stays out whatever fails afterwards.
 pub async fn withdraw(app: &App, name: &str, reason: Reason) -> Result<Recorded, Refusal> {
+    withdraw_with(app, name, reason, Vec::new()).await
+}
+
+/// The same, with more rows written in the commit that records it.
+pub async fn withdraw_with(app: &App, name: &str, reason: Reason, writes: Vec<Write>) -> Result<Recorded, Refusal> {
     let found = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let Some((record, _)) = found else {
         return Err(Refusal::new(RefusalCode::NotFound, "no node of this name has enrolled"));
@@ -42,7 +48,7 @@ pub async fn withdraw(app: &App, name: &str, reason: Reason) -> Result<Recorded,
         subject: None,
         policy: None,
         guards: Vec::new(),
-        writes: Vec::new(),
+        writes,
         parts: Vec::new(),
         effect: Effect::Withdraw {
             node: name.to_owned(),

@@ -369,7 +369,7 @@ async fn who_does_not_attest_in_time_loses_its_rights() {
 }
 
 #[tokio::test]
-async fn a_machine_that_takes_anothers_place_takes_its_rights_away() {
+async fn a_machine_takes_anothers_place_only_where_the_author_has_taken_that_one_out() {
     let mut old = SoftNode::new("good");
     let mut new = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &old), ("node-1", &new)], &[]);
@@ -377,12 +377,40 @@ async fn a_machine_that_takes_anothers_place_takes_its_rights_away() {
     let mut client = Client::connect(broker.address()).await;
     let first = attest(&mut client, &mut old, false).await.unwrap();
     let place = authorization(&broker, &first).contents().status;
+    // Both are listed, and one of them has enrolled: the name is taken.
+    let conflict = attest(&mut client, &mut new, false).await.unwrap_err();
+    assert_eq!((conflict.status, conflict.code.as_str()), (409, "enrolment-conflict"));
+    assert_eq!(broker.app().head().size, 3, "nothing is recorded of it");
+
+    domain.take_out("node-1", &old);
+    domain.publish();
+    let now_at = |place: StatusIndex| {
+        broker
+            .app()
+            .trust
+            .lists()
+            .get(place.list)
+            .unwrap()
+            .status(place.index)
+            .unwrap()
+    };
+    while now_at(place) != Status::Invalid {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let second = attest(&mut client, &mut new, false).await.unwrap();
     assert!(second.allowed);
     let shown = view(&broker, &second.trust_state);
     assert_eq!(status(&shown, place), Status::Invalid);
     let kinds: Vec<Kind> = ledger(&broker).await.iter().map(|s| s.kind).collect();
-    assert_eq!(kinds[2..], [Kind::Enrolment, Kind::Revocation, Kind::Enrolment]);
+    assert_eq!(
+        kinds[2..],
+        [
+            Kind::Enrolment,
+            Kind::PolicyActivation,
+            Kind::Revocation,
+            Kind::Enrolment
+        ]
+    );
     assert_eq!(
         attest(&mut client, &mut old, true).await.unwrap_err().code,
         "identity-unknown"
@@ -428,10 +456,12 @@ async fn a_failure_of_another_machine_of_the_same_name_takes_nothing_away() {
     let epoch = broker.app().trust.epoch();
 
     spare.extend(4);
-    let denied = attest(&mut client, &mut spare, false).await.unwrap();
-    assert!(!denied.allowed);
-    assert_eq!(statement(&broker, &denied).outcome, Outcome::Deny, "it is on record");
-    assert_eq!(status(&view(&broker, &denied.trust_state), place), Status::Valid);
+    let size = broker.app().head().size;
+    let refused = attest(&mut client, &mut spare, false).await.unwrap_err();
+    assert_eq!(
+        (refused.code.as_str(), broker.app().head().size),
+        ("enrolment-conflict", size)
+    );
     assert_eq!(broker.app().trust.epoch(), epoch);
     assert!(
         broker.app().attested.lock().unwrap().contains_key("node-1"),

@@ -4,7 +4,7 @@
     reason = "test support: what is not as it must be fails the test"
 )]
 
-use touchstone_attest::tpm::{Ak, EkKind, EndorsementKey, SessionKey, Tpm};
+use touchstone_attest::tpm::{Ak, AkAlgorithm, EkKind, EndorsementKey, SessionKey, Tpm};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
@@ -105,6 +105,45 @@ impl Machine {
         let mut tpm = Tpm::open(&swtpm.tcti()).expect("an open TPM");
         let ek = tpm.endorsement_key(EkKind::Rsa2048).expect("an endorsement key");
         let ak = tpm.ak_at(&ek, KeyForm::Ecc.ak_handle()).expect("an attestation key");
+        let session = tpm
+            .create_session_key(&ek, &session_registers())
+            .expect("a session key");
+        Self {
+            swtpm,
+            tpm,
+            ek,
+            ak,
+            session,
+            log: Some(Boot::GOOD.event_log()),
+            list: None,
+        }
+    }
+
+    /// A newly made TPM of a maker whom nobody knows, its registers as at power-on, with an attestation key of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn blank() -> Self {
+        Self::of(Swtpm::blank().expect("a software TPM"), EkKind::Rsa2048)
+    }
+
+    /// A newly made TPM without any certificate, in the state after `good` ran, with keys of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn bare() -> Self {
+        let swtpm = Swtpm::bare().expect("a software TPM");
+        swtpm.reboot(&Boot::GOOD).expect("measurements");
+        Self::of(swtpm, EkKind::EccP256)
+    }
+
+    fn of(swtpm: Swtpm, kind: EkKind) -> Self {
+        let mut tpm = Tpm::open(&swtpm.tcti()).expect("an open TPM");
+        let ek = tpm.endorsement_key(kind).expect("an endorsement key");
+        let made = tpm.create_ak(&ek, AkAlgorithm::EcdsaP256).expect("an attestation key");
+        let ak = tpm.load_ak(&ek, &made).expect("an attestation key");
         let session = tpm
             .create_session_key(&ek, &session_registers())
             .expect("a session key");

@@ -58,6 +58,26 @@ impl Swtpm {
         })
     }
 
+    /// A newly made TPM without endorsement certificates: its maker vouches for nothing.
+    ///
+    /// # Errors
+    /// [`SwtpmError`] when swtpm_setup is not installed or fails.
+    pub fn bare() -> Result<Self, SwtpmError> {
+        let folder = tempfile::tempdir()?;
+        let output = Command::new("swtpm_setup")
+            .args(["--tpm2", "--pcr-banks", "sha1,sha256", "--tpmstate"])
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            return Err(SwtpmError::Setup(String::from_utf8_lossy(&output.stdout).into_owned()));
+        }
+        Ok(Self {
+            tpm: SoftwareTpm::start(&folder.path().join(STATE_FILE))?,
+            maker: None,
+        })
+    }
+
     /// The certificates of the CA of a [`Self::blank`] TPM, PEM: the root first, then the issuer.
     ///
     /// # Errors

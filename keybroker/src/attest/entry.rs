@@ -10,6 +10,7 @@ use touchstone_verifier::inventory::CvmIdentity;
 use crate::app::App;
 use crate::decision::Decided;
 use crate::entry::{Effect, Entry};
+use crate::first_use::Seat;
 use crate::hello::{internal, unreadable};
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::logs;
@@ -23,6 +24,8 @@ use crate::rows;
 pub(super) struct Standing<'a> {
     /// What is stored of the node that was named.
     pub(super) stored: &'a Stored,
+    /// Its seat, where no entry of the inventory lists it.
+    pub(super) seat: Option<&'a Seat>,
     /// Its record, where it is of the machine that speaks.
     pub(super) record: Option<&'a NodeRecord>,
     /// The boot that machine says it is in.
@@ -42,6 +45,7 @@ pub(super) fn entry(
     let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
     let Standing {
         stored,
+        seat,
         record,
         boot,
         receive_key,
@@ -74,7 +78,12 @@ pub(super) fn entry(
                     inputs: inputs_digest,
                 },
                 logs: seen,
+                first_use: seat.map(|seat| seat.first_use),
             };
+            if let Some((guard, write)) = seat.and_then(|seat| seat.take.clone()) {
+                guards.push(guard);
+                writes.push(write);
+            }
             if let Some(list) = &decided.list {
                 let prefix = list.prefix.encode();
                 let kept = list.chunk.iter().cloned().chain([prefix]);

@@ -83,6 +83,12 @@ struct Submitted {
 
 async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Result<Answer, Refusal> {
     let submitted = Arc::new(submitted);
+    // The counter of first use has room for one at a time: those of one broker wait for each other here, and only
+    // another replica is met by its compare-and-swap.
+    let _turn = match submitted.pending.unlisted {
+        true => Some(app.first_uses.lock().await),
+        false => None,
+    };
     for _ in 0..MAX_TRIES {
         let prepared = {
             let (app, submitted) = (Arc::clone(&app), Arc::clone(&submitted));

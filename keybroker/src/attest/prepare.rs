@@ -11,6 +11,7 @@ use touchstone_ledger::statement::Reason;
 use touchstone_policies::PolicySet;
 use touchstone_verifier::appraisal::Activated;
 use touchstone_verifier::ear::EarReason;
+use touchstone_verifier::inventory::Lookup;
 use touchstone_verifier::reason::AppraisalCode;
 use touchstone_verifier::tpm::Public;
 use touchstone_verifier::tpm::credential::check_activation;
@@ -22,8 +23,9 @@ use crate::asked::asked;
 use crate::clock::seconds;
 use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID};
 use crate::entry::Entry;
+use crate::first_use::Seat;
 use crate::hardware::{Hardware, enrolled_text};
-use crate::hello::{internal, unreadable};
+use crate::hello::{internal, may_speak, unlisted, unreadable};
 use crate::inputs::{DecisionInputs, KnownList};
 use crate::logs;
 use crate::node::NodeRecord;
@@ -47,10 +49,18 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
     let policy = app.live_policy(now_ms)?;
     let pending = &submitted.pending;
     let stored = Stored::read(&*app.store, &pending.node, &pending.hardware).map_err(unreadable)?;
-    if stored.is_of_another(&pending.node) {
-        let detail = format!("the hardware presented for {} was tied to another name", pending.node);
-        return Err(Refusal::new(RefusalCode::EnrolmentConflict, detail));
-    }
+    may_speak(&stored, &policy, &pending.node, &pending.hardware)?;
+    let seat = match &pending.hardware {
+        Hardware::Tpm { ek, .. } if policy.inventory.by_ek(ek) == Lookup::Unknown => {
+            let (name, seat) = unlisted(&*app.store, &policy, ek, seconds(now_ms))?;
+            if name != pending.node {
+                let detail = "another policy has come into force, under which this machine is another node";
+                return Err(Refusal::new(RefusalCode::PolicyChanged, detail));
+            }
+            Some(seat)
+        }
+        _ => None,
+    };
     if pending.asked != asked(&policy) {
         // An honest node quoted what it was asked for: what another policy misses in that does not speak against it.
         let detail = "another policy has come into force, which asks for other registers: say hello again";
@@ -74,7 +84,7 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
         submitted,
         (evidence, known),
         policy,
-        &stored,
+        (&stored, seat.as_ref()),
         (now_ms, status),
         activated,
     );
@@ -92,7 +102,7 @@ fn judge(
     submitted: &Submitted,
     (evidence, ima): (Collection, Option<KnownList>),
     policy: Arc<PolicySet>,
-    stored: &Stored,
+    (stored, seat): (&Stored, Option<&Seat>),
     (now_ms, status): (u64, StatusIndex),
     activated: Option<Activated>,
 ) -> Result<Prepared, Refusal> {
@@ -126,6 +136,7 @@ fn judge(
         status,
         epoch: app.trust.epoch(),
         signer: app.keys.authorization.kid(),
+        first_use: seat.map(|seat| seat.first_use),
     };
     let known = app.chains.of(&inputs.evidence);
     let demands = &policy.settings.appraisal;
@@ -157,6 +168,7 @@ fn judge(
     // lists under the same name, and that fails, is denied and no more (`docs/protocol.md`, section 4).
     let standing = Standing {
         stored,
+        seat,
         record: same_machine,
         boot: pending.boot,
         receive_key: pending.receive_public.as_ref(),

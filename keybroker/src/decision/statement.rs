@@ -7,7 +7,7 @@ use touchstone_cose::cbor::{self, Value};
 use touchstone_evidence::label::Label;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_policies::PolicySet;
-use touchstone_verifier::appraisal::Appraisal;
+use touchstone_verifier::appraisal::{Appraisal, claim};
 use touchstone_verifier::ear::{Ear, EarReason};
 use touchstone_verifier::inventory::Node;
 
@@ -19,7 +19,7 @@ use crate::statements::Circumstances;
 
 /// The statement. Body: 0 verdict, 1 what ties the attestation key, 2 reference or null, 3 region, 4 scopes, 5 cti, 6
 /// status entry, 7 end, Unix seconds (4 to 7 null where denied), 8 SHA-256 of the result's payload, 9 leniencies, 10
-/// scopes withheld, as reasons.
+/// scopes withheld, as reasons; of a machine that enrolled on first use also 11: [endorsement key, since, number].
 pub(super) fn statement(
     inputs: &DecisionInputs,
     policy: &PolicySet,
@@ -35,7 +35,9 @@ pub(super) fn statement(
     let withheld = withheld
         .into_iter()
         .map(|r| Value::array([r.code, r.claim, r.expected, r.found].map(Value::text)));
-    let body = Value::map([
+    let unlisted = appraisal.claims.contains_key(claim::ENROLMENT);
+    let first_use = inputs.first_use.as_ref().filter(|_| unlisted);
+    let members = [
         (0, Value::text(appraisal.status.as_str())),
         (1, Value::text(appraisal.ak_binding.as_str())),
         (2, appraisal.reference.as_deref().map_or(Value::Null, Value::text)),
@@ -63,7 +65,12 @@ pub(super) fn statement(
                 Vec::new()
             }),
         ),
-    ]);
+    ];
+    let body = Value::map(
+        members
+            .into_iter()
+            .chain(first_use.map(|first_use| (11, first_use.value()))),
+    );
     let kind = if inputs.enrolled.is_some() {
         Kind::Attestation
     } else {

@@ -54,6 +54,7 @@ fn inputs() -> DecisionInputs {
         },
         epoch: 11,
         signer: [12; 8],
+        first_use: None,
     }
 }
 

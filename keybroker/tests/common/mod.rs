@@ -124,6 +124,18 @@ impl Domain {
         std::fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
     }
 
+    /// Takes a machine out of an entry that lists another one besides, as an author does who has replaced hardware.
+    pub fn take_out(&self, name: &str, node: &SoftNode) {
+        let repo = self.path("policy");
+        let listed = policies::author::node_list(&repo).unwrap();
+        let mut entry = listed.into_iter().find(|listed| listed.node.name == name).unwrap().node;
+        let id = Public::parse(&node.ek_public()).unwrap().subject_key().spki_sha256();
+        entry.ek.retain(|ek| *ek != hex::encode(id));
+        let path = repo.join("staged/nodes").join(format!("{name}.json"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, entry.to_json()).unwrap();
+    }
+
     pub fn publish(&self) {
         policies::publish(&self.path("policy"), &self.path("keys"), now()).unwrap();
     }

@@ -34,6 +34,8 @@ pub mod claim {
     pub const AK_BINDING: &str = "ak_binding";
     /// Text: `endorsement-key`, `endorsement-hierarchy` or `unknown`: whether the TPM's counters are in clear.
     pub const AK_PARENT: &str = "ak_parent";
+    /// Text: `first-use` for a machine that no entry of the inventory lists; set by who admits it, not by the appraisal.
+    pub const ENROLMENT: &str = "enrolment";
     /// Text: `valid`, `expired` or `none`.
     pub const EK_CERTIFICATE: &str = "ek_certificate";
     /// Text: `checked` where a revocation list of the certificate's issuer was looked at, else `none`.

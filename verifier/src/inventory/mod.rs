@@ -7,6 +7,7 @@ mod enrolled;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 pub use cvm::{CvmIdentity, CvmIdentityError, GuestId, Platform};
 pub use enrolled::{CertifiedKey, CvmKind, EnrolledCvm, EnrolledNode, EnrolledRoot, EnrolledTpm};
@@ -79,9 +80,16 @@ enum Claim {
     Many,
 }
 
-/// The machines of the domain, with an index by every identity.
+/// The machines of the domain, with an index by every identity. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
+    listed: Arc<Listed>,
+    /// A machine that no entry lists ([`Inventory::with_unlisted`]).
+    unlisted: Option<Arc<Node>>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
     nodes: Vec<Node>,
     by_name: BTreeMap<String, Claim>,
     by_ek: BTreeMap<EkId, Claim>,
@@ -96,9 +104,9 @@ impl Inventory {
     /// Indexes the entries. Nothing is refused here: a name, endorsement key or attestation key that two entries claim
     /// makes exactly that look-up ambiguous, and a node whose *name* is claimed twice is found by nothing.
     pub fn new(nodes: Vec<Node>) -> Self {
-        let mut inventory = Self {
+        let mut inventory = Listed {
             nodes,
-            ..Self::default()
+            ..Listed::default()
         };
         for (position, node) in inventory.nodes.iter().enumerate() {
             claim(&mut inventory.by_name, node.name.clone(), position);
@@ -119,32 +127,54 @@ impl Inventory {
                 .iter()
                 .for_each(|serial| claim(&mut inventory.by_gpu, serial.to_ascii_lowercase(), position));
         }
-        inventory
+        Self {
+            listed: Arc::new(inventory),
+            unlisted: None,
+        }
+    }
+
+    /// The same with a machine that no entry lists, found by its name and its endorsement keys alone. Entries go before
+    /// it: where one has its name or its endorsement key, it changes no answer about that entry, and is itself nobody.
+    #[must_use]
+    pub fn with_unlisted(&self, node: Node) -> Self {
+        Self {
+            listed: Arc::clone(&self.listed),
+            unlisted: Some(Arc::new(node)),
+        }
     }
 
     /// Every entry, in the order given.
     pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+        &self.listed.nodes
     }
 
     /// The node of this name.
     pub fn by_name(&self, name: &str) -> Lookup<'_> {
-        self.answer(self.by_name.get(name))
+        match (self.listed.by_name.get(name), &self.unlisted) {
+            (None, Some(node)) if node.name == name => Lookup::Node(node),
+            (claim, _) => self.answer(claim),
+        }
     }
 
     /// The node with this endorsement key.
     pub fn by_ek(&self, ek: &EkId) -> Lookup<'_> {
-        self.answer(self.by_ek.get(ek))
+        match (self.listed.by_ek.get(ek), &self.unlisted) {
+            (None, Some(node)) if node.ek.contains(ek) => match self.listed.by_name.get(&node.name) {
+                None => Lookup::Node(node),
+                Some(_) => Lookup::Ambiguous,
+            },
+            (claim, _) => self.answer(claim),
+        }
     }
 
     /// The node the author tied this attestation key's TPM Name to.
     pub fn by_ak_name(&self, name: &[u8]) -> Lookup<'_> {
-        self.answer(self.by_ak_name.get(name))
+        self.answer(self.listed.by_ak_name.get(name))
     }
 
     /// The node that lists this very attestation key (SHA-256 of its SubjectPublicKeyInfo).
     pub fn by_ak_key(&self, key: &[u8; 32]) -> Lookup<'_> {
-        self.answer(self.by_ak_key.get(key))
+        self.answer(self.listed.by_ak_key.get(key))
     }
 
     /// The node with these device identities, all those that a certificate states: one of them must be listed, and none
@@ -152,7 +182,7 @@ impl Inventory {
     pub fn by_device(&self, devices: &[DeviceId]) -> Lookup<'_> {
         let mut found = Lookup::Unknown;
         for device in devices {
-            found = match (found, self.answer(self.by_device.get(device))) {
+            found = match (found, self.answer(self.listed.by_device.get(device))) {
                 (before, Lookup::Unknown) => before,
                 (Lookup::Unknown, now) => now,
                 (before, now) if before == now => before,
@@ -172,7 +202,7 @@ impl Inventory {
                 platform: platform.clone(),
                 guest: guest.cloned(),
             };
-            self.by_cvm.get_key_value(&identity)
+            self.listed.by_cvm.get_key_value(&identity)
         };
         let (mut found, mut identity) = (Lookup::Unknown, None);
         for (key, claim) in guests.iter().filter_map(|guest| listed(Some(guest))) {
@@ -192,19 +222,19 @@ impl Inventory {
 
     /// The node that lists a GPU with this serial number (hexadecimal).
     pub fn by_gpu(&self, serial: &str) -> Lookup<'_> {
-        self.answer(self.by_gpu.get(&serial.to_ascii_lowercase()))
+        self.answer(self.listed.by_gpu.get(&serial.to_ascii_lowercase()))
     }
 
     fn answer(&self, claim: Option<&Claim>) -> Lookup<'_> {
         let node = match claim {
             None => return Lookup::Unknown,
             Some(Claim::Many) => return Lookup::Ambiguous,
-            Some(Claim::One(position)) => match self.nodes.get(*position) {
+            Some(Claim::One(position)) => match self.listed.nodes.get(*position) {
                 Some(node) => node,
                 None => return Lookup::Unknown,
             },
         };
-        match self.by_name.get(&node.name) {
+        match self.listed.by_name.get(&node.name) {
             Some(Claim::One(_)) => Lookup::Node(node),
             _ => Lookup::Ambiguous,
         }
@@ -254,6 +284,35 @@ mod tests {
         assert_eq!(inventory.by_ek(&EkId([1; 32])), Lookup::Ambiguous);
         assert_eq!(inventory.by_ek(&EkId([9; 32])), Lookup::Unknown);
         assert!(matches!(inventory.by_name("b"), Lookup::Node(found) if found.name == "b"));
+    }
+
+    #[test]
+    fn an_unlisted_machine_takes_nothing_from_those_that_are_listed() {
+        let listed = Inventory::new(vec![
+            node("a", 1, 11),
+            node("b", 2, 12),
+            node("c", 3, 13),
+            node("c", 4, 14),
+        ]);
+        let with = |name: &str, ek: u8| listed.with_unlisted(node(name, ek, 15));
+        let guest = with("new", 9);
+        assert!(matches!(guest.by_ek(&EkId([9; 32])), Lookup::Node(found) if found.name == "new"));
+        assert!(matches!(guest.by_name("new"), Lookup::Node(found) if found.ek == [EkId([9; 32])]));
+        assert_eq!(
+            (guest.by_ak_name(&[15; 34]), guest.by_ak_key(&[15; 32])),
+            (Lookup::Unknown, Lookup::Unknown)
+        );
+        assert_eq!((guest.nodes().len(), listed.by_name("new")), (4, Lookup::Unknown));
+        for (row, guest) in [("a listed name", with("a", 9)), ("a name listed twice", with("c", 9))] {
+            assert_eq!(guest.by_ek(&EkId([9; 32])), Lookup::Ambiguous, "{row}");
+            assert_eq!(guest.by_name("a"), listed.by_name("a"), "{row}");
+            assert_eq!(guest.by_name("c"), Lookup::Ambiguous, "{row}");
+        }
+        let guest = with("new", 2);
+        assert!(
+            matches!(guest.by_ek(&EkId([2; 32])), Lookup::Node(found) if found.name == "b"),
+            "a listed key"
+        );
     }
 
     #[test]

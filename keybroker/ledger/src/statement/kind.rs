@@ -30,6 +30,8 @@ pub enum Kind {
     FederatedAuthorization,
     /// Another domain's policy, with its keys, was taken over for what it may do here.
     FederationUpdate,
+    /// An operator took the decommissioning of a node back.
+    Reinstatement,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
         Self::KeyRelease,
         Self::FederatedAuthorization,
         Self::FederationUpdate,
+        Self::Reinstatement,
     ];
 
     /// Its name in statements.
@@ -67,6 +70,7 @@ impl Kind {
             Self::KeyRelease => "key-release",
             Self::FederatedAuthorization => "federated-authorization",
             Self::FederationUpdate => "federation-update",
+            Self::Reinstatement => "reinstatement",
         }
     }
 

@@ -1,0 +1,95 @@
+//! Taking a node out of service at once, by an operator's command: its rights end now, and it gets none until the command
+//! is taken back, whatever the signed inventory still says of it.
+
+use touchstone_ledger::statement::Reason;
+use touchstone_policies::is_node_name;
+use touchstone_store::{Guard, Write};
+
+use crate::app::App;
+use crate::decision::DenialCode;
+use crate::entry::{Effect, Entry, Recorded};
+use crate::hello::internal;
+use crate::nodes;
+use crate::problem::{Refusal, RefusalCode};
+use crate::rows;
+use crate::withdraw::withdraw_with;
+
+/// Longest reason of an operator, in bytes.
+pub const MAX_WHY: usize = 512;
+
+/// Decommissions the node `name`, enrolled or not: what it holds is withdrawn, and the name enrols no more. Resolves when
+/// that is durable.
+///
+/// # Errors
+/// [`RefusalCode::ParameterMalformed`] for a name that is none; otherwise the broker's failure.
+pub async fn decommission(app: &App, name: &str, why: &str) -> Result<Recorded, Refusal> {
+    checked(name, why)?;
+    let key = rows::GONE.key(name.as_bytes()).map_err(internal)?;
+    let write = Write::Put(key, why.as_bytes().to_vec());
+    let reason = Reason {
+        code: DenialCode::Decommissioned.as_str().into(),
+        claim: "node".into(),
+        expected: "in service".into(),
+        found: why.to_owned(),
+    };
+    match withdraw_with(app, name, reason.clone(), vec![write.clone()]).await {
+        Err(refusal) if refusal.code == RefusalCode::NotFound => {}
+        other => return other,
+    }
+    // It has never enrolled: there is nothing to take away. Should it enrol in this very moment, the guard makes that
+    // fail or this, and the second try finds it.
+    let now_ms = app.clock.now_ms();
+    let node = rows::NODE.key(name.as_bytes()).map_err(internal)?;
+    let statement = app
+        .circumstances(now_ms)
+        .revocation(name, reason.clone(), app.trust.epoch());
+    let entry = Entry {
+        statement: statement.sign(&app.keys.statement).map_err(internal)?,
+        subject: None,
+        policy: None,
+        guards: vec![Guard::Absent(node)],
+        writes: vec![write.clone()],
+        parts: Vec::new(),
+        effect: Effect::None,
+    };
+    match app.sequencer.record(entry).await {
+        Ok(recorded) => Ok(recorded),
+        Err(_) => withdraw_with(app, name, reason, vec![write]).await,
+    }
+}
+
+/// Takes a decommissioning back: the node gets new rights by attesting, as far as policy lists it.
+///
+/// # Errors
+/// [`RefusalCode::NotFound`] where the node is not decommissioned; otherwise the broker's failure.
+pub async fn reinstate(app: &App, name: &str, why: &str) -> Result<Recorded, Refusal> {
+    checked(name, why)?;
+    if !nodes::is_gone(&*app.store, name).map_err(crate::hello::unreadable)? {
+        let detail = "no node of this name is decommissioned";
+        return Err(Refusal::new(RefusalCode::NotFound, detail));
+    }
+    let key = rows::GONE.key(name.as_bytes()).map_err(internal)?;
+    let statement = app.circumstances(app.clock.now_ms()).reinstatement(name, why);
+    let entry = Entry {
+        statement: statement.sign(&app.keys.statement).map_err(internal)?,
+        subject: None,
+        policy: None,
+        guards: Vec::new(),
+        writes: vec![Write::Delete(key)],
+        parts: Vec::new(),
+        effect: Effect::None,
+    };
+    let recorded = app.sequencer.record(entry).await;
+    recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))
+}
+
+fn checked(name: &str, why: &str) -> Result<(), Refusal> {
+    let malformed = |detail: String| Err(Refusal::new(RefusalCode::ParameterMalformed, detail));
+    if !is_node_name(name) {
+        return malformed("node: expected a name, or <region>/<name>".into());
+    }
+    if why.is_empty() || why.len() > MAX_WHY || why.chars().any(char::is_control) {
+        return malformed(format!("reason: expected one line of 1 to {MAX_WHY} bytes"));
+    }
+    Ok(())
+}
