@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use touchstone_evidence::collection::{Collection, Profile};
+use touchstone_policies::region::appraise_in_region;
 use touchstone_policies::{LoadOptions, PolicyError, PolicySet, load_blocking};
 use touchstone_verifier::appraisal::{AkBinding, Appraisal, Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 use touchstone_verifier::ear::Ear;
@@ -78,17 +79,20 @@ pub fn run(args: &Args) -> CommandResult {
         Err(error) if error.is_io() => return Err(error.into()),
         Err(error) => return policy_refused(&error, args),
     };
-    let appraisal = appraise(&Inputs {
-        collection: &collection,
-        freshness: Freshness::Unbound { nonce: &nonce },
-        policy: &policy.settings.appraisal,
-        references: &policy.references,
-        anchors: &policy.anchors,
-        inventory: &policy.inventory,
-        enrolled: None,
-        ima: ImaKnown::default(),
-        known: Known::default(),
-        now,
+    // Judged as in the region of the node that it is.
+    let appraisal = appraise_in_region(&policy, &policy.inventory, None, |demands| {
+        appraise(&Inputs {
+            collection: &collection,
+            freshness: Freshness::Unbound { nonce: &nonce },
+            policy: demands.appraisal,
+            references: demands.references,
+            anchors: demands.anchors,
+            inventory: &policy.inventory,
+            enrolled: None,
+            ima: ImaKnown::default(),
+            known: Known::default(),
+            now,
+        })
     });
     if args.json {
         output::json(&document(&appraisal, &policy, &collection, &nonce, now, args));

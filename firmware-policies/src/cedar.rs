@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{Schema, SchemaFragment, Validator};
 
-pub use crate::decision::{CedarDecision, DecisionCode, DecisionReason, Principal, Request};
+pub use crate::decision::{CedarDecision, DecisionCode, DecisionReason, NodeSeen, Principal, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{GLOBAL_POLICY, SCHEMA, TargetKind};
 use compiled::{Answer, Compiled, Slice};
@@ -53,6 +53,8 @@ struct Conjunct<'c> {
     set: Option<&'c Compiled>,
     denied: DecisionCode,
     missing: DecisionCode,
+    /// Whether the whole signs it.
+    of_whole: bool,
 }
 
 impl Cedar {
@@ -120,11 +122,36 @@ impl Cedar {
         request: &Request<'_>,
         select: impl Fn(&'c Compiled, &Facts<'_>) -> Slice<'c>,
     ) -> CedarDecision {
+        let conjuncts = self.conjuncts(region);
+        let mut reasons = match request.seen_by_whole() {
+            None => self.ask(conjuncts, request, &select),
+            // What a region says of a node counts for the region's policy; the whole's own are told what it delegated.
+            Some(seen) => {
+                let (of_whole, others) = conjuncts.into_iter().partition(|conjunct| conjunct.of_whole);
+                let mut reasons = self.ask(of_whole, &seen, &select);
+                reasons.extend(self.ask(others, request, &select));
+                reasons
+            }
+        };
+        reasons.sort();
+        reasons.dedup();
+        CedarDecision {
+            allow: reasons.is_empty(),
+            reasons,
+        }
+    }
+
+    /// Why these sets do not all permit `request`; nothing where they do.
+    fn ask<'c>(
+        &'c self,
+        conjuncts: Vec<Conjunct<'c>>,
+        request: &Request<'_>,
+        select: &impl Fn(&'c Compiled, &Facts<'_>) -> Slice<'c>,
+    ) -> Vec<DecisionReason> {
         let facts = match Facts::new(&self.words, request) {
             Ok(facts) => facts,
-            Err(found) => return refused(found),
+            Err(found) => return vec![refused(found)],
         };
-        let conjuncts = self.conjuncts(region);
         let slices: Vec<_> = conjuncts
             .iter()
             .map(|conjunct| conjunct.set.map(|set| select(set, &facts)))
@@ -135,18 +162,14 @@ impl Cedar {
             .fold(Needs::Nothing, |needs, slice| needs.and(&slice.needs));
         let (asked, entities) = match facts.ask(&needs, None) {
             Ok(asked) => asked,
-            Err(found) => return refused(found),
+            Err(found) => return vec![refused(found)],
         };
         let mut reasons = Vec::new();
         for (conjunct, slice) in conjuncts.into_iter().zip(slices) {
             let answer = slice.map(|slice| slice.ask(&asked, &entities));
             reasons.extend(conjunct.reasons(answer));
         }
-        reasons.sort();
-        CedarDecision {
-            allow: reasons.is_empty(),
-            reasons,
-        }
+        reasons
     }
 
     /// The sets that have a say about what happens in `region`.
@@ -157,12 +180,14 @@ impl Cedar {
                 set: Some(&self.global),
                 denied: DecisionCode::GlobalDenied,
                 missing: DecisionCode::GlobalDenied,
+                of_whole: true,
             },
             Conjunct {
                 file: format!("regions/{region}/policy.cedar"),
                 set: self.regions.get(region),
                 denied: DecisionCode::RegionDenied,
                 missing: DecisionCode::RegionMissing,
+                of_whole: false,
             },
         ]
     }
@@ -196,15 +221,12 @@ impl Conjunct<'_> {
     }
 }
 
-fn refused(found: String) -> CedarDecision {
-    CedarDecision {
-        allow: false,
-        reasons: vec![DecisionReason {
-            code: DecisionCode::RequestInvalid,
-            claim: "request".into(),
-            expected: "a principal, an action and a resource of the schema".into(),
-            found,
-        }],
+fn refused(found: String) -> DecisionReason {
+    DecisionReason {
+        code: DecisionCode::RequestInvalid,
+        claim: "request".into(),
+        expected: "a principal, an action and a resource of the schema".into(),
+        found,
     }
 }
 

@@ -17,9 +17,10 @@ use crate::deny_file;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::federation_file::Federation;
 use crate::ima_keys::{self, MAX_IMA_KEYS};
-use crate::inventory_file::{MAX_NODES, NodeFile};
+use crate::inventory_file::{MAX_NODES, NodeFile, Place};
 use crate::keyset_file::Keyset;
 use crate::layout::{RegionTarget, TargetKind};
+use crate::region::{self, Additions, View, Whole, additions};
 use crate::settings::Settings;
 use crate::signers_file;
 
@@ -34,20 +35,24 @@ pub const MAX_ANCHORS: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) struct Contents {
     pub settings: Settings,
-    pub anchors: TrustAnchors,
-    pub references: ReferenceSet,
+    pub anchors: Arc<TrustAnchors>,
+    pub references: Arc<ReferenceSet>,
     pub inventory: Inventory,
     pub keyset: Keyset,
     pub cedar: Cedar,
     pub ima_keys: Vec<SubjectKey>,
     pub federation: Federation,
+    /// What each region may add.
+    pub additions: BTreeMap<String, Additions>,
+    /// What the nodes of a region are judged by, for each region that says anything of its own.
+    pub views: BTreeMap<String, Arc<View>>,
 }
 
 /// Settings with the keys whose signatures on files count.
-fn with_ima_keys(mut settings: Settings, keys: Vec<ImaKey>) -> Settings {
+fn with_ima_keys(mut settings: Settings, keys: &[ImaKey]) -> Settings {
     let ima = &mut settings.appraisal.ima;
     ima.rules = Arc::new(ImaRules {
-        signed_by: keys,
+        signed_by: keys.to_vec(),
         ..ima.rules.as_ref().clone()
     });
     settings
@@ -72,7 +77,13 @@ impl Contents {
         let references = signers.map(|signers| reader.references(&signers, now));
         let anchors = reader.anchors();
         let ima_keys = reader.ima_keys();
-        let inventory = reader.inventory();
+        let additions = match files.get(&TargetKind::Regions) {
+            Some(_) => reader
+                .required(&TargetKind::Regions, additions::parse)
+                .unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
+        let inventory = reader.inventory(&additions);
         let keyset = match files.get(&TargetKind::Keyset) {
             Some(_) => reader.required(&TargetKind::Keyset, Keyset::parse),
             None => Some(Keyset::default()),
@@ -80,17 +91,33 @@ impl Contents {
         let cedar = reader.cedar();
         let own = settings.as_ref().map_or("", |settings| settings.domain.as_str());
         let federation = reader.note(Federation::read(files, own)).unwrap_or_default();
+        let settings = settings.map(|settings| with_ima_keys(settings, &ima_keys));
+        let (anchors, references) = (anchors.map(Arc::new), references.map(Arc::new));
+        let views = match (&settings, &anchors, &references) {
+            (Some(settings), Some(anchors), Some(references)) => {
+                let whole = Whole {
+                    settings,
+                    anchors,
+                    references,
+                    additions: &additions,
+                };
+                region::views(files, whole, now, &mut problems)
+            }
+            _ => BTreeMap::new(),
+        };
         PolicyError::unless_empty(problems)?;
         match (settings, anchors, references, keyset, cedar) {
             (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
                 federation,
                 ima_keys: ima_keys.iter().map(|key| key.key().clone()).collect(),
-                settings: with_ima_keys(settings, ima_keys),
+                settings,
                 anchors,
                 references,
                 inventory,
                 keyset,
                 cedar,
+                additions,
+                views,
             }),
             // Each of these was a problem above; a gap here must not let anything through.
             _ => Err(PolicyError::new(
@@ -201,9 +228,18 @@ impl Reader<'_> {
                 | TargetKind::Deny
                 | TargetKind::Reference(_)
                 | TargetKind::ImaKey(_)
-                | TargetKind::Region(_, RegionTarget::Policy) => true,
-                TargetKind::Regions
-                | TargetKind::Region(..)
+                | TargetKind::Regions
+                | TargetKind::Region(
+                    _,
+                    RegionTarget::Policy
+                    | RegionTarget::Settings
+                    | RegionTarget::Inventory
+                    | RegionTarget::Node(_)
+                    | RegionTarget::Reference(_)
+                    | RegionTarget::Signers
+                    | RegionTarget::Deny,
+                ) => true,
+                TargetKind::Region(_, RegionTarget::Test(_))
                 | TargetKind::Test(_)
                 | TargetKind::Tenants
                 | TargetKind::TenantPolicy(_) => false,
@@ -297,17 +333,33 @@ impl Reader<'_> {
         keys
     }
 
-    fn inventory(&mut self) -> Inventory {
+    fn inventory(&mut self, additions: &BTreeMap<String, Additions>) -> Inventory {
         let mut nodes = Vec::new();
         for (kind, bytes) in self.files {
             let file = kind.name();
+            // What lies in a region's folder is the region's word, whoever signed it.
+            let place = kind.region().map_or(Place::WHOLE, |region| Place {
+                region: Some(region),
+                authority: region,
+            });
             let entries = match kind {
-                TargetKind::Node(name) => NodeFile::parse(&file, name, bytes).map(|node| vec![node]),
-                TargetKind::Inventory => NodeFile::parse_all(&file, bytes),
+                TargetKind::Node(name) | TargetKind::Region(_, RegionTarget::Node(name)) => {
+                    NodeFile::parse(&file, &place.name_of(name), bytes).map(|node| vec![node])
+                }
+                TargetKind::Inventory | TargetKind::Region(_, RegionTarget::Inventory) => {
+                    NodeFile::parse_all(&file, bytes)
+                }
                 _ => continue,
             };
             for entry in self.note(entries).unwrap_or_default() {
-                nodes.extend(self.note(entry.to_node(&file)));
+                let Some(node) = self.note(entry.to_node_at(&file, place)) else {
+                    continue;
+                };
+                if let Some(region) = place.region {
+                    self.problems
+                        .extend(region::check_node(&file, &node, additions.get(region)));
+                }
+                nodes.push(node);
             }
         }
         if nodes.len() > MAX_NODES {

@@ -1,5 +1,7 @@
 //! What is asked of the Cedar policies, and what they answer.
 
+use std::borrow::Cow;
+
 use touchstone_verifier::appraisal::Claims;
 
 touchstone_cose::reason_codes! {
@@ -46,6 +48,17 @@ pub enum Principal {
     Operator,
 }
 
+/// What a policy is told of a node beside its name and region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen<'a> {
+    /// Its zone.
+    pub zone: Option<&'a str>,
+    /// Its roles.
+    pub roles: Cow<'a, [String]>,
+    /// Its owner.
+    pub owner: Option<&'a str>,
+}
+
 /// What is decided about.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -61,6 +74,9 @@ pub struct Request<'a> {
     pub roles: &'a [String],
     /// Whose it is, where the inventory says.
     pub owner: Option<&'a str>,
+    /// What the policies that the whole signs are told of zone, roles and owner, where that is not everything: a region may
+    /// say more of its nodes than the whole takes its word for.
+    pub whole: Option<&'a NodeSeen<'a>>,
     /// One of [`ACTIONS`](crate::settings::ACTIONS).
     pub action: &'a str,
     /// The class of things that is acted on: the second part of a scope.
@@ -94,6 +110,7 @@ impl<'a> Request<'a> {
             zone: None,
             roles: &[],
             owner: None,
+            whole: None,
             action,
             resource,
             item: None,
@@ -105,5 +122,16 @@ impl<'a> Request<'a> {
             now: 0,
             policy_version: 0,
         }
+    }
+
+    /// The request as the policies see it that the whole signs; nothing where that is the request itself.
+    pub(crate) fn seen_by_whole(&self) -> Option<Request<'a>> {
+        self.whole.map(|seen| Request {
+            zone: seen.zone,
+            roles: &seen.roles,
+            owner: seen.owner,
+            whole: None,
+            ..*self
+        })
     }
 }

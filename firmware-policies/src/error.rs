@@ -72,6 +72,13 @@ touchstone_cose::reason_codes! {
         SettingValue = "policy-setting-value": "A setting is not given as KEY=VALUE with a TOML value or a bare word, or is given twice. Quote what the shell would change.",
         ScopeInvalid = "policy-scope-invalid": "A scope is not action:resource with a known action and no wildcards.",
         FirstUseInvalid = "policy-first-use-invalid": "The setting that lets machines enrol on first use is not one: it has a beginning, an end at most 31 days later, a region, roles, a prefix for names and a number.",
+        // What regions say.
+        RegionsUnreadable = "policy-regions-unreadable": "regions.toml could not be read: it is not the TOML form, or has an unknown or wrong key or name.",
+        RegionSettingsUnreadable = "policy-region-settings-unreadable": "A region's settings could not be read: they are not TOML, or have a wrong key, or one that a region has no say in.",
+        RegionWidens = "policy-region-widens": "A region's setting is wider than the whole's. A region only narrows: make it as strict as the value named, or take the key out.",
+        RegionRole = "policy-region-role": "A region gives a node a role that the whole has not delegated to it. Take the role out, or have it listed for the region in regions.toml.",
+        RegionOwner = "policy-region-owner": "A region gives a node to an owner that the whole has not delegated to it. Take the owner out, or have it listed for the region in regions.toml.",
+        RegionReference = "policy-region-reference": "A region's reference is of a class that the whole has not delegated to it. Take it out, or have its class listed for the region in regions.toml.",
         // Other targets.
         NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
         NodeOutsideRegion = "policy-node-outside-region": "A node is named or placed where its file does not stand: below regions/<id>/nodes/ every node is called <id>/<file> and is in that region, and elsewhere no name has a slash.",

@@ -36,6 +36,7 @@ pub mod node_name;
 mod nvidia;
 pub mod publish;
 pub mod references;
+pub mod region;
 mod repository;
 mod scope;
 pub mod settings;
@@ -55,7 +56,7 @@ pub use author::{
     Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
     reference_add, trust_add, withdraw,
 };
-pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, Principal, Request};
+pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, NodeSeen, Principal, Request};
 pub use compute::{Compute, ReferenceComputed, reference_compute};
 pub use delegation::SignedRegion;
 pub use error::{PolicyCode, PolicyError, Problem};
@@ -73,6 +74,7 @@ pub use load::{Fetched, LoadOptions, PolicySet, load, load_blocking};
 pub use mirror::Mirror;
 pub use node_name::{NodeName, is_node_name};
 pub use publish::{PublishOptions, PublishedVersion, publish, publish_with};
+pub use region::{Additions, Demands, View};
 pub use settings::{Scope, Settings, settings_set};
 pub use show::{Show, show};
 pub use source::{Location, Source};

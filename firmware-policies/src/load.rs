@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::inventory::Inventory;
@@ -19,6 +20,7 @@ use crate::federation_file::Federation;
 use crate::floors::{RoleVersions, check_time};
 use crate::keyset_file::Keyset;
 use crate::layout::TargetKind;
+use crate::region::{Additions, View};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::tuf::{self, Opened};
@@ -59,9 +61,9 @@ pub struct PolicySet {
     /// `settings.toml`.
     pub settings: Settings,
     /// Trust anchors.
-    pub anchors: TrustAnchors,
+    pub anchors: Arc<TrustAnchors>,
     /// Signed reference values; their validity is judged at each appraisal.
-    pub references: ReferenceSet,
+    pub references: Arc<ReferenceSet>,
     /// Keys whose signatures on measured files count.
     pub ima_keys: Vec<SubjectKey>,
     /// Nodes.
@@ -72,6 +74,10 @@ pub struct PolicySet {
     pub cedar: Cedar,
     /// The domains this one is federated with.
     pub federation: Federation,
+    /// What each region may add, by region.
+    pub additions: BTreeMap<String, Additions>,
+    /// What nodes are judged by in each region that says anything of its own. See [`PolicySet::demands`].
+    pub views: BTreeMap<String, Arc<View>>,
     /// When the first role of the whole expires, Unix seconds. The policy is not valid at that second any more.
     pub expires: i64,
     /// The end of each role of the whole.
@@ -156,6 +162,8 @@ pub(crate) async fn fetch(
         keyset: contents.keyset,
         cedar: contents.cedar,
         federation: contents.federation,
+        additions: contents.additions,
+        views: contents.views,
         expires: expiry::first(&ends),
         ends,
     };

@@ -1,6 +1,6 @@
 //! Which registers a node is asked to quote.
 
-use touchstone_policies::PolicySet;
+use touchstone_policies::Demands;
 use touchstone_verifier::bootstrap;
 use touchstone_verifier::eventlog::phases;
 use touchstone_verifier::ima::ImaMode;
@@ -12,17 +12,17 @@ use crate::bootstrap::ACTION;
 /// IMA's register.
 pub const IMA_REGISTER: u8 = 10;
 
-/// The registers a node is asked for: those that policy requires, and in each bank of theirs IMA's wherever some machine's
-/// list may have to be judged, and those that tell the phase of the boot wherever a disk key may be granted. One answer for a whole policy, so that a challenge says nothing about which
-/// reference a machine is expected to match.
+/// The registers a node is asked for: those that its region's policy requires, and in each bank of theirs IMA's wherever some
+/// machine's list may have to be judged, and those that tell the phase of the boot wherever a disk key may be granted. One
+/// answer for a whole region, so that a challenge says nothing about which reference a machine is expected to match.
 #[must_use]
-pub fn asked(policy: &PolicySet) -> PcrSelection {
-    let required = &policy.settings.appraisal.required_registers;
+pub fn asked(policy: Demands<'_>) -> PcrSelection {
+    let required = &policy.appraisal.required_registers;
     let mut more = Vec::new();
     if needs_ima(policy) {
         more.push(IMA_REGISTER);
     }
-    if policy.settings.scopes.iter().any(|scope| scope.action == ACTION) {
+    if policy.scopes.iter().any(|scope| scope.action == ACTION) {
         more.extend([phases::REGISTER, bootstrap::REGISTER]);
     }
     if more.is_empty() {
@@ -42,8 +42,8 @@ pub fn asked(policy: &PolicySet) -> PcrSelection {
 /// What a policy demands, as far as a node was asked for it: what an earlier policy did not ask for does not speak against
 /// what was shown then.
 #[must_use]
-pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPolicy {
-    let mut demands = policy.settings.appraisal.clone();
+pub fn as_far_as_asked(policy: Demands<'_>, before: &PcrSelection) -> AppraisalPolicy {
+    let mut demands = policy.appraisal.clone();
     let required = demands.required_registers.banks().iter().map(|bank| {
         let registers = bank
             .registers()
@@ -75,8 +75,8 @@ pub fn as_far_as_asked(policy: &PolicySet, before: &PcrSelection) -> AppraisalPo
 }
 
 /// Whether some machine's IMA list may have to be judged.
-fn needs_ima(policy: &PolicySet) -> bool {
-    match policy.settings.appraisal.ima.mode {
+fn needs_ima(policy: Demands<'_>) -> bool {
+    match policy.appraisal.ima.mode {
         ImaMode::Off => false,
         ImaMode::Required => true,
         ImaMode::ByReference => policy.references.has_files(),

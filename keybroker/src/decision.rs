@@ -14,7 +14,8 @@ use touchstone_evidence::binder::Role;
 use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
 use touchstone_policies::PolicySet;
-use touchstone_policies::{DecisionReason, Request};
+use touchstone_policies::region::appraise_in_region;
+use touchstone_policies::{DecisionReason, Demands, Request};
 use touchstone_verifier::appraisal::{
     Appraisal, BinderContext, ClaimValue, Freshness, ImaKnown, ImaOutcome, Inputs, Known, appraise, claim,
 };
@@ -144,18 +145,18 @@ impl DecisionError {
 /// # Errors
 /// [`DecisionError`]
 pub fn decide(inputs: &DecisionInputs, policy: &PolicySet) -> Result<Decision, DecisionError> {
-    decide_under(inputs, policy, &policy.settings.appraisal, Known::default())
+    decide_under(inputs, policy, None, Known::default())
 }
 
-/// Decides with the demands of `appraisal` in the place of the policy's own: for what a node showed before it was asked
-/// for everything that this policy demands. `known` saves work, and changes no answer.
+/// Decides, under the demands of the node's region, or with those of `instead` in their place: for what a node showed before
+/// it was asked for everything that this policy demands. `known` saves work, and changes no answer.
 ///
 /// # Errors
 /// [`DecisionError`]
 pub fn decide_under(
     inputs: &DecisionInputs,
     policy: &PolicySet,
-    appraisal: &AppraisalPolicy,
+    instead: Option<&AppraisalPolicy>,
     known: Known<'_>,
 ) -> Result<Decision, DecisionError> {
     if inputs.semantics != SEMANTICS_ID {
@@ -171,7 +172,9 @@ pub fn decide_under(
         });
     }
     let inventory = first_use::inventory(inputs.first_use.as_ref(), policy);
-    let mut appraisal = appraise_with(inputs, (policy, &inventory), appraisal, known);
+    let mut appraisal = appraise_in_region(policy, &inventory, inputs.region.as_deref(), |demands| {
+        appraise_with(inputs, (demands, &inventory), instead, known)
+    });
     let unlisted = appraisal
         .node
         .as_deref()
@@ -203,7 +206,7 @@ pub fn decide_under(
     );
     let recorded = inputs.record();
     let statement = Statement {
-        inputs: digests(inputs, &recorded, policy),
+        inputs: digests(inputs, &recorded, policy, &node.region),
         ..statement(inputs, policy, &appraisal, node, &judged, &ear)
     };
     let digest = statement.digest()?;
@@ -234,8 +237,8 @@ pub fn decide_under(
 
 fn appraise_with(
     inputs: &DecisionInputs,
-    (policy, inventory): (&PolicySet, &Inventory),
-    demands: &AppraisalPolicy,
+    (demands, inventory): (Demands<'_>, &Inventory),
+    instead: Option<&AppraisalPolicy>,
     known: Known<'_>,
 ) -> Appraisal {
     appraise(&Inputs {
@@ -253,9 +256,9 @@ fn appraise_with(
             session_key: &inputs.session_key,
             activated: inputs.activated.as_ref(),
         },
-        policy: demands,
-        references: &policy.references,
-        anchors: &policy.anchors,
+        policy: instead.unwrap_or(demands.appraisal),
+        references: demands.references,
+        anchors: demands.anchors,
         inventory,
         enrolled: inputs.enrolled.as_ref(),
         ima: inputs.ima.as_ref().map_or_else(ImaKnown::default, |known| ImaKnown {
@@ -293,7 +296,7 @@ fn judge(
         reasons.extend(withheld.iter().cloned());
         reasons.push(reason(DenialCode::NothingGranted, "scopes", "at least one", "none"));
     }
-    let life = i64::try_from(policy.settings.timers.authorization_life_ms / 1_000).unwrap_or(0);
+    let life = i64::try_from(policy.demands(&node.region).timers.authorization_life_ms / 1_000).unwrap_or(0);
     let signer = policy.keyset.find(Job::Authorization, &inputs.signer, inputs.now);
     if signer.is_none() {
         let found = hex::encode(inputs.signer);
@@ -348,7 +351,8 @@ fn scopes(
     node: &Node,
 ) -> (Vec<Scope>, Vec<EarReason>) {
     let (mut granted, mut withheld) = (Vec::new(), Vec::new());
-    for scope in &policy.settings.scopes {
+    let whole = policy.seen_by_whole(node);
+    for scope in policy.demands(&node.region).scopes {
         if scope.action == bootstrap::ACTION
             && let Some(refusal) = bootstrap::refusal(node, &appraisal.claims)
         {
@@ -360,6 +364,7 @@ fn scopes(
             &Request {
                 zone: node.zone.as_deref(),
                 roles: &node.roles,
+                whole: whole.as_ref(),
                 status: appraisal.status.as_str(),
                 ak_binding: appraisal.ak_binding.as_str(),
                 now: inputs.now,

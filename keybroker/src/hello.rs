@@ -96,7 +96,7 @@ pub fn challenge(
         Identity::Cvm { platform, guests } => cvm(store, policy, platform, guests)?,
     };
     let appraisal = &policy.settings.appraisal;
-    let asked = asked(policy);
+    let asked = asked(policy.demands_of(&claimed.node));
     let seen = claimed
         .record
         .as_ref()

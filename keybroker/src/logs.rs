@@ -197,11 +197,11 @@ pub fn decide_on(
     store: &dyn Store,
     inputs: &mut DecisionInputs,
     policy: &PolicySet,
-    demands: &AppraisalPolicy,
+    instead: Option<&AppraisalPolicy>,
     known_vek: Option<&KnownVek>,
 ) -> Result<Decision, DecisionError> {
     let before = Known { vek: known_vek };
-    let decision = decide_under(inputs, policy, demands, before)?;
+    let decision = decide_under(inputs, policy, instead, before)?;
     let missing = matches!(&decision, Decision::Decided(decided) if decided.appraised.contains(&ENTRIES_UNAVAILABLE));
     match &mut inputs.ima {
         Some(known) if missing && known.entries.is_none() => {
@@ -209,7 +209,7 @@ pub fn decide_on(
                 return Ok(decision);
             };
             known.entries = Some(entries);
-            decide_under(inputs, policy, demands, before)
+            decide_under(inputs, policy, instead, before)
         }
         _ => Ok(decision),
     }

@@ -77,11 +77,11 @@ fn against(app: &App, name: &str) -> Option<Reason> {
     };
     // What it was not asked for does not speak against it, and what the broker has lost of its list does not either: it is
     // asked for both at its next attestation, and gets nothing before that.
-    let mut demands = as_far_as_asked(&policy, &inputs.asked);
-    let mut decision = logs::decide_on(&*app.store, &mut inputs, &policy, &demands, None);
+    let mut demands = as_far_as_asked(policy.demands_of(name), &inputs.asked);
+    let mut decision = logs::decide_on(&*app.store, &mut inputs, &policy, Some(&demands), None);
     if matches!(&decision, Ok(Decision::Decided(decided)) if decided.logs_are_missing()) {
         demands.ima.mode = ImaMode::Off;
-        decision = logs::decide_on(&*app.store, &mut inputs, &policy, &demands, None);
+        decision = logs::decide_on(&*app.store, &mut inputs, &policy, Some(&demands), None);
     }
     match decision {
         Ok(Decision::Decided(decided)) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use touchstone_authorization::token::StatusIndex;
 use touchstone_ledger::statement::Reason;
 
 use crate::admin::Reload;
@@ -61,17 +62,17 @@ fn ticking(period_ms: u64) -> tokio::time::Interval {
 
 /// Withdraws what nodes hold that have not attested within the deadline.
 fn overdue(app: &Arc<App>, now_ms: u64) {
-    let deadline_ms = app.policy().settings.timers.attestation_deadline_ms;
-    let late: Vec<(String, u64)> = {
+    let policy = app.policy();
+    let deadline = |name: &str| policy.demands_of(name).timers.attestation_deadline_ms;
+    let late: Vec<(String, u64, u64)> = {
         let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = |at: &u64| now_ms.saturating_sub(*at) > deadline_ms;
-        attested
-            .iter()
-            .filter(|(_, (at, _))| late(at))
-            .map(|(name, (at, _))| (name.clone(), *at))
-            .collect()
+        let late = |(name, (at, _)): (&String, &(u64, StatusIndex))| {
+            let deadline_ms = deadline(name);
+            (now_ms.saturating_sub(*at) > deadline_ms).then(|| (name.clone(), *at, deadline_ms))
+        };
+        attested.iter().filter_map(late).collect()
     };
-    for (name, at) in late {
+    for (name, at, deadline_ms) in late {
         app.attested
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,8 +1,9 @@
 //! Trust anchors of the domain, by what they may vouch for, parsed once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deny::DenyList;
+use crate::tpm::HashAlg;
 use crate::x509::certificate::CertificateError;
 use crate::x509::{Certificate, CertificateStore, Crl, CrlError};
 
@@ -127,6 +128,23 @@ impl TrustAnchors {
     pub fn with_deny_list(mut self, denied: DenyList) -> Self {
         self.denied = denied;
         self
+    }
+
+    /// These anchors as a part of the domain takes them: of the anchors only `selected` (SHA-256 of the DER certificate), all
+    /// where there is no selection, and `denied` beside what is refused already. Nothing can be added this way.
+    #[must_use]
+    pub fn narrowed(&self, selected: Option<&BTreeSet<[u8; 32]>>, denied: &DenyList) -> Self {
+        let mut narrowed = self.clone();
+        narrowed.denied = narrowed.denied.and(denied);
+        if let Some(selected) = selected {
+            for store in narrowed.stores.values_mut() {
+                *store = store.with_anchors(|certificate| {
+                    let digest = HashAlg::Sha256.digest([certificate.as_der()]);
+                    <[u8; 32]>::try_from(digest.as_ref()).is_ok_and(|digest| selected.contains(&digest))
+                });
+            }
+        }
+        narrowed
     }
 
     /// What is refused although somebody vouches for it.

@@ -38,6 +38,22 @@ impl DenyList {
         }
     }
 
+    /// What either list refuses. Where both name a key, the reason of this one is told.
+    #[must_use]
+    pub fn and(&self, other: &DenyList) -> Self {
+        let mut keys = other.keys.clone();
+        keys.extend(self.keys.clone());
+        let mut firmware = self.firmware.clone();
+        firmware.extend(
+            other
+                .firmware
+                .iter()
+                .filter(|denied| !self.firmware.contains(denied))
+                .cloned(),
+        );
+        Self { keys, firmware }
+    }
+
     /// Why this endorsement key is refused, if it is.
     pub fn key(&self, ek: &EkId) -> Option<&str> {
         self.keys.get(ek).map(String::as_str)

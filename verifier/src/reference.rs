@@ -7,6 +7,7 @@
 //! Both are hash look-ups, so that an answer takes the same time whether a thousand values are loaded or a million.
 
 mod gpu;
+mod narrow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -137,7 +138,8 @@ struct Slot {
 /// All reference values of a policy, indexed by register value and identity.
 #[derive(Debug, Clone, Default)]
 pub struct ReferenceSet {
-    references: Vec<Reference>,
+    /// Shared with the sets that are narrowed from this one.
+    references: Vec<Arc<Reference>>,
     slots: BTreeMap<(HashAlg, u8), Slot>,
     /// The first references of each bank: what is nearest where nothing is in common.
     first: BTreeMap<HashAlg, Positions>,
@@ -160,10 +162,18 @@ impl ReferenceSet {
     pub fn new(corims: Vec<VerifiedCorim>) -> Self {
         let digests: BTreeSet<[u8; 32]> = corims.iter().map(VerifiedCorim::digest).collect();
         let digest = HashAlg::Sha256.digest(digests.iter().map(<[u8; 32]>::as_slice));
-        let mut references: Vec<Reference> = corims.into_iter().flat_map(VerifiedCorim::into_references).collect();
+        let references = corims.into_iter().flat_map(VerifiedCorim::into_references);
+        Self::of(
+            references.map(Arc::new).collect(),
+            digest.as_ref().try_into().unwrap_or_default(),
+        )
+    }
+
+    /// Indexes references; `digest` is what they are.
+    fn of(mut references: Vec<Arc<Reference>>, digest: [u8; 32]) -> Self {
         references.sort_by(|a, b| a.values.cmp(&b.values).then_with(|| b.not_after.cmp(&a.not_after)));
         let mut set = Self {
-            digest: digest.as_ref().try_into().unwrap_or_default(),
+            digest,
             ..Self::default()
         };
         for (position, reference) in (0u32..).zip(&references) {
@@ -171,6 +181,10 @@ impl ReferenceSet {
         }
         set.references = references;
         set
+    }
+
+    fn get(&self, position: u32) -> Option<&Reference> {
+        self.references.get(position as usize).map(Arc::as_ref)
     }
 
     fn index(&mut self, position: u32, reference: &Reference) {
@@ -218,7 +232,7 @@ impl ReferenceSet {
     }
 
     /// Every reference.
-    pub fn references(&self) -> &[Reference] {
+    pub fn references(&self) -> &[Arc<Reference>] {
         &self.references
     }
 
@@ -279,7 +293,7 @@ impl ReferenceSet {
         let mut best: Option<&Reference> = None;
         let mut nearest: Option<(&Reference, Vec<Reason>)> = None;
         let candidates = holders.unwrap_or(&self.first_snp).iter().take(SNP_HOLDERS);
-        for reference in candidates.filter_map(|position| self.references.get(*position as usize)) {
+        for reference in candidates.filter_map(|position| self.get(*position)) {
             let Some(snp) = &reference.values.snp else { continue };
             let mut reasons = snp.mismatches(report);
             reasons.extend(other_purpose(&reference.values.name, snp.endorses, endorses));
@@ -413,9 +427,7 @@ impl ReferenceSet {
     }
 
     fn at(&self, positions: &[u32]) -> impl Iterator<Item = &Reference> {
-        positions
-            .iter()
-            .filter_map(|position| self.references.get(*position as usize))
+        positions.iter().filter_map(|position| self.get(*position))
     }
 
     /// Both lists in ascending order, each reference once.
@@ -425,7 +437,7 @@ impl ReferenceSet {
         positions.dedup();
         positions
             .into_iter()
-            .filter_map(|position| Some((position, self.references.get(position as usize)?)))
+            .filter_map(|position| Some((position, self.get(position)?)))
     }
 
     /// The reference with the most in common, among a bounded number of those that share a register.
@@ -439,7 +451,7 @@ impl ReferenceSet {
         }
         let mut best: Option<((usize, bool), &Reference)> = None;
         for position in candidates {
-            let Some(reference) = self.references.get(position as usize) else {
+            let Some(reference) = self.get(position) else {
                 continue;
             };
             let like =

@@ -25,7 +25,7 @@ pub struct AzureSettings {
 
 impl AzureSettings {
     /// What an appraisal is told.
-    pub(super) fn policy(self) -> AzurePolicy {
+    pub(crate) fn policy(self) -> AzurePolicy {
         AzurePolicy {
             report_freshness: match self.report_freshness {
                 ReportFreshnessName::Session => ReportFreshness::Session,

@@ -49,7 +49,7 @@ pub struct GpuSettings {
 
 impl GpuSettings {
     /// What an appraisal is told. Adds everything that is wrong to `problems`.
-    pub(super) fn policy(&self, problems: &mut Vec<Problem>) -> GpuPolicy {
+    pub(crate) fn policy(&self, problems: &mut Vec<Problem>) -> GpuPolicy {
         let mut wrong = |key: &str, code: PolicyCode, expected: &str, found: &str| {
             problems.push(Problem::new(code, format!("settings.toml: gpu.{key}"), expected, found));
         };

@@ -79,7 +79,7 @@ impl fmt::Display for ImaSettings {
 
 impl ImaSettings {
     /// What an appraisal is told.
-    pub(super) fn policy(&self) -> ImaPolicy {
+    pub(crate) fn policy(&self) -> ImaPolicy {
         ImaPolicy {
             mode: match self.mode {
                 ImaMode::ByReference => ima::ImaMode::ByReference,
@@ -103,7 +103,7 @@ impl ImaSettings {
     }
 
     /// Everything that is wrong.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         let claim = "settings.toml: ima.exclude";
         let problem = |expected: String, found: String| Problem::new(PolicyCode::PathRule, claim, expected, found);
         if self.exclude.len() > MAX_EXCLUDED {

@@ -7,7 +7,7 @@ mod edit;
 mod first_use;
 mod gpu;
 mod ima;
-mod registers;
+pub(crate) mod registers;
 mod residency;
 mod roots;
 mod snp;
@@ -116,27 +116,65 @@ struct Grants {
     scopes: Vec<String>,
 }
 
-#[derive(Deserialize)]
+/// What an expired endorsement certificate means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum EkExpiryName {
+pub(crate) enum EkExpiryName {
     Deny,
     IgnoreWithClaim,
 }
 
 /// Left out is as it was before there was this key.
-#[derive(Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
-enum EkCertificateName {
+pub(crate) enum EkCertificateName {
     #[default]
     WhenPresent,
     Required,
 }
 
-#[derive(Deserialize)]
+/// Whether a machine must show its event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum EventLogName {
+pub(crate) enum EventLogName {
     Required,
     RegistersSuffice,
+}
+
+impl From<EkExpiryName> for Expiry {
+    fn from(name: EkExpiryName) -> Self {
+        match name {
+            EkExpiryName::Deny => Expiry::Deny,
+            EkExpiryName::IgnoreWithClaim => Expiry::IgnoreWithClaim,
+        }
+    }
+}
+
+impl From<CrlRule> for ChainCrlRule {
+    fn from(name: CrlRule) -> Self {
+        match name {
+            CrlRule::WhenPresent => ChainCrlRule::WhenPresent,
+            CrlRule::Required => ChainCrlRule::Required,
+        }
+    }
+}
+
+impl From<EkCertificateName> for EkCertificateRule {
+    fn from(name: EkCertificateName) -> Self {
+        match name {
+            EkCertificateName::WhenPresent => EkCertificateRule::WhenPresent,
+            EkCertificateName::Required => EkCertificateRule::Required,
+        }
+    }
+}
+
+impl From<EventLogName> for EventLogRule {
+    fn from(name: EventLogName) -> Self {
+        match name {
+            EventLogName::Required => EventLogRule::Required,
+            EventLogName::RegistersSuffice => EventLogRule::RegistersSuffice,
+        }
+    }
 }
 
 impl Settings {
@@ -200,22 +238,10 @@ impl Settings {
             policy_id: file.domain.clone(),
             required_registers: required,
             session_key_registers: session,
-            ek_expiry: match file.tpm.ek_expiry {
-                EkExpiryName::Deny => Expiry::Deny,
-                EkExpiryName::IgnoreWithClaim => Expiry::IgnoreWithClaim,
-            },
-            crl: match file.tpm.crl {
-                CrlRule::WhenPresent => ChainCrlRule::WhenPresent,
-                CrlRule::Required => ChainCrlRule::Required,
-            },
-            ek_certificate: match file.tpm.ek_certificate {
-                EkCertificateName::WhenPresent => EkCertificateRule::WhenPresent,
-                EkCertificateName::Required => EkCertificateRule::Required,
-            },
-            event_log: match file.tpm.event_log {
-                EventLogName::Required => EventLogRule::Required,
-                EventLogName::RegistersSuffice => EventLogRule::RegistersSuffice,
-            },
+            ek_expiry: file.tpm.ek_expiry.into(),
+            crl: file.tpm.crl.into(),
+            ek_certificate: file.tpm.ek_certificate.into(),
+            event_log: file.tpm.event_log.into(),
             ima: file.ima.policy(),
         };
         Ok(Settings {

@@ -20,7 +20,7 @@ pub const DEFAULT_SESSION_KEY: [u8; 7] = [0, 2, 4, 7, 8, 9, 14];
 pub const BANKS: [HashAlg; 3] = [HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512];
 
 /// The selection a table like `{ sha256 = [0, 2], sha384 = [7] }` names, banks in the order of their names.
-pub(super) fn read(
+pub(crate) fn read(
     key: &str,
     banks: &BTreeMap<String, Vec<u8>>,
     never: &[u8],

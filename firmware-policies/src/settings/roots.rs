@@ -35,7 +35,7 @@ pub struct RootsSettings {
 
 impl RootsSettings {
     /// What an appraisal is told.
-    pub(super) fn policy(&self) -> RootsPolicy {
+    pub(crate) fn policy(&self) -> RootsPolicy {
         RootsPolicy {
             required: match self.required {
                 Required::Listed => RequiredRoots::Listed,

@@ -124,7 +124,7 @@ pub struct SnpSettings {
 
 impl SnpSettings {
     /// What an appraisal is told. Adds everything that is wrong to `problems`.
-    pub(super) fn policy(&self, problems: &mut Vec<Problem>) -> SnpPolicy {
+    pub(crate) fn policy(&self, problems: &mut Vec<Problem>) -> SnpPolicy {
         let mut wrong = |key: &str, code: PolicyCode, expected: String, found: String| {
             problems.push(Problem::new(code, format!("settings.toml: snp.{key}"), expected, found));
         };

@@ -54,7 +54,7 @@ impl fmt::Display for TdxSettings {
 
 impl TdxSettings {
     /// What an appraisal is told. Each value was checked; one that could not be read would accept nothing more.
-    pub(super) fn policy(&self) -> TdxPolicy {
+    pub(crate) fn policy(&self) -> TdxPolicy {
         TdxPolicy {
             tcb_status: self
                 .tcb_status
@@ -72,7 +72,7 @@ impl TdxSettings {
     }
 
     /// Everything that is wrong.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut refuse = |code, key: &str, expected: &str, found: String| {
             problems.push(Problem::new(code, format!("settings.toml: tdx.{key}"), expected, found));

@@ -164,7 +164,7 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             receipt: recorded.receipt,
             authorization,
             trust_state: app.trust.full().to_vec(),
-            next_attestation_ms: policy.settings.timers.attestation_interval_ms,
+            next_attestation_ms: policy.demands(&decided.region).timers.attestation_interval_ms,
             received_at_ms,
         });
     }

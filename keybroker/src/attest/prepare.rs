@@ -61,7 +61,7 @@ pub(super) fn prepare(app: &App, submitted: &Submitted) -> Result<Prepared, Refu
         }
         _ => None,
     };
-    if pending.asked != asked(&policy) {
+    if pending.asked != asked(policy.demands_of(&pending.node)) {
         // An honest node quoted what it was asked for: what another policy misses in that does not speak against it.
         let detail = "another policy has come into force, which asks for other registers: say hello again";
         return Err(Refusal::new(RefusalCode::PolicyChanged, detail));
@@ -139,8 +139,7 @@ fn judge(
         first_use: seat.map(|seat| seat.first_use),
     };
     let known = app.chains.of(&inputs.evidence);
-    let demands = &policy.settings.appraisal;
-    let decision = logs::decide_on(&*app.store, &mut inputs, &policy, demands, known.as_ref()).map_err(internal)?;
+    let decision = logs::decide_on(&*app.store, &mut inputs, &policy, None, known.as_ref()).map_err(internal)?;
     let mut decided = match decision {
         Decision::Decided(decided) if decided.node == pending.node => *decided,
         Decision::Decided(_) => return Err(refused(&[])),

@@ -223,11 +223,13 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         expected: refusal.expected,
         found: refusal.found,
     }));
+    let whole = policy.seen_by_whole(node);
     let decision = policy.cedar.decide(
         &node.region,
         &Request {
             zone: node.zone.as_deref(),
             roles: &node.roles,
+            whole: whole.as_ref(),
             item: Some(situation.wanted.key),
             status: result.status.as_str(),
             ak_binding,

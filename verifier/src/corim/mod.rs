@@ -183,6 +183,13 @@ impl VerifiedCorim {
         &self.signer
     }
 
+    /// The same, in the name of a part of the domain: its signer is called `<authority>/<signer>` from then on.
+    #[must_use]
+    pub fn under(mut self, authority: &str) -> Self {
+        self.signer = format!("{authority}/{}", self.signer);
+        self
+    }
+
     /// First second of validity, if there is one.
     pub fn not_before(&self) -> Option<i64> {
         self.not_before

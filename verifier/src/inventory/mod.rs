@@ -5,7 +5,7 @@
 mod cvm;
 mod enrolled;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -98,6 +98,8 @@ struct Listed {
     by_device: BTreeMap<DeviceId, Claim>,
     by_cvm: BTreeMap<CvmIdentity, Claim>,
     by_gpu: BTreeMap<String, Claim>,
+    /// Platforms that more than one authority or region claims a part of, so that one would name the other's guests.
+    disputed: BTreeSet<Platform>,
 }
 
 impl Inventory {
@@ -127,6 +129,7 @@ impl Inventory {
                 .iter()
                 .for_each(|serial| claim(&mut inventory.by_gpu, serial.to_ascii_lowercase(), position));
         }
+        inventory.disputed = disputed(&inventory.nodes);
         Self {
             listed: Arc::new(inventory),
             unlisted: None,
@@ -197,6 +200,9 @@ impl Inventory {
     /// Entries that name platform and guest come before those that name the platform alone; two nodes of the same rank
     /// are nobody. Beside the node the identity by which it is listed.
     pub fn by_cvm(&self, platform: &Platform, guests: &[GuestId]) -> (Lookup<'_>, Option<&CvmIdentity>) {
+        if self.listed.disputed.contains(platform) {
+            return (Lookup::Ambiguous, None);
+        }
         let listed = |guest: Option<&GuestId>| {
             let identity = CvmIdentity {
                 platform: platform.clone(),
@@ -239,6 +245,24 @@ impl Inventory {
             _ => Lookup::Ambiguous,
         }
     }
+}
+
+/// Platforms that two regions, or two authorities, say something about: a machine stands in one region. Of a provider's
+/// machines, which are a class, each may name its own guests, and none all of them beside another's.
+fn disputed(nodes: &[Node]) -> BTreeSet<Platform> {
+    let mut claimed: BTreeMap<&Platform, (BTreeSet<(&str, &str)>, bool)> = BTreeMap::new();
+    for node in nodes {
+        for identity in &node.platforms {
+            let (by, alone) = claimed.entry(&identity.platform).or_default();
+            by.insert((&node.region, &node.authority));
+            *alone |= identity.guest.is_none();
+        }
+    }
+    let disputed = |(platform, (by, alone)): (&Platform, (BTreeSet<(&str, &str)>, bool))| {
+        let shared = matches!(platform, Platform::SnpProvider(_)) && !alone;
+        (by.len() > 1 && !shared).then(|| platform.clone())
+    };
+    claimed.into_iter().filter_map(disputed).collect()
 }
 
 fn claim<K: Ord>(index: &mut BTreeMap<K, Claim>, key: K, position: usize) {
@@ -372,6 +396,67 @@ mod tests {
         }
         let other: Platform = "snp:1123456789abcdef".parse().unwrap();
         assert_eq!(inventory.by_cvm(&other, &[data(1)]), (Lookup::Unknown, None));
+    }
+
+    #[test]
+    fn a_platform_of_two_regions_is_nobodys() {
+        let with = |name: &str, region: &str, authority: &str, platform: String| Node {
+            name: name.into(),
+            region: region.into(),
+            authority: authority.into(),
+            platforms: vec![platform.parse().unwrap()],
+            ..Node::default()
+        };
+        let (chip, provider) = ("snp:0123456789abcdef", "snp-provider:cloud");
+        let data = |n: u8| GuestId::HostData(vec![n; 32]);
+        let guest = |platform: &str, n: u8| format!("{platform}/{}", data(n));
+        let eu = |platform| with("eu/a", "eu", "eu", platform);
+        for (attack, mine, theirs, denied) in [
+            ("the same chip", chip.to_owned(), chip.to_owned(), true),
+            ("a guest on another's chip", chip.to_owned(), guest(chip, 1), true),
+            (
+                "all of a chip with another's guest",
+                guest(chip, 1),
+                chip.to_owned(),
+                true,
+            ),
+            ("other guests of one chip", guest(chip, 1), guest(chip, 2), true),
+            (
+                "a guest of another's provider",
+                provider.to_owned(),
+                guest(provider, 1),
+                true,
+            ),
+            (
+                "guests of one provider, each its own",
+                guest(provider, 1),
+                guest(provider, 2),
+                false,
+            ),
+            (
+                "the same guest of a provider",
+                guest(provider, 1),
+                guest(provider, 1),
+                true,
+            ),
+        ] {
+            for (region, authority) in [("us", "us"), ("us", "targets"), ("eu", "targets")] {
+                let other = with("b", region, authority, theirs.clone());
+                let inventory = Inventory::new(vec![eu(mine.clone()), other]);
+                let platform = mine.parse::<CvmIdentity>().unwrap().platform;
+                let (found, _) = inventory.by_cvm(&platform, &[data(1)]);
+                assert_eq!(found == Lookup::Ambiguous, denied, "{attack}: {region} by {authority}");
+            }
+            // One authority of one region may list a chip and guests on it.
+            let own = with("eu/b", "eu", "eu", theirs.clone());
+            let inventory = Inventory::new(vec![eu(mine.clone()), own]);
+            let platform = mine.parse::<CvmIdentity>().unwrap().platform;
+            assert_eq!(
+                inventory.by_cvm(&platform, &[data(1)]).0 == Lookup::Ambiguous,
+                mine == theirs,
+                "{attack}"
+            );
+        }
     }
 
     #[test]

@@ -124,6 +124,22 @@ impl CertificateStore {
         starts.min().unwrap_or(i64::MAX)
     }
 
+    /// This store with those anchors only that `keep` takes. The others only lead to an anchor from then on: certificates
+    /// and revocation lists stay known, so that nothing that was revoked or constrained becomes acceptable by another way.
+    #[must_use]
+    pub fn with_anchors(&self, keep: impl Fn(&Certificate) -> bool) -> Self {
+        let mut store = self.clone();
+        let mut demoted = Vec::new();
+        for (certificate, anchor) in &mut store.certificates {
+            if *anchor && !keep(certificate) {
+                *anchor = false;
+                demoted.push(certificate.as_der().to_vec());
+            }
+        }
+        demoted.iter().for_each(|der| store.note(b"demoted", der));
+        store
+    }
+
     /// Every certificate, with whether it is an anchor.
     pub fn iter(&self) -> impl Iterator<Item = (&Certificate, bool)> {
         self.certificates

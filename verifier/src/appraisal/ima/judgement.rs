@@ -48,8 +48,8 @@ impl<'a> Judgement<'a> {
         let mut by_files = needed;
         if reference.is_none() && !findings.reasons.is_empty() {
             // Refused already. What no reference at all knows is told all the same.
-            let machines = inputs.references.references().iter();
-            let with_files = machines.filter(|reference| {
+            let machines = inputs.references.references().iter().map(AsRef::as_ref);
+            let with_files = machines.filter(|reference: &&Reference| {
                 !reference.files.is_empty() && !reference.values.banks.is_empty() && reference.in_force(inputs.now)
             });
             references.extend(with_files.take(MAX_TOLD_SETS));
