@@ -103,7 +103,7 @@ impl App {
         Circumstances {
             domain: policy.domain.clone(),
             policy_version: policy.version,
-            policy_digest: policy.digest,
+            policy_digest: policy.global_digest,
             semantics: SEMANTICS_ID.to_owned(),
             now: seconds(now_ms),
         }

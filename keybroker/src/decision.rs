@@ -291,6 +291,16 @@ fn judge(
     if let Some(enrolled) = inputs.region.as_deref().filter(|region| *region != node.region) {
         reasons.push(reason(DenialCode::RegionChanged, "region", enrolled, &node.region));
     }
+    // Nothing of a region counts after the end of what its own keys signed.
+    if let Err(error) = policy.check_region_live(&node.region, inputs.now) {
+        let problems = error.into_problems().into_iter();
+        reasons.extend(problems.map(|problem| EarReason {
+            code: problem.code.as_str().into(),
+            claim: problem.claim,
+            expected: problem.expected,
+            found: problem.found,
+        }));
+    }
     let (scopes, withheld) = scopes(inputs, policy, appraisal, node);
     if scopes.is_empty() {
         reasons.extend(withheld.iter().cloned());
@@ -311,6 +321,13 @@ fn judge(
     let ends = [
         ("authorization life", inputs.now.saturating_add(life)),
         ("policy", inputs.policy_expires),
+        (
+            "policy of the region",
+            policy
+                .regions
+                .get(&node.region)
+                .map_or(i64::MAX, |region| region.expires),
+        ),
         ("evidence and endorsements", appraisal.expires.saturating_add(1)),
         (
             "signing key",
@@ -364,6 +381,7 @@ fn scopes(
             &Request {
                 zone: node.zone.as_deref(),
                 roles: &node.roles,
+                owner: node.owner.as_deref(),
                 whole: whole.as_ref(),
                 status: appraisal.status.as_str(),
                 ak_binding: appraisal.ak_binding.as_str(),

@@ -314,7 +314,7 @@ async fn first_statements(
     let circumstances = Circumstances {
         domain: policy.domain.clone(),
         policy_version: policy.version,
-        policy_digest: policy.digest,
+        policy_digest: policy.global_digest,
         semantics: SEMANTICS_ID.to_owned(),
         now: seconds(now_ms),
     };

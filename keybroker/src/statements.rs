@@ -15,7 +15,7 @@ pub struct Circumstances {
     pub domain: String,
     /// Version of the policy in force.
     pub policy_version: u64,
-    /// Its digest: that of the signed list of every target, the regions' policies among them.
+    /// Digest of what the whole signed of it.
     pub policy_digest: [u8; 32],
     /// Which rules decide.
     pub semantics: String,

@@ -172,7 +172,7 @@ async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String>
     let policy = Arc::new(policy);
     let circumstances = Circumstances {
         policy_version: policy.version,
-        policy_digest: policy.digest,
+        policy_digest: policy.global_digest,
         ..app.circumstances(now_ms)
     };
     let mut activation = entry(app, &circumstances.activation(&policy)).map_err(|e| e.to_string())?;

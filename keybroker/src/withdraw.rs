@@ -3,7 +3,7 @@
 
 use std::sync::PoisonError;
 
-use touchstone_ledger::statement::Reason;
+use touchstone_ledger::statement::{Reason, Statement};
 use touchstone_store::Write;
 
 use crate::app::App;
@@ -38,11 +38,11 @@ pub async fn withdraw_with(app: &App, name: &str, reason: Reason, writes: Vec<Wr
         epoch = withdrawal.epoch,
         at_ms = now_ms
     );
-    let statement = app
-        .circumstances(now_ms)
-        .revocation(name, reason, withdrawal.epoch)
-        .sign(&app.keys.statement)
-        .map_err(internal)?;
+    let statement = Statement {
+        region_policy: app.policy().region_digest(&record.region),
+        ..app.circumstances(now_ms).revocation(name, reason, withdrawal.epoch)
+    };
+    let statement = statement.sign(&app.keys.statement).map_err(internal)?;
     let entry = Entry {
         statement,
         subject: None,

@@ -79,12 +79,13 @@ pub(super) fn statement(
     let circumstances = Circumstances {
         domain: inputs.domain.clone(),
         policy_version: policy.version,
-        policy_digest: policy.digest,
+        policy_digest: policy.global_digest,
         semantics: inputs.semantics.clone(),
         now: inputs.now,
     };
     Statement {
         subject: Some(node.name.clone()),
+        region_policy: policy.region_digest(&node.region),
         reasons: Reason::bounded(judged.reasons.iter().map(ledger_reason).collect()),
         revisions: inputs.revisions.iter().cloned().collect(),
         nonce: Some(inputs.nonce.to_vec()),

@@ -196,6 +196,16 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             "none",
         ));
     }
+    // Nothing of a region counts after the end of what its own keys signed.
+    if let Err(error) = policy.check_region_live(&node.region, situation.now) {
+        let problems = error.into_problems().into_iter();
+        reasons.extend(problems.map(|problem| Reason {
+            code: problem.code.as_str().into(),
+            claim: problem.claim,
+            expected: problem.expected,
+            found: problem.found,
+        }));
+    }
     // The last word is the policies': on what the node showed, and on who it is by the signed inventory.
     let Some(result) = shown
         .ear
@@ -229,6 +239,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         &Request {
             zone: node.zone.as_deref(),
             roles: &node.roles,
+            owner: node.owner.as_deref(),
             whole: whole.as_ref(),
             item: Some(situation.wanted.key),
             status: result.status.as_str(),
@@ -423,6 +434,7 @@ pub fn statement(situation: &Situation<'_>, judged: &Judged<'_>, circumstances: 
     let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
     Statement {
         subject: Some(contents.subject.clone()),
+        region_policy: place(situation).and_then(|node| situation.policy.region_digest(&node.region)),
         reasons: Reason::bounded(judged.reasons.clone()),
         inputs,
         revisions: [

@@ -289,7 +289,7 @@ impl ReleaseInputs {
         let circumstances = Circumstances {
             domain: policy.domain.clone(),
             policy_version: policy.version,
-            policy_digest: policy.digest,
+            policy_digest: policy.global_digest,
             semantics: self.semantics.clone(),
             now,
         };
