@@ -10,6 +10,7 @@ mod broker;
 mod clock;
 mod demo;
 mod evidence;
+mod federation;
 mod guard;
 mod key;
 mod ledger;
@@ -51,6 +52,7 @@ enum Command {
     Verify(verify::Args),
     Reference(reference::Args),
     Policy(policy::Args),
+    Federation(federation::Args),
     Key(key::Args),
     Revoke(revoke::Args),
     Node(node::Args),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Reference(args) => reference::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Federation(args) => federation::run(args),
         Command::Key(args) => key::run(args),
         Command::Revoke(args) => revoke::run(&args),
         Command::Node(args) => node::run(args),

@@ -165,6 +165,28 @@ impl Node {
         desk
     }
 
+    /// The thread that owns the TPM.
+    #[must_use]
+    pub const fn tpm(&self) -> &TpmOwner {
+        &self.tpm
+    }
+
+    /// A proof for any scope at the guard `audience`.
+    ///
+    /// # Panics
+    /// When the TPM does not sign.
+    pub async fn prove_for(&self, authorization: &[u8], audience: &str, challenge: &[u8], scope: &str) -> Vec<u8> {
+        let proof = Proof {
+            scope: Scope::parse(scope).expect("a scope"),
+            ..proof(authorization, audience, challenge)
+        };
+        self.tpm
+            .run(move |machine| proof.encode_signed(&*machine.signer()))
+            .await
+            .expect("the TPM's thread")
+            .expect("a proof")
+    }
+
     /// Where an agent of this node's configuration has its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

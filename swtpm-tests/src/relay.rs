@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use touchstone_attest::client::Endpoint;
 
 /// A relay to one broker. TLS goes through it untouched.
 pub struct Relay {
     address: SocketAddr,
     sent: Arc<AtomicU64>,
+    cut: watch::Sender<bool>,
 }
 
 impl Relay {
@@ -28,18 +30,29 @@ impl Relay {
         let address = listener.local_addr().expect("an address");
         let sent = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&sent);
+        let (cut, is_cut) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((node, _)) = listener.accept().await {
+                if *is_cut.borrow() {
+                    continue;
+                }
                 let Ok(broker) = TcpStream::connect(broker).await else {
                     continue;
                 };
                 let (node_read, node_write) = node.into_split();
                 let (broker_read, broker_write) = broker.into_split();
-                tokio::spawn(pass(node_read, broker_write, Some(Arc::clone(&counter))));
-                tokio::spawn(pass(broker_read, node_write, None));
+                let there = pass(node_read, broker_write, Some(Arc::clone(&counter)));
+                let back = pass(broker_read, node_write, None);
+                let mut is_cut = is_cut.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        ((), ()) = async { tokio::join!(there, back) } => {}
+                        _ = is_cut.wait_for(|cut| *cut) => {}
+                    }
+                });
             }
         });
-        Self { address, sent }
+        Self { address, sent, cut }
     }
 
     /// Where it listens.
@@ -49,6 +62,11 @@ impl Relay {
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::parse(&self.address.to_string()).expect("an endpoint")
+    }
+
+    /// Cuts every connection and takes no other, or takes them again.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
     }
 
     /// Bytes that nodes have sent, encrypted, since this was asked last.

@@ -11,6 +11,8 @@ pub mod cvm;
 #[cfg(feature = "tpm")]
 pub mod desk;
 #[cfg(feature = "tpm")]
+pub mod foreign;
+#[cfg(feature = "tpm")]
 pub mod machine;
 #[cfg(feature = "tpm")]
 pub mod memory_key;

@@ -40,7 +40,7 @@ pub struct Releases {
 }
 
 impl Releases {
-    async fn trust(&self) -> Result<DomainTrust, ReleaseError> {
+    pub(super) async fn trust(&self) -> Result<DomainTrust, ReleaseError> {
         let config = &self.config;
         let floors = self
             .state
