@@ -10,6 +10,7 @@ use super::certificate::{Certificate, IssuerSignature};
 pub use super::chain_error::ChainError;
 use super::crl::{Crl, CrlError};
 use super::key::{SubjectKey, VerifyError};
+use super::remembered::{Fact, Remembered, fact};
 use crate::tpm::HashAlg;
 
 /// Most certificates in a chain, leaf and anchor included.
@@ -76,6 +77,8 @@ pub struct CertificateStore {
     /// Verified lists by issuer name, each with the key that signed it.
     crls: HashMap<Vec<u8>, Vec<(SubjectKey, Crl)>>,
     digest: [u8; 32],
+    /// Signatures in chains that ended here. It saves work and has no influence on an answer.
+    remembered: Remembered,
 }
 
 impl CertificateStore {
@@ -116,6 +119,11 @@ impl CertificateStore {
         let added = HashAlg::Sha256.digest([what, b"\0", der]);
         let digest = HashAlg::Sha256.digest([self.digest.as_slice(), added.as_ref()]);
         self.digest = digest.as_ref().try_into().unwrap_or_default();
+    }
+
+    /// How many signatures in chains that ended here are remembered, so that they are not verified again.
+    pub fn remembered(&self) -> usize {
+        self.remembered.len()
     }
 
     /// The first second after `now` at which a list that is here comes into force; `i64::MAX` where none will.
@@ -237,10 +245,12 @@ pub fn verify_chain(
         now,
         rules: rules.into(),
         checks_left: MAX_SIGNATURE_CHECKS,
+        verified: Vec::new(),
     };
     search.check_contents(leaf)?;
     let mut path = vec![leaf];
     search.extend(&mut path)?;
+    store.remembered.add(std::mem::take(&mut search.verified));
     let mut chain = VerifiedChain {
         issuers: Vec::new(),
         issuer: path.get(1).copied().unwrap_or(leaf).clone(),
@@ -279,6 +289,8 @@ struct Search<'s> {
     now: i64,
     rules: ChainRules,
     checks_left: usize,
+    /// Signatures verified on the way that were not known.
+    verified: Vec<Fact>,
 }
 
 impl<'s> Search<'s> {
@@ -345,8 +357,7 @@ impl<'s> Search<'s> {
             subject: subject.clone(),
             expected: MAX_CHAIN_DEPTH,
         })?;
-        child
-            .check_signed_by(issuer.key())
+        self.check_signature(child, issuer)
             .map_err(|e| match (e, &child.signature_algorithm) {
                 (VerifyError::Unsupported, IssuerSignature::Refused(found)) => ChainError::Algorithm {
                     subject,
@@ -392,6 +403,16 @@ impl<'s> Search<'s> {
             CrlRule::RequiredOfAuthorities => below > 0,
         };
         self.check_revocation(child, issuer, needed)
+    }
+
+    fn check_signature(&mut self, child: &Certificate, issuer: &Certificate) -> Result<(), VerifyError> {
+        let fact = fact(child, issuer);
+        if fact.is_some_and(|fact| self.store.remembered.holds(&fact)) {
+            return Ok(());
+        }
+        child.check_signed_by(issuer.key())?;
+        self.verified.extend(fact);
+        Ok(())
     }
 
     /// Name constraints hold for everything below, but not for self-issued intermediates (RFC 5280 6.1.4 (b)).

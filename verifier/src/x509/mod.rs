@@ -16,6 +16,7 @@ pub mod iak_certificate;
 pub mod key;
 mod name;
 mod name_constraints;
+mod remembered;
 pub mod roca;
 
 pub use certificate::Certificate;
@@ -27,3 +28,4 @@ pub use ek_certificate::{VerifiedEkCertificate, verify_ek_certificate};
 pub use iak_certificate::{VerifiedIakCertificate, verify_iak_certificate};
 pub use key::SubjectKey;
 pub use name::HardwareModuleName;
+pub use remembered::MAX_REMEMBERED;
