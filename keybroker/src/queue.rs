@@ -1,4 +1,4 @@
-//! The queue in front of the one writer: what takes rights away has a lane of its own and is never refused.
+//! The queue in front of the one who writes: what takes rights away has a lane of its own and is never refused.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -12,7 +12,7 @@ pub enum Refused<T> {
     Closed(T),
 }
 
-/// A queue for many senders and one receiver on a thread of its own.
+/// A queue for many senders and one receiver at a time.
 ///
 /// The normal lane is bounded. The urgent lane is not refused at any length; it is as long as there are requests under
 /// way whose evidence has just withdrawn rights, which the limit on connections bounds.
@@ -28,6 +28,10 @@ struct State<T> {
     urgent: VecDeque<T>,
     normal: VecDeque<T>,
     closed: bool,
+    /// Whoever receives has no room for more of the normal lane.
+    full: bool,
+    /// The receiver's thread is to look again, whatever is here.
+    woken: bool,
 }
 
 impl<T> Queue<T> {
@@ -38,6 +42,8 @@ impl<T> Queue<T> {
             urgent: VecDeque::new(),
             normal: VecDeque::new(),
             closed: false,
+            full: false,
+            woken: false,
         };
         Self {
             limit,
@@ -52,12 +58,22 @@ impl<T> Queue<T> {
         self.limit
     }
 
-    /// Puts something into one of the lanes.
+    /// Puts something into one of the lanes, and wakes who waits.
     ///
     /// # Errors
     /// [`Refused`]
     pub fn put(&self, item: T, urgent: bool) -> Result<(), Refused<T>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put_quietly(item, urgent)?;
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The same for who is about to receive itself, or wakes who does ([`Self::wake`]).
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn put_quietly(&self, item: T, urgent: bool) -> Result<(), Refused<T>> {
+        let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed(item));
         }
@@ -68,41 +84,56 @@ impl<T> Queue<T> {
         } else {
             return Err(Refused::Full(item));
         }
-        drop(state);
-        self.arrived.notify_one();
         Ok(())
     }
 
-    /// Moves everything urgent and up to `most` others to the end of `into`; waits until there is something. `false`
-    /// means closed and empty.
-    pub fn take(&self, into: &mut VecDeque<T>, most: usize) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.urgent.is_empty() && (state.normal.is_empty() || most == 0) {
+    /// Lets who waits look again, also where nothing new is in.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.arrived.notify_one();
+    }
+
+    /// Waits until there is something that can be taken, or the thread is woken. `false` means closed, and nothing that
+    /// can be taken.
+    pub fn wait(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            if std::mem::take(&mut state.woken) || state.has_some() {
+                return true;
+            }
             if state.closed {
                 return false;
             }
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.give(into, most);
-        true
     }
 
-    /// The same without waiting.
-    pub fn take_now(&self, into: &mut VecDeque<T>, most: usize) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .give(into, most);
+    /// Moves everything urgent and up to `most` others to the end of `into`, without waiting.
+    pub fn take(&self, into: &mut VecDeque<T>, most: usize) {
+        self.lock().give(into, most);
+    }
+
+    /// Whether who receives has no room for more of the normal lane: then nobody is woken for that.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
     }
 
     /// Nothing more is put in; what is in can still be taken.
     pub fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.lock().closed = true;
         self.arrived.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> State<T> {
+    fn has_some(&self) -> bool {
+        !self.urgent.is_empty() || !(self.normal.is_empty() || self.full)
+    }
+
     fn give(&mut self, into: &mut VecDeque<T>, most: usize) {
         into.extend(self.urgent.drain(..));
         let count = most.min(self.normal.len());
@@ -123,27 +154,62 @@ mod tests {
         queue.put(10, true).unwrap();
         queue.put(11, true).unwrap();
         let mut taken = VecDeque::new();
-        assert!(queue.take(&mut taken, 1));
+        assert!(queue.wait());
+        queue.take(&mut taken, 1);
         assert_eq!(taken, [10, 11, 1]);
         queue.close();
         assert_eq!(queue.put(4, true), Err(Refused::Closed(4)));
-        assert!(queue.take(&mut taken, 5));
+        assert!(queue.wait());
+        queue.take(&mut taken, 5);
         assert_eq!(taken, [10, 11, 1, 2]);
-        assert!(!queue.take(&mut taken, 5));
+        assert!(!queue.wait());
     }
 
     #[test]
     fn who_has_no_room_for_more_still_hears_what_is_urgent() {
         let queue = std::sync::Arc::new(Queue::new(8));
         queue.put(1, false).unwrap();
+        queue.set_full(true);
         let waiting = std::thread::spawn({
             let queue = queue.clone();
             move || {
                 let mut taken = VecDeque::new();
-                queue.take(&mut taken, 0).then_some(taken)
+                queue.wait();
+                queue.take(&mut taken, 0);
+                taken
             }
         });
         queue.put(10, true).unwrap();
-        assert_eq!(waiting.join().unwrap(), Some(VecDeque::from([10])));
+        assert_eq!(waiting.join().unwrap(), [10]);
+        queue.set_full(false);
+        assert!(queue.wait(), "there is room again");
+    }
+
+    #[test]
+    fn what_comes_quietly_wakes_nobody_and_is_there() {
+        let queue = std::sync::Arc::new(Queue::new(8));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let queue = queue.clone();
+            move || {
+                while queue.wait() {
+                    let mut taken = VecDeque::new();
+                    queue.take(&mut taken, 8);
+                    tell.send(taken).unwrap();
+                }
+            }
+        });
+        queue.put(1, false).unwrap();
+        assert_eq!(told.recv().unwrap(), [1]);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        queue.put_quietly(2, false).unwrap();
+        let early = told.recv_timeout(std::time::Duration::from_millis(100));
+        assert!(early.is_err(), "nobody was woken");
+        queue.wake();
+        assert_eq!(told.recv().unwrap(), [2]);
+        queue.wake();
+        assert!(told.recv().unwrap().is_empty(), "woken for nothing new");
+        queue.close();
+        assert!(told.recv().is_err());
     }
 }

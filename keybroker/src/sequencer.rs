@@ -1,4 +1,4 @@
-//! The one writer. Statements that wait are committed together: one sync, one signed root, a receipt each.
+//! The one who writes. Statements that wait are committed together: one sync, one signed root, a receipt each.
 //!
 //! The order of a commit: everything durable first (`docs/protocol.md`, sections 7 and 9), then the root is signed, then
 //! grants become visible, then answers go out. A store that fails stops the sequencer for good: nothing is granted on an
@@ -6,6 +6,7 @@
 
 mod forming;
 mod handle;
+mod seat;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,10 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
 use forming::{Forming, latest, size, takes_away, writes};
+pub use handle::HandedIn;
 pub use handle::SequencerHandle;
-use handle::{Reply, Waiting, ended};
+use handle::{Reply, Waiting};
+use seat::Seat;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::key::SigningKey;
 use touchstone_ledger::receipt::{MIN_TREE_SIZE, issue_batch};
@@ -67,7 +70,7 @@ pub struct Sequencer {
     pub clock: Clock,
 }
 
-/// Starts the sequencer on a thread of its own, with room for `limit` statements that wait. It ends when the handle is
+/// Starts the sequencer, with a thread of its own and room for `limit` statements that wait. It ends when the handle is
 /// closed, or when the store fails; then the thread gives the reason.
 ///
 /// # Errors
@@ -76,18 +79,21 @@ pub fn start(
     sequencer: Sequencer,
     limit: usize,
 ) -> std::io::Result<(SequencerHandle, std::thread::JoinHandle<Result<(), EntryError>>)> {
-    let queue = Arc::new(Queue::new(limit));
-    let handle = SequencerHandle(Arc::clone(&queue));
-    let running = Running {
-        s: sequencer,
-        deferred: VecDeque::new(),
-        held: Vec::new(),
-        nonces: VecDeque::new(),
-        known_parts: HashSet::new(),
-    };
+    let seat = Arc::new(Seat::new(
+        Queue::new(limit),
+        Running {
+            s: sequencer,
+            deferred: VecDeque::new(),
+            held: Vec::new(),
+            nonces: VecDeque::new(),
+            known_parts: HashSet::new(),
+            failed: None,
+        },
+    ));
+    let handle = SequencerHandle(Arc::clone(&seat));
     let thread = std::thread::Builder::new()
         .name("sequencer".into())
-        .spawn(move || running.run(&queue))?;
+        .spawn(move || seat.run())?;
     Ok((handle, thread))
 }
 
@@ -101,34 +107,41 @@ struct Running {
     nonces: VecDeque<(u64, Key)>,
     /// Parts that are stored.
     known_parts: HashSet<[u8; 32]>,
+    /// Why nothing is committed any more.
+    failed: Option<EntryError>,
 }
 
 impl Running {
-    fn run(mut self, queue: &Queue<Waiting>) -> Result<(), EntryError> {
-        let mut idle = true;
-        loop {
-            let room = MAX_BATCH_ENTRIES.saturating_sub(self.deferred.len());
-            // Where nothing could be committed, what is deferred waits for a withdrawal on its way.
-            if !idle {
-                queue.take_now(&mut self.deferred, room);
-            } else if !queue.take(&mut self.deferred, room) {
-                self.refuse_deferred(&ended());
-                return Ok(());
+    /// One commit of what waits. `true` where another one may do something without anything new to come first.
+    fn turn(&mut self, queue: &Queue<Waiting>) -> Result<bool, EntryError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let room = MAX_BATCH_ENTRIES.saturating_sub(self.deferred.len());
+        queue.take(&mut self.deferred, room);
+        // Taking away goes first.
+        self.deferred.make_contiguous().sort_by_key(|w| !takes_away(&w.entry));
+        match self.commit_some() {
+            Ok(committed) => {
+                // Where nothing could be committed, what is deferred waits for a withdrawal on its way.
+                queue.set_full(self.deferred.len() >= MAX_BATCH_ENTRIES);
+                Ok(committed && !self.deferred.is_empty())
             }
-            // Taking away goes first.
-            self.deferred.make_contiguous().sort_by_key(|w| !takes_away(&w.entry));
-            match self.commit_some() {
-                Ok(committed) => idle = !committed || self.deferred.is_empty(),
-                Err(error) => {
-                    tracing::error!(%error, "the ledger has stopped");
-                    self.s.trust.stop();
-                    queue.close();
-                    queue.take_now(&mut self.deferred, usize::MAX);
-                    self.refuse_deferred(&error);
-                    return Err(error);
-                }
+            Err(error) => {
+                tracing::error!(%error, "the ledger has stopped");
+                self.s.trust.stop();
+                self.failed = Some(error.clone());
+                self.refuse_all(queue, &error);
+                Err(error)
             }
         }
+    }
+
+    /// Nothing is committed any more: refuses what waits, and what comes.
+    fn refuse_all(&mut self, queue: &Queue<Waiting>, error: &EntryError) {
+        queue.close();
+        queue.take(&mut self.deferred, usize::MAX);
+        self.refuse_deferred(error);
     }
 
     fn refuse_deferred(&mut self, error: &EntryError) {

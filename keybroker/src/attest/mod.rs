@@ -5,15 +5,20 @@ mod prepare;
 
 use std::sync::{Arc, PoisonError};
 
+use touchstone_authorization::token::StatusIndex;
 use touchstone_evidence::collection::{Collection, Profile};
 use touchstone_evidence::message::{Answer, LogBytes, Submission, WireReason};
+use touchstone_ledger::statement::Reason;
+use touchstone_policies::PolicySet;
 use touchstone_verifier::ear::EarReason;
 
 use crate::app::App;
+use crate::decision::Decided;
 use crate::entry::{Effect, EntryError};
 use crate::hello::{Pending, internal};
 use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
+use crate::sequencer::HandedIn;
 use crate::server::ConnectionInfo;
 use crate::withdraw::withdraw;
 use prepare::{Prepared, prepare};
@@ -81,6 +86,43 @@ struct Submitted {
     _room: Taken,
 }
 
+/// What came of one try.
+enum Tried {
+    /// Another identity takes the place of the one that this node's name stands for.
+    Replaces(String, Reason),
+    /// A decision, handed in to be recorded.
+    Decided {
+        decided: Decided,
+        policy: Arc<PolicySet>,
+        status: StatusIndex,
+        statement: Vec<u8>,
+        withdraws: bool,
+        handed_in: Result<HandedIn, EntryError>,
+    },
+}
+
+/// Decides and hands in, both on this thread: it may wait for the disk.
+fn attempt(app: &App, submitted: &Submitted) -> Result<Tried, Refusal> {
+    let Prepared {
+        decided,
+        policy,
+        status,
+        entry,
+        replaces,
+    } = prepare(app, submitted)?;
+    if let Some(reason) = replaces {
+        return Ok(Tried::Replaces(decided.node, reason));
+    }
+    Ok(Tried::Decided {
+        statement: entry.statement.bytes.clone(),
+        withdraws: matches!(entry.effect, Effect::Withdraw { .. }),
+        handed_in: app.sequencer.hand_in(entry),
+        decided,
+        policy,
+        status,
+    })
+}
+
 async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Result<Answer, Refusal> {
     let submitted = Arc::new(submitted);
     // The counter of first use has room for one at a time: those of one broker wait for each other here, and only
@@ -90,27 +132,32 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
         false => None,
     };
     for _ in 0..MAX_TRIES {
-        let prepared = {
+        let tried = {
             let (app, submitted) = (Arc::clone(&app), Arc::clone(&submitted));
-            tokio::task::spawn_blocking(move || prepare(&app, &submitted))
+            tokio::task::spawn_blocking(move || attempt(&app, &submitted))
                 .await
                 .map_err(internal)??
         };
-        let Prepared {
-            decided,
-            policy,
-            status,
-            entry,
-            replaces,
-        } = prepared;
-        if let Some(reason) = replaces {
-            // The machine behind the name is another one: what the old one holds goes first.
-            withdraw(&app, &decided.node, reason).await?;
-            continue;
-        }
-        let statement = entry.statement.bytes.clone();
-        let withdraws = matches!(entry.effect, Effect::Withdraw { .. });
-        let recorded = match app.sequencer.record(entry).await {
+        let (decided, policy, status, statement, withdraws, handed_in) = match tried {
+            Tried::Replaces(node, reason) => {
+                // The machine behind the name is another one: what the old one holds goes first.
+                withdraw(&app, &node, reason).await?;
+                continue;
+            }
+            Tried::Decided {
+                decided,
+                policy,
+                status,
+                statement,
+                withdraws,
+                handed_in,
+            } => (decided, policy, status, statement, withdraws, handed_in),
+        };
+        let recorded = match handed_in {
+            Ok(handed_in) => handed_in.recorded().await,
+            Err(error) => Err(error),
+        };
+        let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(EntryError::Conflict { detail }) => {
                 tracing::debug!(node = %decided.node, detail, "decided again");

@@ -56,9 +56,14 @@ pub async fn serve(
     Ok(answer)
 }
 
-/// A decision, what is to be recorded of it, and what is answered once it is.
+/// A decision, and what is to be recorded of it.
 struct Prepared {
     entry: Entry,
+    decided: Decided,
+}
+
+/// What is answered once a decision is recorded.
+struct Decided {
     answer: ReleaseAnswer,
     /// What the source is to forget, where the version is spent by this.
     spent: Option<Vec<u8>>,
@@ -68,19 +73,25 @@ struct Prepared {
 async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> Result<ReleaseAnswer, Refusal> {
     let request = Arc::new(request);
     for _ in 0..MAX_TRIES {
-        let prepared = {
+        let (handed_in, decided) = {
             let (app, request) = (Arc::clone(&app), Arc::clone(&request));
-            tokio::task::spawn_blocking(move || prepare(&app, &request, &exporter))
-                .await
-                .map_err(internal)??
+            // Decided and handed in on one thread that may wait for the disk.
+            let attempt = move || {
+                let Prepared { entry, decided } = prepare(&app, &request, &exporter)?;
+                Ok((app.sequencer.hand_in(entry), decided))
+            };
+            tokio::task::spawn_blocking(attempt).await.map_err(internal)??
         };
-        let Prepared {
-            entry,
+        let Decided {
             mut answer,
             spent,
             node,
-        } = prepared;
-        let recorded = match app.sequencer.record(entry).await {
+        } = decided;
+        let recorded = match handed_in {
+            Ok(handed_in) => handed_in.recorded().await,
+            Err(error) => Err(error),
+        };
+        let recorded = match recorded {
             Ok(recorded) => recorded,
             // Another request has used this proof, or what this rests on has changed: looked at again.
             Err(EntryError::Conflict { .. } | EntryError::PolicyChanged) => continue,
@@ -210,13 +221,16 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         ));
     }
     Ok(Prepared {
-        answer: ReleaseAnswer {
-            statement: signed.bytes.clone(),
-            receipt: Vec::new(),
-            reasons: signed_reasons(&decided.reasons),
-            sealed,
+        decided: Decided {
+            answer: ReleaseAnswer {
+                statement: signed.bytes.clone(),
+                receipt: Vec::new(),
+                reasons: signed_reasons(&decided.reasons),
+                sealed,
+            },
+            node: name.to_owned(),
+            spent,
         },
-        node: name.to_owned(),
         entry: Entry {
             statement: signed,
             subject: None,
@@ -226,7 +240,6 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             parts: decided.part.into_iter().collect(),
             effect: if allowed { Effect::Release } else { Effect::None },
         },
-        spent,
     })
 }
 

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use touchstone_evidence::message::{Hello, Submission};
+use touchstone_evidence::message::{Hello, Identity, Submission};
 
 use super::{answer, blocking};
 use crate::app::App;
@@ -37,8 +37,15 @@ pub(super) async fn hello(
     if app.trust.is_stopped() {
         return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
     }
-    let store = Arc::clone(&app.store);
-    let (id, pending, challenge) = blocking(move || challenge(&*store, &policy, &hello, now_ms)).await?;
+    let (id, pending, challenge) = match &hello.identity {
+        // Two rows by their keys: to hand that over to another thread costs more than it takes.
+        Identity::Known { .. } => challenge(&*app.store, &policy, &hello, now_ms)?,
+        // These make a credential, or look through the inventory.
+        Identity::Full { .. } | Identity::Cvm { .. } => {
+            let store = Arc::clone(&app.store);
+            blocking(move || challenge(&*store, &policy, &hello, now_ms)).await?
+        }
+    };
     let mut sessions = app.sessions.lock().unwrap_or_else(PoisonError::into_inner);
     sessions.open(id, connection.id, pending, now_ms);
     drop(sessions);

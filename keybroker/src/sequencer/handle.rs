@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::forming::takes_away;
+use super::seat::Seat;
 use crate::entry::{Entry, EntryError, Recorded};
 use crate::queue::{Queue, Refused};
 
 /// Where statements are handed in. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct SequencerHandle(pub(super) Arc<Queue<Waiting>>);
+#[derive(Clone)]
+pub struct SequencerHandle(pub(super) Arc<Seat>);
 
 /// A statement that waits, and who waits for it.
 #[derive(Debug)]
@@ -22,6 +23,21 @@ pub(super) struct Waiting {
 /// Where the answer goes.
 pub(super) type Reply = oneshot::Sender<Result<Recorded, EntryError>>;
 
+/// A statement that was handed in. Dropping it takes nothing back.
+#[derive(Debug)]
+#[must_use = "nothing is durable before this says so"]
+pub struct HandedIn(oneshot::Receiver<Result<Recorded, EntryError>>);
+
+impl HandedIn {
+    /// Resolves once it is durable, or refused.
+    ///
+    /// # Errors
+    /// [`EntryError`]
+    pub async fn recorded(self) -> Result<Recorded, EntryError> {
+        self.0.await.map_err(|_| ended())?
+    }
+}
+
 impl SequencerHandle {
     /// Hands in a statement; the future resolves once it is durable, or refused. Dropping the future takes nothing
     /// back.
@@ -29,20 +45,44 @@ impl SequencerHandle {
     /// # Errors
     /// [`EntryError`]. A withdrawal is never refused as busy.
     pub async fn record(&self, entry: Entry) -> Result<Recorded, EntryError> {
+        self.put(entry, Queue::put)?.recorded().await
+    }
+
+    /// Hands in a statement from a thread that may wait for the disk: where nobody else writes at the moment, this
+    /// thread commits it, and what waits beside it, before it comes back.
+    ///
+    /// # Errors
+    /// [`EntryError`]. A withdrawal is never refused as busy.
+    pub fn hand_in(&self, entry: Entry) -> Result<HandedIn, EntryError> {
+        let handed_in = self.put(entry, Queue::put_quietly)?;
+        self.0.write_or_wake();
+        Ok(handed_in)
+    }
+
+    fn put(
+        &self,
+        entry: Entry,
+        put: impl FnOnce(&Queue<Waiting>, Waiting, bool) -> Result<(), Refused<Waiting>>,
+    ) -> Result<HandedIn, EntryError> {
         let (reply, answer) = oneshot::channel();
         let urgent = takes_away(&entry);
-        self.0
-            .put(Waiting { entry, reply }, urgent)
-            .map_err(|refused| match refused {
-                Refused::Full(_) => EntryError::Busy { limit: self.0.limit() },
-                Refused::Closed(_) => ended(),
-            })?;
-        answer.await.map_err(|_| ended())?
+        let queue = &self.0.queue;
+        put(queue, Waiting { entry, reply }, urgent).map_err(|refused| match refused {
+            Refused::Full(_) => EntryError::Busy { limit: queue.limit() },
+            Refused::Closed(_) => ended(),
+        })?;
+        Ok(HandedIn(answer))
     }
 
     /// Takes no more statements; what was handed in is still committed, then the thread ends.
     pub fn close(&self) {
-        self.0.close();
+        self.0.queue.close();
+    }
+}
+
+impl std::fmt::Debug for SequencerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SequencerHandle")
     }
 }
 

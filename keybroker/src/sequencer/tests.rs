@@ -462,3 +462,145 @@ async fn a_release_waits_for_withdrawals_as_a_grant_does() {
     release.await.unwrap().unwrap();
     bed.stop().1.unwrap();
 }
+
+/// Hands an entry in on a thread of its own, as who has just made a decision does.
+fn from_a_thread(bed: &Bed, entry: Entry) -> std::thread::JoinHandle<Result<HandedIn, EntryError>> {
+    let handle = bed.handle.clone();
+    std::thread::spawn(move || handle.hand_in(entry))
+}
+
+#[tokio::test]
+async fn who_hands_in_where_nobody_writes_commits_by_itself() {
+    let bed = bed();
+    bed.permit(1);
+    let handed_in = bed.handle.hand_in(entry("genesis", Effect::None)).unwrap();
+    // Before anybody waited for anything.
+    assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
+    let recorded = handed_in.recorded();
+    let at_once = std::future::ready(None);
+    let answer = tokio::select! {
+        biased;
+        answer = recorded => Some(answer),
+        none = at_once => none,
+    };
+    assert_eq!(answer.unwrap().unwrap().index, 0);
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn who_hands_in_where_somebody_writes_is_not_kept() {
+    let bed = bed();
+    // The sequencer's own thread hangs at the gate with this one.
+    let first = hand_in(&bed, entry("genesis", Effect::None)).await;
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let second = from_a_thread(&bed, entry("second", Effect::None))
+        .join()
+        .unwrap()
+        .unwrap();
+    bed.permit(2);
+    assert_eq!(first.await.unwrap().unwrap().index, 0);
+    assert_eq!(second.recorded().await.unwrap().index, 1);
+    // And the other way round: a thread hangs at the gate, and what comes meanwhile is seen to.
+    let hanging = from_a_thread(&bed, entry("third", Effect::None));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let (fourth, fifth) = (
+        hand_in(&bed, entry("fourth", Effect::None)).await,
+        from_a_thread(&bed, entry("fifth", Effect::None))
+            .join()
+            .unwrap()
+            .unwrap(),
+    );
+    bed.permit(2);
+    hanging.join().unwrap().unwrap().recorded().await.unwrap();
+    fourth.await.unwrap().unwrap();
+    fifth.recorded().await.unwrap();
+    assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 5);
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_from_a_thread_waits_for_withdrawals_and_is_not_forgotten() {
+    let bed = bed();
+    bed.permit(1);
+    bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let withdrawal = bed.trust.withdraw(&[], 1).unwrap();
+    let mut release = Box::pin(
+        from_a_thread(&bed, entry("release", Effect::Release))
+            .join()
+            .unwrap()
+            .unwrap()
+            .recorded(),
+    );
+    let wait = std::time::Duration::from_millis(100);
+    assert!(
+        tokio::time::timeout(wait, release.as_mut()).await.is_err(),
+        "nothing is released while a withdrawal is not durable"
+    );
+    let node = "node-1".to_owned();
+    bed.permit(2);
+    let withdraw = entry("withdraw", Effect::Withdraw { node, withdrawal });
+    bed.handle.hand_in(withdraw).unwrap().recorded().await.unwrap();
+    release.await.unwrap();
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_fails_under_a_thread_ends_the_sequencer_with_its_reason() {
+    let bed = bed();
+    bed.permits.send(false).unwrap();
+    let lost = bed
+        .handle
+        .hand_in(entry("lost", Effect::None))
+        .unwrap()
+        .recorded()
+        .await;
+    assert!(matches!(lost, Err(EntryError::Stopped { .. })));
+    assert!(!bed.trust.may_grant());
+    assert!(matches!(
+        bed.handle.hand_in(entry("after", Effect::None)),
+        Err(EntryError::Stopped { .. })
+    ));
+    // Nobody closed it.
+    let mut bed = bed;
+    let ended = bed.thread.take().unwrap().join().unwrap();
+    assert!(matches!(ended, Err(EntryError::Stopped { detail }) if detail.contains("the disk is gone")));
+}
+
+#[test]
+fn statements_of_many_threads_are_each_recorded_once() {
+    const THREADS: usize = 8;
+    const EACH: usize = 40;
+    let bed = bed_in(tempfile::tempdir().unwrap(), THREADS * 2);
+    bed.permit(THREADS * EACH);
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let handle = bed.handle.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                (0..EACH)
+                    .map(|n| {
+                        let entry = entry(&format!("{thread} {n}"), Effect::None);
+                        let recorded = if n % 3 == 0 {
+                            runtime.block_on(handle.record(entry))
+                        } else {
+                            runtime.block_on(handle.hand_in(entry).unwrap().recorded())
+                        };
+                        recorded.unwrap().index
+                    })
+                    .collect::<Vec<u64>>()
+            })
+        })
+        .collect();
+    let mut all = std::collections::BTreeSet::new();
+    for (thread, indexes) in threads.into_iter().map(|t| t.join().unwrap()).enumerate() {
+        assert!(indexes.is_sorted(), "one after another");
+        for (n, index) in indexes.into_iter().enumerate() {
+            assert!(all.insert(index));
+            let stored = log::entry(&*bed.store, index).unwrap().unwrap();
+            assert_eq!(stored, format!("{thread} {n}").into_bytes());
+        }
+    }
+    assert_eq!(all.len(), THREADS * EACH);
+    assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, all.len() as u64);
+    bed.stop().1.unwrap();
+}
