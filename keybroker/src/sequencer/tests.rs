@@ -18,6 +18,8 @@ const POLICY: [u8; 32] = [1; 32];
 struct Gated {
     below: RedbStore,
     permits: std::sync::Mutex<std::sync::mpsc::Receiver<bool>>,
+    /// Panic instead.
+    broken: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Store for Gated {
@@ -28,6 +30,7 @@ impl Store for Gated {
         self.below.range(prefix, after, limit)
     }
     fn commit(&self, batch: Batch) -> Result<Revision, CommitError> {
+        assert!(!self.broken.load(std::sync::atomic::Ordering::SeqCst), "broken");
         match self.permits.lock().unwrap().recv() {
             Ok(true) => self.below.commit(batch),
             _ => Err(CommitError::Unknown {
@@ -50,6 +53,7 @@ struct Bed {
     handle: SequencerHandle,
     thread: Option<std::thread::JoinHandle<Result<(), EntryError>>>,
     permits: std::sync::mpsc::Sender<bool>,
+    broken: Arc<std::sync::atomic::AtomicBool>,
     key: Arc<SigningKey>,
 }
 
@@ -57,8 +61,10 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
     let (permits, gate) = std::sync::mpsc::channel();
     let below = RedbStore::open(&folder.path().join("store")).unwrap();
     let log = LogEdge::open(&below).unwrap();
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let store: Arc<dyn Store> = Arc::new(Gated {
         below,
+        broken: broken.clone(),
         permits: std::sync::Mutex::new(gate),
     });
     let trust = Arc::new(trust(EPOCH_BLOCK));
@@ -81,6 +87,7 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
         handle,
         thread: Some(thread),
         permits,
+        broken,
         key,
     }
 }
@@ -564,6 +571,23 @@ async fn a_store_that_fails_under_a_thread_ends_the_sequencer_with_its_reason() 
     let mut bed = bed;
     let ended = bed.thread.take().unwrap().join().unwrap();
     assert!(matches!(ended, Err(EntryError::Stopped { detail }) if detail.contains("the disk is gone")));
+}
+
+#[tokio::test]
+async fn a_commit_that_breaks_off_under_a_thread_ends_the_sequencer() {
+    let bed = bed();
+    bed.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(from_a_thread(&bed, entry("lost", Effect::None)).join().is_err());
+    let mut bed = bed;
+    let ended = bed.thread.take().unwrap().join().unwrap();
+    assert!(matches!(ended, Err(EntryError::Stopped { detail }) if detail == "it panicked"));
+    for after in [
+        bed.handle.hand_in(entry("after", Effect::None)).map(|_| ()),
+        bed.handle.record(entry("after", Effect::None)).await.map(|_| ()),
+    ] {
+        assert!(matches!(after, Err(EntryError::Stopped { .. })));
+    }
+    assert_eq!(log::head(&*bed.store).unwrap(), None);
 }
 
 #[test]
