@@ -56,6 +56,7 @@ fn rooms() -> Vec<Room> {
             where_it_appears: "In answers and statements about an authenticated node, beside the reasons of its appraisal.",
             catalogues: vec![
                 touchstone_keybroker::decision::DenialCode::CATALOGUE,
+                touchstone_keybroker::drift::DriftCode::CATALOGUE,
                 touchstone_keybroker::bootstrap::BootstrapCode::CATALOGUE,
                 touchstone_keybroker::release::decide::ReleaseCode::CATALOGUE,
                 touchstone_attest::bootstrap::volume::VolumeCode::CATALOGUE,

@@ -136,6 +136,7 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "most": policy.settings.first_use.as_ref().map(|setting| setting.most),
             "enrolled": crate::first_use::count(&*app.store).ok(),
         },
+        "drift": app.drift.shown(app.clock.now_ms()),
         "sessions": sessions,
         "attesting_nodes": app.attested.lock().map_or(0, |attested| attested.len()),
         "time_ms": app.clock.now_ms(),

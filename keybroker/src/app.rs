@@ -13,6 +13,7 @@ use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Limits;
 use crate::decision::SEMANTICS_ID;
+use crate::drift::Drift;
 use crate::federation::Neighbours;
 use crate::hello::Pending;
 use crate::keys::BrokerKeys;
@@ -65,6 +66,8 @@ pub struct App {
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
+    /// The comparison with the domain's other brokers.
+    pub drift: Drift,
     /// The logs that are watched here, and the witnesses that watch this one.
     pub witnessing: Witnessing,
     /// Why what is published was not taken over, as long as it is not: shown to the operator.
@@ -80,10 +83,10 @@ impl App {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The policy in force, if it has not expired.
+    /// The policy in force, if it has not expired and this broker is not one that differs from the others.
     ///
     /// # Errors
-    /// [`RefusalCode::PolicyExpired`]
+    /// [`RefusalCode::PolicyExpired`] or [`RefusalCode::Diverged`]
     pub fn live_policy(&self, now_ms: u64) -> Result<Arc<PolicySet>, Refusal> {
         let policy = self.policy();
         if seconds(now_ms) >= policy.expires {
@@ -93,6 +96,7 @@ impl App {
             );
             return Err(Refusal::new(RefusalCode::PolicyExpired, detail));
         }
+        self.drift.check()?;
         Ok(policy)
     }
 

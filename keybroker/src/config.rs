@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use touchstone_evidence::message::MAX_SUBMISSION;
 
+use crate::drift::{self, config::Peer};
 use crate::release::config::KeysConfig;
 use crate::witness::{WitnessConfig, Witnessing};
 
@@ -32,6 +33,9 @@ pub struct Config {
     pub domain: String,
     /// The keys it keeps and releases; without this section it keeps none.
     pub keys: Option<KeysConfig>,
+    /// The domain's other brokers.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
     /// Whose logs it watches, and who watches its own.
     #[serde(default)]
     pub witness: WitnessConfig,
@@ -216,6 +220,9 @@ impl Config {
                 expected,
                 found: "something else".into(),
             });
+        }
+        if let Some((key, expected, found)) = drift::config::problem(&self.peers) {
+            return Err(ConfigError::Value { key, expected, found });
         }
         if let Err(error) = Witnessing::new(&self.witness) {
             return Err(ConfigError::Value {

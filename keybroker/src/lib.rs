@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod decision;
 mod decommission;
+pub mod drift;
 mod enrolled;
 pub mod entry;
 pub mod federation;

@@ -237,6 +237,14 @@ pub fn check_keys(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> Result<(),
     Ok(())
 }
 
+/// The name that the signed keyset gives this broker.
+#[must_use]
+pub fn replica(keys: &BrokerKeys, policy: &PolicySet, now: i64) -> String {
+    let kid = keys.trust_state.verifying_key().kid();
+    let listed = policy.keyset.find(Job::TrustState, &kid, now);
+    listed.map(|entry| entry.replica.clone()).unwrap_or_default()
+}
+
 /// The keyset of these keys, for `touchstone policy keyset add`.
 #[must_use]
 pub fn public_keyset(keys: &BrokerKeys, version: u64, replica: &str, not_before: i64, not_after: i64) -> Keyset {

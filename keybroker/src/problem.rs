@@ -40,6 +40,8 @@ touchstone_cose::reason_codes! {
         ReleaseRefused = "release-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided and nothing is told of any key. The reasons say what was found.",
         ReleaseUnavailable = "release-unavailable": "This broker has no key in the signed keyset to sign released keys with. Run broker init again, stage keyset.json and publish.",
         KeySourceFailed = "key-source-failed": "The store or token that keeps the secrets failed, or what it keeps does not open. The broker's log says more.",
+        Diverged = "broker-diverged": "This broker differs from the majority of its domain's brokers, or sees no majority, and grants nothing until it agrees again. Ask another one; its status says in what it differs.",
+        PeerUnknown = "peer-not-authenticated": "The request is not of another broker of this domain, made on this connection. Compare [[peers]] in broker.toml and the signed keyset.",
         NotWitnessed = "not-witnessed": "The checkpoint was not cosigned, or the cosignature is none that counts here. The detail says why.",
         WitnessUnavailable = "witness-unavailable": "This broker has no key in the signed keyset to cosign with. Run broker init again, stage keyset.json and publish.",
         FederationUnknown = "federation-unknown": "The signed policy of this domain names no such other domain. Run federation trust and publish.",
@@ -110,7 +112,7 @@ impl Refusal {
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {
                 StatusCode::CONFLICT
             }
-            C::FirstUseOver => StatusCode::UNAUTHORIZED,
+            C::FirstUseOver | C::PeerUnknown => StatusCode::UNAUTHORIZED,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd | C::ReleaseRefused => {
                 StatusCode::UNAUTHORIZED
             }
@@ -118,7 +120,7 @@ impl Refusal {
             C::SubscribersFull | C::BrokerBusy | C::BrokerStopping | C::PolicyExpired => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            C::PolicyChanged => StatusCode::SERVICE_UNAVAILABLE,
+            C::PolicyChanged | C::Diverged => StatusCode::SERVICE_UNAVAILABLE,
             C::PolicyRefused | C::KeyExists => StatusCode::CONFLICT,
             C::KeysNotConfigured | C::ReleaseUnavailable | C::WitnessUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             C::NotWitnessed => StatusCode::FORBIDDEN,

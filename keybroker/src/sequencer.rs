@@ -190,6 +190,10 @@ impl Running {
         if entry.policy.is_some_and(|policy| policy != self.s.policy) {
             return Ok(Admission::Refuse(EntryError::PolicyChanged));
         }
+        // Whoever decides it again is told why.
+        if matches!(entry.effect, Effect::Grant { .. } | Effect::Release) && self.s.trust.is_held() {
+            return Ok(Admission::Refuse(EntryError::PolicyChanged));
+        }
         let value = |write: &Write| match write {
             Write::Put(_, value) => value.len(),
             Write::Delete(_) => 0,

@@ -19,11 +19,12 @@ use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Config;
 use crate::decision::SEMANTICS_ID;
+use crate::drift::{self, Drift};
 use crate::entry::{Effect, Entry, EntryError};
 use crate::federation::{Neighbours, keep};
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
 use crate::log::{LogEdge, LogError};
-use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset};
+use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset, replica};
 use crate::refusals::Refusals;
 use crate::release::keeper::{Keeper, KeeperError};
 use crate::release::kek::Vault;
@@ -78,6 +79,9 @@ pub enum ServiceError {
     /// A statement that cannot be made.
     #[error("a statement cannot be made: {0}")]
     Statement(String),
+    /// The broker is its own peer.
+    #[error("peers: {0} is this very broker: list the others")]
+    OwnPeer(String),
     /// TLS.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
@@ -181,6 +185,10 @@ impl Broker {
         let now = seconds(clock.now_ms());
         let policy = Arc::new(source.load(&floors, now).await?);
         check_keys(&keys, &policy, now)?;
+        let own = replica(&keys, &policy, now);
+        if config.peers.iter().any(|peer| peer.replica == own) {
+            return Err(ServiceError::OwnPeer(own));
+        }
 
         let restored = restore(&*store, facts(&policy), log.head(), u64::try_from(now).unwrap_or(0))?;
         if !restored.clean {
@@ -240,6 +248,7 @@ impl Broker {
             trust,
             head,
             attested: Mutex::new(attested),
+            drift: Drift::new(&own, config.peers),
             witnessing: Witnessing::new(&config.witness)
                 .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,
             policy_refused: Mutex::new(None),
@@ -277,6 +286,7 @@ impl Broker {
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),
             tokio::spawn(ticker::follow_policy(Arc::clone(&app), source, reloads, stopped)),
         ];
         let (tell, ended) = oneshot::channel();

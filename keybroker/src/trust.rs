@@ -113,6 +113,8 @@ struct State {
     pending: u64,
     /// No head may go out any more: a withdrawal could not be shown.
     stopped: bool,
+    /// Nothing is granted and no fresh head goes out, but one that takes away: this broker differs from its domain's others.
+    held: bool,
     issued_at_ms: u64,
     head: Bytes,
     full: Bytes,
@@ -164,6 +166,7 @@ impl Trust {
             unused: Vec::new(),
             pending: 0,
             stopped: false,
+            held: false,
             issued_at_ms: 0,
             head: Bytes::new(),
             full: Bytes::new(),
@@ -289,7 +292,7 @@ impl Trust {
     /// [`TrustError::Signing`]
     pub fn heartbeat(&self, now_ms: u64) -> Result<(), TrustError> {
         let mut state = self.lock();
-        if state.pending > 0 || state.stopped {
+        if state.pending > 0 || state.stopped || state.held {
             return Ok(());
         }
         state.sign(&self.signer, now_ms)?;
@@ -362,6 +365,17 @@ impl Trust {
             .collect()
     }
 
+    /// Holds back fresh heads, but those that take away, and lets them go out again.
+    pub fn hold(&self, held: bool) {
+        self.lock().held = held;
+    }
+
+    /// Whether nothing is to be granted for the time being.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
     /// No head goes out any more and nothing is granted, until the process starts anew.
     pub fn stop(&self) {
         self.lock().stopped = true;
@@ -414,7 +428,11 @@ impl State {
     /// The time from which a head counts that is made at `now_ms` because of something else than a withdrawal. While one
     /// is not durable such a head says what is new, and is no fresher than the one before.
     fn freshness(&self, now_ms: u64) -> u64 {
-        if self.pending > 0 { self.issued_at_ms } else { now_ms }
+        if self.pending > 0 || self.held {
+            self.issued_at_ms
+        } else {
+            now_ms
+        }
     }
 
     fn sign(&mut self, signer: &SigningKey, now_ms: u64) -> Result<(), TrustError> {

@@ -105,9 +105,10 @@ impl From<&Reason> for Why {
 
 /// Every code that a refusal shown to people may carry.
 fn catalogues() -> impl Iterator<Item = &'static CatalogueEntry> {
-    let others: [&'static [CatalogueEntry]; 6] = [
+    let others: [&'static [CatalogueEntry]; 7] = [
         touchstone_keybroker::problem::RefusalCode::CATALOGUE,
         touchstone_keybroker::decision::DenialCode::CATALOGUE,
+        touchstone_keybroker::drift::DriftCode::CATALOGUE,
         touchstone_keybroker::bootstrap::BootstrapCode::CATALOGUE,
         touchstone_attest::bootstrap::volume::VolumeCode::CATALOGUE,
         touchstone_policies::DecisionCode::CATALOGUE,

@@ -96,7 +96,8 @@ fn names_of_kinds_and_outcomes_are_fixed() {
     assert_eq!(
         kinds.join(" "),
         "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary trust-state-epoch key-change \
-         key-release"
+         key-release federated-authorization federation-update reinstatement \
+         divergence"
     );
     assert!(Kind::ALL.iter().all(|kind| Kind::parse(kind.as_str()) == Some(*kind)));
     assert!(

@@ -13,13 +13,15 @@ use crate::app::App;
 /// What a load balancer and an operator look at first. Says nothing about any node.
 pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
     let now_ms = app.clock.now_ms();
-    let expired = app.live_policy(now_ms).is_err();
+    let diverged = app.drift.check().is_err();
+    let expired = !diverged && app.live_policy(now_ms).is_err();
     let stopped = app.trust.is_stopped();
     let policy = app.policy();
-    let status = match (stopped, expired) {
-        (true, _) => "ledger-stopped",
-        (false, true) => "policy-expired",
-        (false, false) => "ok",
+    let status = match (stopped, diverged, expired) {
+        (true, ..) => "ledger-stopped",
+        (false, true, _) => "diverged",
+        (false, false, true) => "policy-expired",
+        (false, false, false) => "ok",
     };
     let body = json!({
         "status": status,

@@ -4,6 +4,7 @@
 //! too often is slowed down before its bodies are read.
 
 mod attestation;
+mod drift;
 pub(crate) mod federation;
 mod health;
 mod keys;
@@ -46,6 +47,7 @@ pub fn router(app: Arc<App>) -> Router {
             "/v1/ledger/cosignatures",
             get(witness::cosignatures).post(witness::cosigned),
         )
+        .route("/v1/drift", post(drift::drift))
         .route("/v1/witness/add-checkpoint", post(witness::add_checkpoint))
         .route("/v1/federation/{domain}/policy", get(federation::policy))
         .route("/v1/federation/{domain}/policy/digest", get(federation::policy_digest))

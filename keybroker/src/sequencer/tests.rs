@@ -313,6 +313,30 @@ async fn nothing_is_granted_while_a_withdrawal_is_not_durable() {
 }
 
 #[tokio::test]
+async fn while_the_trust_state_is_held_what_would_grant_is_decided_again_and_the_rest_goes_on() {
+    let bed = bed();
+    let (taken, wanted) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
+    bed.trust.hold(true);
+    for effect in [Effect::Grant { status: wanted }, Effect::Release] {
+        let refused = bed.handle.record(entry("grant", effect)).await;
+        assert_eq!(refused, Err(EntryError::PolicyChanged));
+    }
+    bed.permit(3);
+    bed.handle.record(entry("divergence", Effect::None)).await.unwrap();
+    let withdraw = Effect::Withdraw {
+        node: "taken".into(),
+        withdrawal: bed.trust.withdraw(&[taken], 1).unwrap(),
+    };
+    bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
+    bed.trust.hold(false);
+    let granted = bed
+        .handle
+        .record(entry("grant", Effect::Grant { status: wanted }))
+        .await;
+    assert!(granted.is_ok(), "{granted:?}");
+}
+
+#[tokio::test]
 async fn a_withdrawal_marks_record_and_page_whatever_was_granted_meanwhile() {
     let bed = bed();
     bed.permit(9);

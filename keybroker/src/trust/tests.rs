@@ -104,6 +104,32 @@ fn a_withdrawal_is_out_before_its_statement_and_silences_everything_else() {
 }
 
 #[test]
+fn while_it_is_held_only_what_takes_away_is_fresh() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    let (kept, taken) = (trust.deal().unwrap(), trust.deal().unwrap());
+    trust.granted(&[kept, taken], (1, [1; 32]), 1_001).unwrap();
+    trust.heartbeat(1_001).unwrap();
+    enforcer.follow();
+    trust.hold(true);
+    trust.heartbeat(1_500).unwrap();
+    assert_eq!(enforcer.follow(), 0, "no heartbeat");
+    trust.activate(facts(), (2, [2; 32]), 1_600).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    assert_eq!(enforcer.view.head().issued_at_ms, 1_001, "no fresher than before");
+    let withdrawal = trust.withdraw(&[taken], 1_700).unwrap();
+    assert_eq!(enforcer.follow(), 1);
+    assert_eq!(
+        (enforcer.status(taken), enforcer.view.head().issued_at_ms),
+        (Some(Status::Invalid), 1_700)
+    );
+    trust.durable(withdrawal);
+    trust.hold(false);
+    trust.heartbeat(1_800).unwrap();
+    assert_eq!((enforcer.follow(), enforcer.view.head().issued_at_ms), (1, 1_800));
+}
+
+#[test]
 fn who_subscribes_later_gets_the_same() {
     let trust = trust(EPOCH_BLOCK);
     let mut early = Follower::new(&trust);

@@ -171,7 +171,7 @@ impl Domain {
 }
 
 /// The recorded boot `good` as packed evidence.
-fn reference() -> Collection {
+pub fn reference() -> Collection {
     let file = |name: &str| std::fs::read(boots().join("good").join(name)).unwrap();
     let values: PcrValues = tpm::recorded_values("good")
         .into_iter()
@@ -262,9 +262,12 @@ pub async fn ledger(broker: &RunningBroker) -> Vec<Statement> {
 
 /// A command over the admin socket.
 pub async fn command(domain: &Domain, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
-    let stream = tokio::net::UnixStream::connect(domain.path("data/admin.sock"))
-        .await
-        .unwrap();
+    command_at(&domain.path("data/admin.sock"), method, path, body).await
+}
+
+/// A command over the admin socket at `socket`.
+pub async fn command_at(socket: &Path, method: Method, path: &str, body: &str) -> (StatusCode, Bytes) {
+    let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();

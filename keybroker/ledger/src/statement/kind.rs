@@ -32,6 +32,8 @@ pub enum Kind {
     FederationUpdate,
     /// An operator took the decommissioning of a node back.
     Reinstatement,
+    /// Another broker of the domain governs otherwise, or no longer does.
+    Divergence,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
         Self::FederatedAuthorization,
         Self::FederationUpdate,
         Self::Reinstatement,
+        Self::Divergence,
     ];
 
     /// Its name in statements.
@@ -71,6 +74,7 @@ impl Kind {
             Self::FederatedAuthorization => "federated-authorization",
             Self::FederationUpdate => "federation-update",
             Self::Reinstatement => "reinstatement",
+            Self::Divergence => "divergence",
         }
     }
 
