@@ -23,6 +23,17 @@ use crate::repository::{UNFINISHED, sync_folder, write_file};
 pub(crate) const NEXT: &str = ".next";
 const TIMESTAMP: &str = "timestamp.json";
 
+/// How the metadata of a version comes into place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// File by file, the timestamp last.
+    Files,
+    /// All at once: a new root is found before the timestamp that needs it.
+    Folder,
+    /// All at once where the file system can: before the first version there is none that could stay.
+    FolderIfPossible,
+}
+
 /// A file of the new version.
 #[derive(Debug)]
 pub(crate) struct FileWrite {
@@ -39,8 +50,8 @@ pub(crate) struct Commit {
     pub metadata: Vec<(String, Vec<u8>)>,
     /// `timestamp.json`.
     pub timestamp: Vec<u8>,
-    /// Whether a new root is among them.
-    pub root_changes: bool,
+    /// How they come into place.
+    pub placing: Placing,
     /// What is published now: nothing of the new version may be older.
     pub floors: Option<RoleVersions>,
 }
@@ -88,10 +99,20 @@ impl Commit {
         self.assemble(repo, &next, &mut ask)?;
         ask(&next)?;
         self.must_load(repo, &next, now)?;
-        if self.root_changes {
-            ask(&metadata)?;
-            exchange(&next.join(METADATA), &metadata)?;
-        } else {
+        let exchanged = match self.placing {
+            Placing::Files => false,
+            Placing::Folder | Placing::FolderIfPossible => {
+                ask(&metadata)?;
+                let done = exchange(&next.join(METADATA), &metadata);
+                if self.placing == Placing::Folder {
+                    done?;
+                    true
+                } else {
+                    done.is_ok()
+                }
+            }
+        };
+        if !exchanged {
             for (name, _) in &self.metadata {
                 let to = metadata.join(name);
                 made.push(to.clone());
@@ -125,6 +146,9 @@ impl Commit {
         }
         let (from, to) = (repo.join(METADATA), next.join(METADATA));
         std::fs::create_dir_all(&to).map_err(|e| io(&to, &e))?;
+        // It may take the place of the published folder: whoever may read that may read this.
+        let mode = std::fs::metadata(&from).map_err(|e| io(&from, &e))?.permissions();
+        std::fs::set_permissions(&to, mode).map_err(|e| io(&to, &e))?;
         std::os::unix::fs::symlink(Path::new("..").join(TARGETS), next.join(TARGETS)).map_err(|e| io(next, &e))?;
         for entry in std::fs::read_dir(&from).map_err(|e| io(&from, &e))? {
             let name = entry.map_err(|e| io(&from, &e))?.file_name();

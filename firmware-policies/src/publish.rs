@@ -9,8 +9,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tough::schema::{Hashes, Metafile, Role, Snapshot, Timestamp};
 
-use crate::ceremony::{self, Base, Draft, Next, RoleBody, Scope, Signatures, continues};
-use crate::commit::{Commit, FileWrite};
+use crate::ceremony::{self, Base, Draft, Next, RoleBody, Scope, Signatures};
+use crate::commit::{Commit, FileWrite, Placing};
 use crate::error::{PolicyCode, PolicyError};
 use crate::floors::RoleVersions;
 use crate::keys::{KeyDir, KeyRole};
@@ -121,7 +121,7 @@ impl Publication {
             references_signed,
             withdrawn,
         } = draft;
-        notes.extend(continues(base.published.as_ref().map(|p| &p.files), &next.contents)?);
+        notes.extend(next.notes.iter().cloned());
         let merged = merge(&base, &next, keys, signatures)?;
         let mut files = TargetFiles::of(repo, &next);
         let mut metas = base.snapshot_meta();
@@ -187,7 +187,11 @@ impl Publication {
                 targets: files.targets,
                 metadata: files.metadata,
                 timestamp,
-                root_changes: changes(&KeyRole::Root),
+                placing: match &base.published {
+                    None => Placing::FolderIfPossible,
+                    Some(_) if changes(&KeyRole::Root) => Placing::Folder,
+                    Some(_) => Placing::Files,
+                },
                 floors: base.published.as_ref().map(|p| p.opened.versions.clone()),
             },
             report: PublishedVersion {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tough::schema::Timestamp;
 
 use crate::ceremony::Base;
-use crate::commit::Commit;
+use crate::commit::{Commit, Placing};
 use crate::error::{PolicyCode, PolicyError};
 use crate::expiry::time;
 use crate::floors::RoleVersions;
@@ -111,7 +111,7 @@ pub fn renew_timestamp(
         targets: Vec::new(),
         metadata: Vec::new(),
         timestamp: signed_by(timestamp, &signers, keys, &KeyRole::Timestamp)?,
-        root_changes: false,
+        placing: Placing::Files,
         floors: Some(last.clone()),
     };
     commit.run(repo, now)?;

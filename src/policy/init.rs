@@ -3,28 +3,48 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use touchstone_policies::author;
+use touchstone_policies::{InitOptions, init_with};
 
+use super::keydir::KeyDirArgs;
 use crate::clock;
 use crate::output::{CommandResult, Outcome, say};
 
 /// Make a repository: keys, root metadata, commented default settings and Cedar policy
 #[derive(ClapArgs)]
-#[command(after_help = "Example: touchstone policy init ./repo --domain demo.example --keys ./keys")]
+#[command(after_help = "Examples:\n  \
+    touchstone policy init ./repo --domain demo.example --keys ./keys\n  \
+    touchstone policy init ./repo --domain demo.example --keys ./keys --threshold 2 --signers 3 --encrypt\n\n\
+    With a threshold, root and targets have several keys of which so many must sign. Keys that others made are listed\n\
+    where their public halves lie in KEYDIR as <role>-<n>.pub. Then each signer takes their key to a machine of their\n\
+    own: policy propose, policy sign, policy publish.")]
 pub struct Args {
     /// Directory to make
     repo: PathBuf,
     /// Name of the trust domain
     #[arg(long)]
     domain: String,
-    /// Where the role keys go (`<role>-<n>.pem`, mode 0600); keys that are there are used
+    #[command(flatten)]
+    keys: KeyDirArgs,
+    /// How many keys of root and of targets must sign
+    #[arg(long, default_value_t = 1)]
+    threshold: u64,
+    /// How many keys root and targets have; the threshold where this is not given
     #[arg(long)]
-    keys: PathBuf,
+    signers: Option<usize>,
+    /// Encrypt new keys of root, targets and reference values with a passphrase that the terminal is asked for
+    #[arg(long)]
+    encrypt: bool,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> CommandResult {
-    let made = author::init(&args.repo, &args.domain, &args.keys, clock::now())?;
+    let least = usize::try_from(args.threshold).unwrap_or(usize::MAX);
+    let options = InitOptions {
+        threshold: args.threshold,
+        signers: args.signers.unwrap_or(least),
+        ..InitOptions::new(&args.domain)
+    };
+    let made = init_with(&args.repo, &args.keys.make(args.encrypt), &options, clock::now())?;
     say!(
         "{}: domain {}, root {}",
         args.repo.display(),

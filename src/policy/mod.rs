@@ -2,11 +2,19 @@
 
 mod ima;
 mod init;
+mod key;
+mod keydir;
 mod keyset;
 mod node;
+mod propose;
 mod publish;
+mod region;
+mod root;
+mod scope;
 mod set;
 mod show;
+mod sign;
+mod timestamp;
 mod trust;
 mod volume;
 
@@ -22,7 +30,8 @@ use crate::output::CommandResult;
     touchstone policy node add REPO node-1 --ek-cert ek.der --region eu-1\n  \
     touchstone reference add REPO --evidence golden.evidence\n  \
     touchstone policy publish REPO --keys KEYDIR\n\n\
-    Only `publish` signs; everything before it stages files in REPO/staged, which no verifier reads.")]
+    Only `publish` (and `sign`) signs; everything before it stages files in REPO/staged, which no verifier reads.\n\n\
+    Signers on machines of their own: propose, sign, publish --proposal --signatures.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -37,7 +46,14 @@ enum Command {
     Keyset(keyset::Args),
     ImaKey(ima::Args),
     Set(set::Args),
+    Propose(propose::Args),
+    Review(propose::ReviewArgs),
+    Sign(sign::Args),
     Publish(publish::Args),
+    Root(root::Args),
+    Region(region::Args),
+    Key(key::Args),
+    Timestamp(timestamp::Args),
     Show(show::Args),
 }
 
@@ -50,7 +66,14 @@ pub fn run(args: Args) -> CommandResult {
         Command::Keyset(args) => keyset::run(&args),
         Command::ImaKey(args) => ima::run(&args),
         Command::Set(args) => set::run(&args),
+        Command::Propose(args) => propose::run(&args),
+        Command::Review(args) => propose::review(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Root(args) => root::run(&args),
+        Command::Region(args) => region::run(&args),
+        Command::Key(args) => key::run(&args),
+        Command::Timestamp(args) => timestamp::run(&args),
         Command::Show(args) => show::run(&args),
     }
 }

@@ -28,7 +28,7 @@ fn previous(files: &Files) -> Option<Previous> {
 }
 
 /// A new version keeps its domain, and neither its generation nor its keyset goes back.
-pub(crate) fn continues(published: Option<&Files>, contents: &Contents) -> Result<Vec<String>, PolicyError> {
+pub(super) fn continues(published: Option<&Files>, contents: &Contents) -> Result<Vec<String>, PolicyError> {
     let mut notes = Vec::new();
     if contents.keyset.keys.is_empty() {
         notes.push("no keyset yet: a broker's signatures count only after broker init and another publish".into());

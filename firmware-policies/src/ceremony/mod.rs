@@ -16,7 +16,6 @@ mod signatures;
 mod staged;
 
 pub(crate) use body::{RoleBody, to_json};
-pub(crate) use continues::continues;
 pub(crate) use draft::{Draft, draft};
 pub(crate) use next::{Base, Next};
 pub(crate) use proposal::read as read_proposal;

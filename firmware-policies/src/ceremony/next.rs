@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 use tough::schema::{Delegations, Metafile, Role, Root, Signed, Targets};
 
 use super::body::RoleBody;
-use super::roles::{RoleSigners, authority, build_root, build_targets, of_delegations, of_root, targets_of};
+use super::continues::continues;
+use super::roles::{
+    RoleSigners, authority, build_root, build_targets, named, of_delegations, of_root, one_role_each, targets_of,
+};
 use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::delegation::role_name;
 use crate::error::{PolicyCode, PolicyError};
@@ -128,6 +131,8 @@ pub(crate) struct Next {
     pub files: Files,
     /// What they say.
     pub contents: Contents,
+    /// What an author should know of them.
+    pub notes: Vec<String>,
 }
 
 impl Next {
@@ -180,6 +185,7 @@ impl Next {
                 "no such region",
             ));
         }
+        one_role_each(named(&of_root(&root)?, &regions))?;
         let mut listed = targets_of(&targets)?;
         of_its_own(&KeyRole::Targets, listed.keys(), &regions)?;
         for id in regions.keys() {
@@ -195,7 +201,9 @@ impl Next {
         }
         let files = read(base, &listed, fetch)?;
         let contents = Contents::read(&files, now)?;
+        let notes = continues(base.published.as_ref().map(|p| &p.files), &contents)?;
         Ok(Self {
+            notes,
             root,
             bodies,
             targets,

@@ -193,7 +193,7 @@ fn signers(
     RoleSigners::new(role, threshold.get(), known)
 }
 
-/// A root that says exactly this. One key serves one role: a key that signs two things is two losses when it is lost.
+/// A root that says exactly this.
 pub(crate) fn build_root(
     version: NonZeroU64,
     expires: jiff::Timestamp,
@@ -208,18 +208,12 @@ pub(crate) fn build_root(
         roles: HashMap::new(),
         _extra: HashMap::new(),
     };
-    let mut owners: BTreeMap<&String, &KeyRole> = BTreeMap::new();
+    one_role_each(roles.iter().map(|(role, signers)| (role.clone(), signers)))?;
     for (role, signers) in roles {
         let Some(tuf) = role.tuf().filter(|tuf| *tuf != RoleType::DelegatedTargets) else {
             continue;
         };
         signers.check(&role.to_string())?;
-        for id in signers.keys.keys() {
-            if let Some(other) = owners.insert(id, role) {
-                let expected = format!("a key of its own, not the one of {other}");
-                return Err(PolicyError::new(PolicyCode::KeyDuplicate, role, expected, id));
-            }
-        }
         let keys = RoleKeys {
             keyids: signers.ids(&mut root.keys)?,
             threshold: signers.threshold(),
@@ -228,6 +222,34 @@ pub(crate) fn build_root(
         root.roles.insert(tuf, keys);
     }
     Ok(root)
+}
+
+/// One key serves one role: a key that signs two things is two losses when it is lost, and a region whose key is the
+/// whole's is not the region's.
+pub(super) fn one_role_each<'a>(roles: impl Iterator<Item = (KeyRole, &'a RoleSigners)>) -> Result<(), PolicyError> {
+    let mut owners: BTreeMap<&String, KeyRole> = BTreeMap::new();
+    for (role, signers) in roles {
+        for id in signers.keys.keys() {
+            if let Some(other) = owners.insert(id, role.clone()) {
+                let expected = format!("a key of its own, not one of {other}");
+                return Err(PolicyError::new(PolicyCode::KeyDuplicate, role, expected, id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The roles of a root and of the regions, each with its name.
+pub(super) fn named<'a>(
+    root: &'a BTreeMap<KeyRole, RoleSigners>,
+    regions: &'a BTreeMap<String, RoleSigners>,
+) -> impl Iterator<Item = (KeyRole, &'a RoleSigners)> {
+    let root = root.iter().map(|(role, signers)| (role.clone(), signers));
+    root.chain(
+        regions
+            .iter()
+            .map(|(id, signers)| (KeyRole::Region(id.clone()), signers)),
+    )
 }
 
 /// A list of targets that says exactly this: `files` without the regions' own, and who signs for the regions.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use touchstone_cose::key::VerifyingKey;
 
 use super::next::Base;
-use super::roles::{RoleSigners, build_root, of_root};
+use super::roles::{RoleSigners, build_root, named, of_root, one_role_each};
 use crate::delegation::MAX_REGION_ROLES;
 use crate::error::{PolicyCode, PolicyError};
 use crate::files::read_bounded;
@@ -177,21 +177,9 @@ pub fn region_add(repo: &Path, id: &str, threshold: u64, keys: &[VerifyingKey]) 
     let base = Base::open(repo, None)?;
     let role = KeyRole::Region(id.to_owned());
     let signers = RoleSigners::new(&role.to_string(), threshold, keys.iter().cloned())?;
-    // The whole's keys are not a region's: then the region would not be the region's.
-    for (other, own) in of_root(&base.root.signed)? {
-        if let Some(key) = own.keys.keys().find(|key| signers.keys.contains_key(*key)) {
-            let expected = format!("keys of its own, not one of {other}");
-            return Err(PolicyError::new(PolicyCode::KeyDuplicate, role, expected, key));
-        }
-    }
     let mut regions = wanted_regions(repo, &base)?;
-    for (other, own) in regions.iter().filter(|(other, _)| other.as_str() != id) {
-        if let Some(key) = own.keys.keys().find(|key| signers.keys.contains_key(*key)) {
-            let expected = format!("keys of its own, not one of region {other}");
-            return Err(PolicyError::new(PolicyCode::KeyDuplicate, role, expected, key));
-        }
-    }
     regions.insert(id.to_owned(), signers.clone());
+    one_role_each(named(&of_root(&base.root.signed)?, &regions))?;
     if regions.len() > MAX_REGION_ROLES {
         let expected = format!("at most {MAX_REGION_ROLES} regions");
         return Err(PolicyError::new(

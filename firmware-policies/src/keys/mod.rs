@@ -195,6 +195,7 @@ impl KeptAs {
 pub struct KeyDir {
     path: PathBuf,
     passphrase: Passphrase,
+    encrypt: bool,
 }
 
 impl From<&Path> for KeyDir {
@@ -209,13 +210,21 @@ impl KeyDir {
         Self {
             path: path.into(),
             passphrase: Passphrase::None,
+            encrypt: false,
         }
     }
 
-    /// With what encrypted keys are opened, and new ones encrypted.
+    /// With what encrypted keys are opened.
     #[must_use]
     pub fn with_passphrase(mut self, passphrase: Passphrase) -> Self {
         self.passphrase = passphrase;
+        self
+    }
+
+    /// New keys that need not be at hand whenever a version is published are encrypted, with the passphrase given.
+    #[must_use]
+    pub const fn encrypting(mut self) -> Self {
+        self.encrypt = true;
         self
     }
 
@@ -436,7 +445,10 @@ impl KeyDir {
 
     fn make(&self, role: &KeyRole, number: u32) -> Result<String, PolicyError> {
         let name = format!("{role}-{number}");
-        let public = pem_file::make(&self.path.join(format!("{name}.pem")), &name, &self.passphrase)?;
+        let public = match self.encrypt && !matches!(role, KeyRole::Snapshot | KeyRole::Timestamp) {
+            true => pem_file::make(&self.path.join(format!("{name}.pem")), &name, &self.passphrase)?,
+            false => pem_file::make(&self.path.join(format!("{name}.pem")), &name, &Passphrase::None)?,
+        };
         public::write(&self.path.join(format!("{name}.pub")), &public)?;
         Ok(name)
     }

@@ -168,6 +168,24 @@ fn stopped_before_any_step_a_new_root_and_what_it_signs_come_together() {
 }
 
 #[test]
+fn stopped_before_any_step_the_first_version_comes_whole_and_can_still_be_made() {
+    let test = TestRepo::new();
+    for stop in 0.. {
+        let done = crash(&test, &prepared(&test), stop);
+        if done {
+            assert!(stop > 3, "{stop} steps");
+            assert_eq!(test.load(NOW).unwrap().version, 1);
+            return;
+        }
+        assert_eq!(
+            test.load(NOW).unwrap_err().code(),
+            PolicyCode::NotPublished,
+            "step {stop}"
+        );
+    }
+}
+
+#[test]
 fn a_disk_that_fails_at_any_step_leaves_everything_as_it_was() {
     let test = TestRepo::published();
     reference_add(&test.repo, &boot_evidence("uki"), Some("uki"), None, None).unwrap();

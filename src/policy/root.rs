@@ -1,0 +1,123 @@
+//! `touchstone policy root`: the keys of the domain's roles, and changing them.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use touchstone_policies::ceremony::{self, RootChange};
+use touchstone_policies::keys::{KeyRole, public};
+
+use crate::output::{CommandResult, Failure, Outcome, say};
+
+/// Keys and thresholds of root, targets, snapshot and timestamp
+#[derive(ClapArgs)]
+#[command(after_help = "Rotating a key of targets that a signer has lost:\n  \
+    touchstone policy root add ./repo --role targets --key new.pub\n  \
+    touchstone policy root remove ./repo --role targets --id 5d94…\n  \
+    touchstone policy propose ./repo --out ./p8     or publish, where all keys are in one folder\n\n\
+    A new root is signed by as many keys of the old one as it asks for, and by as many of the new one.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show who signs, as the next version will have it
+    Show {
+        /// The repository
+        repo: PathBuf,
+    },
+    /// Stage another key of a role
+    Add {
+        /// The repository
+        repo: PathBuf,
+        /// root, targets, snapshot or timestamp
+        #[arg(long)]
+        role: String,
+        /// The public key (`<role>-<n>.pub`)
+        #[arg(long)]
+        key: PathBuf,
+    },
+    /// Stage that a role loses a key: it counts no more from the next version on
+    Remove {
+        /// The repository
+        repo: PathBuf,
+        /// root, targets, snapshot or timestamp
+        #[arg(long)]
+        role: String,
+        /// The key's id, or its beginning (policy root show)
+        #[arg(long)]
+        id: String,
+    },
+    /// Stage how many keys of a role must sign
+    Threshold {
+        /// The repository
+        repo: PathBuf,
+        /// root, targets, snapshot or timestamp
+        #[arg(long)]
+        role: String,
+        /// How many
+        threshold: u64,
+    },
+    /// Stage the same root with another year to live
+    Renew {
+        /// The repository
+        repo: PathBuf,
+    },
+    /// Discard what is staged about keys, of the root and of regions
+    Drop {
+        /// The repository
+        repo: PathBuf,
+    },
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> CommandResult {
+    let (repo, roles) = match &args.command {
+        Command::Show { repo } => (repo, ceremony::root_roles(repo)?),
+        Command::Add { repo, role, key } => {
+            let change = RootChange::Add(self::role(role)?, public::read(key)?);
+            (repo, ceremony::change_root(repo, &[change])?)
+        }
+        Command::Remove { repo, role, id } => {
+            let change = RootChange::Remove(self::role(role)?, id.to_ascii_lowercase());
+            (repo, ceremony::change_root(repo, &[change])?)
+        }
+        Command::Threshold { repo, role, threshold } => {
+            let change = RootChange::Threshold(self::role(role)?, *threshold);
+            (repo, ceremony::change_root(repo, &[change])?)
+        }
+        Command::Renew { repo } => (repo, ceremony::change_root(repo, &[])?),
+        Command::Drop { repo } => {
+            let found = ceremony::drop_changes(repo)?;
+            say!(
+                "{}",
+                if found {
+                    "discarded"
+                } else {
+                    "nothing was staged about keys"
+                }
+            );
+            return Ok(Outcome::Done);
+        }
+    };
+    for (role, signers) in &roles {
+        say!("{role}: {} of {} must sign", signers.threshold, signers.keys.len());
+        for id in signers.keys.keys() {
+            say!("  {id}");
+        }
+    }
+    if !matches!(args.command, Command::Show { .. }) {
+        say!(
+            "it holds once it is published: touchstone policy propose {} or publish",
+            repo.display()
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+/// A role by its name.
+pub(super) fn role(name: &str) -> Result<KeyRole, Failure> {
+    let hint = "root, targets, snapshot, timestamp, reference or region-<id>";
+    KeyRole::parse(name).ok_or_else(|| Failure::new(format!("{name:?} is no role")).hint(hint))
+}
