@@ -10,6 +10,8 @@ use touchstone_attest::client::Endpoint;
 use touchstone_attest::floors::PolicyFloors;
 use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
 
+use touchstone_policies::{Location, Mirror, Source};
+
 use crate::output::{CommandResult, Failure, Outcome};
 use crate::{output, runtime};
 
@@ -43,14 +45,17 @@ struct RunArgs {
     /// Brokers, https://host:port (repeatable)
     #[arg(long = "broker", required = true)]
     brokers: Vec<String>,
-    /// The policy repository
+    /// The policy repository: a folder or an http(s) URL, for example of a broker's /v1/policy
     #[arg(long)]
-    policy: PathBuf,
+    policy: Location,
+    /// Certificate authorities, PEM, of an https policy repository
+    #[arg(long)]
+    policy_ca: Option<PathBuf>,
     /// The root.json that is trusted
     #[arg(long)]
     root: PathBuf,
-    /// A folder of the guard's own (mode 0700) for the policy versions it has accepted; without it only a running guard
-    /// refuses an older policy
+    /// A folder of the guard's own (mode 0700) for the policy versions it has accepted, and a copy of a policy repository
+    /// on a server; without it only a running guard refuses an older policy
     #[arg(long)]
     state_dir: Option<PathBuf>,
     /// Where to listen; loopback only
@@ -79,13 +84,22 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
         .iter()
         .map(|broker| Endpoint::parse(broker))
         .collect::<Result<Vec<_>, _>>()?;
+    let mut repository = Source::new(args.policy);
+    if let Some(ca) = &args.policy_ca {
+        repository = repository.with_ca(ca)?;
+    }
+    let remote = repository.location().folder().is_none();
+    let state_dir = args.state_dir.as_deref();
     let renewal = Renewal {
-        repository: args.policy,
+        repository,
+        mirror: state_dir
+            .filter(|_| remote)
+            .map(|folder| Mirror::new(folder.join("policy"))),
         root: args.root,
         domain: args.domain,
         id: args.id,
         brokers,
-        floors: args.state_dir.as_deref().map(PolicyFloors::open).transpose()?,
+        floors: state_dir.map(PolicyFloors::open).transpose()?,
     };
     let trust = renewal.load(None).await?;
     let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());

@@ -9,7 +9,7 @@ use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey, VerifiedAuthor
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::VerifiedStatement;
 use touchstone_policies::keyset_file::Job;
-use touchstone_policies::{LoadOptions, PolicyError, PolicySet, RoleVersions};
+use touchstone_policies::{LoadOptions, Mirror, PolicyError, PolicySet, RoleVersions, Source as Repository};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
 use crate::floors::FloorsError;
@@ -61,11 +61,16 @@ pub enum TrustError {
 }
 
 impl DomainTrust {
-    /// Loads the repository in `repository` under the root in the file `root`, judged at `now` (Unix seconds).
+    /// Loads the repository at `repository`, a folder or a server, under the root in the file `root`, judged at `now` (Unix seconds).
     ///
     /// # Errors
     /// [`TrustError`]; then nothing of the domain is believed.
-    pub async fn load(repository: &Path, root: &Path, domain: &str, now: i64) -> Result<Self, TrustError> {
+    pub async fn load(
+        repository: impl Into<Repository>,
+        root: &Path,
+        domain: &str,
+        now: i64,
+    ) -> Result<Self, TrustError> {
         Self::load_above(repository, root, domain, now, None).await
     }
 
@@ -75,22 +80,59 @@ impl DomainTrust {
     /// # Errors
     /// [`TrustError`]; `policy-rollback` for an older repository.
     pub async fn load_above(
-        repository: &Path,
+        repository: impl Into<Repository>,
         root: &Path,
         domain: &str,
         now: i64,
         floors: Option<RoleVersions>,
     ) -> Result<Self, TrustError> {
-        let root_bytes = std::fs::read(root).map_err(|cause| TrustError::Root {
-            path: root.display().to_string(),
-            cause,
-        })?;
-        let options = LoadOptions {
-            root: Some(root_bytes),
-            floors,
-            ..LoadOptions::default()
-        };
-        let policy = touchstone_policies::load(repository, options, now).await?;
+        let policy = touchstone_policies::load(repository, options(root, floors)?, now).await?;
+        Self::of(policy, domain)
+    }
+
+    /// The same with a copy of one's own: it will do where the repository is out of reach or does not serve, until the
+    /// life of what is in it ends, and what has not changed does not travel again.
+    ///
+    /// # Errors
+    /// [`TrustError`], where the copy does not serve either.
+    pub async fn load_mirrored(
+        repository: &Repository,
+        mirror: &Mirror,
+        root: &Path,
+        domain: &str,
+        now: i64,
+        floors: Option<RoleVersions>,
+    ) -> Result<Self, TrustError> {
+        let (policy, why) = mirror.latest(repository, options(root, floors)?, now).await?;
+        if let Some(error) = why {
+            let place = repository.location();
+            tracing::warn!(target: "touchstone::policy", "policy is taken from the copy of {place}: {error}");
+        }
+        Self::of(policy, domain)
+    }
+
+    /// The same without falling back on the copy: for who holds a policy already and wants another one or none.
+    ///
+    /// # Errors
+    /// [`TrustError`]; then the copy is what it was.
+    pub async fn fetch(
+        repository: &Repository,
+        mirror: &Mirror,
+        root: &Path,
+        domain: &str,
+        now: i64,
+        floors: Option<RoleVersions>,
+    ) -> Result<Self, TrustError> {
+        let fetched = mirror.fetch(repository, options(root, floors)?, now).await?;
+        mirror.keep(&fetched)?;
+        Self::of(fetched.policy, domain)
+    }
+
+    /// What follows from a policy that is verified.
+    ///
+    /// # Errors
+    /// [`TrustError`] where it is another domain's, or its keyset cannot be used.
+    pub fn of(policy: PolicySet, domain: &str) -> Result<Self, TrustError> {
         if policy.domain != domain {
             return Err(TrustError::Domain {
                 expected: domain.to_owned(),
@@ -192,4 +234,16 @@ impl DomainTrust {
             config,
         }
     }
+}
+
+fn options(root: &Path, floors: Option<RoleVersions>) -> Result<LoadOptions, TrustError> {
+    let root = std::fs::read(root).map_err(|cause| TrustError::Root {
+        path: root.display().to_string(),
+        cause,
+    })?;
+    Ok(LoadOptions {
+        root: Some(root),
+        floors,
+        ..LoadOptions::default()
+    })
 }

@@ -161,6 +161,18 @@ pub(crate) enum ReadError {
     Unreachable(String),
 }
 
+impl ReadError {
+    /// The code of a file that could not be read for this, whatever it is.
+    pub const fn code(&self) -> PolicyCode {
+        match self {
+            Self::Missing | Self::Io(_) => PolicyCode::Io,
+            Self::TooLarge(_) => PolicyCode::MetadataTooLarge,
+            Self::Slow(_) => PolicyCode::SourceSlow,
+            Self::Unreachable(_) => PolicyCode::SourceUnreachable,
+        }
+    }
+}
+
 impl From<HttpError> for ReadError {
     fn from(error: HttpError) -> Self {
         let found = error.to_string();

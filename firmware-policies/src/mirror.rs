@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -23,13 +23,21 @@ const TIMESTAMP: &str = "timestamp.json";
 /// Deepest folder below `targets`: `regions/<region>/nodes`.
 const MAX_DEPTH: usize = 4;
 
-/// A folder with a copy of a repository.
-#[derive(Debug)]
+/// A folder with a copy of a repository. A clone is the same copy.
+#[derive(Debug, Clone)]
 pub struct Mirror {
     folder: PathBuf,
     /// What the last version written consists of, relative to the folder; nothing before the first.
-    last: Mutex<Option<BTreeSet<String>>>,
+    last: Arc<Mutex<Option<BTreeSet<String>>>>,
 }
+
+impl PartialEq for Mirror {
+    fn eq(&self, other: &Self) -> bool {
+        self.folder == other.folder
+    }
+}
+
+impl Eq for Mirror {}
 
 impl Mirror {
     /// The copy in `folder`, which need not be there yet.
@@ -37,7 +45,7 @@ impl Mirror {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
-            last: Mutex::new(None),
+            last: Arc::default(),
         }
     }
 
@@ -62,6 +70,30 @@ impl Mirror {
     /// As [`load`](crate::load::load).
     pub async fn load(&self, options: LoadOptions, now: i64) -> Result<PolicySet, PolicyError> {
         load(self.folder.as_path(), options, now).await
+    }
+
+    /// Fetches, verifies and keeps what is published at `source`; where that cannot be had or cannot be accepted, the copy
+    /// will do until the life of what is in it ends. Then also why it was not taken.
+    ///
+    /// # Errors
+    /// Those of the source, where the copy does not serve either.
+    pub async fn latest(
+        &self,
+        source: &Source,
+        options: LoadOptions,
+        now: i64,
+    ) -> Result<(PolicySet, Option<PolicyError>), PolicyError> {
+        let taken = match self.fetch(source, options.clone(), now).await {
+            Ok(fetched) => self.keep(&fetched).map(|()| fetched.policy),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(policy) => Ok((policy, None)),
+            Err(error) => match self.load(options, now).await {
+                Ok(policy) => Ok((policy, Some(error))),
+                Err(_) => Err(error),
+            },
+        }
     }
 
     /// Makes this version the copy, durably, or changes nothing that counts.
@@ -108,9 +140,22 @@ impl Mirror {
         Ok(())
     }
 
+    /// The copy's `timestamp.json`; nothing where there is no copy.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Vec<u8>> {
+        self.read(&format!("{METADATA}/{TIMESTAMP}"))
+    }
+
     /// A file of the copy by its path, `metadata/…` or `targets/…`; nothing for a path that is no file of a repository.
     #[must_use]
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let (path, limit) = self.locate(path)?;
+        read_bounded(&path, limit).ok()
+    }
+
+    /// Where a file of the copy is, by its path as [`Mirror::read`] takes it, and its greatest length. It need not exist.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> Option<(PathBuf, u64)> {
         let plain = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('.')
@@ -126,18 +171,14 @@ impl Mirror {
             (TARGETS, name) => {
                 let (folder, file) = name
                     .rsplit_once('/')
-                    .map_or(("", name), |(folder, file)| (folder, file));
+                    .map_or((None, name), |(folder, file)| (Some(folder), file));
                 let (_, file) = file.split_once('.')?;
-                let name = if folder.is_empty() {
-                    file.to_owned()
-                } else {
-                    format!("{folder}/{file}")
-                };
+                let name = folder.map_or_else(|| file.to_owned(), |folder| format!("{folder}/{file}"));
                 TargetKind::of(&name)?.max_len()
             }
             _ => return None,
         };
-        read_bounded(&self.folder.join(path), limit).ok()
+        Some((self.folder.join(path), limit))
     }
 
     /// Removes what belongs neither to this version nor to the one before. A file that stays is no harm.
@@ -330,5 +371,12 @@ mod tests {
         let error = fetched(&mirror, &source(&web)).unwrap_err();
         assert_eq!((error.code(), error.is_io()), (PolicyCode::SourceUnreachable, true));
         assert_eq!(loaded(&mirror).unwrap().version, 1);
+        let latest = |now| block_on(mirror.latest(&source(&web), LoadOptions::default(), now));
+        let (policy, why) = latest(NOW).unwrap();
+        assert_eq!(
+            (policy.version, why.unwrap().code()),
+            (1, PolicyCode::SourceUnreachable)
+        );
+        assert_eq!(latest(policy.expires).unwrap_err().code(), PolicyCode::TimestampExpired);
     }
 }

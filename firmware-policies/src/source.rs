@@ -12,10 +12,12 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::error::{PolicyCode, PolicyError};
-use crate::files::read_bounded;
+use crate::expiry::{MAX_ROLE_LEN, MAX_ROOT_UPDATES};
+use crate::files::{ReadError, RepositoryFiles, read_bounded};
 
 /// Longest URL of a repository, in bytes.
 pub const MAX_URL_LEN: usize = 2_048;
@@ -198,6 +200,41 @@ impl Source {
     #[must_use]
     pub const fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The published `timestamp.json`, nothing of it verified: it is another one after every publication, so that who has
+    /// seen it need not load the rest.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: [`PolicyError::is_io`] where it cannot be read, `policy-not-published` where there is none.
+    pub async fn timestamp(&self) -> Result<Vec<u8>, PolicyError> {
+        let files = RepositoryFiles::open(self, None)?;
+        let read = files.get("metadata/timestamp.json", MAX_ROLE_LEN).await;
+        read.map_err(|e| {
+            let code = match e {
+                ReadError::Missing => PolicyCode::NotPublished,
+                _ => e.code(),
+            };
+            PolicyError::new(code, "timestamp.json", format!("a file at {}", self.location), e)
+        })
+    }
+
+    /// The root file with this SHA-256, where there is one: how a root that is pinned by its digest gets its bytes.
+    ///
+    /// # Errors
+    /// [`PolicyError`] where a root cannot be read.
+    pub async fn root(&self, sha256: &[u8; 32]) -> Result<Option<Vec<u8>>, PolicyError> {
+        let files = RepositoryFiles::open(self, None)?;
+        for version in 1..=MAX_ROOT_UPDATES {
+            let file = format!("{version}.root.json");
+            match files.get(&format!("metadata/{file}"), MAX_ROLE_LEN).await {
+                Ok(bytes) if Sha256::digest(&bytes)[..] == sha256[..] => return Ok(Some(bytes)),
+                Ok(_) => {}
+                Err(ReadError::Missing) => return Ok(None),
+                Err(e) => return Err(PolicyError::new(e.code(), file, "a root to read", e)),
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn tls(&self) -> Option<Arc<ClientConfig>> {

@@ -157,12 +157,9 @@ async fn first_root(files: &RepositoryFiles) -> Result<Vec<u8>, PolicyError> {
     let claim = "1.root.json (root, version 1)";
     let read = files.get("metadata/1.root.json", MAX_ROLE_LEN).await;
     read.map_err(|e| {
-        let code = match &e {
+        let code = match e {
             ReadError::Missing => PolicyCode::RootMissing,
-            ReadError::TooLarge(_) => PolicyCode::MetadataTooLarge,
-            ReadError::Io(_) => PolicyCode::Io,
-            ReadError::Slow(_) => PolicyCode::SourceSlow,
-            ReadError::Unreachable(_) => PolicyCode::SourceUnreachable,
+            _ => e.code(),
         };
         PolicyError::new(code, claim, "the first root", e)
     })

@@ -112,6 +112,20 @@ fn router(admin: Admin) -> Router {
 async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
     let (policy, head) = (app.policy(), app.head());
     let sessions = app.sessions.lock().map_or(0, |sessions| sessions.len());
+    let now = seconds(app.clock.now_ms());
+    let regions: serde_json::Map<String, serde_json::Value> = policy
+        .regions
+        .iter()
+        .map(|(region, signed)| {
+            let row = json!({
+                "version": signed.version,
+                "digest": hex::encode(signed.digest),
+                "expires": signed.expires,
+                "ended": policy.check_region_live(region, now).is_err(),
+            });
+            (region.clone(), row)
+        })
+        .collect();
     json_response(&json!({
         "domain": policy.domain,
         "policy": {
@@ -120,6 +134,11 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "expires": policy.expires,
             "keyset_version": policy.keyset.version,
             "nodes": policy.inventory.nodes().len(),
+            "global_digest": hex::encode(policy.global_digest),
+            "source": app.policy_source.to_string(),
+            "ends": &policy.ends,
+            "ended": policy.check_live(now).err().map(|ended| ended.to_string()),
+            "regions": regions,
             "refused": app.policy_refused.lock().map_or(None, |refused| refused.clone()),
         },
         "ledger": { "origin": app.origin, "size": head.size, "root": hex::encode(head.root) },

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use touchstone_authorization::token::StatusIndex;
-use touchstone_policies::PolicySet;
+use touchstone_policies::{Location, Mirror, PolicySet};
 use touchstone_store::Store;
 
 use crate::chains::Chains;
@@ -18,7 +18,7 @@ use crate::federation::Neighbours;
 use crate::hello::Pending;
 use crate::keys::BrokerKeys;
 use crate::log::LogHead;
-use crate::problem::{Refusal, RefusalCode};
+use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::refusals::Refusals;
 use crate::release::keeper::Keeper;
 use crate::room::Room;
@@ -70,6 +70,10 @@ pub struct App {
     pub drift: Drift,
     /// The logs that are watched here, and the witnesses that watch this one.
     pub witnessing: Witnessing,
+    /// Where policy comes from.
+    pub policy_source: Location,
+    /// The copy of the policy repository, as accepted last.
+    pub mirror: Arc<Mirror>,
     /// Why what is published was not taken over, as long as it is not: shown to the operator.
     pub policy_refused: Mutex<Option<String>>,
     /// True once the broker is to stop.
@@ -89,15 +93,30 @@ impl App {
     /// [`RefusalCode::PolicyExpired`] or [`RefusalCode::Diverged`]
     pub fn live_policy(&self, now_ms: u64) -> Result<Arc<PolicySet>, Refusal> {
         let policy = self.policy();
-        if seconds(now_ms) >= policy.expires {
-            let detail = format!(
-                "policy version {} expired at {} (Unix seconds)",
-                policy.version, policy.expires
-            );
-            return Err(Refusal::new(RefusalCode::PolicyExpired, detail));
-        }
-        self.drift.check()?;
-        Ok(policy)
+        let Err(ended) = policy.check_live(seconds(now_ms)) else {
+            self.drift.check()?;
+            return Ok(policy);
+        };
+        let reasons = ended
+            .reasons()
+            .into_iter()
+            .map(|(code, claim, expected, found)| ReasonLine {
+                code: code.to_owned(),
+                claim,
+                expected,
+                found,
+            });
+        let refused = self
+            .policy_refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let newer = refused.map_or_else(
+            || "nothing newer is published".to_owned(),
+            |why| format!("not renewed: {why}"),
+        );
+        let detail = format!("policy version {}: {ended}; {newer}", policy.version);
+        Err(Refusal::new(RefusalCode::PolicyExpired, detail).with_reasons(reasons.collect()))
     }
 
     /// What statements made now say of their circumstances.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use touchstone_evidence::message::MAX_SUBMISSION;
+use touchstone_policies::Location;
 
 use crate::drift::{self, config::Peer};
 use crate::release::config::KeysConfig;
@@ -12,6 +13,12 @@ use crate::witness::{WitnessConfig, Witnessing};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+
+/// Smallest `policy_refresh_ms`.
+pub const MIN_POLICY_REFRESH_MS: u64 = 100;
+
+/// Largest `policy_refresh_ms`.
+pub const MAX_POLICY_REFRESH_MS: u64 = 3_600_000;
 
 /// Largest `limits.evidence_bytes_at_once`.
 const MOST_AT_ONCE: u64 = 4 << 30;
@@ -25,8 +32,16 @@ pub struct Config {
     /// Address and port of the HTTPS listener. Port 0 lets the system choose; the choice is in `DATA/address`.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// The policy repository (TUF), a folder.
-    pub policy: PathBuf,
+    /// The policy repository (TUF): a folder, or the `http://` or `https://` URL of any static web server.
+    pub policy: Location,
+    /// Certificate authorities, PEM, of an `https://` policy repository. No others are believed.
+    pub policy_ca: Option<PathBuf>,
+    /// How often it is looked whether another policy is published, in milliseconds: one small file is read.
+    #[serde(default = "default_policy_refresh")]
+    pub policy_refresh_ms: u64,
+    /// Address and port of a plain HTTP listener that serves the policy repository and nothing else, below
+    /// `/v1/policy/`; without it that is served by the HTTPS listener alone.
+    pub policy_listen: Option<SocketAddr>,
     /// The pinned first root of that repository: the only thing about policy the broker trusts without a signature.
     pub policy_root: PolicyRoot,
     /// The trust domain. A policy repository of another domain is refused.
@@ -171,7 +186,8 @@ impl Config {
         let mut config = Self::parse(&std::fs::read_to_string(path).map_err(io)?)?;
         if let Some(folder) = path.parent() {
             config.data_dir = folder.join(&config.data_dir);
-            config.policy = folder.join(&config.policy);
+            config.policy = config.policy.below(folder);
+            config.policy_ca = config.policy_ca.map(|file| folder.join(file));
             if let PolicyRoot::File(file) = &mut config.policy_root {
                 *file = folder.join(&*file);
             }
@@ -205,6 +221,13 @@ impl Config {
                     found: digest.clone(),
                 });
             }
+        }
+        if !(MIN_POLICY_REFRESH_MS..=MAX_POLICY_REFRESH_MS).contains(&self.policy_refresh_ms) {
+            return Err(ConfigError::Value {
+                key: "policy_refresh_ms",
+                expected: "100 to 3600000",
+                found: self.policy_refresh_ms.to_string(),
+            });
         }
         if self.domain.is_empty() || self.domain.len() > 64 || self.domain.chars().any(char::is_control) {
             let expected = "a name of 1 to 64 characters";
@@ -273,6 +296,10 @@ impl Config {
     }
 }
 
+const fn default_policy_refresh() -> u64 {
+    5_000
+}
+
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7440))
 }
@@ -303,6 +330,7 @@ mod tests {
         std::fs::write(&path, GOOD).unwrap();
         let config = Config::read(&path).unwrap();
         assert_eq!(config.data_dir, folder.path().join("data"));
+        assert_eq!(config.policy, Location::Folder(folder.path().join("repo")));
         assert_eq!(config.policy_root, PolicyRoot::File(folder.path().join("root.json")));
     }
 
@@ -323,6 +351,12 @@ mod tests {
                 "short digest",
                 GOOD.replace("{ file = \"root.json\" }", "{ sha256 = \"ab\" }"),
             ),
+            ("no place of policy", GOOD.replace("\"repo\"", "\"ftp://a.example/\"")),
+            (
+                "policy looked at all the time",
+                format!("{GOOD}\npolicy_refresh_ms = 99"),
+            ),
+            ("policy looked at never", format!("{GOOD}\npolicy_refresh_ms = 3600001")),
             ("empty domain", GOOD.replace("demo", "")),
             ("no limit at all", format!("{GOOD}\n[limits]\nsessions = 0")),
             (

@@ -26,6 +26,7 @@ pub mod logs;
 pub mod node;
 pub mod nodes;
 pub mod parts;
+pub mod plain;
 pub mod policy;
 pub mod problem;
 pub mod queue;

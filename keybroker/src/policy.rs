@@ -1,14 +1,19 @@
 //! Policy, as the broker takes it over: from a pinned root, never older than before, with the broker's own keys in it.
+//!
+//! What was accepted is kept in a mirror of the broker's own, which it starts from where the repository is out of reach,
+//! and which it serves to others.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
 use touchstone_cose::cbor::{self, Limits, Value};
-use touchstone_policies::{Job, Keyset, KeysetEntry, LoadOptions, PolicyError, PolicySet, RoleVersions, load};
+use touchstone_policies::{
+    Job, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions, Source,
+};
 use touchstone_store::{Guard, Key, KeyError, Store, StoreError, Write};
 
-use crate::config::PolicyRoot;
+use crate::config::{Config, PolicyRoot};
 use crate::keys::{BrokerKeys, KeyJob};
 use crate::rows;
 use crate::trust::Facts;
@@ -18,9 +23,6 @@ const FLOORS: &[u8] = b"policy-floors";
 
 /// Largest root file, in bytes.
 const MAX_ROOT_BYTES: u64 = 1024 * 1024;
-
-/// Root versions looked through for one that was pinned by digest.
-const MAX_ROOTS: u32 = 256;
 
 /// Why a policy is not taken over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +47,18 @@ pub enum PolicySourceError {
         /// In the policy.
         found: String,
     },
+    /// Another policy of the very versions that are in force: somebody signed two.
+    #[error(
+        "the repository has another policy of version {version}, digest {found}, than the one in force, digest {held}"
+    )]
+    Equivocation {
+        /// The version.
+        version: u64,
+        /// Digest of the one in force, in hex.
+        held: String,
+        /// Digest of the other.
+        found: String,
+    },
     /// A key of this broker does not count.
     #[error("the {job} key {kid} of this broker is not in the signed keyset for that job now: stage keyset.json and publish", job = job.as_str())]
     KeyUnlisted {
@@ -64,10 +78,14 @@ pub enum PolicySourceError {
     Floors,
 }
 
+/// The mirror of the policy repository, in the data folder.
+pub const MIRROR: &str = "policy";
+
 /// Where policy comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PolicySource {
-    repo: PathBuf,
+    source: Source,
+    mirror: Arc<Mirror>,
     root: Vec<u8>,
     domain: String,
 }
@@ -153,46 +171,110 @@ fn floors(value: &Value) -> Option<(RoleVersions, i64)> {
 }
 
 impl PolicySource {
-    /// The source with this pinned root.
+    /// The source that the configuration names, with its pinned root.
     ///
     /// # Errors
-    /// [`PolicySourceError::Root`] if the root cannot be read or, pinned by digest, is not in the repository.
-    pub fn new(repo: &Path, root: &PolicyRoot, domain: &str) -> Result<Self, PolicySourceError> {
-        let root = match root {
+    /// [`PolicySourceError::Root`] if the root cannot be read or, pinned by digest, is neither in the repository nor in
+    /// the mirror; [`PolicySourceError::Policy`] for a place that cannot be used.
+    pub async fn new(config: &Config) -> Result<Self, PolicySourceError> {
+        let mut source = Source::new(config.policy.clone());
+        if let Some(ca) = &config.policy_ca {
+            source = source.with_ca(ca)?;
+        }
+        let mirror = Arc::new(Mirror::new(config.data_dir.join(MIRROR)));
+        let root = match &config.policy_root {
             PolicyRoot::File(path) => read_root(path)?,
-            PolicyRoot::Sha256(digest) => find_root(repo, digest)?,
+            PolicyRoot::Sha256(digest) => find_root(&[mirror.folder().into(), source.clone()], digest).await?,
         };
         Ok(Self {
-            repo: repo.to_owned(),
+            source,
+            mirror,
             root,
-            domain: domain.to_owned(),
+            domain: config.domain.clone(),
         })
     }
 
-    /// Loads what is published now.
+    /// The copy of what was accepted.
+    #[must_use]
+    pub const fn mirror(&self) -> &Arc<Mirror> {
+        &self.mirror
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn location(&self) -> &Location {
+        self.source.location()
+    }
+
+    /// Fetches what is published now, verifies it whole (signatures, expiry, schema and Cedar policies, reference values,
+    /// and that this broker's keys count under it), and only then keeps it in the mirror.
     ///
     /// # Errors
-    /// [`PolicySourceError`]; what is in force stays in force.
-    pub async fn load(&self, floors: &Floors, now: i64) -> Result<PolicySet, PolicySourceError> {
-        let options = LoadOptions {
+    /// [`PolicySourceError`]; what is in force stays in force, and the mirror stays what it was.
+    pub async fn load(&self, floors: &Floors, keys: &BrokerKeys, now: i64) -> Result<PolicySet, PolicySourceError> {
+        let fetched = self.mirror.fetch(&self.source, self.options(floors), now).await?;
+        self.check(&fetched.policy, keys, now)?;
+        self.mirror.keep(&fetched)?;
+        Ok(fetched.policy)
+    }
+
+    /// The same for a start: where the repository cannot be had, or what it has cannot be accepted, the mirror will do
+    /// until the life of what is in it ends. Then also why the repository was not taken.
+    ///
+    /// # Errors
+    /// [`PolicySourceError`]: that of the repository, where the mirror does not serve either.
+    pub async fn begin(
+        &self,
+        floors: &Floors,
+        keys: &BrokerKeys,
+        now: i64,
+    ) -> Result<(PolicySet, Option<String>), PolicySourceError> {
+        let error = match self.load(floors, keys, now).await {
+            Ok(policy) => return Ok((policy, None)),
+            Err(error) => error,
+        };
+        let kept = match self.mirror.load(self.options(floors), now).await {
+            Ok(policy) => self.check(&policy, keys, now).map(|()| policy),
+            Err(error) => Err(error.into()),
+        };
+        match kept {
+            Ok(policy) => {
+                tracing::warn!(source = %self.location(), %error, "policy is taken from the mirror");
+                Ok((policy, Some(error.to_string())))
+            }
+            Err(of_mirror) => {
+                tracing::warn!(error = %of_mirror, "the mirror of the policy repository does not serve");
+                Err(error)
+            }
+        }
+    }
+
+    /// The published timestamp as it is: another one after every publication.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words.
+    pub async fn timestamp(&self) -> Result<Vec<u8>, String> {
+        self.source.timestamp().await.map_err(|e| e.to_string())
+    }
+
+    fn options(&self, floors: &Floors) -> LoadOptions {
+        LoadOptions {
             root: Some(self.root.clone()),
             floors: floors.held.as_ref().map(|(versions, _)| versions.clone()),
             last_time: floors.held.as_ref().map(|(_, time)| *time),
-        };
-        let policy = load(&self.repo, options, now).await?;
+        }
+    }
+
+    /// What the repository itself cannot know of: that it is this domain's, and that this broker is one of it. Under a
+    /// policy without its keys everything it signs would count for nothing, what it takes away included.
+    fn check(&self, policy: &PolicySet, keys: &BrokerKeys, now: i64) -> Result<(), PolicySourceError> {
         if policy.domain != self.domain {
             return Err(PolicySourceError::Domain {
                 expected: self.domain.clone(),
-                found: policy.domain,
+                found: policy.domain.clone(),
             });
         }
-        Ok(policy)
-    }
-
-    /// The file that changes with every publication.
-    #[must_use]
-    pub fn timestamp(&self) -> PathBuf {
-        self.repo.join("metadata").join("timestamp.json")
+        check_keys(keys, policy, now)
     }
 }
 
@@ -288,20 +370,21 @@ fn read_root(path: &Path) -> Result<Vec<u8>, PolicySourceError> {
     std::fs::read(path).map_err(|e| failed(e.to_string()))
 }
 
-fn find_root(repo: &Path, digest: &str) -> Result<Vec<u8>, PolicySourceError> {
-    for version in 1..=MAX_ROOTS {
-        let path = repo.join("metadata").join(format!("{version}.root.json"));
-        if !path.exists() {
-            break;
-        }
-        let bytes = read_root(&path)?;
-        if hex::encode(Sha256::digest(&bytes)) == digest.to_ascii_lowercase() {
-            return Ok(bytes);
+async fn find_root(places: &[Source], digest: &str) -> Result<Vec<u8>, PolicySourceError> {
+    let mut wanted = [0; 32];
+    let mut detail = format!("no root with SHA-256 {digest} is in it");
+    if hex::decode_to_slice(digest, &mut wanted).is_ok() {
+        for place in places {
+            match place.root(&wanted).await {
+                Ok(Some(root)) => return Ok(root),
+                Ok(None) => {}
+                Err(error) => detail = error.to_string(),
+            }
         }
     }
-    let detail = format!("no root with SHA-256 {digest} is in it");
+    let path = places.last().map(|place| place.location().to_string());
     Err(PolicySourceError::Root {
-        path: repo.into(),
+        path: path.unwrap_or_default().into(),
         detail,
     })
 }

@@ -24,7 +24,8 @@ use crate::entry::{Effect, Entry, EntryError};
 use crate::federation::{Neighbours, keep};
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
 use crate::log::{LogEdge, LogError};
-use crate::policy::{Floors, PolicySource, PolicySourceError, check_keys, facts, public_keyset, replica};
+use crate::plain;
+use crate::policy::{Floors, PolicySource, PolicySourceError, facts, public_keyset, replica};
 use crate::refusals::Refusals;
 use crate::release::keeper::{Keeper, KeeperError};
 use crate::release::kek::Vault;
@@ -140,6 +141,7 @@ pub struct Broker;
 /// A broker that runs. Dropped without [`RunningBroker::shutdown`] it ends, and counts as killed.
 pub struct RunningBroker {
     address: SocketAddr,
+    policy_address: Option<SocketAddr>,
     app: Arc<App>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -180,11 +182,11 @@ impl Broker {
         })
         .await?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let source = PolicySource::new(&config.policy, &config.policy_root, &config.domain)?;
+        let source = Arc::new(PolicySource::new(&config).await?);
         let floors = Floors::read(&*store)?;
         let now = seconds(clock.now_ms());
-        let policy = Arc::new(source.load(&floors, now).await?);
-        check_keys(&keys, &policy, now)?;
+        let (policy, not_taken) = source.begin(&floors, &keys, now).await?;
+        let policy = Arc::new(policy);
         let own = replica(&keys, &policy, now);
         if config.peers.iter().any(|peer| peer.replica == own) {
             return Err(ServiceError::OwnPeer(own));
@@ -251,6 +253,8 @@ impl Broker {
             drift: Drift::new(&own, config.peers),
             witnessing: Witnessing::new(&config.witness)
                 .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,
+            policy_source: source.location().clone(),
+            mirror: Arc::clone(source.mirror()),
             policy_refused: Mutex::new(None),
             stop: stopped.clone(),
             keys,
@@ -264,11 +268,21 @@ impl Broker {
         let address_file = config.data_dir.join(ADDRESS);
         std::fs::write(&address_file, format!("{address}\n"))
             .map_err(system(format!("write {}", address_file.display())))?;
+        let policy_listener = match config.policy_listen {
+            Some(address) => {
+                let listening = TcpListener::bind(address).await;
+                let listener = listening.map_err(system(format!("listen on {address}")))?;
+                let address = listener.local_addr().map_err(system("tell the address"))?;
+                Some((listener, address))
+            }
+            None => None,
+        };
+        let policy_address = policy_listener.as_ref().map(|(_, address)| *address);
         let (certificate, key) = app.keys.tls();
         let tls = tls::server_config(certificate, key).map_err(|e| ServiceError::Tls(e.to_string()))?;
         let (admin_listener, _) = admin::bind(&config.data_dir).map_err(system("open the admin socket"))?;
         let (reload, reloads) = mpsc::channel(8);
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(server::serve(
                 listener,
                 TlsAcceptor::from(Arc::new(tls)),
@@ -287,8 +301,19 @@ impl Broker {
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),
-            tokio::spawn(ticker::follow_policy(Arc::clone(&app), source, reloads, stopped)),
+            tokio::spawn(ticker::follow_policy(
+                Arc::clone(&app),
+                source,
+                Duration::from_millis(config.policy_refresh_ms),
+                not_taken,
+                reloads,
+                stopped.clone(),
+            )),
         ];
+        if let Some((listener, _)) = policy_listener {
+            let router = crate::routes::policy_router(Arc::clone(&app));
+            tasks.push(tokio::spawn(plain::serve(listener, router, config.limits, stopped)));
+        }
         let (tell, ended) = oneshot::channel();
         let trust = Arc::clone(&app.trust);
         tokio::task::spawn_blocking(move || {
@@ -305,6 +330,7 @@ impl Broker {
         });
         Ok(RunningBroker {
             address,
+            policy_address,
             app,
             stop,
             tasks,
@@ -378,6 +404,12 @@ impl RunningBroker {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves the policy repository over plain HTTP, if it does.
+    #[must_use]
+    pub const fn policy_address(&self) -> Option<SocketAddr> {
+        self.policy_address
     }
 
     /// What its handlers share, for tests and for tools in the same process.

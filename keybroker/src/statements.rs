@@ -57,10 +57,19 @@ impl Circumstances {
     }
 
     /// A policy came into force. Body: 0 version, 1 digest, 2 root digest, 3 keyset version, 4 versions of root,
-    /// snapshot and timestamp, 5 when it expires, Unix seconds.
+    /// snapshot and timestamp, 5 when it expires, Unix seconds, 6 what the whole signed: version and digest, 7 what each
+    /// region signed that signs for itself: rows of region, version, digest and when it expires.
     #[must_use]
     pub fn activation(&self, policy: &touchstone_policies::PolicySet) -> Statement {
         let versions = &policy.versions;
+        let regions = policy.regions.iter().map(|(region, signed)| {
+            Value::array([
+                Value::text(region.as_str()),
+                Value::Unsigned(signed.version),
+                Value::bytes(signed.digest),
+                Value::int(signed.expires),
+            ])
+        });
         let body = Value::map([
             (0, Value::Unsigned(policy.version)),
             (1, Value::bytes(policy.digest)),
@@ -71,6 +80,11 @@ impl Circumstances {
                 Value::array([versions.root, versions.snapshot, versions.timestamp].map(Value::Unsigned)),
             ),
             (5, Value::int(policy.expires)),
+            (
+                6,
+                Value::array([Value::Unsigned(versions.targets), Value::bytes(policy.global_digest)]),
+            ),
+            (7, Value::array(regions)),
         ]);
         self.statement(Kind::PolicyActivation, Outcome::Recorded, body)
     }

@@ -1,6 +1,5 @@
 //! What the broker does by the clock: heartbeats, nodes that are overdue, summaries of refusals, new policy.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,14 +13,11 @@ use crate::app::App;
 use crate::clock::seconds;
 use crate::decision::DenialCode;
 use crate::entry::{Activation, Effect, EntryError};
-use crate::policy::{Floors, PolicySource, check_keys, facts};
+use crate::policy::{Floors, PolicySource, PolicySourceError, facts};
 use crate::rejudge::rejudge;
 use crate::service::entry;
 use crate::statements::Circumstances;
 use crate::withdraw::withdraw;
-
-/// How often it is looked whether another policy was published.
-pub const POLICY_PERIOD: Duration = Duration::from_secs(5);
 
 /// Heartbeats, overdue nodes and summaries, until `stop` is true.
 pub async fn beat(app: Arc<App>, mut stop: watch::Receiver<bool>) {
@@ -113,19 +109,24 @@ pub async fn sum_up(app: &App, now_ms: u64) {
     }
 }
 
-/// Takes over what is published, when it changes or when asked, until `stop` is true.
+/// Takes over what is published, when it changes or when asked, until `stop` is true. `begun` is why the repository was
+/// not what this broker began with, where it was not.
 pub async fn follow_policy(
     app: Arc<App>,
-    source: PolicySource,
+    source: Arc<PolicySource>,
+    period: Duration,
+    begun: Option<String>,
     mut reloads: mpsc::Receiver<Reload>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let path = source.timestamp();
-    let mut seen = read(path.clone()).await;
+    // What was accepted is what was seen: what was published since is found at the first look.
+    let mut seen = source.mirror().timestamp().filter(|_| begun.is_none());
+    refused(&app, begun);
     // What was granted before this start may have been granted under another policy.
     rejudge(&app).await;
-    let mut ticks = interval_at(Instant::now() + POLICY_PERIOD, POLICY_PERIOD);
+    let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unreachable = false;
     loop {
         let asked = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -135,22 +136,48 @@ pub async fn follow_policy(
             },
             _ = ticks.tick() => None,
         };
-        let published = read(path.clone()).await;
-        let changed = published.is_some() && published != seen;
-        if asked.is_none() && !changed {
+        let published = match source.timestamp().await {
+            Ok(published) => Some(published),
+            Err(detail) => {
+                if !unreachable {
+                    tracing::warn!(
+                        detail,
+                        "the policy repository is out of reach; the policy in force goes on"
+                    );
+                }
+                if seen.is_some() {
+                    refused(&app, Some(detail));
+                }
+                unreachable = true;
+                None
+            }
+        };
+        let same = published.is_some() && published == seen;
+        if same && unreachable {
+            tracing::info!("the policy repository is within reach again");
+            refused(&app, None);
+        }
+        unreachable &= published.is_none();
+        if asked.is_none() && (published.is_none() || same) {
             continue;
         }
+        let before = app.policy().digest;
         let outcome = take_over(&app, &source).await;
-        *app.policy_refused.lock().unwrap_or_else(PoisonError::into_inner) = outcome.as_ref().err().cloned();
+        refused(&app, outcome.as_ref().err().cloned());
         match &outcome {
             Ok(version) => {
                 tracing::info!(version, "policy is in force");
-                seen = published;
-                rejudge(&app).await;
+                seen = source.mirror().timestamp();
+                if app.policy().digest != before {
+                    rejudge(&app).await;
+                }
             }
             // Looked at again at the next tick: the broker may have been busy, or the repository half written, and a
             // withdrawn reference value must not wait for the publication after this one.
-            Err(detail) => tracing::error!(detail, "policy was not taken over; the one in force goes on"),
+            Err(detail) => {
+                seen = None;
+                tracing::error!(detail, "policy was not taken over; the one in force goes on");
+            }
         }
         if let Some(asked) = asked {
             let _ = asked.send(outcome);
@@ -158,17 +185,33 @@ pub async fn follow_policy(
     }
 }
 
+fn refused(app: &App, detail: Option<String>) {
+    *app.policy_refused.lock().unwrap_or_else(PoisonError::into_inner) = detail;
+}
+
 /// Loads what is published and, if it is not what is in force, puts it in force between two decisions.
-async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String> {
+async fn take_over(app: &Arc<App>, source: &Arc<PolicySource>) -> Result<u64, String> {
     let now_ms = app.clock.now_ms();
     let floors = Floors::read(&*app.store).map_err(|e| e.to_string())?;
-    let policy = source.load(&floors, seconds(now_ms)).await.map_err(|e| e.to_string())?;
-    if policy.versions == app.policy().versions {
+    // A large repository takes seconds to verify: heartbeats and decisions go on meanwhile.
+    let loading = {
+        let (app, source, floors) = (Arc::clone(app), Arc::clone(source), floors.clone());
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || runtime.block_on(source.load(&floors, &app.keys, seconds(now_ms))))
+    };
+    let policy = loading.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let held = app.policy();
+    if policy.versions == held.versions {
+        if policy.digest != held.digest {
+            let error = PolicySourceError::Equivocation {
+                version: policy.version,
+                held: hex::encode(held.digest),
+                found: hex::encode(policy.digest),
+            };
+            return Err(error.to_string());
+        }
         return Ok(policy.version);
     }
-    // Under a policy without its keys everything this broker signs would count for nothing, what it takes away included.
-    // The one in force goes on until its life ends; then nothing is granted any more.
-    check_keys(&app.keys, &policy, seconds(now_ms)).map_err(|e| e.to_string())?;
     let policy = Arc::new(policy);
     let circumstances = Circumstances {
         policy_version: policy.version,
@@ -191,9 +234,4 @@ async fn take_over(app: &Arc<App>, source: &PolicySource) -> Result<u64, String>
         .await
         .map_err(|e: EntryError| e.to_string())?;
     Ok(policy.version)
-}
-
-/// The small file that changes with every publication; nothing if it cannot be read.
-async fn read(path: PathBuf) -> Option<Vec<u8>> {
-    tokio::fs::read(path).await.ok()
 }

@@ -122,7 +122,8 @@ impl Drop for Watch {
 impl Watch {
     async fn at(a: &Domain) -> Self {
         let renewal = Renewal {
-            repository: a.path("policy"),
+            repository: (&a.path("policy")).into(),
+            mirror: None,
             root: a.path("root.json"),
             domain: A.into(),
             id: GUARD.into(),

@@ -18,7 +18,8 @@ const GUARD: &str = "guard-1";
 
 fn renewal(domain: &Domain, repository: &str) -> Renewal {
     Renewal {
-        repository: domain.path(repository),
+        repository: (&domain.path(repository)).into(),
+        mirror: None,
         root: domain.path("root.json"),
         domain: NAME.into(),
         id: GUARD.into(),

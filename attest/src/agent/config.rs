@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
+use touchstone_policies::{Location, PolicyError, Source};
 
 use crate::bootstrap::config::BootstrapConfig;
 use crate::client::Endpoint;
@@ -16,8 +17,12 @@ pub struct AgentConfig {
     pub brokers: Vec<String>,
     /// The trust domain's name; everything signed must name it.
     pub domain: String,
-    /// The policy repository (a directory).
-    pub policy: PathBuf,
+    /// The policy repository: a folder, or the `http://` or `https://` URL of any static web server, for example of a
+    /// broker's `/v1/policy`. Of one on a server a copy is kept in `state_dir`.
+    pub policy: Location,
+    /// Certificate authorities, PEM, of an `https://` policy repository.
+    #[serde(default)]
+    pub policy_ca: Option<PathBuf>,
     /// The `root.json` this agent was given when it was installed: the one thing it trusts from the start.
     pub policy_root: PathBuf,
     /// Where the attestation key and the last accepted policy versions are kept (mode 0700).
@@ -244,6 +249,18 @@ impl AgentConfig {
         }
         config.endpoints()?;
         Ok(config)
+    }
+
+    /// Where the policy repository is and how it is reached.
+    ///
+    /// # Errors
+    /// `policy-source-invalid` or `policy-io` where the file of certificate authorities cannot be used.
+    pub fn repository(&self) -> Result<Source, PolicyError> {
+        let source = Source::new(self.policy.clone());
+        match &self.policy_ca {
+            Some(ca) => source.with_ca(ca),
+            None => Ok(source),
+        }
     }
 
     /// The brokers as endpoints.

@@ -41,21 +41,8 @@ pub struct Releases {
 
 impl Releases {
     pub(super) async fn trust(&self) -> Result<DomainTrust, ReleaseError> {
-        let config = &self.config;
-        let floors = self
-            .state
-            .floors()
-            .read()
-            .map_err(|e| ReleaseError::Domain(e.to_string()))?;
-        DomainTrust::load_above(
-            &config.policy,
-            &config.policy_root,
-            &config.domain,
-            clock::wall_seconds(),
-            floors,
-        )
-        .await
-        .map_err(|e| ReleaseError::Domain(e.to_string()))
+        let trust = super::load(&self.config, &self.state).await;
+        trust.map_err(|e| ReleaseError::Domain(e.to_string()))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use touchstone_authorization::{ChannelPolicy, Enforcer, UntrustedAuthorization, VerifiedAuthorization, redecide};
 use touchstone_evidence::message::Answer;
+use touchstone_policies::Location;
 
 use super::attester::AttesterError;
 use super::config::{AgentConfig, ConfigError};
@@ -137,6 +138,7 @@ pub async fn run(
         config,
         state: kept_state,
         trust,
+        seen: None,
         registers,
         desk,
         events,
@@ -151,6 +153,8 @@ struct Life<E> {
     config: AgentConfig,
     state: StateDir,
     trust: DomainTrust,
+    /// The published timestamp when the policy was looked at last.
+    seen: Option<Vec<u8>>,
     registers: Vec<(u16, Vec<u8>)>,
     desk: Arc<Desk>,
     events: E,
@@ -165,6 +169,9 @@ impl<E: Fn(AgentEvent)> Life<E> {
         let mut whole = false;
         let mut failures = 0u32;
         loop {
+            if self.renew_policy().await {
+                (client, follower) = (self.client()?, self.follow()?);
+            }
             let started = clock::boot_ms();
             let context = RoundContext {
                 domain: self.config.domain.clone(),
@@ -219,6 +226,34 @@ impl<E: Fn(AgentEvent)> Life<E> {
                 }
             };
             self.wait(&mut follower, pause_ms).await;
+        }
+    }
+
+    /// Looks whether another policy is published, before every attempt, and takes it over. One that cannot be loaded leaves
+    /// the one that is held. Whether there is another one now.
+    async fn renew_policy(&mut self) -> bool {
+        let published = match self.config.repository() {
+            Ok(repository) => repository.timestamp().await.ok(),
+            Err(_) => None,
+        };
+        if published.is_none() || published == self.seen {
+            return false;
+        }
+        match load(&self.config, &self.state).await {
+            Ok(trust) => {
+                // What came from the copy is not what is published: that is looked at again.
+                let folder = matches!(self.config.policy, Location::Folder(_));
+                if folder || self.state.mirror().timestamp() == published {
+                    self.seen = published;
+                }
+                let another = trust.policy.versions != self.trust.policy.versions;
+                self.trust = trust;
+                another
+            }
+            Err(error) => {
+                tracing::warn!(target: "touchstone::agent", "the published policy is not taken: {error}");
+                false
+            }
         }
     }
 
@@ -369,11 +404,16 @@ impl<E: Fn(AgentEvent)> Life<E> {
     }
 }
 
-/// Loads the domain's policy, never below what was accepted here before, and remembers what it accepted.
+/// Loads the domain's policy, never below what was accepted here before, and remembers what it accepted. Of a repository
+/// on a server the copy will do where the server is out of reach.
 pub(crate) async fn load(config: &AgentConfig, state: &StateDir) -> Result<DomainTrust, AgentError> {
     let floors = state.floors().read().map_err(StateError::from)?;
-    let (policy, root) = (&config.policy, &config.policy_root);
-    let trust = DomainTrust::load_above(policy, root, &config.domain, clock::wall_seconds(), floors).await?;
+    let repository = config.repository().map_err(TrustError::from)?;
+    let (root, domain, now) = (&config.policy_root, &config.domain, clock::wall_seconds());
+    let trust = match repository.location() {
+        Location::Folder(_) => DomainTrust::load_above(&repository, root, domain, now, floors).await?,
+        Location::Url(_) => DomainTrust::load_mirrored(&repository, state.mirror(), root, domain, now, floors).await?,
+    };
     state.floors().raise(&trust.policy.versions).map_err(StateError::from)?;
     Ok(trust)
 }

@@ -1,10 +1,12 @@
-//! What an agent keeps across restarts: its attestation key (a blob only its own TPM can use) and the highest policy
-//! versions it has accepted.
+//! What an agent keeps across restarts: its attestation key (a blob only its own TPM can use), the highest policy versions
+//! it has accepted, and a copy of a policy repository that is on a server.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use touchstone_policies::Mirror;
 
 use crate::floors::{FloorsError, PolicyFloors};
 use crate::tpm::{AkBlob, TpmError};
@@ -12,6 +14,7 @@ use crate::tpm::{AkBlob, TpmError};
 /// The largest state file that is read.
 const MAX_FILE: u64 = 64 * 1024;
 const AK_FILE: &str = "attestation-key";
+const MIRROR: &str = "policy";
 
 /// Why the state directory is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +45,7 @@ pub enum StateError {
 pub struct StateDir {
     path: PathBuf,
     floors: PolicyFloors,
+    mirror: Mirror,
 }
 
 impl StateDir {
@@ -53,6 +57,7 @@ impl StateDir {
         Ok(Self {
             path: path.to_owned(),
             floors: PolicyFloors::open(path)?,
+            mirror: Mirror::new(path.join(MIRROR)),
         })
     }
 
@@ -60,6 +65,12 @@ impl StateDir {
     #[must_use]
     pub fn floors(&self) -> &PolicyFloors {
         &self.floors
+    }
+
+    /// The copy of a policy repository that is on a server.
+    #[must_use]
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
     }
 
     /// The attestation key kept here, if there is one.

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-
-use super::mirror::RepositoryUrl;
+use touchstone_policies::Location;
 
 /// Longest name of an opened volume (DM_NAME_LEN of the kernel is 128, with the closing NUL).
 const MAX_NAME: usize = 64;
@@ -54,11 +53,7 @@ impl BootstrapConfig {
             let expected = "1 to 64 letters, digits, dots, dashes and underscores, not beginning with a dot or a dash";
             return Some(("bootstrap.name", expected, name.clone()));
         }
-        if let Some(url) = self
-            .policy_url
-            .as_ref()
-            .filter(|url| RepositoryUrl::parse(url).is_none())
-        {
+        if let Some(url) = self.policy_url.as_ref().filter(|url| repository(url).is_none()) {
             return Some(("bootstrap.policy_url", "http://host[:port][/path]", url.clone()));
         }
         let paths = [
@@ -70,6 +65,13 @@ impl BootstrapConfig {
             Some((key, "an absolute path", path.display().to_string()))
         })
     }
+}
+
+/// The server that `policy_url` names; in an initramfs there are no certificate authorities, and none are needed.
+pub(crate) fn repository(url: &str) -> Option<Location> {
+    Location::parse(url)
+        .ok()
+        .filter(|place| matches!(place, Location::Url(url) if url.scheme() == "http"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ pub mod config;
 #[cfg(feature = "tpm")]
 mod fetch;
 pub mod header;
-pub mod mirror;
 #[cfg(feature = "tpm")]
 mod run;
 pub mod volume;

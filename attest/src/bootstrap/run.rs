@@ -9,13 +9,14 @@ use std::time::Duration;
 use serde::Serialize;
 use touchstone_authorization::{Action, Scope, UntrustedAuthorization, VerifiedAuthorization};
 use touchstone_evidence::message::Answer;
+use touchstone_policies::Mirror;
 use touchstone_verifier::bootstrap::{DONE, REGISTER};
 use touchstone_verifier::inventory::{self, Lookup};
 use touchstone_verifier::tpm::HashAlg;
 use zeroize::Zeroizing;
 
+use super::config::repository;
 use super::fetch::{self, FetchError};
-use super::mirror::{self, RepositoryUrl};
 use super::volume::{self, Volume, VolumeCode, VolumeError, VolumeKey};
 use crate::agent::attester::Attester;
 use crate::agent::config::AgentConfig;
@@ -182,10 +183,7 @@ impl<E: Fn(BootstrapEvent)> Life<E> {
 
     async fn attempt(&mut self) -> Result<(), Trouble> {
         let state = StateDir::open(&self.config.state_dir).map_err(waiting)?;
-        let url = self.config.bootstrap.policy_url.as_deref();
-        if let Some(url) = url.and_then(RepositoryUrl::parse) {
-            mirror::copy(&url, &self.config.policy).await.map_err(waiting)?;
-        }
+        self.copy_policy(&state).await?;
         let trust = load(&self.config, &state).await.map_err(waiting)?;
         let tpm = self.open_tpm(&state, &trust).await?;
         // Kept from attempt to attempt: it goes on with the next broker of the list where one fails.
@@ -243,6 +241,20 @@ impl<E: Fn(BootstrapEvent)> Life<E> {
     }
 
     /// The TPM with its keys; opened once, and anew where an attempt before found that they are gone.
+    /// Copies the policy repository from where it is served into the folder that is read, whole and verified or not at
+    /// all. Where the server is out of reach, the copy of an earlier attempt is read.
+    async fn copy_policy(&self, state: &StateDir) -> Result<(), Trouble> {
+        let url = self.config.bootstrap.policy_url.as_deref();
+        let (Some(place), Some(folder)) = (url.and_then(repository), self.config.policy.folder()) else {
+            return Ok(());
+        };
+        let floors = state.floors().read().map_err(waiting)?;
+        let (root, domain, now) = (&self.config.policy_root, &self.config.domain, clock::wall_seconds());
+        let mirror = Mirror::new(folder);
+        let copied = DomainTrust::load_mirrored(&place.into(), &mirror, root, domain, now, floors).await;
+        copied.map(|_| ()).map_err(waiting)
+    }
+
     async fn open_tpm(&mut self, state: &StateDir, trust: &DomainTrust) -> Result<TpmOwner, Trouble> {
         if let Some(tpm) = &self.tpm {
             return Ok(tpm.clone());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use touchstone_policies::{Mirror, Source};
 
 use super::foreign::Reach;
 use super::{Guard, GuardConfig, GuardEvent};
@@ -14,14 +15,19 @@ use crate::clock;
 use crate::floors::PolicyFloors;
 use crate::trust::{DomainTrust, TrustError};
 
-/// How often the repository is looked at: one small file is read, the rest only when that file has changed.
+/// How often a repository in a folder is looked at: one small file is read, the rest only when that file has changed.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often one on a server is.
+const REMOTE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Where a guard's policy comes from.
 #[derive(Debug)]
 pub struct Renewal {
     /// The repository.
-    pub repository: PathBuf,
+    pub repository: Source,
+    /// A copy of it, to begin with where it is out of reach, if any.
+    pub mirror: Option<Mirror>,
     /// The file of the pinned root.
     pub root: PathBuf,
     /// The trust domain.
@@ -35,7 +41,8 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Loads the policy, never below `held`, nor below what was accepted here before.
+    /// Loads the policy, never below `held`, nor below what was accepted here before. Where nothing is held, the copy
+    /// will do.
     ///
     /// # Errors
     /// [`TrustError`]; then nothing is believed and nothing is recorded.
@@ -46,7 +53,12 @@ impl Renewal {
             (kept, held) => kept.or(held),
         };
         let now = clock::wall_seconds();
-        let trust = DomainTrust::load_above(&self.repository, &self.root, &self.domain, now, floors).await?;
+        let (from, root, domain) = (&self.repository, &self.root, &self.domain);
+        let trust = match (&self.mirror, held) {
+            (Some(mirror), None) => DomainTrust::load_mirrored(from, mirror, root, domain, now, floors).await?,
+            (Some(mirror), Some(_)) => DomainTrust::fetch(from, mirror, root, domain, now, floors).await?,
+            (None, _) => DomainTrust::load_above(from, root, domain, now, floors).await?,
+        };
         if let Some(floors) = &self.floors {
             floors.raise(&trust.policy.versions)?;
         }
@@ -54,8 +66,8 @@ impl Renewal {
     }
 
     /// The timestamp metadata: it changes with every publication (TUF 1.0.34, 5.6).
-    fn timestamp(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.repository.join("metadata/timestamp.json")).ok()
+    async fn timestamp(&self) -> Option<Vec<u8>> {
+        self.repository.timestamp().await.ok()
     }
 }
 
@@ -82,13 +94,15 @@ async fn keep_own(
     publish: &watch::Sender<Arc<DomainTrust>>,
     tell: impl Fn(GuardEvent),
 ) {
-    let mut seen = renewal.timestamp();
-    let mut tick = tokio::time::interval(PERIOD);
+    // Another policy may have been published since `held` was loaded: only what was loaded here was seen.
+    let mut seen = None;
+    let period = renewal.repository.location().folder().map_or(REMOTE_PERIOD, |_| PERIOD);
+    let mut tick = tokio::time::interval(period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let present = renewal.timestamp();
-        if present == seen {
+        let present = renewal.timestamp().await;
+        if present.is_none() || present == seen {
             continue;
         }
         match renewal.load(Some(&held)).await {

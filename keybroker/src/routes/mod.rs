@@ -9,6 +9,7 @@ pub(crate) mod federation;
 mod health;
 mod keys;
 mod ledger;
+mod policy;
 mod trust_state;
 mod witness;
 
@@ -56,10 +57,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/federation/{domain}/frame", post(federation::frame))
         .route("/v1/federation/{domain}/bundle", post(federation::bundle))
         .route("/v1/federation/{domain}/authorization", post(federation::authorization))
+        .route("/v1/policy/{*path}", get(policy::file))
         .route("/v1/health", get(health::health))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
         .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
         .layer(from_fn_with_state(Arc::clone(&app), guard))
+        .with_state(app)
+}
+
+/// What the plain HTTP listener serves: the policy repository, which is believed for its signatures wherever it is from.
+pub fn policy_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/policy/{*path}", get(policy::file))
+        .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
+        .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
         .with_state(app)
 }
 
