@@ -13,6 +13,7 @@ mod nesting;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{Schema, SchemaFragment, Validator};
+use touchstone_verifier::appraisal::ClaimValue;
 
 pub use crate::decision::{CedarDecision, DecisionCode, DecisionReason, NodeSeen, Principal, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
@@ -45,6 +46,13 @@ pub struct Cedar {
     words: Vocabulary,
     global: Compiled,
     regions: BTreeMap<String, Compiled>,
+}
+
+/// What speaks against a request.
+#[derive(Default)]
+struct Against {
+    reasons: Vec<DecisionReason>,
+    forbids: Vec<(String, String)>,
 }
 
 /// One of the sets of policies that must all permit.
@@ -112,32 +120,47 @@ impl Cedar {
     /// Decides: every set of policies that has a say must permit `request`, without any error: the domain's, and that of
     /// `region`.
     pub fn decide(&self, region: &str, request: &Request<'_>) -> CedarDecision {
-        self.decide_with(region, request, Compiled::slice)
+        self.decide_with(self.conjuncts(region), request, Compiled::slice)
+    }
+
+    /// What the domain's policies alone say, or those of `region` alone: for tests of policies, never for a decision that
+    /// counts.
+    pub(crate) fn decide_alone(&self, region: Option<&str>, request: &Request<'_>) -> CedarDecision {
+        let conjunct = region.map_or_else(|| self.of_domain(), |region| self.of_region(region));
+        self.decide_with(vec![conjunct], request, Compiled::slice)
+    }
+
+    /// Whether the schema declares this claim, with this type.
+    pub(crate) fn declares(&self, name: &str, value: &ClaimValue) -> bool {
+        self.words.declares(name, value)
     }
 
     /// Decides on what `select` takes of each file.
     fn decide_with<'c>(
         &'c self,
-        region: &str,
+        conjuncts: Vec<Conjunct<'c>>,
         request: &Request<'_>,
         select: impl Fn(&'c Compiled, &Facts<'_>) -> Slice<'c>,
     ) -> CedarDecision {
-        let conjuncts = self.conjuncts(region);
-        let mut reasons = match request.seen_by_whole() {
+        let mut against = match request.seen_by_whole() {
             None => self.ask(conjuncts, request, &select),
             // What a region says of a node counts for the region's policy; the whole's own are told what it delegated.
             Some(seen) => {
                 let (of_whole, others) = conjuncts.into_iter().partition(|conjunct| conjunct.of_whole);
-                let mut reasons = self.ask(of_whole, &seen, &select);
-                reasons.extend(self.ask(others, request, &select));
-                reasons
+                let mut against = self.ask(of_whole, &seen, &select);
+                let of_others = self.ask(others, request, &select);
+                against.reasons.extend(of_others.reasons);
+                against.forbids.extend(of_others.forbids);
+                against
             }
         };
-        reasons.sort();
-        reasons.dedup();
+        against.reasons.sort();
+        against.reasons.dedup();
+        against.forbids.sort();
         CedarDecision {
-            allow: reasons.is_empty(),
-            reasons,
+            allow: against.reasons.is_empty(),
+            reasons: against.reasons,
+            forbids: against.forbids,
         }
     }
 
@@ -147,10 +170,10 @@ impl Cedar {
         conjuncts: Vec<Conjunct<'c>>,
         request: &Request<'_>,
         select: &impl Fn(&'c Compiled, &Facts<'_>) -> Slice<'c>,
-    ) -> Vec<DecisionReason> {
+    ) -> Against {
         let facts = match Facts::new(&self.words, request) {
             Ok(facts) => facts,
-            Err(found) => return vec![refused(found)],
+            Err(found) => return refused(found),
         };
         let slices: Vec<_> = conjuncts
             .iter()
@@ -162,38 +185,51 @@ impl Cedar {
             .fold(Needs::Nothing, |needs, slice| needs.and(&slice.needs));
         let (asked, entities) = match facts.ask(&needs, None) {
             Ok(asked) => asked,
-            Err(found) => return vec![refused(found)],
+            Err(found) => return refused(found),
         };
-        let mut reasons = Vec::new();
+        let mut against = Against::default();
         for (conjunct, slice) in conjuncts.into_iter().zip(slices) {
             let answer = slice.map(|slice| slice.ask(&asked, &entities));
-            reasons.extend(conjunct.reasons(answer));
+            against.forbids.extend(conjunct.forbids(answer.as_ref()));
+            against.reasons.extend(conjunct.reasons(answer));
         }
-        reasons
+        against
+    }
+
+    fn of_domain(&self) -> Conjunct<'_> {
+        Conjunct {
+            file: GLOBAL_POLICY.into(),
+            set: Some(&self.global),
+            denied: DecisionCode::GlobalDenied,
+            missing: DecisionCode::GlobalDenied,
+            of_whole: true,
+        }
+    }
+
+    fn of_region(&self, region: &str) -> Conjunct<'_> {
+        Conjunct {
+            file: TargetKind::region_policy(region).name(),
+            set: self.regions.get(region),
+            denied: DecisionCode::RegionDenied,
+            missing: DecisionCode::RegionMissing,
+            of_whole: false,
+        }
     }
 
     /// The sets that have a say about what happens in `region`.
     fn conjuncts(&self, region: &str) -> Vec<Conjunct<'_>> {
-        vec![
-            Conjunct {
-                file: GLOBAL_POLICY.into(),
-                set: Some(&self.global),
-                denied: DecisionCode::GlobalDenied,
-                missing: DecisionCode::GlobalDenied,
-                of_whole: true,
-            },
-            Conjunct {
-                file: format!("regions/{region}/policy.cedar"),
-                set: self.regions.get(region),
-                denied: DecisionCode::RegionDenied,
-                missing: DecisionCode::RegionMissing,
-                of_whole: false,
-            },
-        ]
+        vec![self.of_domain(), self.of_region(region)]
     }
 }
 
 impl Conjunct<'_> {
+    /// The policies that forbid, with their file.
+    fn forbids(&self, answer: Option<&Answer>) -> Vec<(String, String)> {
+        let ids = answer.filter(|answer| !answer.allow).map(|answer| &answer.determining);
+        let ids = ids.into_iter().flatten();
+        ids.map(|id| (self.file.clone(), id.clone())).collect()
+    }
+
     /// Why this set does not permit; nothing where it does.
     fn reasons(self, answer: Option<Answer>) -> Vec<DecisionReason> {
         let reason = |code, expected: &str, found: String| DecisionReason {
@@ -221,12 +257,15 @@ impl Conjunct<'_> {
     }
 }
 
-fn refused(found: String) -> DecisionReason {
-    DecisionReason {
-        code: DecisionCode::RequestInvalid,
-        claim: "request".into(),
-        expected: "a principal, an action and a resource of the schema".into(),
-        found,
+fn refused(found: String) -> Against {
+    Against {
+        reasons: vec![DecisionReason {
+            code: DecisionCode::RequestInvalid,
+            claim: "request".into(),
+            expected: "a principal, an action and a resource of the schema".into(),
+            found,
+        }],
+        forbids: Vec::new(),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ima_keys::{self, MAX_IMA_KEYS};
 use crate::inventory_file::{MAX_NODES, NodeFile, Place};
 use crate::keyset_file::Keyset;
 use crate::layout::{RegionTarget, TargetKind};
+use crate::policy_tests;
 use crate::region::{self, Additions, View, Whole, additions};
 use crate::settings::Settings;
 use crate::signers_file;
@@ -62,9 +63,16 @@ fn with_ima_keys(mut settings: Settings, keys: &[ImaKey]) -> Settings {
 pub(crate) type Files = BTreeMap<TargetKind, Vec<u8>>;
 
 impl Contents {
-    /// Parses and verifies every file. `now` (Unix seconds) says nothing about reference values: see
-    /// [`signers_file::verify_reference`].
+    /// Parses and verifies every file, and sees that the policy tests among them come out as they say. `now` (Unix seconds)
+    /// says nothing about reference values: see [`signers_file::verify_reference`].
     pub fn read(files: &Files, now: i64) -> Result<Self, PolicyError> {
+        let contents = Self::untested(files, now)?;
+        policy_tests::check(files, &contents)?;
+        Ok(contents)
+    }
+
+    /// Parses and verifies every file, and leaves the policy tests alone: for those who run them one by one.
+    pub fn untested(files: &Files, now: i64) -> Result<Self, PolicyError> {
         let mut problems = Vec::new();
         let mut reader = Reader {
             files,
@@ -229,20 +237,9 @@ impl Reader<'_> {
                 | TargetKind::Reference(_)
                 | TargetKind::ImaKey(_)
                 | TargetKind::Regions
-                | TargetKind::Region(
-                    _,
-                    RegionTarget::Policy
-                    | RegionTarget::Settings
-                    | RegionTarget::Inventory
-                    | RegionTarget::Node(_)
-                    | RegionTarget::Reference(_)
-                    | RegionTarget::Signers
-                    | RegionTarget::Deny,
-                ) => true,
-                TargetKind::Region(_, RegionTarget::Test(_))
-                | TargetKind::Test(_)
-                | TargetKind::Tenants
-                | TargetKind::TenantPolicy(_) => false,
+                | TargetKind::Region(..)
+                | TargetKind::Test(_) => true,
+                TargetKind::Tenants | TargetKind::TenantPolicy(_) => false,
                 TargetKind::Federation(_) | TargetKind::FederationRoot(_) => true,
             };
             if !read {

@@ -35,6 +35,8 @@ pub struct CedarDecision {
     pub allow: bool,
     /// Why not, sorted; empty where it is allowed.
     pub reasons: Vec<DecisionReason>,
+    /// The policies that forbid it, each by its file and `@id`, sorted.
+    pub forbids: Vec<(String, String)>,
 }
 
 /// Who asks.

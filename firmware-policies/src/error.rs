@@ -103,6 +103,8 @@ touchstone_cose::reason_codes! {
         FederationPrefix = "policy-federation-prefix": "Two federated domains have overlapping prefixes, so one could mean the other's resources. Give each its own.",
         FederationWider = "policy-federation-wider": "A domain that is trusted over another may do something here that the other may not. Take it out of its scopes.",
         ForeignRefused = "policy-foreign-refused": "The copy of another domain's policy repository does not verify from the root that is trusted, or is not whole. If its root was rotated while nobody looked, trust it again by command.",
+        TestUnreadable = "policy-test-unreadable": "A file of policy tests could not be read: it is not TOML, has an unknown, missing or wrong key, or a case that tests nothing.",
+        TestFailed = "policy-test-failed": "A policy test of the repository does not come out as it says. Correct the policy, or the test where the policy is right; touchstone policy test shows them all.",
         // Authoring.
         AlreadyInitialised = "policy-already-initialised": "The folder is a policy repository already. Choose another folder.",
         KeyFileExposed = "policy-key-file-exposed": "A private key file can be read or changed by others. Set its mode to 0600, and replace the key if others may have read it.",

@@ -34,6 +34,8 @@ pub mod load;
 pub mod mirror;
 pub mod node_name;
 mod nvidia;
+pub mod policy_tests;
+pub mod preview;
 pub mod publish;
 pub mod references;
 pub mod region;

@@ -1,8 +1,8 @@
 //! The operator's interface: a Unix socket in the data folder that only its owner may open.
 //!
 //! `GET /status`, `POST /revoke`, `POST /decommission`, `POST /reinstate`, `POST /reload`, `GET /record/{index}`,
-//! `GET /record/latest/{node}`, `/federation` ([`crate::federation::admin`]), and `/keys` ([`crate::release::admin`]).
-//! None of these is
+//! `GET /record/latest/{node}`, `GET /records/{last}`, `/federation` ([`crate::federation::admin`]), and `/keys`
+//! ([`crate::release::admin`]). None of these is
 //! on the network (CVE-2026-1709: admin routes behind an optional check).
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,6 +28,7 @@ use crate::decision::DenialCode;
 use crate::decommission;
 use crate::problem::{Refusal, RefusalCode};
 use crate::record::{DecisionRecord, RecordError};
+use crate::redecide::recent;
 use crate::withdraw::withdraw;
 
 /// The socket, in the data folder.
@@ -105,6 +106,7 @@ fn router(admin: Admin) -> Router {
         .route("/federation/import", post(crate::federation::admin::import))
         .route("/record/{index}", get(record))
         .route("/record/latest/{*node}", get(latest))
+        .route("/records/{last}", get(records))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such command") })
         .with_state(admin)
 }
@@ -243,6 +245,22 @@ async fn latest(
 ) -> Result<Response, Refusal> {
     let key = app.keys.statement.verifying_key();
     found(tokio::task::spawn_blocking(move || DecisionRecord::latest(&*app.store, &node, &key)).await)
+}
+
+/// The entries of the latest decision of each kind about each subject, among the `last` entries of the ledger.
+async fn records(
+    State(Admin { app, .. }): State<Admin>,
+    Parameter(last): Parameter<String>,
+) -> Result<Response, Refusal> {
+    let last: u64 = last
+        .parse()
+        .map_err(|_| Refusal::new(RefusalCode::ParameterMalformed, "how many entries is a number"))?;
+    let (key, size) = (app.keys.statement.verifying_key(), app.head().size);
+    let recent = tokio::task::spawn_blocking(move || recent(&*app.store, size, last, &key)).await;
+    let indexes = recent
+        .map_err(crate::hello::internal)?
+        .map_err(crate::hello::internal)?;
+    Ok(json_response(&json!({ "indexes": indexes })))
 }
 
 fn found(read: Result<Result<DecisionRecord, RecordError>, tokio::task::JoinError>) -> Result<Response, Refusal> {

@@ -31,6 +31,7 @@ pub mod policy;
 pub mod problem;
 pub mod queue;
 pub mod record;
+pub mod redecide;
 pub mod refusals;
 mod rejudge;
 pub mod release;

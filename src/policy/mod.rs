@@ -1,5 +1,6 @@
 //! `touchstone policy`: author, sign, publish and look at the policy repository. One file a subcommand.
 
+mod diff;
 mod ima;
 mod init;
 mod key;
@@ -15,6 +16,7 @@ mod set;
 mod show;
 mod sign;
 mod timestamp;
+mod test;
 mod trust;
 mod volume;
 
@@ -55,6 +57,8 @@ enum Command {
     Key(key::Args),
     Timestamp(timestamp::Args),
     Show(show::Args),
+    Test(test::Args),
+    Diff(diff::Args),
 }
 
 /// Runs the subcommand.
@@ -75,5 +79,7 @@ pub fn run(args: Args) -> CommandResult {
         Command::Key(args) => key::run(&args),
         Command::Timestamp(args) => timestamp::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Diff(args) => diff::run(&args),
     }
 }

@@ -218,6 +218,12 @@ impl Vocabulary {
             .ok()
     }
 
+    /// Whether it declares this claim, with this type.
+    pub fn declares(&self, name: &str, value: &ClaimValue) -> bool {
+        let declared = self.claim(name).and_then(|place| self.declared.get(place));
+        declared.is_some_and(|(_, kind)| *kind == ClaimType::of(value))
+    }
+
     /// The action of this entity, or of this group: a bit for each.
     pub fn action_bits(&self, uid: &EntityUid) -> u8 {
         let within = |action: &EntityUid| action == uid || self.action_entities.is_ancestor_of(uid, action);
