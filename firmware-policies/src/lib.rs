@@ -41,6 +41,7 @@ pub mod references;
 pub mod region;
 mod repository;
 mod scope;
+pub mod sets;
 pub mod settings;
 pub mod show;
 pub mod signers_file;

@@ -148,7 +148,8 @@ pub fn recent(store: &dyn Store, size: u64, last: u64, key: &VerifyingKey) -> Re
         let statement = verified.statement();
         if DECISIONS.contains(&statement.kind) && statement.inputs.contains_key("inputs") {
             // A release is one of a key; what node showed is one, whether it enrolled or attested.
-            let of_key = (statement.kind == Kind::KeyRelease).then(|| [0, 2].map(|member| text(&statement.body, member)));
+            let of_key =
+                (statement.kind == Kind::KeyRelease).then(|| [0, 2].map(|member| text(&statement.body, member)));
             let subject = statement.subject.clone();
             latest.insert((subject, of_key), index);
         }
