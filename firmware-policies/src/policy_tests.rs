@@ -27,14 +27,18 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use touchstone_evidence::collection::Collection;
+use touchstone_verifier::anchors::TrustAnchors;
 use touchstone_verifier::appraisal::{Appraisal, Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 use touchstone_verifier::inventory::Lookup;
+use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
+use touchstone_verifier::reference::ReferenceSet;
 
 use crate::contents::{Contents, Files};
 use crate::decision::{CedarDecision, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{RegionTarget, TargetKind};
+use crate::region::{View, seen_by_whole};
 use file::{Ask, Case, Expect, Given, GivenClaims};
 
 pub use file::{DEFAULT_AT, MAX_CASE_LIST, MAX_CASE_TEXT, MAX_CASES};
@@ -211,18 +215,29 @@ fn of_evidence(case: &Case, envelope: &[u8], nonce: &[u8], contents: &Contents) 
         expected: "an envelope, as touchstone evidence pack makes it".into(),
         found: e.to_string(),
     })?;
-    let appraisal = appraise(&Inputs {
-        collection: &collection,
-        freshness: Freshness::Unbound { nonce },
-        policy: &contents.settings.appraisal,
-        references: &contents.references,
-        anchors: &contents.anchors,
-        inventory: &contents.inventory,
-        enrolled: None,
-        ima: ImaKnown::default(),
-        known: Known::default(),
-        now: case.at,
-    });
+    let under = |policy: &AppraisalPolicy, references: &ReferenceSet, anchors: &TrustAnchors| {
+        appraise(&Inputs {
+            collection: &collection,
+            freshness: Freshness::Unbound { nonce },
+            policy,
+            references,
+            anchors,
+            inventory: &contents.inventory,
+            enrolled: None,
+            ima: ImaKnown::default(),
+            known: Known::default(),
+            now: case.at,
+        })
+    };
+    let mut appraisal = under(&contents.settings.appraisal, &contents.references, &contents.anchors);
+    // As everywhere: the whole says which node it is, and its region's view, where it has one, judges it.
+    if let Some(view) = view_of(&appraisal, contents) {
+        let own = under(&view.appraisal, &view.references, &view.anchors);
+        appraisal = Appraisal {
+            node: appraisal.node,
+            ..own
+        };
+    }
     let mut came = of_appraisal(case, &appraisal, contents);
     came.reasons.extend(
         appraisal
@@ -233,6 +248,14 @@ fn of_evidence(case: &Case, envelope: &[u8], nonce: &[u8], contents: &Contents) 
     // As the broker does: policies are asked on top of an appraisal that has nothing against the machine.
     came.allow &= appraisal.status == Tier::Affirming && appraisal.reasons.is_empty();
     Ok(came)
+}
+
+/// What the nodes of this machine's region are judged by, where that is not what the whole says.
+fn view_of<'c>(appraisal: &Appraisal, contents: &'c Contents) -> Option<&'c View> {
+    match contents.inventory.by_name(appraisal.node.as_deref()?) {
+        Lookup::Node(node) => contents.views.get(&node.region).map(|view| &**view),
+        _ => None,
+    }
 }
 
 fn of_appraisal(case: &Case, appraisal: &Appraisal, contents: &Contents) -> Came {
@@ -246,10 +269,12 @@ fn of_appraisal(case: &Case, appraisal: &Appraisal, contents: &Contents) -> Came
             verdict: status,
         };
     };
+    let whole = seen_by_whole(node, &contents.additions);
     let request = Request {
         zone: node.zone.as_deref(),
         roles: &node.roles,
         owner: node.owner.as_deref(),
+        whole: whole.as_ref(),
         item: case.item.as_deref(),
         status,
         ak_binding: appraisal.ak_binding.as_str(),

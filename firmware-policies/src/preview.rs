@@ -36,6 +36,8 @@ pub fn preview(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicySet,
         cedar,
         ima_keys,
         federation,
+        additions,
+        views,
     } = Contents::read(&files, now)?;
     Ok(PolicySet {
         domain: settings.domain.clone(),
@@ -49,6 +51,8 @@ pub fn preview(repo: &Path, options: LoadOptions, now: i64) -> Result<PolicySet,
         cedar,
         ima_keys,
         federation,
+        additions,
+        views,
         ..published
     })
 }

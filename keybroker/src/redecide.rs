@@ -188,7 +188,8 @@ pub fn compare(records: &[DecisionRecord], old: &PolicySet, new: &PolicySet, now
         }
     }
     for ((subject, _), (record, statement, recorded)) in latest {
-        let both = again(&recorded, old, now).and_then(|before| Ok((before, again(&recorded, new, now)?)));
+        let both =
+            again(&subject, &recorded, old, now).and_then(|before| Ok((before, again(&subject, &recorded, new, now)?)));
         match both {
             Ok((before, after)) => {
                 let compared = difference(record.index, subject, statement.kind.as_str(), &before, &after);
@@ -235,18 +236,18 @@ fn read(record: &DecisionRecord, policies: [&PolicySet; 2]) -> Result<(Statement
     Err(error.map_or_else(none, RecordError::from))
 }
 
-/// Makes one recorded decision again under `policy`.
+/// Makes one recorded decision about `name` again under `policy`.
 ///
 /// # Errors
 /// [`RecordError`]: then nothing can be said of it.
-pub fn again(recorded: &RecordedDecision, policy: &PolicySet, now: i64) -> Result<Given, RecordError> {
+pub fn again(name: &str, recorded: &RecordedDecision, policy: &PolicySet, now: i64) -> Result<Given, RecordError> {
     match recorded {
-        RecordedDecision::Evidence(inputs) => evidence(inputs, policy, now),
+        RecordedDecision::Evidence(inputs) => evidence(name, inputs, policy, now),
         RecordedDecision::Release(inputs) => release(inputs, policy),
     }
 }
 
-fn evidence(inputs: &DecisionInputs, policy: &PolicySet, now: i64) -> Result<Given, RecordError> {
+fn evidence(name: &str, inputs: &DecisionInputs, policy: &PolicySet, now: i64) -> Result<Given, RecordError> {
     let inputs = DecisionInputs {
         semantics: SEMANTICS_ID.to_owned(),
         policy_digest: policy.digest,
@@ -254,12 +255,13 @@ fn evidence(inputs: &DecisionInputs, policy: &PolicySet, now: i64) -> Result<Giv
         now,
         ..inputs.clone()
     };
-    let mut demands = as_far_as_asked(policy, &inputs.asked);
-    let mut decision = decide_under(&inputs, policy, &demands, Known::default())?;
+    // By the name it was recorded under: a node that is not in the inventory is judged by the whole's.
+    let mut demands = as_far_as_asked(policy.demands_of(name), &inputs.asked);
+    let mut decision = decide_under(&inputs, policy, Some(&demands), Known::default())?;
     let files_not_judged = matches!(&decision, Decision::Decided(decided) if decided.logs_are_missing());
     if files_not_judged {
         demands.ima.mode = ImaMode::Off;
-        decision = decide_under(&inputs, policy, &demands, Known::default())?;
+        decision = decide_under(&inputs, policy, Some(&demands), Known::default())?;
     }
     Ok(match decision {
         Decision::Refused(reasons) => Given {
