@@ -15,8 +15,8 @@ mod scope;
 mod set;
 mod show;
 mod sign;
-mod timestamp;
 mod test;
+mod timestamp;
 mod trust;
 mod volume;
 
