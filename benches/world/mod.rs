@@ -68,6 +68,11 @@ impl Drop for Broker {
 
 /// A published domain and its broker, with `more` at the end of its configuration.
 pub fn found(folder: &Path, more: &str) -> (Broker, String) {
+    found_with(folder, more, |_| ())
+}
+
+/// The same with more staged before it is published.
+pub fn found_with(folder: &Path, more: &str, stage: impl Fn(&Path)) -> (Broker, String) {
     let (repo, keys, data) = (folder.join("repo"), folder.join("keys"), folder.join("broker"));
     let good = boots().join("good");
     let ca = boots().join("ca");
@@ -120,6 +125,7 @@ pub fn found(folder: &Path, more: &str) -> (Broker, String) {
     std::fs::write(&config, toml).expect("writes");
     touchstone(&["broker", "init", "--config", text(&config)]);
     touchstone(&["policy", "keyset", "add", text(&repo), text(&data.join("keyset.json"))]);
+    stage(&repo);
     touchstone(&["policy", "publish", text(&repo), "--keys", text(&keys)]);
     std::fs::copy(repo.join("metadata/1.root.json"), folder.join("root.json")).expect("copies");
     let mut child = Command::new(env!("CARGO_BIN_EXE_touchstone"))

@@ -399,6 +399,12 @@ async fn where_only_the_other_side_can_connect_it_pushes() {
     let own = node.attest(&mut client).await.unwrap().authorization.unwrap();
     let for_a = foreign(&b, &node, &own, &[SCOPE]).await.unwrap();
     watch.lets_in(&node, &for_a).await;
+    // Each has seen the other's ledger and said so, though only one of them can connect.
+    let cosigned = |broker: &RunningBroker| !touchstone_keybroker::witness::held(broker.app()).unwrap().is_empty();
+    eventually("each domain's cosignature of the other's ledger", || {
+        cosigned(&broker_a) && cosigned(&broker_b)
+    })
+    .await;
     assert_eq!(
         last_of(&a, &broker_a, Kind::FederationUpdate)
             .body
@@ -494,4 +500,61 @@ async fn what_is_carried_by_hand_counts_up_to_its_age() {
     assert!(codes.contains(&RefusalCode::FederatedStateOld), "{codes:?}");
     broker_a.shutdown().await.unwrap();
     broker_b.shutdown().await.unwrap();
+}
+
+/// A trusts M; M trusts the nodes' domain; A's policy names the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_over_another_domain_lasts_as_long_as_that_domain_trusts() {
+    const M: &str = "m.example";
+    let b = domain_b(&[("node-1", Boot::GOOD)], &issue_for_a());
+    let broker_b = b.broker().await;
+    let place = |domain: &Domain, entry: Trust| Trust {
+        policy: vec![domain.path("policy").display().to_string()],
+        brokers: vec![domain.address().to_string()],
+        ..entry
+    };
+    let m = found(M, &[], &|repo| trust(repo, &place(&b, of_b(&b))));
+    let broker_m = m.broker().await;
+    let a = found(A, &[], &|repo| {
+        let over = Trust {
+            domain: M.into(),
+            root: Some(std::fs::read(m.path("root.json")).unwrap()),
+            depth: 1,
+            ..of_b(&b)
+        };
+        trust(repo, &place(&m, over));
+    });
+    let broker_a = a.broker().await;
+    let watch = Watch::at(&a).await;
+    let mut node = Node::start(&Boot::GOOD).await;
+    let own = node.attest(&mut b.client()).await.unwrap().authorization.unwrap();
+    let for_a = foreign(&b, &node, &own, &[SCOPE]).await.unwrap();
+    let live = || watch.post.guard.live_domains();
+    eventually("the guard to hear M", || live() == [M]).await;
+    // M trusts B, and that alone is nothing here.
+    let codes = watch.knock_for(&node, &for_a, SCOPE).await.unwrap_err();
+    assert_eq!(codes, [RefusalCode::AuthorizationKeyUnknown]);
+
+    let over_m = Trust {
+        root: None,
+        path: vec![M.into()],
+        ..place(&b, of_b(&b))
+    };
+    trust(&a.path("policy"), &over_m);
+    a.publish();
+    let admitted = watch.lets_in(&node, &for_a).await;
+    assert_eq!(admitted.subject, format!("{B}/node-1"));
+    watch.events.lock().unwrap().clear();
+    unlocked(|| federation_drop(&m.path("policy"), B)).unwrap();
+    m.publish();
+    let reasons = watch.puts_out().await;
+    assert!(
+        reasons
+            .iter()
+            .any(|reason| reason.starts_with("federated-domain-unknown")),
+        "{reasons:?}"
+    );
+    for broker in [broker_a, broker_b, broker_m] {
+        broker.shutdown().await.unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use touchstone_client::follow::{FollowConfig, Follower, OWN_STREAM, Source as FollowSource, Time};
@@ -14,7 +14,7 @@ use touchstone_policies::source::{Location, Source};
 use touchstone_policies::{Job, RepositoryCopy};
 
 use super::peer::{Held, Peer, Way};
-use super::push;
+use super::{push, watch};
 use crate::app::App;
 use crate::service::entry;
 
@@ -35,7 +35,7 @@ impl Drop for Tasks {
 }
 
 /// Follows the domains that our policy names, until `stop` is true.
-pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+pub async fn keep(app: Arc<App>, mut stop: Receiver<bool>) {
     let mut running: BTreeMap<String, (Arc<Peer>, Tasks)> = BTreeMap::new();
     let mut seen = None;
     let mut ticks = tokio::time::interval(RENEW_PERIOD);
@@ -51,13 +51,20 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         }
         seen = Some(policy.digest);
         let peers = app.federation.renew(&policy);
-        running.retain(|name, (peer, _)| peers.get(name).is_some_and(|now| Arc::ptr_eq(now, peer)));
+        running.retain(|name, (peer, _)| {
+            let stays = peers.get(name).is_some_and(|now| Arc::ptr_eq(now, peer));
+            if !stays {
+                app.witnessing.follow(name, Vec::new(), Vec::new());
+            }
+            stays
+        });
         for (name, peer) in peers.iter() {
             running.entry(name.clone()).or_insert_with(|| {
                 let tasks = vec![
                     tokio::spawn(copy(Arc::clone(&app), Arc::clone(peer))),
                     tokio::spawn(follow(Arc::clone(&app), Arc::clone(peer))),
                     tokio::spawn(push::push(Arc::clone(&app), Arc::clone(peer))),
+                    tokio::spawn(watch::watch(Arc::clone(&app), Arc::clone(peer))),
                 ];
                 (Arc::clone(peer), Tasks(tasks))
             });

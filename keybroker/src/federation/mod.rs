@@ -2,7 +2,7 @@
 //! count there.
 //!
 //! What is held of each is in [`peer`]; who keeps it current is [`keep`]; the other way round, where only our side can
-//! open connections, [`push`]; what is carried by hand is a [`bundle`]. Authorizations for other domains are decided in
+//! open connections, [`push`]; each other's ledgers are witnessed in [`watch`]; what is carried by hand is a [`bundle`]. Authorizations for other domains are decided in
 //! [`decide`], recorded with everything they rest on, and answered in [`issue`]. Nothing here decides about what another
 //! domain's authorizations may do: that is every enforcer's, from the signed policy it verifies itself. Source:
 //! `docs/protocol.md`, section 12.
@@ -14,6 +14,7 @@ pub mod issue;
 pub mod keep;
 pub mod peer;
 pub mod push;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
