@@ -73,12 +73,12 @@ impl PolicyFloors {
         })
     }
 
-    /// The record of another domain's versions, in a folder of its own below this one.
+    /// The record of another domain's versions, in a folder of its own below this one, by a plain name.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn of_domain(&self, domain: &str) -> Result<Self, FloorsError> {
-        Self::open(&self.folder.join("federation").join(domain))
+    pub fn of_domain(&self, name: &str) -> Result<Self, FloorsError> {
+        Self::open(&self.folder.join("federation").join(name))
     }
 
     /// The versions; `None` before the first.

@@ -7,6 +7,7 @@ use touchstone_policies::PolicySet;
 use touchstone_store::Store;
 
 use crate::decision::{Decision, DecisionError, decide};
+use crate::federation::decide::{ForeignInputs, ForeignInputsError};
 use crate::inputs::{DecisionInputs, InputsError};
 use crate::log::{self, LogError};
 use crate::parts;
@@ -43,12 +44,16 @@ pub enum RecordedDecision {
     Evidence(Box<DecisionInputs>),
     /// About a key that a node asked for.
     Release(Box<ReleaseInputs>),
+    /// About an authorization that is to count in another domain.
+    Foreign(Box<ForeignInputs>),
 }
 
 impl RecordedDecision {
     fn decode(record: &[u8], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Self, RecordError> {
         Ok(if ReleaseInputs::are(record) {
             Self::Release(Box::new(ReleaseInputs::decode(record, part)?))
+        } else if ForeignInputs::are(record) {
+            Self::Foreign(Box::new(ForeignInputs::decode(record)?))
         } else {
             Self::Evidence(Box::new(DecisionInputs::decode(record, part)?))
         })
@@ -60,6 +65,7 @@ impl RecordedDecision {
         match self {
             Self::Evidence(inputs) => inputs.now,
             Self::Release(inputs) => crate::clock::seconds(inputs.now_ms),
+            Self::Foreign(inputs) => crate::clock::seconds(inputs.now_ms),
         }
     }
 }
@@ -86,8 +92,13 @@ pub enum RecordError {
     /// The inputs of a release, or no decision comes of them.
     #[error(transparent)]
     Release(#[from] ReleaseInputsError),
+    /// The inputs of an authorization for another domain, or no decision comes of them.
+    #[error(transparent)]
+    Foreign(#[from] ForeignInputsError),
     /// The evidence was asked for of a decision that rests on none.
-    #[error("entry {0} is about a key: it rests on what the node had shown before, and no evidence came with it")]
+    #[error(
+        "entry {0} is about a key or another domain: it rests on what the node had shown before, and no evidence came with it"
+    )]
     NoEvidence(u64),
     /// The statement.
     #[error(transparent)]
@@ -232,7 +243,7 @@ impl DecisionRecord {
     pub fn inputs(&self) -> Result<DecisionInputs, RecordError> {
         match self.recorded()? {
             RecordedDecision::Evidence(inputs) => Ok(*inputs),
-            RecordedDecision::Release(_) => Err(RecordError::NoEvidence(self.index)),
+            RecordedDecision::Release(_) | RecordedDecision::Foreign(_) => Err(RecordError::NoEvidence(self.index)),
         }
     }
 
@@ -261,6 +272,7 @@ impl DecisionRecord {
         let expected = *recorded.digest();
         let statement = match self.recorded()? {
             RecordedDecision::Release(inputs) => inputs.again(policy)?.statement,
+            RecordedDecision::Foreign(inputs) => inputs.again(policy)?.statement,
             RecordedDecision::Evidence(inputs) => match decide(&inputs, policy)? {
                 Decision::Decided(decided) => decided.statement,
                 Decision::Refused(_) => {

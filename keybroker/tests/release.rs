@@ -830,7 +830,7 @@ fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
 fn inputs_of(record: &DecisionRecord) -> ReleaseInputs {
     match record.recorded().unwrap() {
         RecordedDecision::Release(inputs) => *inputs,
-        RecordedDecision::Evidence(_) => panic!("evidence"),
+        RecordedDecision::Evidence(_) | RecordedDecision::Foreign(_) => panic!("not about a key"),
     }
 }
 

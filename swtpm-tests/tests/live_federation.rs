@@ -22,8 +22,7 @@ use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, Renewal, keep_cur
 use touchstone_attest::local;
 use touchstone_authorization::{Admitted, RefusalCode, Scope, UntrustedAuthorization};
 use touchstone_keybroker::admin::SOCKET;
-use touchstone_keybroker::federation::decide::ForeignInputs;
-use touchstone_keybroker::rows;
+use touchstone_keybroker::record::DecisionRecord;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
 use touchstone_policies::federation_file::{Accepted, Trust};
@@ -197,18 +196,25 @@ async fn foreign(b: &Domain, node: &Node, authorization: &[u8], scopes: &[&str])
     fetch_foreign(&mut b.client(), node.tpm(), &trust, authorization, (A, &scopes)).await
 }
 
-fn last_of(domain: &Domain, broker: &RunningBroker, kind: Kind) -> Statement {
+/// The last statement of this kind, and where it stands.
+fn found_last(domain: &Domain, broker: &RunningBroker, kind: Kind) -> (u64, Statement) {
     let (store, size) = (&broker.app().store, broker.app().head().size);
+    let key = domain.key(Job::Statement);
     (0..size)
         .rev()
-        .filter_map(|index| touchstone_keybroker::log::entry(&**store, index).unwrap())
-        .map(|entry| {
-            VerifiedStatement::parse(&entry, &domain.key(Job::Statement))
-                .unwrap()
-                .into_statement()
+        .map(|index| {
+            (
+                index,
+                touchstone_keybroker::log::entry(&**store, index).unwrap().unwrap(),
+            )
         })
-        .find(|statement| statement.kind == kind)
+        .map(|(index, entry)| (index, VerifiedStatement::parse(&entry, &key).unwrap().into_statement()))
+        .find(|(_, statement)| statement.kind == kind)
         .unwrap()
+}
+
+fn last_of(domain: &Domain, broker: &RunningBroker, kind: Kind) -> Statement {
+    found_last(domain, broker, kind).1
 }
 
 async fn admin(domain: &Domain, method: &'static str, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
@@ -250,17 +256,14 @@ async fn a_node_of_another_domain_is_let_in_and_put_out_by_push_and_by_silence()
         (token.contents().status, token.contents().parent),
         (parent.status, Some(parent.granted.cti))
     );
-    let statement = last_of(&b, &broker_b, Kind::FederatedAuthorization);
+    let (index, statement) = found_last(&b, &broker_b, Kind::FederatedAuthorization);
     assert_eq!(
         (statement.outcome, statement.digest().unwrap()),
         (Outcome::Allow, token.contents().statement)
     );
-    let inputs = rows::INPUTS.key(statement.inputs.get("inputs").unwrap()).unwrap();
-    let record = broker_b.app().store.get(&inputs).unwrap().unwrap().value;
-    let again = ForeignInputs::decode(&record)
-        .unwrap()
-        .again(&broker_b.app().policy())
-        .unwrap();
+    let key = b.key(Job::Statement);
+    let record = DecisionRecord::read(&*broker_b.app().store, index, &key).unwrap();
+    let again = record.replay(&broker_b.app().policy(), &key).unwrap();
     assert_eq!(
         again.statement.payload_bytes().unwrap(),
         statement.payload_bytes().unwrap()
@@ -557,4 +560,231 @@ async fn trust_over_another_domain_lasts_as_long_as_that_domain_trusts() {
     for broker in [broker_a, broker_b, broker_m] {
         broker.shutdown().await.unwrap();
     }
+}
+
+/// What a node sends to get an authorization for A, and what of it is bent.
+struct Asking {
+    authorization: Vec<u8>,
+    audience: &'static str,
+    scopes: Vec<&'static str>,
+    proof_for: String,
+    proof_scope: &'static str,
+    other_channel: bool,
+    other_key: bool,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_issued() {
+    use touchstone_authorization::proof::EXPORTER_LABEL;
+    use touchstone_authorization::{Channel, Proof, authorization_digest};
+    use touchstone_cose::key::SigningKey;
+    use touchstone_evidence::message::{
+        ForeignAnswer, ForeignRequest, foreign_audience, foreign_path, release_audience,
+    };
+
+    let b = domain_b(
+        &[("node-1", Boot::GOOD), ("node-2", Boot::CMDLINE_CHANGED)],
+        &issue_for_a(),
+    );
+    let broker = b.broker().await;
+    let (mut node, mut client) = (Node::start(&Boot::GOOD).await, b.client());
+    let revoked = node.attest(&mut client).await.unwrap().authorization.unwrap();
+    let (status, _) = admin(&b, "POST", "/revoke", br#"{"node":"node-1","reason":"test"}"#.to_vec()).await;
+    assert_eq!(status, 200);
+    let own = node.attest(&mut client).await.unwrap().authorization.unwrap();
+    let for_a = foreign(&b, &node, &own, &[SCOPE]).await.unwrap();
+    let good = || Asking {
+        authorization: own.clone(),
+        audience: A,
+        scopes: vec![SCOPE],
+        proof_for: foreign_audience(B),
+        proof_scope: SCOPE,
+        other_channel: false,
+        other_key: false,
+    };
+    let bent = |change: &dyn Fn(&mut Asking)| {
+        let mut asking = good();
+        change(&mut asking);
+        asking
+    };
+    // (attack, what is sent, the answer's status, the reason)
+    let rows = [
+        ("nothing bent", good(), 200, ""),
+        (
+            "a domain nothing is issued for",
+            bent(&|a| a.audience = "c.example"),
+            403,
+            "federation-audience-unknown",
+        ),
+        (
+            "its own domain",
+            bent(&|a| a.audience = B),
+            403,
+            "federation-audience-unknown",
+        ),
+        (
+            "a scope that is not issued",
+            bent(&|a| (a.scopes, a.proof_scope) = (vec!["execute:workloads"], "execute:workloads")),
+            403,
+            "federation-scope-not-issued",
+        ),
+        (
+            "a scope that is not issued behind one that is",
+            bent(&|a| a.scopes = vec![SCOPE, "release:keys"]),
+            403,
+            "federation-scope-not-issued",
+        ),
+        (
+            "a scope twice",
+            bent(&|a| a.scopes = vec![SCOPE, SCOPE]),
+            403,
+            "federation-scope-not-issued",
+        ),
+        (
+            "a scope that is not held",
+            bent(&|a| (a.scopes, a.proof_scope) = (vec!["administer:partners/b"], "administer:partners/b")),
+            403,
+            "scope-not-granted",
+        ),
+        (
+            "no scope's form",
+            bent(&|a| a.scopes = vec!["execute:*"]),
+            401,
+            "request-malformed",
+        ),
+        (
+            "a proof for another scope",
+            bent(&|a| a.proof_scope = OTHER),
+            401,
+            "proof-action",
+        ),
+        (
+            "a proof for a key",
+            bent(&|a| a.proof_for = release_audience(B)),
+            401,
+            "proof-audience",
+        ),
+        (
+            "a proof for a guard",
+            bent(&|a| a.proof_for = GUARD.into()),
+            401,
+            "proof-audience",
+        ),
+        (
+            "a proof from another connection",
+            bent(&|a| a.other_channel = true),
+            401,
+            "proof-exporter",
+        ),
+        (
+            "a proof by another key",
+            bent(&|a| a.other_key = true),
+            401,
+            "proof-signature",
+        ),
+        (
+            "one for A in the place of its own",
+            bent(&|a| a.authorization = for_a.clone()),
+            401,
+            "authorization-audience",
+        ),
+        (
+            "one that was revoked",
+            bent(&|a| a.authorization = revoked.clone()),
+            403,
+            "authorization-revoked",
+        ),
+        (
+            "none",
+            bent(&|a| a.authorization = b"\xd8\x3d\x80".to_vec()),
+            401,
+            "authorization-malformed",
+        ),
+    ];
+    let mut last = Vec::new();
+    for (attack, asking, expected, reason) in rows {
+        let mut client = b.client();
+        client.connect().await.unwrap();
+        let digest = authorization_digest(&asking.authorization);
+        let exporter = client.export(EXPORTER_LABEL, &digest).unwrap();
+        let proof = Proof {
+            audience: asking.proof_for,
+            scope: Scope::parse(asking.proof_scope).unwrap(),
+            channel: Channel::Exporter(if asking.other_channel { [7; 32] } else { exporter }),
+            authorization_digest: digest,
+            ..swtpm_tests::node::proof(&asking.authorization, GUARD, &[0; 32])
+        };
+        let proof = if asking.other_key {
+            proof.encode_signed(&SigningKey::from_seed([7; 32])).unwrap()
+        } else {
+            node.tpm()
+                .run(move |machine| proof.encode_signed(&*machine.signer()))
+                .await
+                .unwrap()
+                .unwrap()
+        };
+        let request = ForeignRequest {
+            authorization: asking.authorization.clone(),
+            proof,
+            audience: asking.audience.into(),
+            scopes: asking.scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        };
+        let before = rights(&broker, "node-1");
+        let path = foreign_path(asking.audience);
+        let (status, body) = client.post_here(&path, request.encode()).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, expected, "{attack}: {text}");
+        let after = rights(&broker, "node-1");
+        assert_eq!(
+            (before.epoch, &before.record),
+            (after.epoch, &after.record),
+            "{attack} costs the node nothing"
+        );
+        match expected {
+            401 => {
+                assert!(text.contains(reason), "{attack}: {text}");
+                assert_eq!(
+                    before.entries, after.entries,
+                    "{attack}: nobody is known, nothing is recorded"
+                );
+            }
+            _ => {
+                let answer = ForeignAnswer::decode(&body).unwrap();
+                let codes: Vec<&str> = answer.reasons.iter().map(|reason| reason.code.as_str()).collect();
+                assert!(
+                    reason.is_empty() && codes.is_empty() || codes.contains(&reason),
+                    "{attack}: {codes:?}"
+                );
+                assert_eq!(answer.authorization.is_some(), expected == 200, "{attack}");
+                assert_eq!(before.entries + 1, after.entries, "{attack}: it is in the ledger");
+            }
+        }
+        if expected == 200 {
+            // The same proof once more, on the same connection; and under another domain's path.
+            let (status, body) = client.post_here(&path, request.encode()).await.unwrap();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            assert!(status == 401 && text.contains("proof-replayed"), "{status} {text}");
+            let (status, _) = client
+                .post_here(&foreign_path("c.example"), request.encode())
+                .await
+                .unwrap();
+            assert_eq!(status, 400, "the path names another domain");
+            last = body;
+        }
+    }
+    assert!(!last.is_empty());
+
+    // Withdrawn, and with its key still signing: nothing more is issued.
+    node.swtpm.extend(3, [7; 32]).unwrap();
+    assert!(!node.attest(&mut client).await.unwrap().allowed);
+    let denied = foreign(&b, &node, &own, &[SCOPE]).await.unwrap_err();
+    let ReleaseError::Denied(reasons) = denied else {
+        panic!("{denied}")
+    };
+    let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
+    assert!(
+        codes.contains(&"authorization-revoked") && codes.contains(&"node-withdrawn"),
+        "{codes:?}"
+    );
+    broker.shutdown().await.unwrap();
 }

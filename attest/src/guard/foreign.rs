@@ -256,10 +256,13 @@ async fn renew(
         Some(_) => client.get(&format!("{path}/trust-state")).await.ok(),
         None => None,
     };
+    // Of this root: one that is trusted again by command begins anew.
+    let root_digest = sha256(root);
+    let record = format!("{}-{}", entry.name, hex::encode(root_digest));
     let floors_file = reach
         .floors
         .as_ref()
-        .map(|floors| floors.of_domain(&entry.name))
+        .map(|floors| floors.of_domain(&record))
         .transpose();
     let floors_file = floors_file.map_err(|e| e.to_string())?;
     let kept = floors_file
@@ -268,7 +271,8 @@ async fn renew(
         .transpose()
         .map_err(|e| e.to_string())?
         .flatten();
-    let floors = match (kept, held.as_ref().map(|held| held.policy.versions.clone())) {
+    let before = held.as_ref().filter(|held| held.policy.root_digest == root_digest);
+    let floors = match (kept, before.map(|held| held.policy.versions.clone())) {
         (Some(kept), Some(held)) => Some(kept.raised_to(&held)),
         (kept, held) => kept.or(held),
     };

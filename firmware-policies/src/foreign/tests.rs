@@ -208,3 +208,44 @@ fn hostile_bytes_are_no_copy() {
         assert!(RepositoryCopy::from_value(Value::Array(items)).is_err(), "{attack}");
     }
 }
+
+#[test]
+fn rotated_roots_are_followed_and_a_gap_in_them_is_not_bridged() {
+    use crate::ceremony::{RootChange, change_root, root_roles};
+    use crate::keys::{KeyDir, KeyRole};
+    let made = Made::new(B);
+    let first = made.root();
+    let keys = KeyDir::new(made.keys());
+    for rotation in 1..=2 {
+        let held = root_roles(&made.repo()).unwrap();
+        let old = held[&KeyRole::Root].keys.keys().next().unwrap().clone();
+        keys.add(&KeyRole::Root, 1).unwrap();
+        let new = keys.public_keys(&KeyRole::Root).unwrap().pop().unwrap().1;
+        let changes = [
+            RootChange::Add(KeyRole::Root, new),
+            RootChange::Remove(KeyRole::Root, old),
+        ];
+        change_root(&made.repo(), &changes).unwrap();
+        made.publish(NOW + rotation);
+    }
+    let copy = made.copy();
+    let policy = load(&copy, &first, None, NOW + 3).unwrap();
+    assert_eq!(policy.versions.root, 3);
+    let newest = std::fs::read(made.repo().join("metadata/3.root.json")).unwrap();
+    assert_eq!(policy.root, newest);
+    let without: Vec<Value> = copy
+        .files()
+        .filter(|(name, _)| *name != "metadata/2.root.json")
+        .map(|(name, bytes)| Value::Array(vec![Value::text(name), Value::bytes(bytes)]))
+        .collect();
+    let gap = RepositoryCopy::from_value(Value::Array(without)).unwrap();
+    // Whoever holds the old root goes no further than it: never to a root that nobody he knows has signed.
+    let held = load(&gap, &first, Some(&policy.versions), NOW + 3).unwrap_err();
+    assert!(
+        matches!(held.code(), PolicyCode::ForeignRefused | PolicyCode::Rollback),
+        "{held}"
+    );
+    // Trusted again by command, with the new root.
+    assert_eq!(load(&gap, &newest, None, NOW + 3).unwrap().versions.root, 3);
+    assert!(load(&copy, &newest, None, NOW + 3).is_ok());
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use touchstone_authorization::trust_frame::TrustFrame;
 use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
@@ -88,12 +89,38 @@ pub struct Held {
     pub timestamp: Vec<u8>,
 }
 
+/// The highest versions that were accepted, and under which root: one that is trusted again by command begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Accepted {
+    /// SHA-256 of the root, hexadecimal. Empty for a record that could not be read: it stands for every root.
+    root: String,
+    versions: RoleVersions,
+}
+
+impl Accepted {
+    /// What nothing is above.
+    fn unreadable() -> Self {
+        Self {
+            root: String::new(),
+            versions: RoleVersions {
+                root: u64::MAX,
+                ..RoleVersions::default()
+            },
+        }
+    }
+
+    fn under(&self, root: &str) -> bool {
+        self.root.is_empty() || self.root == root
+    }
+}
+
 /// One other domain.
 pub struct Peer {
     folder: PathBuf,
     entry: RwLock<FederatedDomain>,
     held: watch::Sender<Option<Arc<Held>>>,
-    floors: Mutex<Option<RoleVersions>>,
+    floors: Mutex<Option<Accepted>>,
     views: Views,
     refused: Mutex<Option<String>>,
     /// One copy is verified at a time: two cannot overtake each other.
@@ -104,11 +131,9 @@ impl Peer {
     pub(super) fn new(entry: FederatedDomain, folder: PathBuf) -> Self {
         // A record that is there and cannot be read is not none: it would allow a rollback.
         let floors = match std::fs::read(folder.join(VERSIONS)) {
-            Ok(bytes) => serde_json::from_slice(&bytes).ok().or(Some(RoleVersions {
-                root: u64::MAX,
-                ..RoleVersions::default()
-            })),
-            Err(_) => None,
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Accepted::unreadable())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(_) => Some(Accepted::unreadable()),
         };
         Self {
             folder,
@@ -187,7 +212,11 @@ impl Peer {
         let _one = self.taking.lock().await;
         let root = root.ok_or(PeerError::RootUnknown)?;
         let entry = self.entry();
-        let floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let root_digest = hex::encode(Sha256::digest(&root));
+        let accepted = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let floors = accepted
+            .filter(|accepted| accepted.under(&root_digest))
+            .map(|accepted| accepted.versions);
         let age = entry
             .accept
             .as_ref()
@@ -204,9 +233,13 @@ impl Peer {
             policy,
         });
         // The record of versions first: what is used was never above it.
-        self.keep(VERSIONS, &serde_json::to_vec(&versions).unwrap_or_default())?;
+        let accepted = Accepted {
+            root: root_digest,
+            versions,
+        };
+        self.keep(VERSIONS, &serde_json::to_vec(&accepted).unwrap_or_default())?;
         self.keep(COPY, &held.copy)?;
-        *self.floors.lock().unwrap_or_else(PoisonError::into_inner) = Some(versions);
+        *self.floors.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
         self.held.send_replace(Some(Arc::clone(&held)));
         let same = before.is_some_and(|before| {
             let (one, other) = (&before.policy.versions, &held.policy.versions);
@@ -284,3 +317,6 @@ pub fn frame_between(sent: Option<&TrustView>, view: &TrustView) -> TrustFrame {
         None => TrustFrame::full(bytes, view.lists()),
     }
 }
+
+#[cfg(test)]
+mod tests;

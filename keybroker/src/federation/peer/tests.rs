@@ -1,0 +1,254 @@
+use touchstone_authorization::{ListHead, Status, StatusArray, StatusLists, TrustHead};
+use touchstone_cose::key::SigningKey;
+use touchstone_policies as policies;
+use touchstone_policies::federation_file::{Trust, federation_list, federation_trust};
+use touchstone_policies::source::{Location, Source};
+
+use super::*;
+
+const B: &str = "b.example";
+const NOW: i64 = 1_760_000_000;
+const NOW_MS: u64 = 1_760_000_000_000;
+
+fn trust_key() -> SigningKey {
+    SigningKey::from_seed([1; 32])
+}
+
+/// A published domain.
+struct Made(tempfile::TempDir);
+
+impl Made {
+    fn new(domain: &str) -> Self {
+        let made = Self(tempfile::tempdir().unwrap());
+        policies::init(&made.repo(), domain, &made.keys(), NOW).unwrap();
+        let spki = hex::encode(trust_key().verifying_key().to_spki_der());
+        let keyset = format!(
+            r#"{{"version":1,"keys":[{{"job":"trust-state","key":"{spki}","not_before":0,"not_after":9999999999,"replica":"a"}}]}}"#
+        );
+        std::fs::write(made.repo().join("staged/keyset.json"), keyset).unwrap();
+        made.publish(NOW);
+        made
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.0.path().join("repo")
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.0.path().join("keys")
+    }
+
+    fn publish(&self, now: i64) {
+        policies::publish(&self.repo(), &self.keys(), now).unwrap();
+    }
+
+    fn root(&self) -> Vec<u8> {
+        std::fs::read(self.repo().join("metadata/1.root.json")).unwrap()
+    }
+
+    async fn copy(&self) -> RepositoryCopy {
+        let source = Source::new(Location::Folder(self.repo()));
+        RepositoryCopy::read(&source, 0).await.unwrap()
+    }
+}
+
+/// What some policy says of B.
+fn entry(root: Vec<u8>) -> FederatedDomain {
+    let own = Made::new("a.example");
+    let trust = Trust {
+        domain: B.into(),
+        root: Some(root),
+        ..Trust::default()
+    };
+    federation_trust(&own.repo(), &trust).unwrap();
+    federation_list(&own.repo()).unwrap().get(B).unwrap().clone()
+}
+
+fn lists(revoked: &[u32]) -> StatusLists {
+    let list = StatusArray::new(20_000).unwrap();
+    let list = list
+        .with(revoked.iter().map(|index| (*index, Status::Invalid)))
+        .unwrap();
+    StatusLists::new([(0, list)]).unwrap()
+}
+
+fn view(previous: Option<&TrustView>, head: &TrustHead, lists: &StatusLists) -> TrustView {
+    let head = TrustHead {
+        lists: ListHead::of(lists),
+        ..head.clone()
+    };
+    let frame = TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), lists).encode();
+    TrustView::accept(previous, &frame, &ring(), &head.domain, NOW_MS).unwrap()
+}
+
+fn ring() -> KeyRing {
+    KeyRing::new([touchstone_authorization::TrustedKey {
+        key: trust_key().verifying_key(),
+        not_before: 0,
+        not_after: i64::MAX,
+    }])
+    .unwrap()
+}
+
+fn head(domain: &str, generation: u32, epoch: u64, issued_at_ms: u64) -> TrustHead {
+    TrustHead {
+        domain: domain.into(),
+        generation,
+        epoch,
+        term: 1,
+        policy_version: 1,
+        policy_digest: [1; 32],
+        keyset_version: 1,
+        lists: Vec::new(),
+        ledger_size: 5,
+        ledger_root: [2; 32],
+        issued_at_ms,
+        fresh_until_ms: issued_at_ms + 10_000,
+    }
+}
+
+#[test]
+fn what_is_relayed_gives_the_same_view_with_the_same_signed_head() {
+    let first = view(None, &head(B, 1, 1, NOW_MS), &lists(&[]));
+    let beat = view(Some(&first), &head(B, 1, 1, NOW_MS + 1), &lists(&[]));
+    let revoked = view(Some(&beat), &head(B, 1, 2, NOW_MS + 2), &lists(&[7]));
+    let later = view(Some(&revoked), &head(B, 1, 9, NOW_MS + 3), &lists(&[7, 9_000]));
+    let restored = view(Some(&later), &head(B, 2, 1, NOW_MS + 4), &lists(&[]));
+    let all = [first, beat, revoked, later, restored];
+    // From any of them, or from nothing, to any later one: also for who missed those between.
+    for (n, to) in all.iter().enumerate() {
+        for from in std::iter::once(None).chain(all[..n].iter().map(Some)) {
+            let frame = frame_between(from, to).encode();
+            let relayed = TrustView::accept(from, &frame, &ring(), B, NOW_MS).unwrap();
+            assert_eq!(relayed.head_bytes(), to.head_bytes());
+            assert_eq!(relayed.lists(), to.lists());
+        }
+    }
+    let [first, beat, revoked, ..] = &all;
+    assert!(matches!(
+        frame_between(Some(first), beat).body,
+        touchstone_authorization::Body::None
+    ));
+    let delta = frame_between(Some(beat), revoked).body;
+    assert!(matches!(
+        delta,
+        touchstone_authorization::Body::Delta { base_epoch: 1, .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_copy_is_never_older_than_before_also_after_a_restart() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let (root, older) = (made.root(), made.copy().await);
+    std::fs::write(
+        made.repo().join("staged/policy.cedar"),
+        "permit(principal, action, resource);",
+    )
+    .unwrap();
+    made.publish(NOW + 1);
+    let newer = made.copy().await;
+    let peer = || Peer::new(entry(root.clone()), folder.path().join(B));
+    let root = || Some(made.root());
+
+    let first = peer();
+    assert_eq!(
+        first.take_copy(&older, None, None, NOW_MS).await,
+        Err(PeerError::RootUnknown)
+    );
+    assert!(first.take_copy(&older, root(), None, NOW_MS).await.unwrap().is_some());
+    assert!(
+        first.take_copy(&older, root(), None, NOW_MS).await.unwrap().is_none(),
+        "nothing new"
+    );
+    assert!(
+        first
+            .take_copy(&newer, root(), None, NOW_MS + 1_000)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let rolled_back = |outcome: Result<Option<Arc<Held>>, PeerError>| matches!(outcome, Err(PeerError::Policy(error)) if error.code() == policies::PolicyCode::Rollback);
+    assert!(rolled_back(first.take_copy(&older, root(), None, NOW_MS + 2_000).await));
+    let versions = first.held().unwrap().policy.versions.clone();
+
+    let second = peer();
+    assert!(
+        rolled_back(second.take_copy(&older, root(), None, NOW_MS + 2_000).await),
+        "wiped of nothing"
+    );
+    second.take_kept(root(), NOW_MS + 2_000).await.unwrap();
+    assert_eq!(second.held().unwrap().policy.versions, versions);
+
+    // A record that cannot be read is not none.
+    std::fs::write(folder.path().join(B).join(VERSIONS), b"{}").unwrap();
+    assert!(rolled_back(
+        peer().take_copy(&newer, root(), None, NOW_MS + 2_000).await
+    ));
+
+    // Another root, trusted by command: the domain was founded anew.
+    let anew = Made::new(B);
+    let third = Peer::new(entry(anew.root()), folder.path().join("anew"));
+    assert!(
+        third
+            .take_copy(&anew.copy().await, Some(anew.root()), None, NOW_MS)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        third.take_copy(&newer, Some(anew.root()), None, NOW_MS).await.is_err(),
+        "of the one before"
+    );
+}
+
+#[tokio::test]
+async fn a_root_that_is_trusted_again_begins_anew() {
+    let (made, anew, folder) = (Made::new(B), Made::new(B), tempfile::tempdir().unwrap());
+    made.publish(NOW + 1);
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    let peer = Peer::new(entry(anew.root()), folder.path().to_owned());
+    assert!(
+        peer.take_kept(Some(anew.root()), NOW_MS).await.is_err(),
+        "what was kept is the old one's"
+    );
+    peer.take_copy(&anew.copy().await, Some(anew.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(peer.held().unwrap().policy.versions.targets, 1);
+}
+
+#[tokio::test]
+async fn frames_count_under_the_keys_of_the_verified_copy_only() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    let frame = |domain: &str, key: &SigningKey, epoch| {
+        let lists = lists(&[]);
+        let head = TrustHead {
+            lists: ListHead::of(&lists),
+            ..head(domain, 1, epoch, NOW_MS)
+        };
+        TrustFrame::full(&head.encode_signed(key).unwrap(), &lists).encode()
+    };
+    let good = frame(B, &trust_key(), 2);
+    assert_eq!(peer.take_frame(&good, NOW_MS), Err(PeerError::KeysUnknown));
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    peer.take_frame(&good, NOW_MS).unwrap();
+    for (attack, bytes) in [
+        ("by another key", frame(B, &SigningKey::from_seed([9; 32]), 3)),
+        ("of another domain", frame("c.example", &trust_key(), 3)),
+        ("older", frame(B, &trust_key(), 1)),
+        ("junk", b"junk".to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        assert!(
+            matches!(peer.take_frame(&bytes, NOW_MS), Err(PeerError::TrustState(_))),
+            "{attack}"
+        );
+        assert_eq!(peer.view().unwrap().head().epoch, 2, "{attack}");
+    }
+}
