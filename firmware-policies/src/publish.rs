@@ -252,19 +252,8 @@ fn at_once(
 }
 
 fn merge(base: &Base, next: &Next, keys: &KeyDir, files: &[PathBuf]) -> Result<Signatures, PolicyError> {
-    if files.len() > ceremony::MAX_SIGNATURE_FILES {
-        let expected = format!("at most {} signature files", ceremony::MAX_SIGNATURE_FILES);
-        return Err(PolicyError::new(
-            PolicyCode::SignatureUnreadable,
-            "signatures",
-            expected,
-            files.len(),
-        ));
-    }
     let mut merged = Signatures::default();
-    for file in files {
-        merged.add_file(file, base, next)?;
-    }
+    merged.add_files(files, base, next)?;
     for body in &next.bodies {
         merged.add_local(base, next, body, keys)?;
     }

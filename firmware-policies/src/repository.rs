@@ -202,6 +202,12 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PolicyError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(PolicyError::new(PolicyCode::Io, path.display(), "a file name", "none"));
     };
+    // A bare file name lies in the working directory.
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     std::fs::create_dir_all(folder).map_err(io)?;
     let aside = folder.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
     let mut file = File::create(&aside).map_err(io)?;

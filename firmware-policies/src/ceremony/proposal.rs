@@ -27,6 +27,9 @@ use crate::repository::{Repository, write_file};
 /// Folder of the unsigned roles.
 pub const PROPOSED: &str = "proposed";
 
+/// Most roles of a proposal: the root, the whole's list, and every region's.
+pub const MAX_PROPOSED_ROLES: usize = MAX_REGION_ROLES + 2;
+
 /// What [`propose`] wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proposed {
@@ -156,7 +159,7 @@ pub(crate) fn read(folder: &Path, base: &Base, now: i64) -> Result<Next, PolicyE
             return Err(unreadable(&path, "this file, unsigned", found));
         }
         bodies.insert(role, body);
-        if bodies.len() > MAX_REGION_ROLES {
+        if bodies.len() > MAX_PROPOSED_ROLES {
             return Err(unreadable(&proposed, "fewer roles", bodies.len().to_string()));
         }
     }

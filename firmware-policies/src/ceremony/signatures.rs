@@ -168,9 +168,41 @@ impl Signatures {
         Ok(())
     }
 
-    /// Merges a signature file: every signature must be over this very version, by a key that may sign its role. The same
+    /// Merges signature files: every signature must be over this very version, by a key that may sign its role. The same
     /// key in two files counts once.
-    pub fn add_file(&mut self, path: &Path, base: &Base, next: &Next) -> Result<(), PolicyError> {
+    pub fn add_files(&mut self, paths: &[PathBuf], base: &Base, next: &Next) -> Result<(), PolicyError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        if paths.len() > MAX_SIGNATURE_FILES {
+            let expected = format!("at most {MAX_SIGNATURE_FILES} signature files");
+            return Err(PolicyError::new(
+                PolicyCode::SignatureUnreadable,
+                "signatures",
+                expected,
+                paths.len(),
+            ));
+        }
+        let review = Review::of(base, next)?;
+        let mut signed = BTreeMap::new();
+        for body in &next.bodies {
+            let signed_part = SignedPart {
+                claim: body.claim(),
+                version: body.version(),
+                message: body.canonical()?,
+                may: may_sign(base, next, &body.role())?,
+            };
+            signed.insert(body.role(), signed_part);
+        }
+        paths.iter().try_for_each(|path| self.add_file(path, &review, &signed))
+    }
+
+    fn add_file(
+        &mut self,
+        path: &Path,
+        review: &Review,
+        signed: &BTreeMap<KeyRole, SignedPart>,
+    ) -> Result<(), PolicyError> {
         let claim = path.display();
         let unreadable = |found: String| {
             PolicyError::new(
@@ -185,7 +217,6 @@ impl Signatures {
         if file.format != FORMAT {
             return Err(unreadable(format!("format {}", file.format)));
         }
-        let review = Review::of(base, next)?;
         if file.domain != review.domain || file.proposal != review.digest {
             let expected = format!("signatures over proposal {} of {}", review.digest, review.domain);
             let found = format!("over {} of {}", file.proposal, file.domain);
@@ -193,18 +224,14 @@ impl Signatures {
         }
         for entry in &file.signatures {
             let claim = format!("{}: {} by {}", path.display(), entry.role, entry.name);
-            let body = KeyRole::parse(&entry.role)
-                .and_then(|role| next.bodies.iter().find(|body| body.role() == role))
-                .filter(|body| body.version() == entry.version);
-            let Some(body) = body else {
+            let part = KeyRole::parse(&entry.role).and_then(|role| signed.get_key_value(&role));
+            let Some((role, part)) = part.filter(|(_, part)| part.version == entry.version) else {
                 let expected = "a role of this proposal";
                 let found = format!("{} version {}", entry.role, entry.version);
                 return Err(PolicyError::new(PolicyCode::SignatureOther, claim, expected, found));
             };
-            let role = body.role();
-            let may = may_sign(base, next, &role)?;
-            let Some(key) = may.iter().find_map(|signers| signers.keys.get(&entry.key)) else {
-                let expected = format!("a key of {}", body.claim());
+            let Some(key) = part.may.iter().find_map(|signers| signers.keys.get(&entry.key)) else {
+                let expected = format!("a key of {}", part.claim);
                 return Err(PolicyError::new(
                     PolicyCode::SignatureKeyUnknown,
                     claim,
@@ -213,8 +240,15 @@ impl Signatures {
                 ));
             };
             let sig = hex::decode(&entry.signature).map_err(|e| unreadable(e.to_string()))?;
-            if !public::verifies(key, &body.canonical()?, &sig) {
-                let expected = format!("a signature over {}", body.claim());
+            let own = self.by_role.entry(role.clone()).or_default();
+            if own
+                .get(&entry.key)
+                .is_some_and(|(_, known)| known.sig.as_ref() == sig.as_slice())
+            {
+                continue;
+            }
+            if !public::verifies(key, &part.message, &sig) {
+                let expected = format!("a signature over {}", part.claim);
                 return Err(PolicyError::new(
                     PolicyCode::SignatureInvalid,
                     claim,
@@ -226,7 +260,6 @@ impl Signatures {
                 keyid: public::key_id(key)?.into(),
                 sig: sig.into(),
             };
-            let own = self.by_role.entry(role).or_default();
             own.entry(entry.key.clone()).or_insert((entry.name.clone(), signature));
         }
         Ok(())
@@ -254,6 +287,14 @@ impl Signatures {
         PolicyError::unless_empty(problems)?;
         body.to_json(self.of(&role).map(|(_, (_, signature))| signature.clone()).collect())
     }
+}
+
+/// What signatures over one role are held against.
+struct SignedPart {
+    claim: String,
+    version: u64,
+    message: Vec<u8>,
+    may: Vec<RoleSigners>,
 }
 
 /// Who must sign a role: its signers in the new version and, for the root, those of the old one as well (TUF 1.0.34,
