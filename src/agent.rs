@@ -53,6 +53,9 @@ enum Command {
         /// The agent's socket
         #[arg(long)]
         socket: PathBuf,
+        /// The domain of the guard, where it is another one: an authorization that counts there is fetched
+        #[arg(long)]
+        domain: Option<String>,
         /// The guard's id
         #[arg(long)]
         audience: String,
@@ -108,16 +111,26 @@ mod with_tpm {
             Command::Status { socket, json, all } => status(&socket, json, all),
             Command::Present {
                 socket,
+                domain,
                 audience,
                 challenge,
                 action,
                 resource,
             } => {
-                let request = Request::Present {
-                    audience,
-                    challenge,
-                    action,
-                    resource,
+                let request = match domain {
+                    None => Request::Present {
+                        audience,
+                        challenge,
+                        action,
+                        resource,
+                    },
+                    Some(domain) => Request::PresentIn {
+                        domain,
+                        audience,
+                        challenge,
+                        action,
+                        resource,
+                    },
                 };
                 match ask(&socket, &request)? {
                     Response::Error { error } => {

@@ -200,6 +200,13 @@ impl PolicySource {
         &self.mirror
     }
 
+    /// Every place from which what is published can be had: the repository, then the mirror, which has no root before the
+    /// pinned one.
+    #[must_use]
+    pub fn places(&self) -> Vec<Source> {
+        vec![self.source.clone(), self.mirror.folder().into()]
+    }
+
     /// Where it is.
     #[must_use]
     pub const fn location(&self) -> &Location {

@@ -19,6 +19,7 @@ use touchstone_verifier::ima::ImaMode;
 
 use crate::asked::as_far_as_asked;
 use crate::decision::{Decided, Decision, SEMANTICS_ID, decide_under};
+use crate::federation::decide::{ForeignInputs, ForeignInputsError};
 use crate::inputs::DecisionInputs;
 use crate::log;
 use crate::record::{DecisionRecord, RecordError, RecordedDecision};
@@ -176,6 +177,9 @@ pub fn compare(records: &[DecisionRecord], old: &PolicySet, new: &PolicySet, now
                 let what = match &recorded {
                     RecordedDecision::Evidence(_) => String::new(),
                     RecordedDecision::Release(inputs) => format!("{} {}", inputs.request.resource, inputs.request.key),
+                    RecordedDecision::Foreign(inputs) => {
+                        format!("in {} {}", inputs.request.audience, inputs.request.scopes.join(" "))
+                    }
                 };
                 let subject = statement.subject.clone().unwrap_or_default();
                 let place = latest.entry((subject, what));
@@ -244,6 +248,43 @@ pub fn again(name: &str, recorded: &RecordedDecision, policy: &PolicySet, now: i
     match recorded {
         RecordedDecision::Evidence(inputs) => evidence(name, inputs, policy, now),
         RecordedDecision::Release(inputs) => release(inputs, policy),
+        RecordedDecision::Foreign(inputs) => foreign(inputs, policy),
+    }
+}
+
+/// What a node may be issued for another domain: `in <domain> <scope>`.
+fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordError> {
+    let wanted = |scope: &String| format!("in {} {scope}", inputs.request.audience);
+    let inputs = ForeignInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        ..inputs.clone()
+    };
+    let renewed = |reason: &&Reason| reason.code != ReleaseCode::AuthorizationPolicyStale.as_str();
+    let reasons: Vec<WhyNot> = match inputs.again(policy) {
+        Ok(decision) => decision.reasons.iter().filter(renewed).map(WhyNot::from).collect(),
+        // Who asked is not known any more: its keys are not those of this policy.
+        Err(ForeignInputsError::Nobody { codes }) => codes.iter().map(not_counting).collect(),
+        Err(error) => return Err(error.into()),
+    };
+    let rights = inputs.request.scopes.iter().map(wanted);
+    Ok(Given {
+        rights: if reasons.is_empty() {
+            rights.collect()
+        } else {
+            BTreeSet::new()
+        },
+        reasons,
+        files_not_judged: false,
+    })
+}
+
+fn not_counting(code: &String) -> WhyNot {
+    WhyNot {
+        code: code.clone(),
+        claim: "authorization".into(),
+        expected: "one that counts under this policy".into(),
+        found: "another".into(),
     }
 }
 
@@ -301,15 +342,7 @@ fn release(inputs: &ReleaseInputs, policy: &PolicySet) -> Result<Given, RecordEr
             (against.is_empty(), against)
         }
         // Who asked is not known any more: its keys are not those of this policy.
-        Err(ReleaseInputsError::Nobody { codes }) => {
-            let reason = |code: &String| WhyNot {
-                code: code.clone(),
-                claim: "authorization".into(),
-                expected: "one that counts under this policy".into(),
-                found: "another".into(),
-            };
-            (false, codes.iter().map(reason).collect())
-        }
+        Err(ReleaseInputsError::Nobody { codes }) => (false, codes.iter().map(not_counting).collect()),
         Err(error) => return Err(error.into()),
     };
     Ok(Given {

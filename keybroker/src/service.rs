@@ -246,7 +246,7 @@ impl Broker {
             chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
-            federation: Neighbours::new(&config.data_dir, (&config.policy).into()),
+            federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
             head,
             attested: Mutex::new(attested),

@@ -16,7 +16,7 @@ use swtpm_tests::boots::{self, Boot, KeyForm};
 use swtpm_tests::domain::{Domain, Founding, NAME, Post, eventually, recorded, rights, unlocked};
 use swtpm_tests::node::Node;
 use swtpm_tests::relay::Relay;
-use touchstone_attest::agent::foreign::fetch_foreign;
+use touchstone_attest::agent::foreign::{Abroad, fetch_foreign};
 use touchstone_attest::agent::release::ReleaseError;
 use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, Renewal, keep_current};
 use touchstone_attest::local;
@@ -276,6 +276,27 @@ async fn a_node_of_another_domain_is_let_in_and_put_out_by_push_and_by_silence()
         last_of(&a, &broker_a, Kind::FederationUpdate).subject.as_deref(),
         Some(B)
     );
+
+    // The same as a workload gets it from the node's agent; asked again, the agent has it.
+    let desk = node.desk(&b, own.clone());
+    let mut entries = Vec::new();
+    for _ in 0..2 {
+        let abroad = Abroad {
+            domain: A.into(),
+            audience: GUARD.into(),
+            challenge: watch.post.challenge(),
+            scope: Scope::parse(SCOPE).unwrap(),
+        };
+        let challenge = abroad.challenge.clone();
+        let shown = desk.present_in(abroad).await.unwrap();
+        let (action, resource) = SCOPE.split_once(':').unwrap();
+        let guard = &watch.post.guard;
+        guard
+            .decide(&shown.authorization, &shown.proof, action, resource, &challenge)
+            .unwrap();
+        entries.push(broker_b.app().head().size);
+    }
+    assert_eq!(entries.first(), entries.last());
 
     // What does not let it in.
     let both = foreign(&b, &node, &own, &[SCOPE, OTHER]).await.unwrap();

@@ -1,5 +1,6 @@
 //! What the agent's tasks share: the standing, the authorization, and the way to have a proof signed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -48,7 +49,12 @@ pub struct Desk {
     tpm: TpmOwner,
     held: Mutex<Held>,
     releases: Mutex<Option<Arc<Releases>>>,
+    /// Authorizations that count in other domains, by domain and scope, made from the one held now.
+    abroad: Mutex<BTreeMap<(String, Scope), Arc<[u8]>>>,
 }
+
+/// Most of them; one more, and all are fetched anew.
+const MAX_ABROAD: usize = 64;
 
 #[derive(Debug)]
 struct Held {
@@ -67,6 +73,7 @@ impl Desk {
                 authorization: None,
             }),
             releases: Mutex::default(),
+            abroad: Mutex::default(),
         }
     }
 
@@ -93,7 +100,25 @@ impl Desk {
 
     /// Puts down a new authorization, or takes the old one away.
     pub fn hold(&self, authorization: Option<Vec<u8>>) {
+        self.abroad.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock().authorization = authorization.map(Arc::from);
+    }
+
+    /// The authorization that counts in `domain` for `scope`, where one was fetched since the one held now came.
+    pub(super) fn abroad(&self, domain: &str, scope: &Scope) -> Option<Arc<[u8]>> {
+        let abroad = self.abroad.lock().unwrap_or_else(PoisonError::into_inner);
+        abroad.get(&(domain.to_owned(), scope.clone())).cloned()
+    }
+
+    /// Keeps one that was fetched with `own`, unless that is no longer the one held.
+    pub(super) fn keep_abroad(&self, own: &[u8], domain: &str, scope: &Scope, authorization: Arc<[u8]>) {
+        let mut abroad = self.abroad.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.authorization().is_some_and(|held| *held == *own) {
+            if abroad.len() >= MAX_ABROAD {
+                abroad.clear();
+            }
+            abroad.insert((domain.to_owned(), scope.clone()), authorization);
+        }
     }
 
     /// Says where keys come from.
@@ -128,13 +153,27 @@ impl Desk {
             standing: self.standing().word(),
         })?;
         let scope = Scope::parse(&format!("{action}:{resource}")).map_err(|e| PresentError::Scope(e.to_string()))?;
+        self.prove(&authorization, audience, challenge, scope).await
+    }
+
+    /// An authorization and a proof of possession of its key that answers `challenge` of the enforcer `audience`.
+    ///
+    /// # Errors
+    /// [`PresentError`]
+    pub(super) async fn prove(
+        &self,
+        authorization: &[u8],
+        audience: &str,
+        challenge: Vec<u8>,
+        scope: Scope,
+    ) -> Result<Presentation, PresentError> {
         let mut cti = [0u8; 16];
         getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
         let proof = Proof {
             audience: audience.to_owned(),
             issued_at: crate::clock::wall_ms() / 1000,
             cti,
-            authorization_digest: Sha256::digest(&authorization).into(),
+            authorization_digest: Sha256::digest(authorization).into(),
             scope,
             request_digest: None,
             channel: Channel::Challenge(challenge),

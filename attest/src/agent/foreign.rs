@@ -1,6 +1,8 @@
 //! Fetching an authorization that counts in another domain: what this node holds, as far as its own domain's policy lets it
 //! be used there. What comes back is checked in full before it is used.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Channel, Proof, Scope, UntrustedAuthorization};
@@ -8,7 +10,7 @@ use touchstone_cose::cbor::Value;
 use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, foreign_audience, foreign_path, release_nonce};
 use touchstone_ledger::statement::{Kind, Outcome};
 
-use super::desk::{Desk, PresentError};
+use super::desk::{Desk, PresentError, Presentation};
 use super::owner::TpmOwner;
 use super::release::ReleaseError;
 use crate::client::{BrokerClient, ClientError};
@@ -29,6 +31,48 @@ impl Desk {
         let brokers = releases.config.endpoints();
         let mut client = trust.client(brokers.map_err(|e| ReleaseError::Domain(e.to_string()))?);
         fetch_foreign(&mut client, self.tpm(), &trust, &authorization, (audience, scopes)).await
+    }
+}
+
+/// Where something is to be done, and what: an enforcer of another domain and its challenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abroad {
+    /// The domain.
+    pub domain: String,
+    /// The enforcer's id.
+    pub audience: String,
+    /// Its challenge.
+    pub challenge: Vec<u8>,
+    /// What is to be done.
+    pub scope: Scope,
+}
+
+impl Desk {
+    /// An authorization that counts in another domain, fetched where none is held, and a proof of possession for one of
+    /// its enforcers.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub async fn present_in(&self, abroad: Abroad) -> Result<Presentation, ReleaseError> {
+        let Abroad {
+            domain,
+            audience,
+            challenge,
+            scope,
+        } = abroad;
+        let authorization = match self.abroad(&domain, &scope) {
+            Some(authorization) => authorization,
+            None => {
+                let own = self.authorization();
+                let fetched = self.authorization_for(&domain, std::slice::from_ref(&scope)).await?;
+                let fetched: Arc<[u8]> = fetched.into();
+                if let Some(own) = own {
+                    self.keep_abroad(&own, &domain, &scope, Arc::clone(&fetched));
+                }
+                fetched
+            }
+        };
+        Ok(self.prove(&authorization, &audience, challenge, scope).await?)
     }
 }
 

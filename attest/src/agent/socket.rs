@@ -13,9 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use touchstone_authorization::Scope;
 use zeroize::Zeroizing;
 
 use super::desk::Desk;
+use super::foreign::Abroad;
 use super::release::{Fetched, KeyWanted};
 use super::standing::Standing;
 
@@ -30,6 +32,20 @@ pub enum Request {
     Status,
     /// The authorization and a proof of possession for one enforcer, one challenge, one action, one resource.
     Present {
+        /// The enforcer's id.
+        audience: String,
+        /// The enforcer's challenge, hexadecimal.
+        challenge: String,
+        /// What is to be done.
+        action: String,
+        /// To what.
+        resource: String,
+    },
+    /// The same for an enforcer of another domain: an authorization that counts there is fetched from the broker.
+    #[serde(rename = "present-in")]
+    PresentIn {
+        /// The other domain.
+        domain: String,
         /// The enforcer's id.
         audience: String,
         /// The enforcer's challenge, hexadecimal.
@@ -183,6 +199,35 @@ async fn answer(request: Request, desk: &Desk) -> Response {
                     statement: hex::encode(statement),
                     secret: SecretText(Zeroizing::new(STANDARD.encode(&key.secret))),
                     key: key.name,
+                },
+                Err(error) => Response::Error {
+                    error: error.to_string(),
+                },
+            }
+        }
+        Request::PresentIn {
+            domain,
+            audience,
+            challenge,
+            action,
+            resource,
+        } => {
+            let scope = Scope::parse(&format!("{action}:{resource}"));
+            let (Ok(challenge), Ok(scope)) = (hex::decode(&challenge), scope) else {
+                return Response::Error {
+                    error: "the challenge is not hexadecimal, or action and resource are no scope".into(),
+                };
+            };
+            let abroad = Abroad {
+                domain,
+                audience,
+                challenge,
+                scope,
+            };
+            match desk.present_in(abroad).await {
+                Ok(presentation) => Response::Presentation {
+                    authorization: STANDARD.encode(presentation.authorization),
+                    proof: STANDARD.encode(presentation.proof),
                 },
                 Err(error) => Response::Error {
                     error: error.to_string(),

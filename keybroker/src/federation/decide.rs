@@ -285,6 +285,16 @@ impl ForeignInputs {
             let code = ReleaseCode::NodeNotEnrolled.as_str();
             reasons.push(reason(code, "inventory", "the node in its region", "not there"));
         }
+        // Nothing of a region counts after the end of what its own keys signed.
+        if let Err(error) = policy.check_region_live(&record.region, seconds(self.now_ms)) {
+            let problems = error.into_problems().into_iter();
+            reasons.extend(problems.map(|problem| Reason {
+                code: problem.code.as_str().into(),
+                claim: problem.claim,
+                expected: problem.expected,
+                found: problem.found,
+            }));
+        }
     }
 
     /// The scopes that are issued: each held here, each on the list of our policy for that domain.
@@ -414,13 +424,17 @@ impl ForeignInputs {
         let circumstances = Circumstances {
             domain: policy.domain.clone(),
             policy_version: policy.version,
-            policy_digest: policy.digest,
+            policy_digest: policy.global_digest,
             semantics: self.semantics.clone(),
             now: seconds(self.now_ms),
         };
         let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
         Statement {
             subject: Some(subject.contents().subject.clone()),
+            region_policy: self
+                .node
+                .as_ref()
+                .and_then(|(record, _)| policy.region_digest(&record.region)),
             reasons: Reason::bounded(reasons.to_vec()),
             inputs: [
                 ("authorization".to_owned(), *subject.digest()),

@@ -10,8 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use touchstone_client::follow::{FollowConfig, Follower, OWN_STREAM, Source as FollowSource, Time};
 use touchstone_client::{Endpoint, pinned_config};
-use touchstone_policies::source::{Location, Source};
-use touchstone_policies::{Job, RepositoryCopy};
+use touchstone_policies::{Job, RepositoryCopy, Source};
 
 use super::peer::{Held, Peer, Way};
 use super::{push, watch};
@@ -107,8 +106,8 @@ async fn look(app: &Arc<App>, peer: &Arc<Peer>) -> Result<(), String> {
     let entry = peer.entry();
     let mut failures = Vec::new();
     for place in &entry.policy {
-        let source = match Location::parse(place) {
-            Ok(location) => Source::new(location),
+        let source = match app.federation.place(place) {
+            Ok(source) => source,
             Err(error) => {
                 failures.push(error.to_string());
                 continue;

@@ -20,8 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use touchstone_policies::PolicySet;
-use touchstone_policies::source::Source;
+use touchstone_policies::{CopyError, Location, PolicyError, PolicySet, RepositoryCopy, Source};
 
 pub use peer::{Peer, PeerError, Way};
 
@@ -31,17 +30,20 @@ pub const FEDERATION_FOLDER: &str = "federation";
 /// What this broker holds of other domains.
 pub struct Neighbours {
     folder: PathBuf,
-    own_policy: Source,
+    own_policy: Vec<Source>,
+    ca: Option<PathBuf>,
     peers: RwLock<Arc<BTreeMap<String, Arc<Peer>>>>,
 }
 
 impl Neighbours {
-    /// Nothing yet. `own_policy` is where our own repository is published: what we send to others.
+    /// Nothing yet. `own_policy` is where our own repository is to be had: what we send to others. `ca` is the file of
+    /// authorities for repositories under `https`.
     #[must_use]
-    pub fn new(data_dir: &Path, own_policy: Source) -> Self {
+    pub fn new(data_dir: &Path, own_policy: Vec<Source>, ca: Option<PathBuf>) -> Self {
         Self {
             folder: data_dir.join(FEDERATION_FOLDER),
             own_policy,
+            ca,
             peers: RwLock::default(),
         }
     }
@@ -58,10 +60,41 @@ impl Neighbours {
         Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Our own repository.
-    #[must_use]
-    pub const fn own_policy(&self) -> &Source {
-        &self.own_policy
+    /// Our own repository, from the first place that has it.
+    ///
+    /// # Errors
+    /// [`CopyError`] of the last place.
+    pub async fn own_copy(&self) -> Result<RepositoryCopy, CopyError> {
+        let mut last = CopyError::TooLarge;
+        for place in &self.own_policy {
+            match RepositoryCopy::read(place, 0).await {
+                Ok(copy) => return Ok(copy),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Its timestamp alone, to see whether anything was published.
+    pub async fn own_timestamp(&self) -> Option<Vec<u8>> {
+        for place in &self.own_policy {
+            if let Ok(timestamp) = RepositoryCopy::read_timestamp(place).await {
+                return Some(timestamp);
+            }
+        }
+        None
+    }
+
+    /// A place of another domain's repository.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: not a folder or URL, or the file of authorities cannot be read.
+    pub fn place(&self, text: &str) -> Result<Source, PolicyError> {
+        let source = Source::new(Location::parse(text)?);
+        match &self.ca {
+            Some(ca) => source.with_ca(ca),
+            None => Ok(source),
+        }
     }
 
     /// Goes on under this policy: domains that are trusted are held, others forgotten. A domain of which nothing but what

@@ -9,7 +9,6 @@ use std::time::Duration;
 use touchstone_client::{BrokerClient, backoff_ms};
 use touchstone_ledger::checkpoint::sign_checkpoint;
 use touchstone_ledger::note::NoteKey;
-use touchstone_policies::RepositoryCopy;
 
 use super::bundle::Bundle;
 use super::keep::{COPY_PERIOD, endpoints, tls_of};
@@ -36,9 +35,7 @@ pub fn bundle_path(domain: &str) -> String {
 /// # Errors
 /// In words.
 pub async fn own_bundle(app: &App) -> Result<Bundle, String> {
-    let copy = RepositoryCopy::read(app.federation.own_policy(), 0)
-        .await
-        .map_err(|e| e.to_string())?;
+    let copy = app.federation.own_copy().await.map_err(|e| e.to_string())?;
     let head = app.head();
     let key = &app.keys.checkpoint;
     let note = NoteKey::new(&app.origin, &key.verifying_key()).map_err(|e| e.to_string())?;
@@ -94,8 +91,8 @@ async fn push_once(app: &App, peer: &Peer, failures: &mut u32) -> Result<(), Str
         }
         if looked.elapsed() >= COPY_PERIOD {
             looked = tokio::time::Instant::now();
-            let published = RepositoryCopy::read_timestamp(app.federation.own_policy()).await;
-            if published.is_ok_and(|published| published != sent) {
+            let published = app.federation.own_timestamp().await;
+            if published.is_some_and(|published| published != sent) {
                 sent = send_bundle(app, &mut client, &own).await?;
             }
         }
