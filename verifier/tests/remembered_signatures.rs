@@ -128,7 +128,7 @@ fn a_changed_byte_is_another_certificate() {
     let ek = maker.ek(|_| {});
     let (warm, cold) = (root_alone(&maker), || root_alone(&maker));
     let rules = ChainRules::default();
-    assert!(verify(&warm, &ek, &[maker.intermediate.clone()], NOW, rules).is_ok());
+    assert!(verify(&warm, &ek, std::slice::from_ref(&maker.intermediate), NOW, rules).is_ok());
     for byte in 0..ek.len() {
         let mut changed = ek.clone();
         changed[byte] ^= 0x01;

@@ -247,10 +247,13 @@ impl Inventory {
     }
 }
 
+/// The regions and authorities that name a platform, and whether one of them names no guest.
+type NamedBy<'a> = (BTreeSet<(&'a str, &'a str)>, bool);
+
 /// Platforms that two regions, or two authorities, say something about: a machine stands in one region. Of a provider's
 /// machines, which are a class, each may name its own guests, and none all of them beside another's.
 fn disputed(nodes: &[Node]) -> BTreeSet<Platform> {
-    let mut claimed: BTreeMap<&Platform, (BTreeSet<(&str, &str)>, bool)> = BTreeMap::new();
+    let mut claimed: BTreeMap<&Platform, NamedBy<'_>> = BTreeMap::new();
     for node in nodes {
         for identity in &node.platforms {
             let (by, alone) = claimed.entry(&identity.platform).or_default();
@@ -258,7 +261,7 @@ fn disputed(nodes: &[Node]) -> BTreeSet<Platform> {
             *alone |= identity.guest.is_none();
         }
     }
-    let disputed = |(platform, (by, alone)): (&Platform, (BTreeSet<(&str, &str)>, bool))| {
+    let disputed = |(platform, (by, alone)): (&Platform, NamedBy<'_>)| {
         let shared = matches!(platform, Platform::SnpProvider(_)) && !alone;
         (by.len() > 1 && !shared).then(|| platform.clone())
     };
