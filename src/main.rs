@@ -21,6 +21,7 @@ mod reference;
 mod revoke;
 mod runtime;
 mod status;
+mod tenant;
 mod vault;
 mod verify;
 mod why;
@@ -57,6 +58,7 @@ enum Command {
     Revoke(revoke::Args),
     Node(node::Args),
     Status(status::Args),
+    Tenant(tenant::Args),
     Ledger(ledger::Args),
 }
 
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Revoke(args) => revoke::run(&args),
         Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Tenant(args) => tenant::run(args),
         Command::Ledger(args) => ledger::run(args),
     };
     output::exit_code(outcome)

@@ -46,6 +46,8 @@ pub struct Cedar {
     words: Vocabulary,
     global: Compiled,
     regions: BTreeMap<String, Compiled>,
+    /// Every tenant; with its policies, where it has any.
+    tenants: BTreeMap<String, Option<Compiled>>,
 }
 
 /// What speaks against a request.
@@ -71,6 +73,19 @@ impl Cedar {
     /// # Errors
     /// [`PolicyError`] with every problem: `policy-schema-invalid`, `policy-cedar-invalid`, `policy-cedar-empty`.
     pub fn compile(schema: &str, global: &str, regions: &BTreeMap<String, String>) -> Result<Self, PolicyError> {
+        Self::compile_all(schema, global, regions, &BTreeMap::new())
+    }
+
+    /// The same with the tenants of the domain, each with its policy.cedar where it has one.
+    ///
+    /// # Errors
+    /// As [`Cedar::compile`].
+    pub fn compile_all(
+        schema: &str,
+        global: &str,
+        regions: &BTreeMap<String, String>,
+        tenants: &BTreeMap<String, Option<String>>,
+    ) -> Result<Self, PolicyError> {
         let schema_error = |found: String| PolicyError::new(PolicyCode::SchemaInvalid, SCHEMA, "a Cedar schema", found);
         if let Some(deep) = nesting::deep_schema(schema) {
             return Err(schema_error(deep));
@@ -104,11 +119,28 @@ impl Cedar {
             }
             compiled.insert(region.clone(), set);
         }
+        let mut owners = BTreeMap::new();
+        for (tenant, text) in tenants {
+            let file = TargetKind::TenantPolicy(tenant.clone()).name();
+            let set = text
+                .as_ref()
+                .map(|text| Compiled::read(&file, text, &words, &validator, &mut problems));
+            all = all.saturating_add(set.as_ref().map_or(0, Compiled::len));
+            if all > MAX_ALL_POLICIES {
+                problems.push(too_many(
+                    format!("at most {MAX_ALL_POLICIES} policies in all files"),
+                    all,
+                ));
+                break;
+            }
+            owners.insert(tenant.clone(), set);
+        }
         PolicyError::unless_empty(problems)?;
         Ok(Cedar {
             words,
             global,
             regions: compiled,
+            tenants: owners,
         })
     }
 
@@ -120,7 +152,7 @@ impl Cedar {
     /// Decides: every set of policies that has a say must permit `request`, without any error: the domain's, and that of
     /// `region`.
     pub fn decide(&self, region: &str, request: &Request<'_>) -> CedarDecision {
-        self.decide_with(self.conjuncts(region), request, Compiled::slice)
+        self.decide_with(self.conjuncts(region, request.owner), request, Compiled::slice)
     }
 
     /// What the domain's policies alone say, or those of `region` alone: for tests of policies, never for a decision that
@@ -216,9 +248,22 @@ impl Cedar {
         }
     }
 
-    /// The sets that have a say about what happens in `region`.
-    fn conjuncts(&self, region: &str) -> Vec<Conjunct<'_>> {
-        vec![self.of_domain(), self.of_region(region)]
+    /// That of the tenant who owns what is decided about, where it is a tenant.
+    fn of_tenant(&self, owner: Option<&str>) -> Option<Conjunct<'_>> {
+        let (tenant, set) = self.tenants.get_key_value(owner?)?;
+        Some(Conjunct {
+            file: TargetKind::TenantPolicy(tenant.clone()).name(),
+            set: set.as_ref(),
+            denied: DecisionCode::TenantDenied,
+            missing: DecisionCode::TenantMissing,
+            of_whole: true,
+        })
+    }
+
+    /// The sets that have a say about what happens in `region` with what is `owner`'s.
+    fn conjuncts(&self, region: &str, owner: Option<&str>) -> Vec<Conjunct<'_>> {
+        let everywhere = [self.of_domain(), self.of_region(region)];
+        everywhere.into_iter().chain(self.of_tenant(owner)).collect()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::policy_tests;
 use crate::region::{self, Additions, View, Whole, additions};
 use crate::settings::Settings;
 use crate::signers_file;
+use crate::tenants_file::Tenants;
 
 /// Most targets in a repository.
 pub const MAX_TARGETS: usize = 80_000;
@@ -47,6 +48,7 @@ pub(crate) struct Contents {
     pub additions: BTreeMap<String, Additions>,
     /// What the nodes of a region are judged by, for each region that says anything of its own.
     pub views: BTreeMap<String, Arc<View>>,
+    pub tenants: Tenants,
 }
 
 /// Settings with the keys whose signatures on files count.
@@ -96,7 +98,8 @@ impl Contents {
             Some(_) => reader.required(&TargetKind::Keyset, Keyset::parse),
             None => Some(Keyset::default()),
         };
-        let cedar = reader.cedar();
+        let tenants = reader.tenants(&inventory);
+        let cedar = reader.cedar(&tenants);
         let own = settings.as_ref().map_or("", |settings| settings.domain.as_str());
         let federation = reader.note(Federation::read(files, own)).unwrap_or_default();
         let settings = settings.map(|settings| with_ima_keys(settings, &ima_keys));
@@ -117,6 +120,7 @@ impl Contents {
         match (settings, anchors, references, keyset, cedar) {
             (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
                 federation,
+                tenants,
                 ima_keys: ima_keys.iter().map(|key| key.key().clone()).collect(),
                 settings,
                 anchors,
@@ -237,9 +241,10 @@ impl Reader<'_> {
                 | TargetKind::Reference(_)
                 | TargetKind::ImaKey(_)
                 | TargetKind::Regions
+                | TargetKind::Tenants
                 | TargetKind::Region(..)
                 | TargetKind::Test(_) => true,
-                TargetKind::Tenants | TargetKind::TenantPolicy(_) => false,
+                TargetKind::TenantPolicy(_) => self.files.contains_key(&TargetKind::Tenants),
                 TargetKind::Federation(_) | TargetKind::FederationRoot(_) => true,
             };
             if !read {
@@ -366,7 +371,18 @@ impl Reader<'_> {
         Inventory::new(nodes)
     }
 
-    fn cedar(&mut self) -> Option<Cedar> {
+    /// The tenants, and what is wrong with the nodes that the whole has signed for them.
+    fn tenants(&mut self, inventory: &Inventory) -> Tenants {
+        if !self.files.contains_key(&TargetKind::Tenants) {
+            return Tenants::default();
+        }
+        let read = self.required(&TargetKind::Tenants, Tenants::parse);
+        let tenants = read.unwrap_or_default().counting(inventory);
+        self.problems.extend(tenants.problems(inventory));
+        tenants
+    }
+
+    fn cedar(&mut self, tenants: &Tenants) -> Option<Cedar> {
         let schema = self.text(&TargetKind::Schema);
         let global = self.text(&TargetKind::GlobalPolicy);
         let mut regions = BTreeMap::new();
@@ -377,7 +393,23 @@ impl Reader<'_> {
                 regions.insert(region.clone(), text);
             }
         }
+        let mut owners: BTreeMap<String, Option<String>> =
+            tenants.names().map(|name| (name.to_owned(), None)).collect();
+        for kind in self.files.keys() {
+            if let TargetKind::TenantPolicy(tenant) = kind {
+                let text = self.text(kind);
+                match owners.get_mut(tenant) {
+                    Some(policy) => *policy = text,
+                    None => self.problem(
+                        PolicyCode::TenantsUnreadable,
+                        &kind.name(),
+                        "of a tenant that tenants.toml lists",
+                        tenant,
+                    ),
+                }
+            }
+        }
         let (schema, global) = (schema?, global?);
-        self.note(Cedar::compile(&schema, &global, &regions))
+        self.note(Cedar::compile_all(&schema, &global, &regions, &owners))
     }
 }

@@ -10,6 +10,8 @@ touchstone_cose::reason_codes! {
         GlobalDenied = "denied-by-domain-policy": "The domain's policy does not permit this to this node. Look at the policies named, and at the node's claims.",
         RegionDenied = "denied-by-region-policy": "The policy of the node's region does not permit this to this node. Look at the policies named, and at the node's claims.",
         RegionMissing = "region-policy-missing": "The node's region has no policy of its own, so nothing is permitted there. Add regions/<region>/policy.cedar.",
+        TenantDenied = "denied-by-tenant-policy": "The policy of the tenant who owns the node does not permit this. Look at the policies named, and at the node's claims.",
+        TenantMissing = "tenant-policy-missing": "The tenant who owns the node has no policy of its own, so its nodes are permitted nothing. Add tenants/<tenant>/policy.cedar.",
         EvaluationError = "policy-evaluation-error": "A policy could not be evaluated for this request, so nothing is permitted. Correct the policy named.",
         RequestInvalid = "policy-request-invalid": "The request names an action, node or resource that the schema does not know.",
     }

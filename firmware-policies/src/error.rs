@@ -82,6 +82,8 @@ touchstone_cose::reason_codes! {
         // Other targets.
         NodeUnreadable = "policy-node-unreadable": "A node file could not be read: it is not the JSON form, or has an unknown, missing or wrong key.",
         NodeOutsideRegion = "policy-node-outside-region": "A node is named or placed where its file does not stand: below regions/<id>/nodes/ every node is called <id>/<file> and is in that region, and elsewhere no name has a slash.",
+        TenantsUnreadable = "policy-tenants-unreadable": "tenants.toml could not be read: it is not the TOML form, lists nobody, or has an unknown, missing or wrong key.",
+        TenantNode = "policy-tenant-node": "A node is not told apart from those of other tenants: its owner is no tenant, or its name is not <tenant>.<name> of the tenant who owns it.",
         NodeIdentityMissing = "policy-node-identity-missing": "A node entry names no hardware identity.",
         ImaKeyUnreadable = "policy-ima-key-unreadable": "An IMA signer's key is not an X.509 certificate or public key (RSA of 2048 bits or more, NIST curve), or its name is not its digest.",
         AnchorUnreadable = "policy-anchor-unreadable": "A trust anchor is not an X.509 certificate that can be used, or its name is not its digest.",

@@ -47,6 +47,7 @@ pub mod show;
 pub mod signers_file;
 mod signing;
 pub mod source;
+pub mod tenants_file;
 #[cfg(test)]
 mod testing;
 pub mod timers;
@@ -81,6 +82,7 @@ pub use region::{Additions, Demands, View};
 pub use settings::{Scope, Settings, settings_set};
 pub use show::{Show, show};
 pub use source::{Location, Source};
+pub use tenants_file::{NotApart, Tenant, Tenants};
 pub use timers::Timers;
 pub use touchstone_verifier::anchors::Purpose;
 pub use trust::{BundleAdded, CrlAdded, crl_add, deny_set, trust_bundle};

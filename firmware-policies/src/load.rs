@@ -23,6 +23,7 @@ use crate::layout::TargetKind;
 use crate::region::{Additions, View};
 use crate::settings::Settings;
 use crate::source::Source;
+use crate::tenants_file::Tenants;
 use crate::tuf::{self, Opened};
 
 /// What a repository is held against.
@@ -72,6 +73,8 @@ pub struct PolicySet {
     pub keyset: Keyset,
     /// The Cedar policies, compiled.
     pub cedar: Cedar,
+    /// Who shares this domain.
+    pub tenants: Tenants,
     /// The domains this one is federated with.
     pub federation: Federation,
     /// What each region may add, by region.
@@ -161,6 +164,7 @@ pub(crate) async fn fetch(
         inventory: contents.inventory,
         keyset: contents.keyset,
         cedar: contents.cedar,
+        tenants: contents.tenants,
         federation: contents.federation,
         additions: contents.additions,
         views: contents.views,

@@ -1,8 +1,8 @@
 //! The operator's interface: a Unix socket in the data folder that only its owner may open.
 //!
 //! `GET /status`, `POST /revoke`, `POST /decommission`, `POST /reinstate`, `POST /reload`, `GET /record/{index}`,
-//! `GET /record/latest/{node}`, `GET /records/{last}`, `/federation` ([`crate::federation::admin`]), and `/keys`
-//! ([`crate::release::admin`]). None of these is
+//! `GET /record/latest/{node}`, `GET /records/{last}`, `/tenants/{tenant}/ledger`, `/federation`
+//! ([`crate::federation::admin`]), and `/keys` ([`crate::release::admin`]). None of these is
 //! on the network (CVE-2026-1709: admin routes behind an optional check).
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -101,6 +101,7 @@ fn router(admin: Admin) -> Router {
             get(crate::release::admin::list).post(crate::release::admin::put),
         )
         .route("/keys/rotate", post(crate::release::admin::rotate))
+        .route("/tenants/{tenant}/ledger", get(crate::tenants::admin::ledger))
         .route("/federation", get(crate::federation::admin::list))
         .route("/federation/export", get(crate::federation::admin::export))
         .route("/federation/import", post(crate::federation::admin::import))

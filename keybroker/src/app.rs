@@ -25,6 +25,7 @@ use crate::room::Room;
 use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
 use crate::statements::Circumstances;
+use crate::tenants::meter::Meter;
 use crate::trust::Trust;
 use crate::witness::Witnessing;
 
@@ -50,6 +51,8 @@ pub struct App {
     pub room: Room,
     /// Nodes whose logs did not reach their quote, and who have been asked to send them again: the second time it counts.
     pub forgiven: Mutex<HashSet<String>>,
+    /// What tenants have used of what they may.
+    pub tenants: Meter,
     /// Held while a machine that no entry lists enrols.
     pub first_uses: tokio::sync::Mutex<()>,
     /// Signing keys of reports whose chains were verified.

@@ -28,6 +28,7 @@ use touchstone_verifier::snp::KnownVek;
 use crate::bootstrap;
 use crate::first_use;
 use crate::inputs::{DecisionInputs, RecordedInputs};
+use crate::tenants;
 use statement::{digests, statement};
 
 /// Which rules decide; recorded in every statement.
@@ -50,6 +51,9 @@ touchstone_cose::reason_codes! {
         FirstUseFull = "first-use-full": "More machines have enrolled on first use than the signed settings allow. Add the machine to the inventory under its name.",
         FirstUseCertificate = "first-use-certificate": "A machine that is in no entry of the inventory enrols only with an endorsement certificate that is valid and leads to a trust anchor. Add the maker's authority, or add the machine to the inventory.",
         FirstUseActivation = "first-use-activation": "A machine that is in no entry of the inventory enrols only by opening a credential made for its endorsement key. Let the agent say hello with both keys.",
+        TenantUnknown = "tenant-unknown": "The node's entry names an owner who is no tenant of the domain. List the tenant in tenants.toml, or correct the entry.",
+        TenantName = "tenant-name-of-another": "The node is named after a tenant who does not own it, or its owner's nodes are named otherwise. A tenant's nodes are called <tenant>.<name>.",
+        TenantNodesFull = "tenant-nodes-full": "The node's tenant has as many nodes as signed policy allows. Raise nodes in tenants.toml, or take one out.",
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
     }
 }
@@ -288,6 +292,7 @@ fn judge(
 ) -> Judged {
     let mut reasons: Vec<EarReason> = appraisal.reasons.iter().map(EarReason::from).collect();
     reasons.extend(unlisted);
+    reasons.extend(tenants::against(policy, node));
     if let Some(enrolled) = inputs.region.as_deref().filter(|region| *region != node.region) {
         reasons.push(reason(DenialCode::RegionChanged, "region", enrolled, &node.region));
     }

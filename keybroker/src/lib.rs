@@ -44,6 +44,7 @@ pub mod server;
 pub mod service;
 pub mod session;
 pub mod statements;
+pub mod tenants;
 pub mod ticker;
 pub mod tls;
 pub mod trust;

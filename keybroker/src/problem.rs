@@ -26,6 +26,8 @@ touchstone_cose::reason_codes! {
         LogsIncomplete = "logs-incomplete": "The logs do not reach what was quoted, or continue something that does not count any more. Nothing was decided; say hello again and send them whole.",
         EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
         NodeDecommissioned = "node-decommissioned": "An operator has decommissioned this node: it does not enrol and does not attest. touchstone node reinstate takes that back.",
+        TenantLimited = "tenant-rate-limited": "The nodes of this tenant have been granted as much as signed policy allows for now. Other tenants go on. Wait, or raise requests_per_minute in tenants.toml.",
+        TenantKeysFull = "tenant-keys-full": "As many keys are kept for this tenant as signed policy allows. Raise keys in tenants.toml.",
         FirstUseOver = "first-use-over": "No entry of the inventory lists this machine, and none may enrol on first use now: it is not the time, or there are as many as may. Add it to the inventory.",
         ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
         SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
@@ -108,7 +110,7 @@ impl Refusal {
             C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
             C::FederationNotAuthenticated => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
-            C::SourceLimited => StatusCode::TOO_MANY_REQUESTS,
+            C::SourceLimited | C::TenantLimited => StatusCode::TOO_MANY_REQUESTS,
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {
                 StatusCode::CONFLICT
             }
@@ -121,7 +123,7 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             C::PolicyChanged | C::Diverged => StatusCode::SERVICE_UNAVAILABLE,
-            C::PolicyRefused | C::KeyExists => StatusCode::CONFLICT,
+            C::PolicyRefused | C::KeyExists | C::TenantKeysFull => StatusCode::CONFLICT,
             C::KeysNotConfigured | C::ReleaseUnavailable | C::WitnessUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             C::NotWitnessed => StatusCode::FORBIDDEN,
             C::Internal | C::KeySourceFailed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -35,6 +35,7 @@ use crate::sequencer::{self, Sequencer};
 use crate::server;
 use crate::session::{SessionLimits, Sessions};
 use crate::statements::Circumstances;
+use crate::tenants::meter::Meter;
 use crate::ticker;
 use crate::tls;
 use crate::trust::{Trust, TrustError};
@@ -243,6 +244,7 @@ impl Broker {
             room: Room::new(config.limits.evidence_bytes_at_once),
             forgiven: Mutex::default(),
             first_uses: tokio::sync::Mutex::default(),
+            tenants: Meter::default(),
             chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,

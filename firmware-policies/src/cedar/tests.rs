@@ -207,7 +207,10 @@ fn the_schema_declares_every_claim_with_its_type() {
         (claim::KERNEL_COMMAND_LINE, ClaimType::String),
     ]
     .map(|(name, kind)| (format!("{}{name}", claim::CC_PREFIX), kind));
-    let expected = strings.map(|c| (c, ClaimType::String)).into_iter();
+    let expected = strings
+        .into_iter()
+        .chain([claim::ENROLMENT])
+        .map(|c| (c, ClaimType::String));
     let expected = expected.chain(longs.map(|c| (c, ClaimType::Long)));
     let bools = [
         claim::CLOCK_SAFE,

@@ -32,6 +32,7 @@ use crate::node::NodeRecord;
 use crate::nodes::Stored;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::session::random;
+use crate::tenants;
 
 /// A decision and what is to be recorded with it.
 pub(super) struct Prepared {
@@ -146,6 +147,10 @@ fn judge(
         Decision::Refused(reasons) => return Err(refused(&reasons)),
     };
     speaks_for(&pending.hardware, &decided)?;
+    // What is taken away is never counted, and neither is what nobody could be shown to have asked for.
+    if let (Some(_), Lookup::Node(node)) = (&decided.grant, policy.inventory.by_name(&decided.node)) {
+        tenants::count(app, &policy, node.owner.as_deref())?;
+    }
     if let Some(vek) = decided.vek.take() {
         app.chains.keep(&inputs.evidence, vek);
     }

@@ -265,13 +265,18 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// The key, where it may go to this node. A key under another resource is not told from one that is not there.
+/// The key, where it may go to this node. A key under another resource, and one of another tenant, is not told from one
+/// that is not there.
 fn key<'a>(situation: &Situation<'a>, reasons: &mut Vec<Reason>) -> Option<&'a KeyVersion> {
     let wanted = situation.wanted;
     let entry = situation
         .key
         .map(|(entry, _)| entry)
-        .filter(|entry| entry.settings.resource == wanted.resource);
+        .filter(|entry| entry.settings.resource == wanted.resource)
+        .filter(|entry| {
+            let owner = place(situation).and_then(|node| node.owner.as_deref());
+            situation.policy.tenants.may_have(owner, &entry.settings.name)
+        });
     let Some(entry) = entry else {
         reasons.push(reason(ReleaseCode::KeyUnknown, "key", "one of this resource", "none"));
         return None;

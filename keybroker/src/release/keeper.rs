@@ -183,6 +183,7 @@ pub async fn put(app: &Arc<App>, settings: KeySettings, secret: NewSecret) -> Re
     if read(&*app.store, &settings.name)?.is_some() {
         return Err(exists(&settings.name));
     }
+    crate::tenants::may_put(&*app.store, &app.policy(), &settings.name)?;
     let created = seconds(app.clock.now_ms());
     let secret = secret.bytes()?;
     let name = settings.name.clone();

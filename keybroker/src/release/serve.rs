@@ -18,6 +18,7 @@ use touchstone_evidence::message::{
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::{Job, PolicySet};
 use touchstone_store::{Guard, Revision, Write};
+use touchstone_verifier::inventory::Lookup;
 
 use super::decide::NodeFacts;
 use super::inputs::{ReleaseInputs, StatusSeen, judge_request, known};
@@ -36,6 +37,7 @@ use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
+use crate::tenants;
 
 /// Answers a request. Runs to its end also when the client has gone: a one-time key that was spent stays spent.
 ///
@@ -152,6 +154,11 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             }]),
         );
     }
+    let owner = match policy.inventory.by_name(&subject.contents().subject) {
+        Lookup::Node(node) => node.owner.as_deref(),
+        _ => None,
+    };
+    tenants::count(app, &policy, owner)?;
     let keeper = keeper::keeper(app)?;
     let name = subject.contents().subject.as_str();
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;

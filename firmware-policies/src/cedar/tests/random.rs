@@ -232,7 +232,7 @@ proptest! {
         let Some(cedar) = compiled(&global, &region) else { return Ok(()) };
         for asked in &requests {
             let request = asked.request();
-            let everything = cedar.decide_with(cedar.conjuncts("north"), &request, |set, _| set.everything());
+            let everything = cedar.decide_with(cedar.conjuncts("north", request.owner), &request, |set, _| set.everything());
             prop_assert_eq!(cedar.decide("north", &request), everything);
         }
     }
