@@ -38,7 +38,8 @@ pub struct Seen {
 pub fn sees(tenants: &Tenants, tenant: &str, statement: &Statement) -> bool {
     if statement.kind == Kind::KeyChange {
         let members = statement.body.as_map().unwrap_or_default();
-        let key = members.iter().find(|(label, _)| label.as_u64() == Some(0));
+        // Body of a change of a key: 1 its name.
+        let key = members.iter().find(|(label, _)| label.as_u64() == Some(1));
         let key = key.and_then(|(_, key)| key.as_text());
         return key.and_then(|key| tenants.of_key(key)) == Some(tenant);
     }
