@@ -54,8 +54,16 @@ pub(crate) struct PeerState {
     differences: Vec<Difference>,
     lag: Lag,
     samples: sample::Samples,
-    /// What the last statement about it said, and when, in milliseconds.
-    recorded: (Vec<DriftCode>, u64),
+    recorded: Recorded,
+}
+
+/// What the last statement about a peer said, and from when on there may be another one.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    codes: Vec<DriftCode>,
+    /// Time between the last one and the next, in milliseconds; 0 before the first.
+    gap_ms: u64,
+    next_ms: u64,
 }
 
 /// The comparison with the peers, and what came of it.

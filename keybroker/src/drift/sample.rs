@@ -6,7 +6,7 @@ use std::sync::Arc;
 use touchstone_client::BrokerClient;
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::key::VerifyingKey;
-use touchstone_ledger::statement::{Statement, VerifiedStatement};
+use touchstone_ledger::statement::{Kind, Statement, VerifiedStatement};
 use touchstone_ledger::tree::{Hash, leaf_hash, verify_inclusion};
 use touchstone_policies::PolicySet;
 
@@ -166,7 +166,12 @@ fn signed<'a>(entry: &[u8], keys: &'a [VerifyingKey]) -> Option<(&'a VerifyingKe
 }
 
 fn is_sample(statement: &Statement, policy: &PolicySet) -> bool {
-    statement.inputs.contains_key("inputs")
+    let recorded = matches!(
+        statement.kind,
+        Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease
+    );
+    recorded
+        && statement.inputs.contains_key("inputs")
         && statement.policy_version == policy.version
         && statement.semantics == SEMANTICS_ID
 }

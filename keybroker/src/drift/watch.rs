@@ -19,7 +19,7 @@ use super::config::Peer;
 use super::report::{EXPORTER, MAX_REPORT_BYTES, Report, Request, Wanted};
 use super::sample::{self, MAX_RECORD_BYTES, Sampled};
 use super::standing::standing;
-use super::{DriftCode, Standing};
+use super::{DriftCode, Recorded, Standing};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::decision::SEMANTICS_ID;
@@ -36,8 +36,11 @@ pub const LONGEST_PERIOD_MS: u64 = 1_000;
 pub const ANSWER: Duration = Duration::from_secs(5);
 /// Decisions made again at the same time.
 pub const REPLAYS: usize = 2;
-/// The shortest time between two statements about one peer, in milliseconds: a peer that comes and goes fills no ledger.
+/// The shortest time between two statements about one peer, in milliseconds. It doubles with each that follows soon, so
+/// that a peer which comes and goes fills no ledger.
 pub const STATEMENT_GAP_MS: u64 = 10_000;
+/// The longest it grows to; after as long without one it is short again.
+pub const LONGEST_STATEMENT_GAP_MS: u64 = 3_600_000;
 
 static REPLAYING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(REPLAYS));
 
@@ -68,7 +71,8 @@ async fn follow(app: &Arc<App>, peer: &Peer) {
     let mut client: Option<(u64, BrokerClient)> = None;
     loop {
         let outcome = round(app, peer, &mut client).await;
-        if outcome.is_err() {
+        // A connection on which an answer is still to come is not used again.
+        if !matches!(&outcome, Ok(round) if !matches!(round.sampled, Sampled::Failed(_))) {
             client = None;
         }
         settle(app, peer, outcome).await;
@@ -241,14 +245,28 @@ async fn settle(app: &App, peer: &Peer, outcome: Result<Round, String>) {
     }
 }
 
+impl Recorded {
+    fn then(&self, codes: Vec<DriftCode>, now_ms: u64) -> Self {
+        let quiet = now_ms >= self.next_ms.saturating_add(LONGEST_STATEMENT_GAP_MS);
+        let gap_ms = match self.gap_ms {
+            0 => STATEMENT_GAP_MS,
+            _ if quiet => STATEMENT_GAP_MS,
+            gap => (gap * 2).min(LONGEST_STATEMENT_GAP_MS),
+        };
+        Self {
+            codes,
+            gap_ms,
+            next_ms: now_ms.saturating_add(gap_ms),
+        }
+    }
+}
+
 /// The codes and reasons of a statement that is due about this peer.
 fn due(state: &super::State, peer: &Peer, now_ms: u64) -> Option<(Vec<DriftCode>, Vec<Reason>)> {
     let known = state.peers.get(&peer.replica)?;
     let codes: Vec<DriftCode> = known.differences.iter().map(|difference| difference.code).collect();
-    let (recorded, at_ms) = &known.recorded;
-    let changed = *recorded != codes || state.recorded_denies != state.standing.denies;
-    let early = *at_ms > 0 && now_ms.saturating_sub(*at_ms) < STATEMENT_GAP_MS;
-    if !changed || early {
+    let changed = known.recorded.codes != codes || state.recorded_denies != state.standing.denies;
+    if !changed || now_ms < known.recorded.next_ms {
         return None;
     }
     let reasons = known.differences.iter().map(|difference| Reason {
@@ -318,10 +336,31 @@ async fn record(
             let mut state = app.drift.lock();
             state.recorded_denies = standing.denies;
             if let Some(known) = state.peers.get_mut(&peer.replica) {
-                known.recorded = (codes, now_ms);
+                known.recorded = known.recorded.then(codes, now_ms);
             }
         }
         // Tried again at the next round.
         Err(detail) => tracing::error!(detail, "a divergence could not be recorded"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_comes_and_goes_fills_no_ledger() {
+        let (mut recorded, mut statements) = (Recorded::default(), 0);
+        let day_ms = 24 * 3_600_000;
+        for now_ms in (0..day_ms).step_by(1_000) {
+            if now_ms >= recorded.next_ms {
+                recorded = recorded.then(vec![DriftCode::Policy], now_ms);
+                statements += 1;
+            }
+        }
+        assert!(statements < 40, "{statements} in a day");
+        // After a quiet time the next one is soon followed by another again.
+        let later = recorded.next_ms + LONGEST_STATEMENT_GAP_MS;
+        assert_eq!(recorded.then(Vec::new(), later).next_ms, later + STATEMENT_GAP_MS);
     }
 }
