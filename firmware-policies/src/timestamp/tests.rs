@@ -67,8 +67,6 @@ fn it_signs_nothing_that_would_not_load() {
         assert_eq!(code(renew(&test, NOW)), code_expected, "{what}");
     };
     // A target that was altered.
-    let settings = test.load(NOW).unwrap().settings;
-    drop(settings);
     let folder = test.repo.join("targets");
     let file = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
     let file = file
@@ -106,6 +104,18 @@ fn it_signs_nothing_that_would_not_load() {
     assert_eq!(std::fs::read(test.metadata("timestamp.json")).unwrap(), timestamp);
     assert!(!test.repo.join(".next").exists());
     renew(&test, NOW).unwrap();
+}
+
+#[test]
+fn it_judges_the_ends_of_the_roles_it_does_not_sign() {
+    let test = TestRepo::published();
+    std::fs::remove_file(test.keys.join("root-1.pem")).unwrap();
+    let end = NOW + crate::signing::ROOT_LIFE;
+    test.publish(end - 3_600).unwrap();
+    renew(&test, end - 1).unwrap();
+    let old = std::fs::read(test.metadata("timestamp.json")).unwrap();
+    assert_eq!(code(renew(&test, end)), PolicyCode::RootExpired);
+    assert_eq!(std::fs::read(test.metadata("timestamp.json")).unwrap(), old);
 }
 
 #[test]
