@@ -11,7 +11,8 @@ use tough::schema::{Delegations, Metafile, Role, Root, Signed, Targets};
 use super::body::RoleBody;
 use super::continues::continues;
 use super::roles::{
-    RoleSigners, authority, build_root, build_targets, named, of_delegations, of_root, one_role_each, targets_of,
+    Listed, RoleSigners, authority, build_root, build_targets, named, of_delegations, of_root, one_role_each,
+    targets_of,
 };
 use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::delegation::role_name;
@@ -24,6 +25,9 @@ use crate::repository::{Published, first_root, published_from};
 
 /// Longest life of a role that is proposed, seconds: a year and some weeks.
 pub const MAX_ROLE_LIFE: i64 = 400 * 86_400;
+
+/// Gives the bytes of a target by its kind and digest.
+pub(crate) type Fetch<'a> = &'a dyn Fn(&TargetKind, &[u8; 32]) -> Result<Vec<u8>, PolicyError>;
 
 /// What is published.
 pub(crate) struct Base {
@@ -138,12 +142,7 @@ pub(crate) struct Next {
 impl Next {
     /// Puts `bodies` over `base` and checks everything that loading will check, but signatures. `fetch` gives the bytes
     /// of a target that `base` does not have.
-    pub fn check(
-        base: &Base,
-        bodies: Vec<RoleBody>,
-        fetch: &dyn Fn(&TargetKind, &[u8; 32]) -> Result<Vec<u8>, PolicyError>,
-        now: i64,
-    ) -> Result<Self, PolicyError> {
+    pub fn check(base: &Base, bodies: Vec<RoleBody>, fetch: Fetch<'_>, now: i64) -> Result<Self, PolicyError> {
         for (i, body) in bodies.iter().enumerate() {
             follows(base, body, now)?;
             if bodies.iter().skip(i + 1).any(|other| other.role() == body.role()) {
@@ -306,11 +305,7 @@ fn follows(base: &Base, body: &RoleBody, now: i64) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn read(
-    base: &Base,
-    listed: &BTreeMap<TargetKind, (u64, [u8; 32])>,
-    fetch: &dyn Fn(&TargetKind, &[u8; 32]) -> Result<Vec<u8>, PolicyError>,
-) -> Result<Files, PolicyError> {
+fn read(base: &Base, listed: &Listed, fetch: Fetch<'_>) -> Result<Files, PolicyError> {
     let total = listed
         .values()
         .fold(0u64, |sum, (length, _)| sum.saturating_add(*length));

@@ -20,6 +20,9 @@ use crate::keys::{KeyRole, MAX_KEYS_PER_ROLE, public};
 use crate::layout::{TargetKind, is_name};
 use crate::signing::SPEC_VERSION;
 
+/// What a list of targets names: length and SHA-256 of each.
+pub(crate) type Listed = BTreeMap<TargetKind, (u64, [u8; 32])>;
+
 type TufKeys = HashMap<Decoded<Hex>, Key>;
 
 /// The keys of one role and how many of them must sign.
@@ -256,7 +259,7 @@ pub(super) fn named<'a>(
 pub(crate) fn build_targets(
     version: NonZeroU64,
     expires: jiff::Timestamp,
-    files: &BTreeMap<TargetKind, (u64, [u8; 32])>,
+    files: &Listed,
     regions: Option<&BTreeMap<String, RoleSigners>>,
 ) -> Result<Targets, PolicyError> {
     let mut targets = Targets::new(SPEC_VERSION.into(), version, expires);
@@ -311,7 +314,7 @@ pub(crate) fn authority(kind: &TargetKind, regions: &BTreeMap<String, RoleSigner
 }
 
 /// What a list of targets says: length and digest of each.
-pub(crate) fn targets_of(targets: &Targets) -> Result<BTreeMap<TargetKind, (u64, [u8; 32])>, PolicyError> {
+pub(crate) fn targets_of(targets: &Targets) -> Result<Listed, PolicyError> {
     let mut list = BTreeMap::new();
     for (name, target) in &targets.targets {
         let unknown = || PolicyError::new(PolicyCode::TargetUnknown, name.raw(), "a known target", name.raw());
@@ -332,9 +335,7 @@ pub(crate) fn targets_of(targets: &Targets) -> Result<BTreeMap<TargetKind, (u64,
 }
 
 /// Length and digest of each file.
-pub(crate) fn list_of<'a>(
-    files: impl Iterator<Item = (&'a TargetKind, &'a Vec<u8>)>,
-) -> BTreeMap<TargetKind, (u64, [u8; 32])> {
+pub(crate) fn list_of<'a>(files: impl Iterator<Item = (&'a TargetKind, &'a Vec<u8>)>) -> Listed {
     files
         .map(|(kind, bytes)| (kind.clone(), (bytes.len() as u64, Sha256::digest(bytes).into())))
         .collect()

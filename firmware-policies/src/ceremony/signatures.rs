@@ -58,6 +58,17 @@ pub struct SignatureEntry {
     pub signature: String,
 }
 
+impl SignatureFile {
+    /// Reads a signature file; what is wrong with it in words.
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let file: SignatureFile = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if file.format != FORMAT {
+            return Err(format!("format {}", file.format));
+        }
+        Ok(file)
+    }
+}
+
 /// What [`sign`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedProposal {
@@ -213,10 +224,7 @@ impl Signatures {
             )
         };
         let bytes = read_bounded(path, MAX_SIGNATURE_FILE_LEN).map_err(|e| PolicyError::io(path, "signatures", &e))?;
-        let file: SignatureFile = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
-        if file.format != FORMAT {
-            return Err(unreadable(format!("format {}", file.format)));
-        }
+        let file = SignatureFile::parse(&bytes).map_err(unreadable)?;
         if file.domain != review.domain || file.proposal != review.digest {
             let expected = format!("signatures over proposal {} of {}", review.digest, review.domain);
             let found = format!("over {} of {}", file.proposal, file.domain);
@@ -308,4 +316,48 @@ fn may_sign(base: &Base, next: &Next, role: &KeyRole) -> Result<Vec<RoleSigners>
         signers.push(old);
     }
     Ok(signers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file() -> Vec<u8> {
+        serde_json::to_vec(&SignatureFile {
+            format: FORMAT.into(),
+            domain: "demo.example".into(),
+            proposal: "ab".repeat(32),
+            signatures: vec![SignatureEntry {
+                role: "targets".into(),
+                version: 7,
+                name: "targets-2".into(),
+                key: "cd".repeat(32),
+                signature: "ef".repeat(64),
+            }],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_signature_file_is_read_whole_or_not_at_all() {
+        let bytes = file();
+        assert_eq!(SignatureFile::parse(&bytes).unwrap().signatures.len(), 1);
+        for n in 0..bytes.len() {
+            assert!(SignatureFile::parse(&bytes[..n]).is_err(), "cut off at {n}");
+        }
+        let twice = [bytes.as_slice(), &bytes].concat();
+        assert!(SignatureFile::parse(&twice).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_signature_files_are_refused(bytes: Vec<u8>, at in 0..200usize, byte: u8) {
+            prop_assert!(SignatureFile::parse(&bytes).is_err());
+            let mut bent = file();
+            let at = at % bent.len();
+            bent[at] = byte;
+            drop(SignatureFile::parse(&bent));
+        }
+    }
 }

@@ -189,6 +189,10 @@ mod tests {
         assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----") && is_encrypted(&key).unwrap());
         assert_eq!(read(&key, &words).unwrap().verifying_key(), public);
 
+        for n in 0..pem.len() - 1 {
+            let cut = decrypt(&key, &pem[..n], &words).unwrap_err();
+            assert_eq!(cut.code(), PolicyCode::KeyFileInvalid, "cut off at {n}");
+        }
         let code = |passphrase: &Passphrase| read(&key, passphrase).unwrap_err().code();
         assert_eq!(code(&Passphrase::None), PolicyCode::KeyPassphrase);
         private(&file, "correct horse batterz\n");

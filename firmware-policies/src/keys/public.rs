@@ -201,6 +201,19 @@ mod tests {
         assert_eq!(raw_signature(&[0x30, 37, 0x02, 35]), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn hostile_signatures_and_key_files_are_refused(bytes: Vec<u8>) {
+            let key = SigningKey::from_seed([7; 32]).verifying_key();
+            proptest::prop_assert!(!verifies(&key, b"m", &bytes));
+            drop(raw_signature(&bytes));
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("x.pub");
+            std::fs::write(&file, &bytes).unwrap();
+            proptest::prop_assert!(read(&file).is_err());
+        }
+    }
+
     #[test]
     fn integers_of_a_signature_are_minimal_and_positive() {
         assert_eq!(integer(&[0, 0, 1]), [2, 1, 1]);
