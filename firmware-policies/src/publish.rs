@@ -139,7 +139,8 @@ impl Publication {
                 metas.insert(format!("{}.json", body.role()), meta);
             }
             let role = body.role();
-            let names = merged.of(&role).map(|(_, (name, _))| name.clone()).collect();
+            let mut names: Vec<String> = merged.of(&role).map(|(_, (name, _))| name.clone()).collect();
+            names.sort();
             signed.push((role.to_string(), names));
             files.metadata.push((body.file(), bytes));
         }

@@ -278,11 +278,12 @@ impl Signatures {
         let role = body.role();
         let mut problems = Vec::new();
         for signers in may_sign(base, next, &role)? {
-            let have: Vec<&str> = self
+            let mut have: Vec<&str> = self
                 .of(&role)
                 .filter(|(key, _)| signers.keys.contains_key(*key))
                 .map(|(_, (name, _))| name.as_str())
                 .collect();
+            have.sort_unstable();
             if (have.len() as u64) < signers.threshold {
                 let expected = format!("signatures by {} of its {} keys", signers.threshold, signers.keys.len());
                 let found = match have.as_slice() {
