@@ -56,8 +56,13 @@ impl RoleVersions {
         let below = self.named().into_iter().filter_map(|(role, found)| {
             let floor = *floors.get(&role)?;
             (found < floor).then(|| {
+                let file = match role.as_str() {
+                    "timestamp" => "timestamp.json".to_owned(),
+                    role => format!("{found}.{role}.json"),
+                };
+                let claim = format!("{file} ({role}, version {found})");
                 let (expected, found) = (format!("version {floor} or later"), format!("version {found}"));
-                Problem::new(PolicyCode::Rollback, role, expected, found)
+                Problem::new(PolicyCode::Rollback, claim, expected, found)
             })
         });
         PolicyError::unless_empty(below.collect())
@@ -122,6 +127,12 @@ mod tests {
         }
     }
 
+    /// `7.targets.json (targets, version 7)`.
+    fn role_of(claim: &str) -> String {
+        let (_, role) = claim.split_once('(').unwrap();
+        role.split_once(',').unwrap().0.to_owned()
+    }
+
     #[test]
     fn no_role_goes_back() {
         let floors = v(2, 5, 7, 9);
@@ -136,14 +147,15 @@ mod tests {
             (v(0, 0, 0, 0), &["root", "snapshot", "targets", "timestamp"]),
         ];
         for (found, roles) in rows {
-            let claims = match found.not_below(&floors) {
+            let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+            let claims: Vec<String> = match found.not_below(&floors) {
                 Ok(()) => Vec::new(),
                 Err(e) => {
                     assert!(e.problems().iter().all(|p| p.code == PolicyCode::Rollback));
-                    e.problems().iter().map(|p| p.claim.clone()).collect()
+                    e.problems().iter().map(|p| role_of(&p.claim)).collect()
                 }
             };
-            assert_eq!(claims, *roles, "{found:?}");
+            assert_eq!(claims, roles, "{found:?}");
         }
         assert_eq!(v(1, 6, 7, 8).raised_to(&v(2, 5, 7, 9)), v(2, 6, 7, 9));
     }
@@ -158,7 +170,7 @@ mod tests {
             (&[("eu", 4), ("us", 2), ("asia", 1)], None),
         ] {
             let result = with(v(2, 5, 7, 9), regions).not_below(&floors);
-            let claim = result.err().map(|e| e.problems()[0].claim.clone());
+            let claim = result.err().map(|e| role_of(&e.problems()[0].claim));
             assert_eq!(claim.as_deref(), refused, "{regions:?}");
         }
         // What was taken back and given again does not begin anew below what was accepted.

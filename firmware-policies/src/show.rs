@@ -23,7 +23,7 @@ pub struct Show {
     pub published: Option<PublishedShow>,
     /// Why the published version would not load now; empty if it would.
     pub problems: Vec<ProblemShow>,
-    /// Keys and thresholds of the root.
+    /// Keys and thresholds of the root's roles, and of the regions that sign for themselves.
     pub roles: Vec<RoleShow>,
     /// What the next publish would add or change.
     pub staged: Vec<StagedShow>,
@@ -133,9 +133,15 @@ pub fn show(repo: &Path, now: i64) -> Result<Show, PolicyError> {
         target: kind.name(),
         change: change(files, kind, bytes),
     });
-    let roles = published
+    let mut roles = published
         .as_ref()
         .map_or_else(|| roles(&root.signed), |p| roles(&p.opened.repository.root().signed));
+    let regions = published.iter().flat_map(|p| &p.opened.regions);
+    roles.extend(regions.map(|(region, signed)| RoleShow {
+        role: role_name(region),
+        threshold: signed.threshold,
+        keys: signed.keys.clone(),
+    }));
     Ok(Show {
         problems,
         roles,

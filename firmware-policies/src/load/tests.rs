@@ -297,7 +297,12 @@ fn an_older_version_is_refused_by_the_floors() {
     let claims: Vec<_> = error.problems().iter().map(|p| (p.code, p.claim.as_str())).collect();
     assert_eq!(
         claims,
-        ["snapshot", "targets", "timestamp"].map(|role| (PolicyCode::Rollback, role))
+        [
+            "1.snapshot.json (snapshot, version 1)",
+            "1.targets.json (targets, version 1)",
+            "timestamp.json (timestamp, version 1)"
+        ]
+        .map(|role| (PolicyCode::Rollback, role))
     );
     let earlier = LoadOptions {
         last_time: Some(NOW + 1),
@@ -654,12 +659,12 @@ fn attacks_over_regions_are_refused_with_their_code() {
             f.regions.get_mut("us").unwrap().keys = seed;
             f.keys.insert(
                 "targets",
-                vec![
+                vec![std::sync::Arc::new(
                     touchstone_cose::key::SigningKey::from_pkcs8_pem(
                         &std::fs::read_to_string(f.repo.parent().unwrap().join("keys/targets-1.pem")).unwrap(),
                     )
                     .unwrap(),
-                ],
+                )],
             );
         }),
     ];
@@ -716,7 +721,7 @@ fn a_regions_list_that_is_missing_or_older_refuses_the_repository() {
     let error = load_blocking(&test.repo, options, NOW).unwrap_err();
     assert_eq!(
         (error.code(), error.problems()[0].claim.as_str()),
-        (PolicyCode::Rollback, "region-eu")
+        (PolicyCode::Rollback, "1.region-eu.json (region-eu, version 1)")
     );
 }
 

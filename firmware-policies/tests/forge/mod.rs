@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,14 @@ const SPEC: &str = "1.0.0";
 const YEAR: i64 = 365 * 86_400;
 const DAY: i64 = 86_400;
 
+/// A private key: shared, because it cannot be copied.
+pub type ForgeKey = Arc<SigningKey>;
+
+/// The key of a seed.
+pub fn key(seed: [u8; 32]) -> ForgeKey {
+    Arc::new(SigningKey::from_seed(seed))
+}
+
 /// The four roles of the whole.
 pub const ROLES: [RoleType; 4] = [
     RoleType::Root,
@@ -42,13 +51,13 @@ pub struct Forge {
     pub root: Root,
     pub targets: Targets,
     pub regions: BTreeMap<String, ForgedRegion>,
-    pub keys: BTreeMap<&'static str, Vec<SigningKey>>,
+    pub keys: BTreeMap<&'static str, Vec<ForgeKey>>,
     pub versions: (u64, u64),
 }
 
 /// A region's role and its keys.
 pub struct ForgedRegion {
-    pub keys: Vec<SigningKey>,
+    pub keys: Vec<ForgeKey>,
     pub list: Targets,
 }
 
@@ -73,7 +82,7 @@ impl Forge {
         };
         for (n, role) in ROLES.into_iter().enumerate() {
             let seed = |i: u8| [u8::try_from(n).unwrap() * 16 + i + 1; 32];
-            let keys = (0..signers).map(|i| SigningKey::from_seed(seed(i))).collect();
+            let keys = (0..signers).map(|i| key(seed(i))).collect();
             forge.give_keys(role, keys, threshold);
         }
         for (name, bytes) in files {
@@ -95,7 +104,8 @@ impl Forge {
         let targets: Signed<Targets> = read(&metadata(format!("{version}.targets.json")));
         let of = |role: RoleType| {
             let file = |n: &u8| keys.join(format!("{role}-{n}.pem"));
-            let read = |n: u8| SigningKey::from_pkcs8_pem(&std::fs::read_to_string(file(&n)).unwrap()).unwrap();
+            let read =
+                |n: u8| Arc::new(SigningKey::from_pkcs8_pem(&std::fs::read_to_string(file(&n)).unwrap()).unwrap());
             (1..).take_while(|n| file(n).exists()).map(read).collect()
         };
         Self {
@@ -109,7 +119,7 @@ impl Forge {
     }
 
     /// Makes these the keys of a role, in the root that is to be signed next.
-    pub fn give_keys(&mut self, role: RoleType, keys: Vec<SigningKey>, threshold: u64) {
+    pub fn give_keys(&mut self, role: RoleType, keys: Vec<ForgeKey>, threshold: u64) {
         let keyids = keys.iter().map(|key| {
             let key = tuf_key(key);
             let id = key.key_id().unwrap();
@@ -130,7 +140,7 @@ impl Forge {
     }
 
     /// The next root, signed by its own keys and by those given: the ones before it.
-    pub fn rotate_root(&mut self, before: &[SigningKey]) {
+    pub fn rotate_root(&mut self, before: &[ForgeKey]) {
         self.root.version = next(self.root.version);
         let mut signed: Signed<Root> = serde_json::from_slice(&sign(&self.root, &self.keys["root"])).unwrap();
         let old: Signed<Root> = serde_json::from_slice(&sign(&self.root, before)).unwrap();
@@ -155,9 +165,7 @@ impl Forge {
     /// Delegates `regions/<region>/` to `threshold` of `signers` keys of its own.
     pub fn delegate(&mut self, region: &str, signers: u8, threshold: u64, now: i64) -> &mut ForgedRegion {
         let digest = Sha256::digest(region.as_bytes());
-        let keys: Vec<_> = (0..signers)
-            .map(|i| SigningKey::from_seed([digest[0] ^ 0x80 ^ i; 32]))
-            .collect();
+        let keys: Vec<_> = (0..signers).map(|i| key([digest[0] ^ 0x80 ^ i; 32])).collect();
         let delegations = self.targets.delegations.get_or_insert_with(|| Delegations {
             keys: HashMap::new(),
             roles: Vec::new(),
@@ -279,9 +287,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Signed<T> {
 }
 
 /// A role's file, signed by every key given.
-pub fn sign<R: Role + Clone>(role: &R, keys: &[SigningKey]) -> Vec<u8> {
+pub fn sign<R: Role + Clone>(role: &R, keys: &[ForgeKey]) -> Vec<u8> {
     let message = role.canonical_form().unwrap();
-    let signature = |key: &SigningKey| Signature {
+    let signature = |key: &ForgeKey| Signature {
         keyid: tuf_key(key).key_id().unwrap(),
         sig: key.sign(&message).unwrap().into(),
     };
