@@ -1,0 +1,85 @@
+//! A broker serves its policy repository: guards and agents have it from there, follow what is published, and deny when
+//! nothing new is published any more.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use swtpm_tests::boots::Boot;
+use swtpm_tests::domain::{Domain, NAME, Post, eventually, start};
+use swtpm_tests::node::Node;
+use touchstone_attest::guard::{Guard, GuardConfig, Renewal, keep_current};
+use touchstone_authorization::RefusalCode;
+use touchstone_policies::{Location, Mirror};
+
+const GUARD: &str = "guard-1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_has_its_policy_from_the_broker_and_denies_at_its_end() {
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &[("timestamp_life_ms", 30_000)], &[]);
+    let mut node = Node::start(&Boot::GOOD).await;
+    domain.publish();
+    let more = "policy_refresh_ms = 100\npolicy_listen = \"127.0.0.1:0\"\n[limits]";
+    let broker = start(&domain.config_text().replace("[limits]", more)).await;
+    let place = format!("http://{}/v1/policy", broker.policy_address().unwrap());
+    let renewal = Arc::new(Renewal {
+        repository: Location::parse(&place).unwrap().into(),
+        mirror: Some(Mirror::new(domain.path("guard-policy"))),
+        root: domain.path("root.json"),
+        domain: NAME.into(),
+        id: GUARD.into(),
+        brokers: vec![domain.endpoint()],
+        floors: None,
+    });
+    let held = renewal.load(None).await.unwrap();
+    assert_eq!(held.policy.digest, broker.app().policy().digest);
+    let follower = held.follow(renewal.brokers.clone(), GUARD.into());
+    let views = follower.views();
+    let guard = Arc::new(Guard::new(GuardConfig::of(&held, GUARD), follower));
+    let (keeping, kept) = (Arc::clone(&renewal), Arc::clone(&guard));
+    let version = held.policy.version;
+    let keeper = tokio::spawn(async move { keep_current(&kept, &keeping, held, |_| ()).await });
+    let post = Post { guard, views };
+    let mut client = domain.client();
+    let authorization = node.attest(&mut client).await.unwrap().authorization.unwrap();
+    post.reaches(broker.app().trust.epoch()).await;
+    assert!(asks(&node, &post, &authorization).await.is_ok(), "let in");
+
+    // Another version goes to the broker, and from it to the guard.
+    domain.publish();
+    eventually("the new version at the broker", || {
+        broker.app().policy().version == version + 1
+    })
+    .await;
+    let mirror = renewal.mirror.clone().unwrap();
+    let newest = broker.app().mirror.timestamp();
+    eventually("and at the guard", || mirror.timestamp() == newest).await;
+    // The guard's copy serves it where the broker is gone.
+    let fresh = Renewal {
+        repository: Location::parse("http://127.0.0.1:1/v1/policy").unwrap().into(),
+        mirror: Some(mirror),
+        root: domain.path("root.json"),
+        domain: NAME.into(),
+        id: GUARD.into(),
+        brokers: vec![domain.endpoint()],
+        floors: None,
+    };
+    assert_eq!(fresh.load(None).await.unwrap().policy.version, version + 1);
+
+    // Nothing is published any more: the end of the timestamp is the end of what is let in, at broker and guard.
+    let expires = broker.app().policy().expires;
+    eventually("the end", || touchstone_attest::clock::wall_seconds() >= expires).await;
+    let refused = asks(&node, &post, &authorization).await.unwrap_err();
+    assert!(refused.contains(&RefusalCode::PolicyExpired), "{refused:?}");
+    assert!(node.attest(&mut client).await.is_err(), "and nothing is granted");
+    let head = |post: &Post| post.views.borrow().as_ref().map(|view| view.head().issued_at_ms);
+    let before = head(&post);
+    eventually("a newer trust state", || head(&post) > before).await;
+    keeper.abort();
+    broker.shutdown().await.unwrap();
+}
+
+async fn asks(node: &Node, post: &Post, authorization: &[u8]) -> Result<(), Vec<RefusalCode>> {
+    let challenge = post.challenge();
+    let proof = node.prove(authorization, GUARD, &challenge).await;
+    post.decide(authorization, &proof, &challenge).map(|_| ())
+}
