@@ -30,7 +30,13 @@ use crate::release::inputs::{ReleaseInputs, ReleaseInputsError};
 pub const MAX_COMPARED: usize = 100_000;
 
 /// The kinds of statements that are about a decision with recorded inputs.
-pub const DECISIONS: [Kind; 4] = [Kind::Enrolment, Kind::Attestation, Kind::Renewal, Kind::KeyRelease];
+pub const DECISIONS: [Kind; 5] = [
+    Kind::Enrolment,
+    Kind::Attestation,
+    Kind::Renewal,
+    Kind::KeyRelease,
+    Kind::FederatedAuthorization,
+];
 
 /// What a decision under one policy gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,9 +154,13 @@ pub fn recent(store: &dyn Store, size: u64, last: u64, key: &VerifyingKey) -> Re
         let verified = VerifiedStatement::parse(&entry, key)?;
         let statement = verified.statement();
         if DECISIONS.contains(&statement.kind) && statement.inputs.contains_key("inputs") {
-            // A release is one of a key; what node showed is one, whether it enrolled or attested.
-            let of_key =
-                (statement.kind == Kind::KeyRelease).then(|| [0, 2].map(|member| text(&statement.body, member)));
+            // A release is one of a key, an authorization for another domain one of that and its scopes; what a node
+            // showed is one, whether it enrolled or attested.
+            let of_key = match statement.kind {
+                Kind::KeyRelease => Some([0, 2].map(|member| text(&statement.body, member))),
+                Kind::FederatedAuthorization => Some([text(&statement.body, 0), texts(&statement.body, 1)]),
+                _ => None,
+            };
             let subject = statement.subject.clone();
             latest.insert((subject, of_key), index);
         }
@@ -164,6 +174,13 @@ fn text(body: &Value, member: u64) -> Option<String> {
     let Value::Map(members) = body else { return None };
     let found = members.iter().find(|(key, _)| key.as_u64() == Some(member));
     found.and_then(|(_, value)| value.as_text()).map(str::to_owned)
+}
+
+fn texts(body: &Value, member: u64) -> Option<String> {
+    let Value::Map(members) = body else { return None };
+    let (_, found) = members.iter().find(|(key, _)| key.as_u64() == Some(member))?;
+    let words: Vec<&str> = found.as_array()?.iter().filter_map(Value::as_text).collect();
+    Some(words.join(" "))
 }
 
 /// Makes the latest decision of each kind about each subject again, under both policies. `now` is Unix seconds.
