@@ -105,11 +105,13 @@ impl Domain {
     }
 
     pub fn add_node(&self, name: &str, node: &SoftNode) {
+        // What a region names has no role that the whole has not delegated.
+        let roles = ["worker".to_owned()];
         let place = NodePlace {
             name,
             region: REGION,
             zone: None,
-            roles: &["worker".to_owned()],
+            roles: if name.contains('/') { &[] } else { &roles },
             owner: None,
         };
         policies::node_add(&self.path("policy"), &NodeIdentity::Ek(node.ek_public()), place).unwrap();
