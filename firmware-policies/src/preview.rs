@@ -1,6 +1,7 @@
 //! What the next publish of a repository would make: to be tested, and held against what is in force, before anybody signs
 //! it. Nothing that is granted rests on a preview.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -9,7 +10,7 @@ use touchstone_verifier::corim::{CorimError, TrustedSigner, UntrustedCorim, sign
 
 use crate::contents::{Contents, Files};
 use crate::error::{PolicyCode, PolicyError};
-use crate::layout::{MAX_NAME_LEN, TargetKind};
+use crate::layout::{MAX_NAME_LEN, RegionTarget, TargetKind};
 use crate::load::{LoadOptions, PolicySet, load_blocking};
 use crate::policy_tests::{self, CaseResult};
 use crate::repository::Repository;
@@ -75,29 +76,34 @@ fn next(repo: &Path, now: i64) -> Result<Files, PolicyError> {
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut()).map_err(|e| PolicyError::new(PolicyCode::Io, "preview", "random bytes", e))?;
     let key = SigningKey::from_seed(*seed);
-    let mut signers = match files.get(&TargetKind::Signers) {
-        Some(bytes) => signers_file::parse(bytes)?,
-        None => return Ok(files),
-    };
     let name: String = format!("{SIGNER}-{}", hex::encode(key.verifying_key().thumbprint()));
     let name: String = name.chars().take(MAX_NAME_LEN).collect();
-    let mut signed = false;
+    let mut lists = BTreeSet::new();
     for (kind, bytes) in &mut files {
-        let TargetKind::Reference(_) = kind else { continue };
+        let list = match kind {
+            TargetKind::Reference(_) => TargetKind::Signers,
+            TargetKind::Region(region, RegionTarget::Reference(_)) => {
+                TargetKind::Region(region.clone(), RegionTarget::Signers)
+            }
+            _ => continue,
+        };
         if !matches!(UntrustedCorim::new(bytes).verify(&[], now), Err(CorimError::Unsigned)) {
             continue;
         }
         *bytes = sign_corim(bytes, &key, &name, None)
             .map_err(|e| PolicyError::new(PolicyCode::ReferenceRefused, kind.name(), "reference values to sign", e))?;
-        signed = true;
+        lists.insert(list);
     }
-    if signed {
+    for list in lists {
+        // Where there is no list, nobody may sign: that is for the checks of a publish to say.
+        let Some(bytes) = files.get(&list) else { continue };
+        let mut signers = signers_file::parse(bytes)?;
         signers.own.push(TrustedSigner {
-            name,
+            name: name.clone(),
             key: key.verifying_key(),
             not_after: None,
         });
-        files.insert(TargetKind::Signers, signers_file::to_json(&signers));
+        files.insert(list, signers_file::to_json(&signers));
     }
     Ok(files)
 }

@@ -15,8 +15,18 @@ pub struct PolicyStart {
     settings: &'static str,
     policy: &'static str,
     tests: &'static str,
-    /// Of the region that the set shows: policy and tests.
-    region: Option<(&'static str, &'static str, &'static str)>,
+    /// Where the set shows a region.
+    region: Option<RegionStart>,
+}
+
+/// What a set has of one region, and what the whole says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RegionStart {
+    name: &'static str,
+    additions: &'static str,
+    settings: &'static str,
+    policy: &'static str,
+    tests: &'static str,
 }
 
 /// The files of a set that every set has.
@@ -53,11 +63,13 @@ pub const SETS: [PolicyStart; 5] = [
     set!(
         "sovereign-region",
         "a domain whose regions sign for themselves and only narrow",
-        Some((
-            "region-1",
-            include_str!("../sets/sovereign-region/regions/region-1/policy.cedar"),
-            include_str!("../sets/sovereign-region/regions/region-1/tests/region-1.toml"),
-        ))
+        Some(RegionStart {
+            name: "region-1",
+            additions: include_str!("../sets/sovereign-region/regions.toml"),
+            settings: include_str!("../sets/sovereign-region/regions/region-1/settings.toml"),
+            policy: include_str!("../sets/sovereign-region/regions/region-1/policy.cedar"),
+            tests: include_str!("../sets/sovereign-region/regions/region-1/tests/region-1.toml"),
+        })
     ),
     set!(
         "edge-node",
@@ -83,10 +95,15 @@ impl PolicyStart {
             (TargetKind::GlobalPolicy, bytes(self.policy)),
             (TargetKind::Test(self.name.to_owned()), bytes(self.tests)),
         ];
-        if let Some((region, policy, tests)) = self.region {
-            let target = |target| TargetKind::Region(region.to_owned(), target);
-            files.push((target(RegionTarget::Policy), bytes(policy)));
-            files.push((target(RegionTarget::Test(region.to_owned())), bytes(tests)));
+        if let Some(region) = self.region {
+            let mut add = |target, text| {
+                let kind = TargetKind::Region(region.name.to_owned(), target);
+                files.push((kind, bytes(text)));
+            };
+            add(RegionTarget::Policy, region.policy);
+            add(RegionTarget::Settings, region.settings);
+            add(RegionTarget::Test(region.name.to_owned()), region.tests);
+            files.push((TargetKind::Regions, bytes(region.additions)));
         }
         files
     }
@@ -178,7 +195,7 @@ mod tests {
                     }
                 };
             }
-            for text in [Some(set.policy), set.region.map(|(_, policy, _)| policy)]
+            for text in [Some(set.policy), set.region.map(|region| region.policy)]
                 .into_iter()
                 .flatten()
             {

@@ -2,13 +2,14 @@
 //! in force. Nothing is granted or withdrawn here, and nothing is recorded.
 //!
 //! Evidence is judged at one given time under both policies, as a broker judges everyone when a policy comes into force
-//! ([`crate::rejudge`]), so that a difference is one of the policies. A request for a key is judged at its own time: what
-//! was presented then lived then. That an authorization names the policy before is no difference: it is renewed.
+//! ([`crate::rejudge`]), so that a difference is one of the policies. A request for a key, or for an authorization that
+//! counts in another domain, is judged at its own time: what was presented then lived then. That an authorization names
+//! the policy before is no difference: it is renewed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use touchstone_cose::cbor::Value;
+use touchstone_cose::cbor::{self, Value};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_ledger::statement::{Kind, Reason, Statement, VerifiedStatement};
 use touchstone_policies::{Job, PolicySet};
@@ -154,15 +155,14 @@ pub fn recent(store: &dyn Store, size: u64, last: u64, key: &VerifyingKey) -> Re
         let verified = VerifiedStatement::parse(&entry, key)?;
         let statement = verified.statement();
         if DECISIONS.contains(&statement.kind) && statement.inputs.contains_key("inputs") {
-            // A release is one of a key, an authorization for another domain one of that and its scopes; what a node
-            // showed is one, whether it enrolled or attested.
-            let of_key = match statement.kind {
-                Kind::KeyRelease => Some([0, 2].map(|member| text(&statement.body, member))),
-                Kind::FederatedAuthorization => Some([text(&statement.body, 0), texts(&statement.body, 1)]),
+            // What a node showed is one, whether it enrolled or attested; a key is one of its name and resource, and what
+            // is asked for another domain is one of that domain and those scopes.
+            let what = match statement.kind {
+                Kind::KeyRelease => Some(members(&statement.body, [0, 2])),
+                Kind::FederatedAuthorization => Some(members(&statement.body, [0, 1])),
                 _ => None,
             };
-            let subject = statement.subject.clone();
-            latest.insert((subject, of_key), index);
+            latest.insert((statement.subject.clone(), what), index);
         }
     }
     let mut indexes: Vec<u64> = latest.into_values().collect();
@@ -170,17 +170,14 @@ pub fn recent(store: &dyn Store, size: u64, last: u64, key: &VerifyingKey) -> Re
     Ok(indexes)
 }
 
-fn text(body: &Value, member: u64) -> Option<String> {
-    let Value::Map(members) = body else { return None };
-    let found = members.iter().find(|(key, _)| key.as_u64() == Some(member));
-    found.and_then(|(_, value)| value.as_text()).map(str::to_owned)
-}
-
-fn texts(body: &Value, member: u64) -> Option<String> {
-    let Value::Map(members) = body else { return None };
-    let (_, found) = members.iter().find(|(key, _)| key.as_u64() == Some(member))?;
-    let words: Vec<&str> = found.as_array()?.iter().filter_map(Value::as_text).collect();
-    Some(words.join(" "))
+/// Two members of a statement's body, as bytes.
+fn members(body: &Value, which: [u64; 2]) -> Vec<u8> {
+    let of = |member: u64| match body {
+        Value::Map(members) => members.iter().find(|(key, _)| key.as_u64() == Some(member)),
+        _ => None,
+    };
+    let found = which.map(|member| of(member).map_or(Value::Null, |(_, value)| value.clone()));
+    cbor::encode(&Value::array(found))
 }
 
 /// Makes the latest decision of each kind about each subject again, under both policies. `now` is Unix seconds.
@@ -269,42 +266,6 @@ pub fn again(name: &str, recorded: &RecordedDecision, policy: &PolicySet, now: i
     }
 }
 
-/// What a node may be issued for another domain: `in <domain> <scope>`.
-fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordError> {
-    let wanted = |scope: &String| format!("in {} {scope}", inputs.request.audience);
-    let inputs = ForeignInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
-        ..inputs.clone()
-    };
-    let renewed = |reason: &&Reason| reason.code != ReleaseCode::AuthorizationPolicyStale.as_str();
-    let reasons: Vec<WhyNot> = match inputs.again(policy) {
-        Ok(decision) => decision.reasons.iter().filter(renewed).map(WhyNot::from).collect(),
-        // Who asked is not known any more: its keys are not those of this policy.
-        Err(ForeignInputsError::Nobody { codes }) => codes.iter().map(not_counting).collect(),
-        Err(error) => return Err(error.into()),
-    };
-    let rights = inputs.request.scopes.iter().map(wanted);
-    Ok(Given {
-        rights: if reasons.is_empty() {
-            rights.collect()
-        } else {
-            BTreeSet::new()
-        },
-        reasons,
-        files_not_judged: false,
-    })
-}
-
-fn not_counting(code: &String) -> WhyNot {
-    WhyNot {
-        code: code.clone(),
-        claim: "authorization".into(),
-        expected: "one that counts under this policy".into(),
-        found: "another".into(),
-    }
-}
-
 fn evidence(name: &str, inputs: &DecisionInputs, policy: &PolicySet, now: i64) -> Result<Given, RecordError> {
     let inputs = DecisionInputs {
         semantics: SEMANTICS_ID.to_owned(),
@@ -346,27 +307,59 @@ fn rights(decided: &Decided) -> BTreeSet<String> {
 }
 
 fn release(inputs: &ReleaseInputs, policy: &PolicySet) -> Result<Given, RecordError> {
-    let key = format!("key {}", inputs.request.key);
+    let rights = [format!("key {}", inputs.request.key)].into();
     let inputs = ReleaseInputs {
         semantics: SEMANTICS_ID.to_owned(),
         policy_digest: policy.digest,
         ..inputs.clone()
     };
-    let renewed = |reason: &&Reason| reason.code != ReleaseCode::AuthorizationPolicyStale.as_str();
-    let (allowed, reasons) = match inputs.again(policy) {
-        Ok(decision) => {
-            let against: Vec<WhyNot> = decision.reasons.iter().filter(renewed).map(WhyNot::from).collect();
-            (against.is_empty(), against)
-        }
-        // Who asked is not known any more: its keys are not those of this policy.
-        Err(ReleaseInputsError::Nobody { codes }) => (false, codes.iter().map(not_counting).collect()),
-        Err(error) => return Err(error.into()),
+    match inputs.again(policy) {
+        Ok(decision) => Ok(asked_for(rights, &decision.reasons)),
+        Err(ReleaseInputsError::Nobody { codes }) => Ok(nobody(&codes)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordError> {
+    let audience = &inputs.request.audience;
+    let scopes = inputs.request.scopes.iter();
+    let rights = scopes.map(|scope| format!("{scope} in {audience}")).collect();
+    let inputs = ForeignInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        ..inputs.clone()
     };
-    Ok(Given {
-        rights: allowed.then_some(key).into_iter().collect(),
+    match inputs.again(policy) {
+        Ok(decision) => Ok(asked_for(rights, &decision.reasons)),
+        Err(ForeignInputsError::Nobody { codes }) => Ok(nobody(&codes)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was asked for, where nothing speaks against it but that the authorization is of the policy before.
+fn asked_for(rights: BTreeSet<String>, reasons: &[Reason]) -> Given {
+    let renewed = |reason: &&Reason| reason.code != ReleaseCode::AuthorizationPolicyStale.as_str();
+    let reasons: Vec<WhyNot> = reasons.iter().filter(renewed).map(WhyNot::from).collect();
+    Given {
+        rights: if reasons.is_empty() { rights } else { BTreeSet::new() },
         reasons,
         files_not_judged: false,
-    })
+    }
+}
+
+/// Who asked is not known any more: the keys are not those of this policy.
+fn nobody(codes: &[String]) -> Given {
+    let reason = |code: &String| WhyNot {
+        code: code.clone(),
+        claim: "authorization".into(),
+        expected: "one that counts under this policy".into(),
+        found: "another".into(),
+    };
+    Given {
+        rights: BTreeSet::new(),
+        reasons: codes.iter().map(reason).collect(),
+        files_not_judged: false,
+    }
 }
 
 fn difference(index: u64, subject: String, decision: &'static str, before: &Given, after: &Given) -> Compared {
