@@ -178,4 +178,33 @@ mod tests {
         assert!(TrustAnchors::new([(Purpose::Ek, b"no certificate")]).is_err());
         assert_eq!(Purpose::parse("tdx"), Some(Purpose::Tdx));
     }
+
+    #[test]
+    fn a_part_selects_among_the_anchors_and_adds_none() {
+        let pem = include_str!("../../swtpm-tests/boots/ca/swtpm-localca-rootca-cert.pem");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let whole = TrustAnchors::new([(Purpose::Ek, &pem.contents)]).unwrap();
+        let digest: [u8; 32] = HashAlg::Sha256
+            .digest([pem.contents.as_slice()])
+            .as_ref()
+            .try_into()
+            .unwrap();
+        let anchors = |selected: Option<&[[u8; 32]]>| {
+            let selected = selected.map(|digests| digests.iter().copied().collect());
+            let narrowed = whole.narrowed(selected.as_ref(), &DenyList::default());
+            let store = narrowed.store(Purpose::Ek);
+            let count = store.iter().filter(|(_, anchor)| *anchor).count();
+            (
+                count,
+                store.iter().count(),
+                store.digest() == whole.store(Purpose::Ek).digest(),
+            )
+        };
+        assert_eq!(anchors(None), (1, 1, true));
+        assert_eq!(anchors(Some(&[digest, [9; 32]])), (1, 1, true));
+        // What was an anchor stays known: its revocation lists and constraints hold on every other way to an anchor. The
+        // store is another one, so that nothing that was remembered of the whole's counts for it.
+        assert_eq!(anchors(Some(&[[9; 32]])), (0, 1, false));
+        assert_eq!(anchors(Some(&[])), (0, 1, false));
+    }
 }

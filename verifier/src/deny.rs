@@ -174,4 +174,28 @@ mod tests {
         }
         assert_eq!(version_text((7 << 48) | (62 << 32) | (3126 << 16)), "7.62.3126.0");
     }
+
+    #[test]
+    fn what_either_list_refuses_is_refused() {
+        let firmware = |from, to| DeniedFirmware {
+            manufacturer: *b"IFX\0",
+            from,
+            to,
+            why: "old".into(),
+        };
+        let whole = DenyList::new([(EkId([1; 32]), "stolen".to_owned())], vec![firmware(1, 2)]);
+        let region = DenyList::new(
+            [(EkId([1; 32]), "other".to_owned()), (EkId([2; 32]), "lost".to_owned())],
+            vec![firmware(5, 6)],
+        );
+        let both = whole.and(&region);
+        assert_eq!(both.key(&EkId([1; 32])), Some("stolen"));
+        assert_eq!(both.key(&EkId([2; 32])), Some("lost"));
+        for version in [1, 2, 5, 6] {
+            assert!(both.quoted_firmware(Some(*b"IFX\0"), version).is_some(), "{version}");
+        }
+        assert!(both.quoted_firmware(Some(*b"IFX\0"), 3).is_none());
+        assert_eq!(whole.and(&DenyList::default()), whole);
+        assert_eq!(DenyList::default().and(&whole), whole);
+    }
 }

@@ -60,3 +60,73 @@ fn as_the_node_of(mut own: Appraisal, whole: Appraisal) -> Appraisal {
     own.cvm = own.cvm.or(whole.cvm);
     own
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use touchstone_evidence::collection::Collection;
+    use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, Tier, appraise};
+
+    use super::*;
+    use crate::testing::{NOW, TestRepo, boot_evidence};
+
+    /// How often it was appraised, and what came of it; `authentic` as in a session.
+    fn judged(policy: &PolicySet, stored: Option<&str>, authentic: bool) -> (u32, Appraisal) {
+        let collection = Collection::decode(&boot_evidence("good")).unwrap();
+        let count = Cell::new(0);
+        let appraisal = appraise_in_region(policy, &policy.inventory, stored, |demands| {
+            count.set(count.get() + 1);
+            let mut appraisal = appraise(&Inputs {
+                collection: &collection,
+                freshness: Freshness::Unbound { nonce: b"other" },
+                policy: demands.appraisal,
+                references: demands.references,
+                anchors: demands.anchors,
+                inventory: &policy.inventory,
+                enrolled: None,
+                ima: ImaKnown::default(),
+                known: Known::default(),
+                now: NOW,
+            });
+            appraisal.authentic = authentic;
+            appraisal
+        });
+        (count.get(), appraisal)
+    }
+
+    #[test]
+    fn a_second_appraisal_is_made_only_where_a_region_says_something() {
+        let test = TestRepo::published();
+        let policy = test.load(NOW).unwrap();
+        for stored in [None, Some("north"), Some("south")] {
+            assert_eq!(judged(&policy, stored, true).0, 1, "{stored:?}");
+        }
+        assert!(std::ptr::eq(
+            policy.demands("north").references,
+            policy.whole().references
+        ));
+        let file = test.staged("regions/north/settings.toml");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "[roots]\nrequired = \"tpm+tee\"\n").unwrap();
+        test.publish(NOW).unwrap();
+        let policy = test.load(NOW).unwrap();
+        let missing = |appraisal: &Appraisal| appraisal.reasons.iter().any(|r| r.code.as_str() == "root-missing");
+        for (stored, authentic, times) in [
+            (None, true, 2),
+            (Some("north"), true, 1),
+            // Only the whole says whether it is a stranger.
+            (Some("north"), false, 2),
+            (Some("south"), true, 2),
+        ] {
+            let (count, appraisal) = judged(&policy, stored, authentic);
+            assert_eq!(count, times, "{stored:?} {authentic}");
+            assert!(
+                missing(&appraisal),
+                "the region's demand, whatever was guessed: {stored:?}"
+            );
+            assert_eq!(appraisal.node.as_deref(), Some("web-1"));
+            assert_ne!(appraisal.status, Tier::Affirming);
+        }
+    }
+}
