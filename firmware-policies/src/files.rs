@@ -73,13 +73,16 @@ enum Place {
     Http(HttpFiles),
 }
 
+/// Metadata files by name, in the order in which they were asked for.
+type MetadataRead = Vec<(String, Vec<u8>)>;
+
 /// The files of one repository, for one load.
 #[derive(Debug, Clone)]
 pub(crate) struct RepositoryFiles {
     place: Place,
     /// A folder whose targets are taken where they are the ones that are asked for, by their digest.
     kept: Option<PathBuf>,
-    read: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    read: Arc<Mutex<MetadataRead>>,
 }
 
 impl RepositoryFiles {
@@ -131,7 +134,7 @@ impl RepositoryFiles {
     }
 
     /// The metadata files that were asked for, in that order, empty where there was none.
-    pub fn metadata(&self) -> Vec<(String, Vec<u8>)> {
+    pub fn metadata(&self) -> MetadataRead {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

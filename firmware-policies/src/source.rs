@@ -228,7 +228,7 @@ impl Source {
         for version in 1..=MAX_ROOT_UPDATES {
             let file = format!("{version}.root.json");
             match files.get(&format!("metadata/{file}"), MAX_ROLE_LEN).await {
-                Ok(bytes) if Sha256::digest(&bytes)[..] == sha256[..] => return Ok(Some(bytes)),
+                Ok(bytes) if <[u8; 32]>::from(Sha256::digest(&bytes)) == *sha256 => return Ok(Some(bytes)),
                 Ok(_) => {}
                 Err(ReadError::Missing) => return Ok(None),
                 Err(e) => return Err(PolicyError::new(e.code(), file, "a root to read", e)),
