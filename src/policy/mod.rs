@@ -40,7 +40,6 @@ pub struct Args {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 enum Command {
     Init(init::Args),
     Trust(trust::Args),

@@ -16,6 +16,7 @@ pub struct Args {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 enum Command {
     /// Stage a machine: its hardware identity, its name, its region
     #[command(after_help = "Examples:\n  \
