@@ -26,7 +26,7 @@ pub(super) struct Slice<'c> {
 
 enum Chosen<'c> {
     Whole(&'c PolicySet),
-    Part(Result<PolicySet, String>),
+    Part(Result<Box<PolicySet>, String>),
 }
 
 /// What a file of policies says.
@@ -75,7 +75,7 @@ impl Compiled {
             Chosen::Whole(&self.whole)
         } else {
             let part = PolicySet::from_policies(chosen.into_iter().map(|(_, policy)| policy.clone()));
-            Chosen::Part(part.map_err(|e| e.to_string()))
+            Chosen::Part(part.map(Box::new).map_err(|e| e.to_string()))
         };
         Slice { set, needs }
     }
@@ -96,7 +96,7 @@ impl Slice<'_> {
     pub fn len(&self) -> usize {
         match &self.set {
             Chosen::Whole(set) => set.num_of_policies(),
-            Chosen::Part(part) => part.as_ref().map_or(0, PolicySet::num_of_policies),
+            Chosen::Part(part) => part.as_ref().map_or(0, |set| set.num_of_policies()),
         }
     }
 
@@ -104,7 +104,7 @@ impl Slice<'_> {
     pub fn ask(&self, request: &Request, entities: &Entities) -> Answer {
         let set = match &self.set {
             Chosen::Whole(set) => *set,
-            Chosen::Part(Ok(set)) => set,
+            Chosen::Part(Ok(set)) => &**set,
             Chosen::Part(Err(error)) => {
                 return Answer {
                     allow: false,
