@@ -12,7 +12,10 @@ use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Channel, Proof, Scope, authorization_digest};
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::encrypt::SoftwareReceiveKey;
-use touchstone_evidence::message::{Answer, RELEASE_PATH, ReleaseAnswer, ReleaseRequest, release_audience};
+use touchstone_evidence::message::{
+    Answer, ForeignRequest, RELEASE_PATH, ReleaseAnswer, ReleaseRequest, foreign_audience, foreign_path,
+    release_audience,
+};
 use touchstone_keybroker::key_files::write_new;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::statement::VerifiedStatement;
@@ -101,6 +104,32 @@ async fn ask(client: &mut Client, node: &SoftNode, authorization: &[u8], name: &
     };
     let (_, body) = client.send(Method::POST, RELEASE_PATH, request.encode()).await;
     ReleaseAnswer::decode(&body).unwrap()
+}
+
+/// Asks for an authorization that counts in another domain.
+async fn ask_foreign(client: &mut Client, node: &SoftNode, authorization: &[u8]) -> (StatusCode, String) {
+    let digest = authorization_digest(authorization);
+    let mut cti = [0; 16];
+    getrandom::fill(&mut cti).unwrap();
+    let proof = Proof {
+        audience: foreign_audience(DOMAIN),
+        issued_at: now() as u64,
+        cti,
+        authorization_digest: digest,
+        scope: Scope::parse("release:keys").unwrap(),
+        request_digest: None,
+        channel: Channel::Exporter(client.export_for(EXPORTER_LABEL, &digest)),
+    };
+    let request = ForeignRequest {
+        authorization: authorization.to_vec(),
+        proof: proof.encode_signed(&node.session).unwrap(),
+        audience: "b.example".into(),
+        scopes: vec!["release:keys".into()],
+    };
+    let (status, body) = client
+        .send(Method::POST, &foreign_path("b.example"), request.encode())
+        .await;
+    (status, String::from_utf8_lossy(&body).into_owned())
 }
 
 async fn put(domain: &Domain, name: &str) -> (StatusCode, String) {
@@ -290,5 +319,37 @@ async fn one_tenant_uses_up_nothing_of_another() {
     w.acme.extend(4);
     let denied = attest(&mut client, &mut w.acme, true).await.unwrap();
     assert!(!denied.allowed);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_for_other_domains_is_counted_too() {
+    let mut w = World::new(&tenants(1, 0, 3), [Some(PERMIT), Some(PERMIT)]);
+    let broker = w.domain.start().await;
+    let (mut client, mut rivals) = (
+        Client::connect(broker.address()).await,
+        Client::connect(broker.address()).await,
+    );
+    let acme = attest(&mut client, &mut w.acme, false).await.unwrap();
+    let rival = attest(&mut rivals, &mut w.rival, false).await.unwrap();
+    let acme = acme.authorization.unwrap();
+    let entries = broker.app().head().size;
+    let mut limited = 0;
+    for _ in 0..6 {
+        let (status, body) = ask_foreign(&mut client, &w.acme, &acme).await;
+        match status {
+            StatusCode::FORBIDDEN => {}
+            StatusCode::TOO_MANY_REQUESTS => {
+                assert!(body.contains("tenant-rate-limited"), "{body}");
+                limited += 1;
+            }
+            other => panic!("{other}: {body}"),
+        }
+    }
+    assert!((3..=4).contains(&limited), "{limited} of 6");
+    let recorded = broker.app().head().size - entries;
+    assert_eq!(recorded, 6 - limited, "what is too many is on no record");
+    let (status, body) = ask_foreign(&mut rivals, &w.rival, &rival.authorization.unwrap()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
     broker.shutdown().await.unwrap();
 }

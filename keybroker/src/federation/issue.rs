@@ -11,6 +11,7 @@ use touchstone_cose::key::Signer as _;
 use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, WireReason};
 use touchstone_ledger::statement::Reason;
 use touchstone_store::{Guard, Write};
+use touchstone_verifier::inventory::Lookup;
 
 use super::decide::{ForeignInputs, judge_request, known};
 use crate::app::App;
@@ -25,6 +26,7 @@ use crate::release::inputs::StatusSeen;
 use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
+use crate::tenants;
 
 /// Answers a request.
 ///
@@ -106,6 +108,11 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
         return Err(not_authenticated(&[replayed]));
     }
     let name = subject.contents().subject.as_str();
+    let owner = match policy.inventory.by_name(name) {
+        Lookup::Node(node) => node.owner.as_deref(),
+        _ => None,
+    };
+    tenants::count(app, &policy, owner)?;
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let cti = random::<16>().map_err(internal)?;
     let inputs = ForeignInputs {
