@@ -53,7 +53,7 @@ pub struct App {
     pub forgiven: Mutex<HashSet<String>>,
     /// What tenants have used of what they may.
     pub tenants: Meter,
-    /// Held while a machine that no entry lists enrols.
+    /// Held while a machine that no entry lists, and that nothing speaks against, takes its seat.
     pub first_uses: tokio::sync::Mutex<()>,
     /// Signing keys of reports whose chains were verified.
     pub chains: Chains,

@@ -55,8 +55,6 @@ pub struct Pending {
     pub seen: Option<SeenLogs>,
     /// The credential that was sent, where the two keys are not tied yet.
     pub credential: Option<SentCredential>,
-    /// Whether no entry lists the machine and it has not enrolled yet.
-    pub unlisted: bool,
 }
 
 /// A credential that only one TPM can open, and for one key only.
@@ -122,7 +120,6 @@ pub fn challenge(
     };
     let pending = Pending {
         nonce,
-        unlisted: claimed.record.is_none() && !matches!(policy.inventory.by_name(&claimed.node), Lookup::Node(_)),
         node: claimed.node,
         hardware: claimed.hardware,
         receive_key: receive_key.as_ref().map(VerifyingKey::thumbprint),

@@ -386,6 +386,46 @@ async fn first_use_admits_whom_a_maker_vouches_for_as_what_is_signed_and_says_so
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_admitted_on_first_use_leaves_nothing_behind_and_holds_nobody_up() {
+    let domain = domain(&[("node-1", Boot::GOOD)], &|repo| first_use(repo, HOUR, 10));
+    let broker = domain.broker().await;
+    let stored = || {
+        let store = &broker.app().store;
+        [rows::INPUTS, rows::PART, rows::NONCE, rows::NODE]
+            .map(|namespace| store.range(&namespace.prefix(), None, 200).unwrap().len())
+    };
+    let (entries, before) = (broker.app().head().size, stored());
+    // A maker vouches for it, and the policy does not want what it runs.
+    let mut genuine = Machine::start(&Boot::UKI);
+    genuine.swtpm.extend(4, [7; 32]).unwrap();
+    // It opens the credential, and no maker vouches for it.
+    let mut stranger = Machine::blank();
+    // Neither waits for another machine that is taking its seat.
+    let turn = broker.app().first_uses.lock().await;
+    let patience = std::time::Duration::from_secs(30);
+    for machine in [&mut genuine, &mut stranger] {
+        let mut last = String::new();
+        for _ in 0..3 {
+            let answer = tokio::time::timeout(patience, attest(&domain, machine)).await;
+            last = answer.expect("not held up").unwrap_err().code;
+        }
+        // The first time it may have been a log that grew meanwhile.
+        assert_eq!(last, "evidence-refused");
+    }
+    assert_eq!(broker.app().head().size, entries, "nothing is on record");
+    assert_eq!(stored(), before, "and nothing is kept");
+    // One that nothing speaks against waits for its turn, and gets its seat.
+    let mut machine = Machine::start(&Boot::CMDLINE_CHANGED);
+    let mut admitted = std::pin::pin!(attest(&domain, &mut machine));
+    let early = tokio::time::timeout(std::time::Duration::from_secs(3), &mut admitted).await;
+    assert!(early.is_err(), "it is not its turn");
+    drop(turn);
+    assert!(admitted.await.unwrap().allowed);
+    assert_eq!(touchstone_keybroker::first_use::count(&*broker.app().store).unwrap(), 1);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn first_use_ends_and_what_enrolled_so_falls_with_it_unless_it_is_listed() {
     let domain = domain(&[("node-1", Boot::GOOD)], &|repo| first_use(repo, HOUR, 10));
     let repo = domain.path("policy");

@@ -90,6 +90,8 @@ struct Submitted {
 enum Tried {
     /// Another identity takes the place of the one that this node's name stands for.
     Replaces(String, Reason),
+    /// It would take a seat of first use, and it is not its turn.
+    NotItsTurn,
     /// A decision, handed in to be recorded.
     Decided {
         decided: Decided,
@@ -101,15 +103,20 @@ enum Tried {
     },
 }
 
-/// Decides and hands in, both on this thread: it may wait for the disk.
-fn attempt(app: &App, submitted: &Submitted) -> Result<Tried, Refusal> {
+/// Decides and hands in, both on this thread: it may wait for the disk. A seat of first use is taken `in_turn` alone.
+fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Refusal> {
     let Prepared {
         decided,
         policy,
         status,
         entry,
         replaces,
+        takes_seat,
     } = prepare(app, submitted)?;
+    if takes_seat && !in_turn {
+        app.trust.give_back(status);
+        return Ok(Tried::NotItsTurn);
+    }
     if let Some(reason) = replaces {
         return Ok(Tried::Replaces(decided.node, reason));
     }
@@ -125,16 +132,11 @@ fn attempt(app: &App, submitted: &Submitted) -> Result<Tried, Refusal> {
 
 async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Result<Answer, Refusal> {
     let submitted = Arc::new(submitted);
-    // The counter of first use has room for one at a time: those of one broker wait for each other here, and only
-    // another replica is met by its compare-and-swap.
-    let _turn = match submitted.pending.unlisted {
-        true => Some(app.first_uses.lock().await),
-        false => None,
-    };
+    let mut turn = None;
     for _ in 0..MAX_TRIES {
         let tried = {
-            let (app, submitted) = (Arc::clone(&app), Arc::clone(&submitted));
-            tokio::task::spawn_blocking(move || attempt(&app, &submitted))
+            let (app, submitted, in_turn) = (Arc::clone(&app), Arc::clone(&submitted), turn.is_some());
+            tokio::task::spawn_blocking(move || attempt(&app, &submitted, in_turn))
                 .await
                 .map_err(internal)??
         };
@@ -142,6 +144,12 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             Tried::Replaces(node, reason) => {
                 // The machine behind the name is another one: what the old one holds goes first.
                 withdraw(&app, &node, reason).await?;
+                continue;
+            }
+            Tried::NotItsTurn => {
+                // The counter of first use has room for one at a time: those of one broker wait for each other here, and
+                // only another replica is met by its compare-and-swap. Whoever is refused never comes this far.
+                turn = Some(app.first_uses.lock().await);
                 continue;
             }
             Tried::Decided {

@@ -42,6 +42,8 @@ pub(super) struct Prepared {
     pub(super) entry: Entry,
     /// Set where another identity takes the place of one that still holds rights.
     pub(super) replaces: Option<Reason>,
+    /// Whether it takes one of the seats of first use.
+    pub(super) takes_seat: bool,
 }
 
 /// Decides on evidence with what is stored and in force now.
@@ -160,6 +162,12 @@ fn judge(
     if decided.logs_are_behind(inputs.ima.is_some()) && app.forgive(&decided.node) {
         return Err(logs::incomplete("a log does not reach the quoted value"));
     }
+    // It holds nothing that could be taken from it, so a denial is worth no record: otherwise whoever has one genuine
+    // machine fills the ledger and the store with its evidence.
+    if seat.is_some() && same_machine.is_none() && decided.grant.is_none() {
+        let detail = "a machine that nobody has listed is not admitted by what it shows";
+        return Err(refused_for(detail, &decided.reasons));
+    }
     let replaces = record
         .filter(|record| decided.grant.is_some() && same_machine.is_none() && !record.withdrawn)
         .map(|record| Reason {
@@ -179,6 +187,7 @@ fn judge(
     };
     let entry = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {
+        takes_seat: decided.grant.is_some() && seat.is_some_and(|seat| seat.take.is_some()),
         decided,
         policy,
         status,
@@ -287,6 +296,10 @@ fn keeps_entry(app: &App, record: &NodeRecord) -> bool {
 }
 
 fn refused(reasons: &[EarReason]) -> Refusal {
+    refused_for("the evidence is not authentic for this session", reasons)
+}
+
+fn refused_for(detail: &str, reasons: &[EarReason]) -> Refusal {
     let lines = reasons.iter().take(64).map(|reason| {
         let EarReason {
             code,
@@ -301,9 +314,5 @@ fn refused(reasons: &[EarReason]) -> Refusal {
             found,
         }
     });
-    Refusal::new(
-        RefusalCode::EvidenceRefused,
-        "the evidence is not authentic for this session",
-    )
-    .with_reasons(lines.collect())
+    Refusal::new(RefusalCode::EvidenceRefused, detail).with_reasons(lines.collect())
 }
