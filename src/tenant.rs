@@ -25,7 +25,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The statements about a tenant's nodes and keys, and about nobody else's: for that tenant
+    /// The statements about a tenant's nodes and keys, picked out for that tenant; the ledger itself is public
     #[command(
         after_help = "Example:\n  touchstone tenant ledger acme --data /var/lib/touchstone-broker --json > acme.json"
     )]

@@ -6,7 +6,7 @@ mod common;
 
 use common::client::{Client, Problem};
 use common::tpm::SoftNode;
-use common::{DOMAIN, Domain, attest, command, key, now};
+use common::{DOMAIN, Domain, attest, command, key, ledger, now};
 use hyper::{Method, StatusCode};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Channel, Proof, Scope, authorization_digest};
@@ -277,6 +277,9 @@ async fn a_tenants_keys_and_view_are_its_own() {
         (6 + 2, 1 + 2),
         "and the keys that were put for it"
     );
+    // A view is a filter, not secrecy: the public ledger is whole, as an auditor needs it.
+    let public: Vec<_> = ledger(&broker).await.into_iter().map(|s| s.subject).collect();
+    assert_eq!((about(&public, "acme.web"), about(&public, "rival.web")), (6, 1));
     let (status, _) = command(&w.domain, Method::GET, "/tenants/other/ledger", "").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     broker.shutdown().await.unwrap();

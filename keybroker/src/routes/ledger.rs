@@ -1,5 +1,5 @@
 //! `GET /v1/ledger/checkpoint`, `/v1/ledger/entries`, `/v1/ledger/proof` and `/v1/ledger/consistency`: what an auditor
-//! needs, to anybody.
+//! needs, to anybody: all of it, whichever tenant a statement is about.
 
 use std::collections::HashMap;
 use std::sync::Arc;

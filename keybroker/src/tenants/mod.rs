@@ -1,5 +1,8 @@
-//! Tenants of one domain: what keeps one from another's nodes, keys, view of the ledger and share of the broker's time.
-//! Whose something is follows from its name and the signed `tenants.toml` ([`touchstone_policies::Tenants`]).
+//! Tenants of one domain: what keeps one from another's nodes, keys and share of the broker's time. Whose something is
+//! follows from its name and the signed `tenants.toml` ([`touchstone_policies::Tenants`]).
+//!
+//! A tenant's view of the ledger ([`view`]) is a filter, and keeps nothing from anybody: auditors, peers and strangers
+//! alike read all statements over the public route.
 
 pub mod admin;
 pub mod meter;

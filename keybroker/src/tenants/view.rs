@@ -1,4 +1,5 @@
-//! The ledger as one tenant sees it: the statements about what is named after it.
+//! The ledger as one tenant is shown it: the statements about what is named after it. A filter, not secrecy: the public
+//! route serves every statement to whoever can reach the broker.
 //!
 //! A name never passes from one tenant to another, so a statement of the past is seen by whom it was about.
 
