@@ -77,7 +77,6 @@ async fn copy(app: Arc<App>, peer: Arc<Peer>) {
     if let Err(error) = peer.take_kept(root, app.clock.now_ms()).await {
         tracing::info!(domain = peer.name(), %error, "what was kept of another domain is not used");
     }
-    let mut views = peer.views().subscribe();
     loop {
         let outcome = look(&app, &peer).await;
         peer.note(&outcome);
@@ -90,6 +89,7 @@ async fn copy(app: Arc<App>, peer: Arc<Peer>) {
         };
         let pause = if behind() { HURRIED_PERIOD } else { COPY_PERIOD };
         let until = tokio::time::Instant::now() + pause;
+        let mut views = peer.views().subscribe();
         while tokio::time::timeout_at(until, views.changed())
             .await
             .is_ok_and(|changed| changed.is_ok())
@@ -184,10 +184,16 @@ async fn follow(app: Arc<App>, peer: Arc<Peer>) {
     let mut changes = peer.changes();
     let mut follower: Option<Follower> = None;
     let mut following = None;
+    let mut root = None;
     loop {
         let held = changes.borrow_and_update().clone();
         let brokers = peer.entry().brokers;
         if let Some(held) = held {
+            if root.replace(held.policy.root_digest) != Some(held.policy.root_digest) {
+                // Its views are put elsewhere now.
+                follower = None;
+                following = None;
+            }
             let wanted = (held.policy.keyset.clone(), brokers.clone());
             if following.as_ref() != Some(&wanted) {
                 match source(&app, &held, &brokers) {

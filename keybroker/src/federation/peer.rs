@@ -121,7 +121,8 @@ pub struct Peer {
     entry: RwLock<FederatedDomain>,
     held: watch::Sender<Option<Arc<Held>>>,
     floors: Mutex<Option<Accepted>>,
-    views: Views,
+    /// Views of one root: those of another begin anew, and whoever still follows the one before puts them nowhere.
+    views: RwLock<Views>,
     refused: Mutex<Option<String>>,
     /// One copy is verified at a time: two cannot overtake each other.
     taking: tokio::sync::Mutex<()>,
@@ -140,7 +141,7 @@ impl Peer {
             entry: RwLock::new(entry),
             held: watch::channel(None).0,
             floors: Mutex::new(floors),
-            views: Arc::new(watch::channel(None).0),
+            views: RwLock::new(new_views()),
             refused: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
         }
@@ -177,13 +178,13 @@ impl Peer {
     /// Its last trust state that verified; it may be stale.
     #[must_use]
     pub fn view(&self) -> Option<Arc<TrustView>> {
-        self.views.borrow().clone()
+        self.views().borrow().clone()
     }
 
-    /// Where its views are put.
+    /// Where its views are put: another place once its root is another one.
     #[must_use]
     pub fn views(&self) -> Views {
-        Arc::clone(&self.views)
+        Arc::clone(&self.views.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why the last thing that came of it was not taken, as long as nothing newer was.
@@ -240,7 +241,15 @@ impl Peer {
         self.keep(VERSIONS, &serde_json::to_vec(&accepted).unwrap_or_default())?;
         self.keep(COPY, &held.copy)?;
         *self.floors.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
+        let founded_anew = before
+            .as_ref()
+            .is_some_and(|before| before.policy.root_digest != held.policy.root_digest);
         self.held.send_replace(Some(Arc::clone(&held)));
+        if founded_anew {
+            // After the keys: what is still verified under the ones before goes where nobody looks.
+            *self.views.write().unwrap_or_else(PoisonError::into_inner) = new_views();
+            let _ = std::fs::remove_file(self.folder.join(FRAME));
+        }
         let same = before.is_some_and(|before| {
             let (one, other) = (&before.policy.versions, &held.policy.versions);
             (one.root, one.targets) == (other.root, other.targets)
@@ -272,8 +281,9 @@ impl Peer {
     /// # Errors
     /// [`PeerError`]
     pub fn take_frame(&self, frame: &[u8], now_ms: u64) -> Result<(), PeerError> {
+        let views = self.views();
         let held = self.held().ok_or(PeerError::KeysUnknown)?;
-        take(&self.views, frame, &held.trust_state_keys, &held.policy.domain, now_ms)?;
+        take(&views, frame, &held.trust_state_keys, &held.policy.domain, now_ms)?;
         Ok(())
     }
 
@@ -292,6 +302,10 @@ impl Peer {
             detail: e.to_string(),
         })
     }
+}
+
+fn new_views() -> Views {
+    Arc::new(watch::channel(None).0)
 }
 
 /// Writes a file so that it is there whole or not at all.

@@ -107,6 +107,15 @@ fn head(domain: &str, generation: u32, epoch: u64, issued_at_ms: u64) -> TrustHe
     }
 }
 
+fn frame(domain: &str, key: &SigningKey, epoch: u64) -> Vec<u8> {
+    let lists = lists(&[]);
+    let head = TrustHead {
+        lists: ListHead::of(&lists),
+        ..head(domain, 1, epoch, NOW_MS)
+    };
+    TrustFrame::full(&head.encode_signed(key).unwrap(), &lists).encode()
+}
+
 #[test]
 fn what_is_relayed_gives_the_same_view_with_the_same_signed_head() {
     let first = view(None, &head(B, 1, 1, NOW_MS), &lists(&[]));
@@ -221,17 +230,37 @@ async fn a_root_that_is_trusted_again_begins_anew() {
 }
 
 #[tokio::test]
+async fn the_trust_state_begins_anew_with_another_root() {
+    let (made, anew, folder) = (Made::new(B), Made::new(B), tempfile::tempdir().unwrap());
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    peer.take_frame(&frame(B, &trust_key(), u64::MAX), NOW_MS).unwrap();
+    peer.keep_frame(&frame(B, &trust_key(), u64::MAX)).unwrap();
+    let before = peer.views();
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    assert!(Arc::ptr_eq(&before, &peer.views()), "the same root goes on");
+
+    // The domain on the way to it names another root.
+    peer.take_copy(&anew.copy().await, Some(anew.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(peer.view(), None, "of the root before");
+    assert!(!folder.path().join(FRAME).exists());
+    peer.take_frame(&frame(B, &trust_key(), 1), NOW_MS).unwrap();
+    assert_eq!(peer.view().unwrap().head().epoch, 1);
+    // Who still follows the one before changes nothing.
+    take(&before, &frame(B, &trust_key(), u64::MAX), &ring(), B, NOW_MS).unwrap();
+    assert_eq!(peer.view().unwrap().head().epoch, 1);
+}
+
+#[tokio::test]
 async fn frames_count_under_the_keys_of_the_verified_copy_only() {
     let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
     let peer = Peer::new(entry(made.root()), folder.path().to_owned());
-    let frame = |domain: &str, key: &SigningKey, epoch| {
-        let lists = lists(&[]);
-        let head = TrustHead {
-            lists: ListHead::of(&lists),
-            ..head(domain, 1, epoch, NOW_MS)
-        };
-        TrustFrame::full(&head.encode_signed(key).unwrap(), &lists).encode()
-    };
     let good = frame(B, &trust_key(), 2);
     assert_eq!(peer.take_frame(&good, NOW_MS), Err(PeerError::KeysUnknown));
     peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
