@@ -137,7 +137,7 @@ pub async fn choose(
         let Some((key, statement)) = signed(entry, keys) else {
             return Err(format!("entry {index} is not signed by the replica's statement key"));
         };
-        if !is_sample(&statement, policy) {
+        if !is_sample(&statement, policy.version) {
             continue;
         }
         let path = format!("/v1/ledger/proof?index={index}&size={size}");
@@ -165,14 +165,15 @@ fn signed<'a>(entry: &[u8], keys: &'a [VerifyingKey]) -> Option<(&'a VerifyingKe
         .find_map(|key| Some((key, VerifiedStatement::parse(entry, key).ok()?.into_statement())))
 }
 
-fn is_sample(statement: &Statement, policy: &PolicySet) -> bool {
+/// Whether it is a decision under the policy of this version: whatever is granted here or for another domain can be picked.
+fn is_sample(statement: &Statement, version: u64) -> bool {
     let recorded = matches!(
         statement.kind,
-        Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease
+        Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease | Kind::FederatedAuthorization
     );
     recorded
         && statement.inputs.contains_key("inputs")
-        && statement.policy_version == policy.version
+        && statement.policy_version == version
         && statement.semantics == SEMANTICS_ID
 }
 
@@ -243,6 +244,31 @@ mod tests {
         assert!(samples.withheld(), "that there is nothing to show takes nothing back");
         samples.take(Sampled::Same);
         assert!(!samples.withheld());
+    }
+
+    #[test]
+    fn whatever_grants_is_sampled() {
+        use crate::statements::Circumstances;
+        use touchstone_ledger::statement::Outcome;
+
+        let circumstances = Circumstances {
+            domain: "test.example".into(),
+            policy_version: 7,
+            policy_digest: [1; 32],
+            semantics: SEMANTICS_ID.into(),
+            now: 1,
+        };
+        for kind in Kind::ALL {
+            let decision = matches!(
+                kind,
+                Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease | Kind::FederatedAuthorization
+            );
+            let mut statement = circumstances.statement(*kind, Outcome::Allow, cbor::Value::Null);
+            assert!(!is_sample(&statement, 7), "{kind:?} without inputs");
+            statement.inputs.insert("inputs".into(), [2; 32]);
+            assert_eq!(is_sample(&statement, 7), decision, "{kind:?}");
+            assert!(!is_sample(&statement, 8), "{kind:?} under another policy");
+        }
     }
 
     #[test]
