@@ -6,7 +6,7 @@
 //! ([`Witnessing::follow`], for the domains that are federated with this one).
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -52,6 +52,18 @@ pub struct WitnessConfig {
 #[derive(Debug, Default)]
 pub struct Witnessing {
     known: RwLock<BTreeMap<String, Known>>,
+    /// What was cosigned last, by the log's origin.
+    signed: Mutex<BTreeMap<String, LastSigned>>,
+}
+
+/// A head that was cosigned in this run: it is signed once, however often it is shown.
+#[derive(Debug)]
+struct LastSigned {
+    /// The witness key.
+    kid: Vec<u8>,
+    /// The text that was signed.
+    text: String,
+    line: String,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +108,20 @@ impl Witnessing {
         all.filter(|key| key.name() == origin).cloned().collect()
     }
 
+    /// The line by this key for this very text, where it is the last one of its log.
+    fn signed(&self, origin: &str, kid: &[u8], text: &str) -> Option<String> {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = signed.get(origin)?;
+        (last.kid == kid && last.text == text).then(|| last.line.clone())
+    }
+
+    /// Remembers the line; of logs that are no longer watched nothing is remembered.
+    fn remember(&self, origin: &str, last: LastSigned) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.retain(|origin, _| !self.logs(origin).is_empty());
+        signed.insert(origin.to_owned(), last);
+    }
+
     fn cosigners(&self) -> Vec<CosignerKey> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.values().flat_map(|known| &known.cosigners).cloned().collect()
@@ -118,7 +144,8 @@ pub enum Observed {
 }
 
 /// Looks at a head of another log and cosigns it where it continues the one seen before. What is seen now is durable
-/// before it is signed; of two at once, one is looked at again.
+/// before it is signed; of two at once, one is looked at again. A head that was seen already is not written again, and
+/// one that was cosigned last gets the same line: whoever asks again and again costs neither a commit nor a signature.
 ///
 /// # Errors
 /// A [`Refusal`]: there is no key to cosign with, or the store failed.
@@ -159,16 +186,28 @@ pub fn observe(app: &App, request: &[u8]) -> Result<Observed, Refusal> {
                 return Ok(Observed::Refused(error));
             }
         };
-        let mut batch = Batch::new();
-        batch.guard(guard);
-        batch.put(row.clone(), write_seen(&found));
-        match app.store.commit(batch) {
-            Ok(_) => {}
-            Err(CommitError::Conflict { .. }) => continue,
-            Err(error) => return Err(internal(error)),
+        if seen == Some(found) {
+            if let Some(line) = app.witnessing.signed(request.origin(), &kid, checkpoint.text()) {
+                return Ok(Observed::Cosigned(line));
+            }
+        } else {
+            let mut batch = Batch::new();
+            batch.guard(guard);
+            batch.put(row.clone(), write_seen(&found));
+            match app.store.commit(batch) {
+                Ok(_) => {}
+                Err(CommitError::Conflict { .. }) => continue,
+                Err(error) => return Err(internal(error)),
+            }
         }
         let time = u64::try_from(now).unwrap_or(0);
         let line = cosigner.cosign(checkpoint.text(), time, signer).map_err(internal)?;
+        let last = LastSigned {
+            kid: kid.to_vec(),
+            text: checkpoint.text().to_owned(),
+            line: line.clone(),
+        };
+        app.witnessing.remember(request.origin(), last);
         return Ok(Observed::Cosigned(line));
     }
     Err(Refusal::new(

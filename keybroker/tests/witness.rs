@@ -9,8 +9,10 @@ use common::tpm::SoftNode;
 use common::{Domain, attest, command, key};
 use http_body_util::BodyExt as _;
 use hyper::Method;
+use sha2::{Digest as _, Sha256};
 use touchstone_cose::cbor::{self, Limits};
 use touchstone_cose::key::SigningKey;
+use touchstone_keybroker::rows::WITNESS;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::witness::cosigner_name;
 use touchstone_ledger::checkpoint::{VerifiedCheckpoint, sign_checkpoint};
@@ -210,6 +212,49 @@ async fn two_brokers_watch_each_other_and_a_rewritten_ledger_gets_no_cosignature
     assert_eq!(notes.len(), 1);
     assert!(named.open(notes[0].as_bytes()).unwrap().is_some());
     assert!(VerifiedCheckpoint::open(notes[0].as_bytes(), &log(&broker)).is_ok());
+    watcher.shutdown().await.unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_that_is_shown_again_costs_neither_a_commit_nor_a_signature() {
+    let watched_domain = Domain::new(&[], &[]);
+    let broker = watched_domain.start().await;
+    let watcher_domain =
+        Domain::new(&[], &[]).with_more(&format!("[witness]\nlogs = [{:?}]\n", log(&broker).to_vkey()));
+    let watcher = watcher_domain.start().await;
+    let (note, open) = checkpoint(&broker).await;
+    let ask = |old| {
+        let request = Request {
+            old,
+            proof: vec![],
+            checkpoint: note.clone(),
+        };
+        request.encode()
+    };
+    let app = watcher.app();
+    let row = WITNESS.key(Sha256::digest(&broker.app().origin).as_slice()).unwrap();
+    let revision = || app.store.get(&row).unwrap().unwrap().revision;
+    let (status, _, first) = post(&watcher, WATCH, &ask(0)).await;
+    assert_eq!(status, 200, "{first}");
+    let written = revision();
+    // A signature made now would say another time.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    for _ in 0..3 {
+        let (status, _, again) = post(&watcher, WATCH, &ask(open.size())).await;
+        assert_eq!((status, &again), (200, &first), "the line signed before");
+        assert_eq!(revision(), written, "nothing is written");
+    }
+
+    // After a restart it is signed once more, and still not written.
+    watcher.shutdown().await.unwrap();
+    let watcher = watcher_domain.start().await;
+    let app = watcher.app();
+    let (status, _, line) = post(&watcher, WATCH, &ask(open.size())).await;
+    assert_eq!(status, 200, "{line}");
+    assert_eq!(app.store.get(&row).unwrap().unwrap().revision, written);
+    let cosigned = format!("{note}{line}");
+    assert!(cosigner(&watcher).open(cosigned.as_bytes()).unwrap().is_some());
     watcher.shutdown().await.unwrap();
     broker.shutdown().await.unwrap();
 }
