@@ -305,6 +305,15 @@ async fn who_got_another_policy_of_the_same_version_denies_and_the_others_go_on(
     }
     assert_eq!(try_attest(&c, &mut node, true).await, Err("broker-diverged".into()));
     assert!(c.app().trust.is_held() && !a.app().trust.is_held());
+    // Who polls is told of no fresh list either.
+    for (broker, said) in [(&a, None), (&c, Some("broker-diverged"))] {
+        let mut client = Client::connect(broker.address()).await;
+        let (status, body) = client.send(Method::GET, "/v1/status/0", Vec::new()).await;
+        match said {
+            None => assert_eq!(status, StatusCode::OK),
+            Some(code) => assert_eq!(problem(status, &body).code, code),
+        }
+    }
     let mut client = Client::connect(c.address()).await;
     let (status, health) = client.send(Method::GET, "/v1/health", Vec::new()).await;
     let health: Value = serde_json::from_slice(&health).unwrap();

@@ -76,6 +76,9 @@ async fn a_timestamp_past_its_life_denies_and_the_trust_state_goes_on_granting_n
     let (code, body) = client.send(Method::GET, "/v1/health", Vec::new()).await;
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     assert!(String::from_utf8_lossy(&body).contains("policy-expired"));
+    let (code, body) = client.send(Method::GET, "/v1/status/0", Vec::new()).await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE, "no list is fresh under it");
+    assert!(String::from_utf8_lossy(&body).contains("policy-expired-at-broker"));
     let shown = status(&domain).await;
     let ended = shown["policy"]["ended"].as_str().unwrap();
     assert!(

@@ -104,7 +104,8 @@ impl Following {
     }
 }
 
-/// One status list as a signed token (draft-ietf-oauth-status-list, section 5.2), for those who poll.
+/// One status list as a signed token (draft-ietf-oauth-status-list, section 5.2), for those who poll. None is made while this
+/// broker grants nothing, because its policy has ended or it differs from the others: a list says that it is fresh.
 pub(super) async fn status_list(State(app): State<Arc<App>>, Path(list): Path<String>) -> Result<Response, Refusal> {
     let number: u16 = list
         .parse()
@@ -114,11 +115,14 @@ pub(super) async fn status_list(State(app): State<Arc<App>>, Path(list): Path<St
         return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
     }
     let token = blocking(move || {
+        let policy = app.live_policy(app.clock.now_ms())?;
+        if app.trust.is_held() {
+            return Err(Refusal::new(RefusalCode::Diverged, "no fresh trust state goes out"));
+        }
         let lists = app.trust.lists();
         let found = lists
             .get(number)
             .ok_or_else(|| Refusal::new(RefusalCode::NotFound, "no such status list"))?;
-        let policy = app.policy();
         let (timers, now) = (&policy.settings.timers, seconds(app.clock.now_ms()));
         let life = i64::try_from(timers.status_list_exp_ms / 1_000).unwrap_or(0);
         let token = StatusListToken {
