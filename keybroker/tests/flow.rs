@@ -369,6 +369,36 @@ async fn who_does_not_attest_in_time_loses_its_rights() {
 }
 
 #[tokio::test]
+async fn who_a_broker_refuses_because_it_refuses_everybody_is_not_overdue() {
+    const DEADLINE: std::time::Duration = std::time::Duration::from_millis(600);
+    let mut node = SoftNode::new("good");
+    let settings = [
+        ("heartbeat_ms", "50"),
+        ("attestation_interval_ms", "200"),
+        ("attestation_retry_ms", "100"),
+        ("attestation_deadline_ms", "600"),
+    ];
+    let domain = Domain::new(&[("node-1", &node)], &settings);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    // As on the side that differs from the majority: nothing is granted and no fresh head goes out.
+    broker.app().trust.hold(true);
+    let place = authorization(&broker, &first).contents().status;
+    let valid = || broker.app().trust.lists().get(place.list).unwrap().status(place.index) == Some(Status::Valid);
+    tokio::time::sleep(DEADLINE * 2).await;
+    assert!(valid(), "a refusal is no withdrawal");
+    let again = std::time::Instant::now();
+    broker.app().trust.hold(false);
+    while valid() {
+        assert!(again.elapsed() < DEADLINE * 50, "who does not come then is overdue");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(again.elapsed() >= DEADLINE, "{:?}", again.elapsed());
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_machine_takes_anothers_place_only_where_the_author_has_taken_that_one_out() {
     let mut old = SoftNode::new("good");
     let mut new = SoftNode::new("good");
