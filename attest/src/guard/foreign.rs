@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use touchstone_authorization::{Foreign, KeyRing, Link, Narrowing, TrustView};
+use touchstone_policies::federation_file::Federation;
 use touchstone_policies::{FederatedDomain, ForeignPolicy, Job, RepositoryCopy, TrustBegins, load_carried};
 
 use crate::client::{BrokerClient, Endpoint};
@@ -20,14 +21,23 @@ use crate::trust::DomainTrust;
 /// How often the brokers are asked whether another copy of a repository is there: 32 bytes each.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// One other domain.
+/// The longest one domain may take to be looked at, so that one which stalls holds up the others no longer than this.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One other domain: what our policy says of it now, and what is known of it.
+#[derive(Clone)]
 pub(super) struct Neighbour {
     entry: FederatedDomain,
+    known: Arc<Known>,
+}
+
+/// What is known of one.
+struct Known {
     policy: ForeignPolicy,
     authorization_keys: KeyRing,
     copy_digest: [u8; 32],
     views: Views,
-    _follower: Follower,
+    follower: Follower,
     waker: tokio::task::JoinHandle<()>,
 }
 
@@ -39,7 +49,7 @@ impl std::fmt::Debug for Neighbour {
     }
 }
 
-impl Drop for Neighbour {
+impl Drop for Known {
     fn drop(&mut self) {
         self.waker.abort();
     }
@@ -69,22 +79,43 @@ impl Neighbours {
         let held = Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner));
         let views = held
             .iter()
-            .map(|(name, neighbour)| (name.clone(), neighbour.views.borrow().clone()))
+            .map(|(name, neighbour)| (name.clone(), neighbour.known.views.borrow().clone()))
             .collect();
         Seen { held, views }
+    }
+
+    /// Goes on with what is held as far as our policy leads to it, and under what our policy says of it now: what was
+    /// dropped or narrowed is so at once, whatever can be fetched.
+    fn narrow(&self, federation: &Federation) {
+        let held = self.seen().held;
+        let mut next: BTreeMap<String, Arc<Neighbour>> = BTreeMap::new();
+        for entry in by_distance(federation) {
+            let Some(neighbour) = held.get(&entry.name) else {
+                continue;
+            };
+            let root = root_of(federation, &entry.name, &next);
+            if root.is_none_or(|root| neighbour.known.policy.root_digest != sha256(&root)) {
+                continue;
+            }
+            let neighbour = if neighbour.entry == *entry {
+                Arc::clone(neighbour)
+            } else {
+                let (entry, known) = (entry.clone(), Arc::clone(&neighbour.known));
+                Arc::new(Neighbour { entry, known })
+            };
+            next.insert(entry.name.clone(), neighbour);
+        }
+        let same = |(name, neighbour): (&String, &Arc<Neighbour>)| {
+            next.get(name).is_some_and(|next| Arc::ptr_eq(next, neighbour))
+        };
+        if !held.iter().all(same) {
+            self.put(next);
+        }
     }
 
     fn put(&self, held: BTreeMap<String, Arc<Neighbour>>) {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         self.news.notify_one();
-    }
-
-    fn get(&self, name: &str) -> Option<Arc<Neighbour>> {
-        self.held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned()
     }
 }
 
@@ -111,7 +142,7 @@ impl Seen {
             .filter_map(|(neighbour, narrowing, path)| {
                 Some(Foreign {
                     link: self.link(neighbour)?,
-                    keys: &neighbour.authorization_keys,
+                    keys: &neighbour.known.authorization_keys,
                     narrowing,
                     path,
                 })
@@ -138,9 +169,9 @@ impl Seen {
         Some(Link {
             domain: &neighbour.entry.name,
             view: self.views.get(&neighbour.entry.name)?.as_deref(),
-            window_ms: neighbour.policy.window_ms,
-            keyset_version: neighbour.policy.keyset.version,
-            policy_expires_ms: u64::try_from(neighbour.policy.expires)
+            window_ms: neighbour.known.policy.window_ms,
+            keyset_version: neighbour.known.policy.keyset.version,
+            policy_expires_ms: u64::try_from(neighbour.known.policy.expires)
                 .unwrap_or(0)
                 .saturating_mul(1_000),
             max_state_age_ms: accept.and_then(|accept| accept.narrowing.max_state_age_ms()),
@@ -162,20 +193,54 @@ pub(super) async fn keep(
     clock: Arc<BrokerClock>,
     mut trusts: watch::Receiver<Arc<DomainTrust>>,
 ) {
-    let mut client: Option<BrokerClient> = None;
+    let mut keyset = trusts.borrow().policy.keyset.clone();
     loop {
         let trust = trusts.borrow_and_update().clone();
-        // Other keys of the brokers: another connection.
-        if trusts.has_changed().unwrap_or(true) {
-            client = None;
+        // Before anything is fetched: no broker can put off what our policy takes back.
+        neighbours.narrow(&trust.policy.federation);
+        // TLS keys that were taken out of our keyset serve no more, new ones do: neither here nor for what is relayed.
+        if keyset != trust.policy.keyset {
+            keyset = trust.policy.keyset.clone();
+            for (name, neighbour) in neighbours.seen().held.iter() {
+                if let Ok(keys) = neighbour.known.policy.ring(Job::TrustState) {
+                    let source = relayed((&trust, reach, &clock), name, keys);
+                    neighbour.known.follower.change(source);
+                }
+            }
         }
-        let client = client.get_or_insert_with(|| trust.client(reach.brokers.clone()));
-        look(neighbours, reach, &clock, &trust, client).await;
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            changed = trusts.changed() => if changed.is_err() { return },
+        let mut client = trust.client(reach.brokers.clone());
+        let looking = async {
+            loop {
+                look(neighbours, reach, &clock, &trust, &mut client).await;
+                tokio::time::sleep(PERIOD).await;
+            }
+        };
+        // Another policy does not wait until what the last one wanted has been fetched.
+        let changed = tokio::select! {
+            () = looking => return,
+            changed = trusts.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
         }
     }
+}
+
+/// The domains that are believed, each after those on the way to it.
+fn by_distance(federation: &Federation) -> Vec<&FederatedDomain> {
+    let mut wanted: Vec<&FederatedDomain> = federation.domains().filter(|entry| entry.trust.is_some()).collect();
+    wanted.sort_by_key(|entry| match &entry.trust {
+        Some(TrustBegins::Path(path)) => path.len(),
+        _ => 0,
+    });
+    wanted
+}
+
+/// Where trust in a domain begins, by our policy and by what those on the way to it say.
+fn root_of(federation: &Federation, name: &str, held: &BTreeMap<String, Arc<Neighbour>>) -> Option<Vec<u8>> {
+    federation.root_of(name, |over| {
+        held.get(over).map(|over| Box::new(over.known.policy.roots.clone()))
+    })
 }
 
 async fn look(
@@ -186,42 +251,36 @@ async fn look(
     client: &mut BrokerClient,
 ) {
     let federation = &trust.policy.federation;
-    let mut wanted: Vec<&FederatedDomain> = federation.domains().filter(|entry| entry.trust.is_some()).collect();
-    let distance = |entry: &FederatedDomain| match &entry.trust {
-        Some(TrustBegins::Path(path)) => path.len(),
-        _ => 0,
-    };
-    // A domain comes after those on the way to it.
-    wanted.sort_by_key(|entry| distance(entry));
-    let mut next: BTreeMap<String, Arc<Neighbour>> = BTreeMap::new();
-    let mut changed = false;
-    for entry in wanted {
-        let held = neighbours.get(&entry.name);
-        let root = federation.root_of(&entry.name, |over| {
-            next.get(over).map(|over| Box::new(over.policy.roots.clone()))
-        });
-        let Some(root) = root else {
-            changed |= held.is_some();
+    for entry in by_distance(federation) {
+        let held = neighbours.seen().held;
+        let Some(root) = root_of(federation, &entry.name, &held) else {
             continue;
         };
-        match renew(neighbours, reach, clock, trust, client, (entry, held.clone(), &root)).await {
-            Ok(Some(neighbour)) => {
-                changed = true;
-                next.insert(entry.name.clone(), Arc::new(neighbour));
+        let known = held.get(&entry.name).map(|held| Arc::clone(&held.known));
+        let renewal = renew(neighbours, reach, clock, trust, client, (entry, known, &root));
+        let renewed = match tokio::time::timeout(RENEWAL_TIMEOUT, renewal).await {
+            Ok(renewed) => renewed,
+            Err(_) => {
+                // Half an exchange must not be continued.
+                client.turn();
+                Err(format!("no answer within {RENEWAL_TIMEOUT:?}"))
             }
-            Ok(None) => next.extend(held.map(|held| (entry.name.clone(), held))),
+        };
+        match renewed {
+            Ok(Some(known)) => {
+                let (entry, known) = (entry.clone(), Arc::new(known));
+                let mut next = BTreeMap::clone(&held);
+                next.insert(entry.name.clone(), Arc::new(Neighbour { entry, known }));
+                neighbours.put(next);
+                // What is reached over it may begin elsewhere now.
+                neighbours.narrow(federation);
+            }
+            Ok(None) => {}
+            // What is held grows old by itself.
             Err(error) => {
                 tracing::info!(target: "touchstone::guard", domain = entry.name, error, "another domain's policy is not taken");
-                // What is held grows old by itself; but not under a root or a rule that our policy has taken back.
-                let same = |held: &Arc<Neighbour>| held.entry == *entry && held.policy.root_digest == sha256(&root);
-                changed |= held.as_ref().is_some_and(|held| !same(held));
-                next.extend(held.filter(same).map(|held| (entry.name.clone(), held)));
             }
         }
-    }
-    changed |= neighbours.seen().held.keys().any(|name| !next.contains_key(name));
-    if changed {
-        neighbours.put(next);
     }
 }
 
@@ -232,16 +291,14 @@ async fn renew(
     clock: &Arc<BrokerClock>,
     trust: &DomainTrust,
     client: &mut BrokerClient,
-    (entry, held, root): (&FederatedDomain, Option<Arc<Neighbour>>, &[u8]),
-) -> Result<Option<Neighbour>, String> {
+    (entry, held, root): (&FederatedDomain, Option<Arc<Known>>, &[u8]),
+) -> Result<Option<Known>, String> {
     let path = format!("/v1/federation/{}", entry.name);
     let digest = client
         .get(&format!("{path}/policy/digest"))
         .await
         .map_err(|e| e.to_string())?;
-    let unchanged = |held: &Arc<Neighbour>| {
-        held.copy_digest == *digest && held.entry == *entry && held.policy.root_digest == sha256(root)
-    };
+    let unchanged = |held: &Arc<Known>| held.copy_digest == *digest && held.policy.root_digest == sha256(root);
     if held.as_ref().is_some_and(unchanged) {
         return Ok(None);
     }
@@ -290,17 +347,7 @@ async fn renew(
         Some(held) if held.policy.root_digest == policy.root_digest => Arc::clone(&held.views),
         _ => Arc::new(watch::channel(None).0),
     };
-    let own_clock = Arc::clone(clock);
-    let source = Source {
-        config: FollowConfig {
-            domain: entry.name.clone(),
-            keys: trust_state_keys,
-            route: relayed_stream(&entry.name),
-            time: Time::Of(Arc::new(move || own_clock.now_ms().ok())),
-            ..trust.source(reach.brokers.clone(), reach.id.clone()).config
-        },
-        ..trust.source(reach.brokers.clone(), reach.id.clone())
-    };
+    let source = relayed((trust, reach, clock), &entry.name, trust_state_keys);
     let follower = Follower::start_into(source, Arc::clone(&views));
     let (mut changes, news) = (views.subscribe(), neighbours.news());
     let waker = tokio::spawn(async move {
@@ -308,18 +355,36 @@ async fn renew(
             news.notify_one();
         }
     });
-    Ok(Some(Neighbour {
-        entry: entry.clone(),
+    Ok(Some(Known {
         authorization_keys,
         copy_digest: digest.as_slice().try_into().unwrap_or_default(),
         views,
-        _follower: follower,
+        follower,
         waker,
         policy,
     }))
+}
+
+/// Where our brokers relay the trust state of a domain.
+fn relayed((trust, reach, clock): (&DomainTrust, &Reach, &Arc<BrokerClock>), domain: &str, keys: KeyRing) -> Source {
+    let own_clock = Arc::clone(clock);
+    let own = trust.source(reach.brokers.clone(), reach.id.clone());
+    Source {
+        config: FollowConfig {
+            domain: domain.to_owned(),
+            keys,
+            route: relayed_stream(domain),
+            time: Time::Of(Arc::new(move || own_clock.now_ms().ok())),
+            ..own.config
+        },
+        ..own
+    }
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).into()
 }
+
+#[cfg(test)]
+mod tests;
