@@ -86,7 +86,11 @@ fn a_domain_is_trusted_listed_and_dropped() {
             "policy-federation-unreadable",
         ),
         ("a depth beyond all", swap("--depth", "5"), "policy-federation-path"),
-        ("this domain itself", swap(&a, "a.example"), "policy-federation-unreadable"),
+        (
+            "this domain itself",
+            swap(&a, "a.example"),
+            "policy-federation-unreadable",
+        ),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = touchstone(&arguments);

@@ -29,6 +29,7 @@ use crate::bootstrap;
 use crate::first_use;
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::tenants;
+pub use statement::BODY_SCOPES;
 use statement::{digests, statement};
 
 /// Which rules decide; recorded in every statement.

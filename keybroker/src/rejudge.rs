@@ -2,21 +2,27 @@
 //! does not accept loses them now, not at its next attestation.
 //!
 //! What each node showed last is in the store. It is decided on again under the new policy, at the present time; good
-//! evidence grants nothing here, it only keeps what there is.
+//! evidence grants nothing here, it only keeps what there is. Enforcers take authorizations of older policies, so who
+//! holds one scope more than the new policy gives loses its authorization, and has the rest at its next attestation.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
-use touchstone_ledger::statement::Reason;
+use touchstone_authorization::Scope;
+use touchstone_cose::cbor::Value;
+use touchstone_ledger::statement::{Reason, VerifiedStatement};
+use touchstone_policies::Job;
 use touchstone_verifier::ima::ImaMode;
 
 use crate::app::App;
 use crate::asked::as_far_as_asked;
 use crate::clock::seconds;
-use crate::decision::{Decision, DenialCode, SEMANTICS_ID};
+use crate::decision::{BODY_SCOPES, Decision, DenialCode, SEMANTICS_ID};
 use crate::inputs::DecisionInputs;
 use crate::logs;
 use crate::nodes;
 use crate::parts;
+use crate::record::DecisionRecord;
 use crate::rows;
 use crate::withdraw::withdraw;
 
@@ -84,10 +90,11 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         decision = logs::decide_on(&*app.store, &mut inputs, &policy, Some(&demands), None);
     }
     match decision {
-        Ok(Decision::Decided(decided)) => {
-            let first = decided.reasons.first()?;
-            Some(because(&format!("{}: {}", first.code, first.claim), &first.found))
-        }
+        Ok(Decision::Decided(decided)) => match (decided.reasons.first(), decided.grant) {
+            (Some(first), _) => Some(because(&format!("{}: {}", first.code, first.claim), &first.found)),
+            (None, Some(grant)) => lost(app, name, &record.granted.statement, &grant.authorization.scopes),
+            (None, None) => Some(because("scopes", "none")),
+        },
         Ok(Decision::Refused(reasons)) => {
             let found = reasons
                 .first()
@@ -96,6 +103,27 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         }
         Err(error) => Some(because("a decision", &error.to_string())),
     }
+}
+
+/// Why what `name` was granted by the statement of this digest is more than `scopes`, if it is. An authorization is one
+/// piece: with one scope too many it falls, and the node gets what is left at its next attestation.
+fn lost(app: &App, name: &str, granted: &[u8; 32], scopes: &[Scope]) -> Option<Reason> {
+    let policy = app.policy();
+    let mut keys = policy.keyset.keys.iter().filter(|entry| entry.job == Job::Statement);
+    let statement = keys.find_map(|entry| {
+        let record = DecisionRecord::latest(&*app.store, name, &entry.key).ok()?;
+        let statement = VerifiedStatement::parse(&record.statement, &entry.key).ok()?;
+        (statement.digest() == granted).then(|| statement.into_statement())
+    });
+    let Some(statement) = statement else {
+        return Some(because("what it was granted", "no statement of it"));
+    };
+    let Some(held) = statement.body.get(BODY_SCOPES).and_then(Value::as_text) else {
+        return Some(because("what it was granted", "no scopes in the statement of it"));
+    };
+    let kept: BTreeSet<String> = scopes.iter().map(ToString::to_string).collect();
+    let missing = held.split(' ').find(|scope| !kept.contains(*scope))?;
+    Some(because("scopes", missing))
 }
 
 fn because(claim: &str, found: &str) -> Reason {

@@ -6,8 +6,9 @@ mod common;
 
 use common::client::Client;
 use common::tpm::{SoftKey, SoftNode};
-use common::{DOMAIN, Domain, attest, authorization, ledger, now, statement, view};
-use touchstone_authorization::{Status, StatusIndex, TrustView};
+use common::{DOMAIN, Domain, attest, authorization, command, ledger, now, statement, view};
+use hyper::Method;
+use touchstone_authorization::{Status, StatusIndex, TrustView, VerifiedAuthorization};
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_evidence::label::Label;
 use touchstone_keybroker::record::{DecisionRecord, RecordError};
@@ -445,6 +446,48 @@ async fn a_machine_takes_anothers_place_only_where_the_author_has_taken_that_one
         attest(&mut client, &mut old, true).await.unwrap_err().code,
         "identity-unknown"
     );
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_scope_taken_away_ends_the_authorization_that_has_it() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = attest(&mut client, &mut node, false).await.unwrap();
+    let held = authorization(&broker, &first);
+    let has_release = |held: &VerifiedAuthorization| {
+        let mut scopes = held.contents().scopes.iter().map(ToString::to_string);
+        scopes.any(|scope| scope.starts_with("release:"))
+    };
+    assert!(has_release(&held), "{:?}", held.contents().scopes);
+    let now_at = |place: StatusIndex| {
+        let lists = broker.app().trust.lists();
+        lists.get(place.list).unwrap().status(place.index).unwrap()
+    };
+
+    // Something that takes nothing away from it leaves it as it is.
+    domain.add_node("node-2", &SoftNode::new("good"));
+    domain.publish();
+    command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(now_at(held.contents().status), Status::Valid);
+
+    let path = domain.path("policy/staged/regions/north/policy.cedar");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text.push_str("\nforbid (principal, action == Action::\"release\", resource);\n");
+    std::fs::write(&path, text).unwrap();
+    domain.publish();
+    command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(now_at(held.contents().status), Status::Invalid);
+    let last = ledger(&broker).await.into_iter().last().unwrap();
+    assert_eq!(
+        (last.kind, last.reasons[0].code.as_str(), last.reasons[0].claim.as_str()),
+        (Kind::Revocation, "policy-no-longer-permits", "scopes")
+    );
+    // What is left it has at its next attestation.
+    let second = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(second.allowed && !has_release(&authorization(&broker, &second)));
     broker.shutdown().await.unwrap();
 }
 

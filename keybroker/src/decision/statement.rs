@@ -17,6 +17,9 @@ use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::node;
 use crate::statements::Circumstances;
 
+/// Where the granted scopes stand in the body of a statement about evidence, as text, one space between two.
+pub const BODY_SCOPES: i64 = 4;
+
 /// The statement. Body: 0 verdict, 1 what ties the attestation key, 2 reference or null, 3 region, 4 scopes, 5 cti, 6
 /// status entry, 7 end, Unix seconds (4 to 7 null where denied), 8 SHA-256 of the result's payload, 9 leniencies, 10
 /// scopes withheld, as reasons; of a machine that enrolled on first use also 11: [endorsement key, since, number].
@@ -42,7 +45,7 @@ pub(super) fn statement(
         (1, Value::text(appraisal.ak_binding.as_str())),
         (2, appraisal.reference.as_deref().map_or(Value::Null, Value::text)),
         (3, Value::text(node.region.as_str())),
-        (4, or_null(Value::text(scopes.join(" ")))),
+        (BODY_SCOPES, or_null(Value::text(scopes.join(" ")))),
         (5, or_null(Value::bytes(inputs.cti))),
         (6, or_null(node::status_value(&inputs.status))),
         (7, or_null(Value::int(judged.expires))),
