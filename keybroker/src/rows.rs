@@ -37,6 +37,8 @@ pub const KEY: Namespace = Namespace::new("key");
 pub const WITNESS: Namespace = Namespace::new("witness");
 /// `cosigned/<digest>`: the newest head of this ledger that a witness cosigned, by the digest of the witness's name.
 pub const COSIGNED: Namespace = Namespace::new("cosigned");
+/// `differs/<replica>`: in what another broker of the domain was found to differ, until it agrees.
+pub const DIFFERS: Namespace = Namespace::new("differs");
 /// `gone/<name>`: a node that an operator has decommissioned: why, as text. It enrols no more.
 pub const GONE: Namespace = Namespace::new("gone");
 /// `meta/<what>`: single values.

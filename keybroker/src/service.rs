@@ -200,11 +200,12 @@ impl Broker {
                 "the last run did not end in order: authorizations count again once their nodes attest"
             );
         }
-        let trust = Arc::new(Trust::start(
-            restored.start,
-            Arc::clone(&keys.trust_state),
-            clock.now_ms(),
-        )?);
+        let drift = Drift::begin(&own, config.peers, &*store, &policy.keyset)?;
+        let denies = drift.standing().denies;
+        // Who differed before this start makes no fresh head: the first one is of long ago.
+        let first_ms = if denies { 0 } else { clock.now_ms() };
+        let trust = Arc::new(Trust::start(restored.start, Arc::clone(&keys.trust_state), first_ms)?);
+        trust.hold(denies);
         let begun_ms = clock.now_ms();
         let attested = restored
             .live
@@ -252,7 +253,7 @@ impl Broker {
             trust,
             head,
             attested: Mutex::new(attested),
-            drift: Drift::new(&own, config.peers),
+            drift,
             witnessing: Witnessing::new(&config.witness)
                 .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,
             policy_source: source.location().clone(),

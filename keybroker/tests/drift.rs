@@ -390,8 +390,52 @@ async fn where_no_majority_is_seen_both_sides_deny_and_who_is_alone_does_not() {
             Err("broker-diverged".into())
         );
     }
-    // Its reports no longer count, and with them what it said.
+    // The other falls silent, and this one is started anew: that it differed goes on to count, from the first moment.
     b.shutdown().await.unwrap();
+    a.shutdown().await.unwrap();
+    let a = brokers.start("a").await;
+    let diverged = || Err("broker-diverged".to_owned());
+    assert!(a.app().drift.standing().denies && a.app().trust.is_held());
+    assert_eq!(try_attest(&a, &mut node, true).await, diverged());
+    let frame = a.app().trust.full();
+    let head = common::view(&a, &frame).head().clone();
+    assert!(
+        head.fresh_until_ms < 1_000_000,
+        "no fresh head: {}",
+        head.fresh_until_ms
+    );
+    brokers
+        .until("a", "a round", |shown| !shown["peers"]["b"]["unseen_because"].is_null())
+        .await;
+    assert_eq!(try_attest(&a, &mut node, true).await, diverged());
+    a.shutdown().await.unwrap();
+
+    // The operator's way out: who is no peer does not count.
+    let mut config = brokers.config("a", "a");
+    config.peers.clear();
+    let a = Broker::start(config).await.unwrap();
+    assert_eq!(try_attest(&a, &mut node, true).await, Ok(true));
+    a.shutdown().await.unwrap();
+
+    // And the publisher's: who has no key in the keyset.
+    let a = brokers.start("a").await;
+    assert_eq!(try_attest(&a, &mut node, true).await, diverged(), "it is a peer again");
+    let keyset = a.app().policy().keyset.clone();
+    let without = Keyset {
+        version: keyset.version + 1,
+        keys: keyset
+            .keys
+            .iter()
+            .filter(|entry| entry.replica == "a")
+            .cloned()
+            .collect(),
+    };
+    policies::keyset_add(&brokers.path("policy"), without.to_json().as_ref()).unwrap();
+    brokers.publish("policy");
+    brokers.give("policy", "a");
+    brokers.reload("a").await;
+    brokers.until("a", "it is alone", |shown| agree(shown, 1)).await;
+    assert_eq!(try_attest(&a, &mut node, true).await, Ok(true));
     a.shutdown().await.unwrap();
 }
 

@@ -71,6 +71,20 @@ struct Behind {
     since_ms: u64,
 }
 
+impl Lag {
+    /// Whether this broker is the one behind, and the version that is.
+    #[must_use]
+    pub fn behind(&self) -> Option<(bool, u64)> {
+        self.0.map(|behind| (behind.own, behind.at))
+    }
+
+    /// One that was over its grace before: the same again has none.
+    #[must_use]
+    pub const fn long_behind(own: bool, at: u64) -> Self {
+        Self(Some(Behind { own, at, since_ms: 0 }))
+    }
+}
+
 /// What a broker may take to look at its repository and to verify what it finds, in milliseconds.
 pub const TAKE_OVER_MS: u64 = 15_000;
 

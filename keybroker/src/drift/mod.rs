@@ -4,26 +4,32 @@
 //! and the epoch, and makes decisions of theirs again, picked at random from their ledgers ([`sample`]). What differs
 //! ([`compare`]) raises an alert, is recorded as a statement of kind `divergence`, and denies on the side that is not the
 //! majority ([`standing`]): nothing is granted or released there and no fresh trust state goes out, until it agrees again.
-//! Taking away goes on as ever.
+//! Taking away goes on as ever. A peer that differed goes on to differ until a report of its own that verifies shows
+//! otherwise: neither its silence nor a restart here ends it ([`kept`]). What does is the operator, who takes it out of
+//! `[[peers]]`, or the publisher, who takes it out of the keyset.
 //!
 //! A peer that lies can make itself differ and nobody else: a broker judges every peer by what that peer has signed, and
 //! goes on while more than half of all brokers, itself counted, agree with it.
 
 pub mod compare;
 pub mod config;
+mod kept;
 pub mod report;
 pub mod sample;
 pub mod standing;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
+use touchstone_policies::Keyset;
+use touchstone_store::Store;
 
 pub use watch::watch;
 
 use crate::problem::{Refusal, RefusalCode};
+use crate::restore::RestoreError;
 use compare::{Difference, Lag};
 use config::Peer;
 use report::Report;
@@ -50,8 +56,10 @@ pub(crate) struct PeerState {
     unseen_because: Option<String>,
     /// That report.
     said: Option<Report>,
-    /// In what it differs now.
+    /// In what it differs: by its last report, or by what was kept of an earlier run.
     differences: Vec<Difference>,
+    /// The codes of the row that is kept of it; empty where there is none.
+    kept: BTreeSet<DriftCode>,
     lag: Lag,
     samples: sample::Samples,
     recorded: Recorded,
@@ -83,21 +91,35 @@ struct State {
 }
 
 impl Drift {
-    /// The comparison of the broker `own` with these peers. Nothing is compared yet: a broker that starts agrees until
-    /// something shows otherwise.
-    #[must_use]
-    pub fn new(own: &str, peers: Vec<Peer>) -> Self {
-        let names = peers.iter().map(|peer| (peer.replica.clone(), PeerState::default()));
-        let state = State {
-            peers: names.collect(),
-            standing: standing::standing(peers.iter().map(|_| Seen::Not)),
+    /// The comparison of the broker `own` with these peers. Who was found to differ before this start still does; of the
+    /// others nothing is known yet, and nothing is denied because of them.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: the store.
+    pub fn begin(own: &str, peers: Vec<Peer>, store: &dyn Store, keyset: &Keyset) -> Result<Self, RestoreError> {
+        let mut state = State {
+            peers: BTreeMap::new(),
+            standing: standing::standing(std::iter::empty()),
             recorded_denies: false,
         };
-        Self {
+        for peer in &peers {
+            let (differences, lag) = kept::read(store, &peer.replica)?;
+            state
+                .peers
+                .insert(peer.replica.clone(), PeerState::begin(differences, lag));
+        }
+        state.standing = state.stands(keyset, 0, 0);
+        if state.standing.denies {
+            tracing::error!(
+                target: "touchstone::event", event = "divergence", differ = state.standing.differ, of = state.standing.of,
+                "this broker differed from others before this start: it grants nothing until they show that they agree"
+            );
+        }
+        Ok(Self {
             own: own.to_owned(),
             peers,
             state: Mutex::new(state),
-        }
+        })
     }
 
     /// The peers, as configured.
@@ -166,15 +188,45 @@ impl Drift {
     }
 }
 
+impl State {
+    /// Where this broker stands. A peer to which the keyset gives no key any more is none.
+    fn stands(&self, keyset: &Keyset, now_ms: u64, window_ms: u64) -> Standing {
+        let named = |replica: &String| keyset.keys.iter().any(|entry| entry.replica == *replica);
+        let peers = self.peers.iter().filter(|(replica, _)| named(replica));
+        standing::standing(peers.map(|(_, peer)| peer.seen(now_ms, window_ms)))
+    }
+}
+
 impl PeerState {
-    /// What this peer counts as at `now_ms`: a report counts for `window_ms`.
+    /// One that was found to differ so before this start, or of which nothing is known.
+    fn begin(differences: Vec<Difference>, lag: Lag) -> Self {
+        let mut samples = sample::Samples::default();
+        if let Some(wrong) = differences.iter().find(|found| found.code == DriftCode::Decision) {
+            samples.begin(wrong.clone());
+        }
+        Self {
+            kept: differences.iter().map(|found| found.code).collect(),
+            differences,
+            lag,
+            samples,
+            ..Self::default()
+        }
+    }
+
+    /// What this peer counts as at `now_ms`: that it agrees counts for `window_ms`, that it differs until it agrees.
     fn seen(&self, now_ms: u64, window_ms: u64) -> Seen {
         let fresh = self.seen_ms.is_some_and(|at| now_ms.saturating_sub(at) <= window_ms);
-        match (fresh, self.differences.is_empty(), self.samples.withheld()) {
-            (true, false, _) => Seen::Differs,
+        match (self.differences.is_empty(), fresh, self.samples.withheld()) {
+            (false, ..) => Seen::Differs,
             (true, true, false) => Seen::Agrees,
-            (true, true, true) | (false, ..) => Seen::Not,
+            (true, true, true) | (true, false, _) => Seen::Not,
         }
+    }
+
+    /// The row that is to be kept before anything else, where it is not yet.
+    fn unkept(&self) -> Option<Vec<u8>> {
+        let new = self.differences.iter().any(|found| !self.kept.contains(&found.code));
+        new.then(|| kept::encode(&self.differences, &self.lag))
     }
 
     fn shown(&self, now_ms: u64) -> serde_json::Value {
@@ -191,5 +243,39 @@ impl PeerState {
             "decisions_made_again": self.samples.again,
             "decisions_not_shown": self.samples.failed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_differed_goes_on_to_differ_when_it_falls_silent() {
+        let difference = |code| Difference {
+            code,
+            expected: "a".into(),
+            found: "b".into(),
+        };
+        let mut peer = PeerState {
+            seen_ms: Some(1_000),
+            ..PeerState::default()
+        };
+        assert_eq!(
+            (peer.seen(1_500, 500), peer.seen(1_501, 500)),
+            (Seen::Agrees, Seen::Not)
+        );
+        peer.differences = vec![difference(DriftCode::Policy)];
+        for now_ms in [1_500, 1_501, u64::MAX] {
+            assert_eq!(peer.seen(now_ms, 500), Seen::Differs);
+        }
+        assert!(peer.unkept().is_some());
+        let begun = PeerState::begin(peer.differences, Lag::default());
+        assert_eq!((begun.seen(0, 0), begun.unkept()), (Seen::Differs, None));
+        let wrong = PeerState::begin(vec![difference(DriftCode::Decision)], Lag::default());
+        assert!(
+            wrong.samples.difference().is_some(),
+            "it takes as many right ones as before"
+        );
     }
 }

@@ -62,6 +62,11 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// Begins with a decision that came out otherwise in an earlier run.
+    pub fn begin(&mut self, wrong: Difference) {
+        self.wrong = Some((wrong, 0));
+    }
+
     /// Takes note of one.
     pub fn take(&mut self, sampled: Sampled) {
         match sampled {

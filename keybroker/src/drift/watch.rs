@@ -13,13 +13,13 @@ use touchstone_cose::cbor::Value;
 use touchstone_cose::key::VerifyingKey;
 use touchstone_ledger::statement::{Kind, Outcome, Reason};
 use touchstone_policies::{Job, PolicySet};
+use touchstone_store::{Batch, Write};
 
 use super::compare::{Difference, View, differences, grace_ms};
 use super::config::Peer;
 use super::report::{EXPORTER, MAX_REPORT_BYTES, Report, Request, Wanted};
 use super::sample::{self, MAX_RECORD_BYTES, Sampled};
-use super::standing::standing;
-use super::{DriftCode, Recorded, Standing};
+use super::{DriftCode, Recorded, Standing, kept};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::decision::SEMANTICS_ID;
@@ -199,7 +199,7 @@ async fn again(chosen: sample::Chosen, record: Vec<u8>, policy: Arc<PolicySet>) 
 async fn settle(app: &App, peer: &Peer, outcome: Result<Round, String>) {
     let now_ms = app.clock.now_ms();
     let signed = outcome.as_ref().ok().map(|round| round.signed.clone());
-    let (before, after, due) = {
+    let (before, after, unkept, due) = {
         let mut state = app.drift.lock();
         let policy = match &outcome {
             Ok(round) => Arc::clone(&round.policy),
@@ -207,6 +207,7 @@ async fn settle(app: &App, peer: &Peer, outcome: Result<Round, String>) {
         };
         let timers = &policy.settings.timers;
         let window_ms = timers.freshness_window_ms;
+        let mut unkept = None;
         if let Some(known) = state.peers.get_mut(&peer.replica) {
             match outcome {
                 Ok(round) => {
@@ -229,19 +230,49 @@ async fn settle(app: &App, peer: &Peer, outcome: Result<Round, String>) {
                 }
                 Err(because) => known.unseen_because = Some(because),
             }
+            unkept = known.unkept();
         }
         let before = state.standing;
-        let after = standing(state.peers.values().map(|peer| peer.seen(now_ms, window_ms)));
+        let after = state.stands(&app.policy().keyset, now_ms, window_ms);
         state.standing = after;
         // Before anything else is decided.
         app.trust.hold(after.denies);
-        (before, after, due(&state, peer, now_ms))
+        (before, after, unkept, due(&state, peer, now_ms))
     };
+    if let Some(row) = unkept {
+        keep(app, peer, row).await;
+    }
     if before.denies != after.denies {
         tell(app, peer, after);
     }
     if let Some((codes, reasons)) = due {
         record(app, peer, after, (codes, reasons), signed, now_ms).await;
+    }
+}
+
+/// Keeps what differs, so that it still does after a restart. Only the statement that nothing differs any more takes the
+/// row away, so that a peer which comes and goes costs no more writes than statements.
+async fn keep(app: &App, peer: &Peer, row: Vec<u8>) {
+    let key = match kept::key(&peer.replica) {
+        Ok(key) => key,
+        Err(error) => return tracing::error!(%error, peer = peer.replica, "a difference could not be kept"),
+    };
+    let store = Arc::clone(&app.store);
+    let kept = tokio::task::spawn_blocking(move || {
+        let mut batch = Batch::new();
+        batch.put(key, row);
+        store.commit(batch).map_err(|e| e.to_string())
+    });
+    match kept.await.map_err(|e| e.to_string()).and_then(|kept| kept) {
+        Ok(_) => {
+            let mut state = app.drift.lock();
+            if let Some(known) = state.peers.get_mut(&peer.replica) {
+                let codes = known.differences.iter().map(|found| found.code);
+                known.kept.extend(codes);
+            }
+        }
+        // Tried again at the next round.
+        Err(detail) => tracing::error!(detail, peer = peer.replica, "a difference could not be kept"),
     }
 }
 
@@ -265,7 +296,8 @@ impl Recorded {
 fn due(state: &super::State, peer: &Peer, now_ms: u64) -> Option<(Vec<DriftCode>, Vec<Reason>)> {
     let known = state.peers.get(&peer.replica)?;
     let codes: Vec<DriftCode> = known.differences.iter().map(|difference| difference.code).collect();
-    let changed = known.recorded.codes != codes || state.recorded_denies != state.standing.denies;
+    let ended = codes.is_empty() && !known.kept.is_empty();
+    let changed = known.recorded.codes != codes || state.recorded_denies != state.standing.denies || ended;
     if !changed || now_ms < known.recorded.next_ms {
         return None;
     }
@@ -284,7 +316,7 @@ fn tell(app: &App, peer: &Peer, standing: Standing) {
     if standing.denies {
         tracing::error!(
             target: "touchstone::event", event = "divergence", peer = peer.replica, agree, differ, of, at_ms,
-            "this broker differs from the majority, or sees none: it grants nothing until it agrees again"
+            "this broker differs from the majority, or sees none: it grants nothing until they show that they agree"
         );
     } else {
         tracing::info!(
@@ -328,7 +360,14 @@ async fn record(
         statement.inputs.insert("report".into(), Sha256::digest(&signed).into());
     }
     let recorded = match entry(app, &statement) {
-        Ok(entry) => app.sequencer.record(entry).await.map(|_| ()).map_err(|e| e.to_string()),
+        Ok(mut entry) => {
+            if codes.is_empty()
+                && let Ok(key) = kept::key(&peer.replica)
+            {
+                entry.writes.push(Write::Delete(key));
+            }
+            app.sequencer.record(entry).await.map(|_| ()).map_err(|e| e.to_string())
+        }
         Err(error) => Err(error.to_string()),
     };
     match recorded {
@@ -336,6 +375,9 @@ async fn record(
             let mut state = app.drift.lock();
             state.recorded_denies = standing.denies;
             if let Some(known) = state.peers.get_mut(&peer.replica) {
+                if codes.is_empty() {
+                    known.kept.clear();
+                }
                 known.recorded = known.recorded.then(codes, now_ms);
             }
         }
