@@ -120,6 +120,7 @@ pub fn decide_among(
         &mut refusals,
     );
     if let Some(authorization) = &authorization {
+        judge_policy(authorization, state.map(|(view, _)| view), issuer, &mut refusals);
         narrow(authorization, wanted.as_ref(), issuer, &mut refusals);
     }
     let (decision, memory) = conclude((authorization, wanted, proof), &request, memory, now_ms, refusals);
@@ -159,6 +160,7 @@ pub fn redecide_among(
         refusals.push(signer_gone(authorization));
     }
     let state = usable(issuer, enforcer, now_ms, &mut refusals);
+    judge_policy(authorization, state.map(|(view, _)| view), issuer, &mut refusals);
     let issuer_rules = rules(issuer, state.and_then(|(_, age)| age));
     let state = state.map(|(view, _)| DomainState::of(view));
     judge_authorization(
@@ -319,6 +321,22 @@ fn judge_link<'a>(
         refusals.push(Refusal::new(RefusalCode::FederatedPolicyExpired, expected, found));
     }
     Some((view, by_age))
+}
+
+/// What a domain issues for others is issued under the policy it had then: what that policy no longer issues ends with the
+/// state that names the next one, as fast as a revocation does.
+fn judge_policy(
+    authorization: &VerifiedAuthorization,
+    view: Option<&TrustView>,
+    issuer: &Foreign<'_>,
+    refusals: &mut Vec<Refusal>,
+) {
+    let (made, domain) = (authorization.contents().policy_version, issuer.link.domain);
+    let now = view.map(|view| view.head().policy_version);
+    if let Some(now) = now.filter(|now| made < *now) {
+        let expected = format_args!("{domain}: policy {now}");
+        refusals.push(Refusal::new(RefusalCode::FederatedPolicySuperseded, expected, made));
+    }
 }
 
 /// What this domain's policy says of that domain's authorizations.

@@ -57,6 +57,7 @@ touchstone_cose::reason_codes! {
         FederatedClock = "federated-clock": "The trust state of the issuing domain was made later than now: one of the two clocks is wrong.",
         FederatedKeysetOlder = "federated-keyset-older": "The issuing domain has a newer keyset than the one known here, so its keys may have been withdrawn. It passes once its policy repository has been copied again.",
         FederatedPolicyExpired = "federated-policy-expired": "The copy of the issuing domain's policy has run out. That domain must publish, and the brokers must reach it.",
+        FederatedPolicySuperseded = "federated-policy-superseded": "The issuing domain's policy has changed since the authorization was made, and may no longer issue it. The node fetches another one once it has been appraised under the new policy.",
         FederatedScope = "federated-scope-not-permitted": "The policy of this domain does not let authorizations of the issuing one do this. The list in its federation file is all they may do.",
         FederatedKeyKind = "federated-key-kind": "The policy of this domain takes no authorizations of the issuing one whose key is kept in such a place.",
         FederatedName = "federated-name": "The subject's name is too long once its domain stands before it.",

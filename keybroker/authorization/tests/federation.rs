@@ -394,6 +394,11 @@ fn attacks() {
             &["authorization-policy-unknown"],
         ),
         (
+            "issued under a policy that B has since changed",
+            row(|r| r.head.policy_version += 1),
+            &["federated-policy-superseded"],
+        ),
+        (
             "a status list that B does not have",
             row(|r| r.authorization.status.list = 9),
             &["authorization-list-unknown"],
