@@ -461,8 +461,15 @@ async fn a_policy_that_was_accepted_once_is_never_rolled_back_over_a_restart() {
     let node = SoftNode::new("good");
     domain.add_node("node-1", &node);
     domain.publish();
-    domain.start().await.shutdown().await.unwrap();
+    let broker = domain.start().await;
+    let accepted = broker.app().policy().version;
+    broker.shutdown().await.unwrap();
     std::fs::write(&timestamp, old).unwrap();
+    // Its own copy is what it accepted; without that there is nothing to go on with.
+    let broker = domain.start().await;
+    assert_eq!(broker.app().policy().version, accepted);
+    broker.shutdown().await.unwrap();
+    std::fs::remove_dir_all(domain.config().data_dir.join("policy")).unwrap();
     let refused = touchstone_keybroker::service::Broker::start(domain.config())
         .await
         .err()
