@@ -117,8 +117,12 @@ fn measure(folder: &Path, runtime: &tokio::runtime::Runtime, name: &str, others:
             .output()
             .expect("runs");
         let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap_or_default();
-        let rows = list["domains"].as_array().cloned().unwrap_or_default();
-        let fresh = |row: &serde_json::Value| row["trust_state"]["fresh"] == true;
+        let rows = list
+            .pointer("/domains")
+            .and_then(serde_json::Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let fresh = |row: &serde_json::Value| row.pointer("/trust_state/fresh") == Some(&serde_json::Value::Bool(true));
         if rows.len() == others.len() && rows.iter().all(fresh) {
             break;
         }

@@ -44,7 +44,7 @@ fn main() {
 
 /// One in ten applies: only Cedar can say so, at its own price for each.
 fn applying(i: usize) -> String {
-    if i % 10 != 0 {
+    if !i.is_multiple_of(10) {
         return mixed(i);
     }
     format!("@id(\"p{i}\") permit (principal, action, resource) when {{ context.status == \"affirming\" }};\n")

@@ -189,7 +189,9 @@ async fn what_an_author_names_for_one_tenant_is_never_anothers() {
 
 #[tokio::test]
 async fn one_tenants_policy_says_nothing_of_another() {
-    let rows: [(&str, [Option<&str>; 2], [Option<&str>; 2]); 4] = [
+    /// Of acme and of rival.
+    type Both = [Option<&'static str>; 2];
+    let rows: [(&str, Both, Both); 4] = [
         ("both permit", [Some(PERMIT), Some(PERMIT)], [None, None]),
         (
             "acme's permit does not help rival",

@@ -49,9 +49,11 @@ pub struct Desk {
     tpm: TpmOwner,
     held: Mutex<Held>,
     releases: Mutex<Option<Arc<Releases>>>,
-    /// Authorizations that count in other domains, by domain and scope, made from the one held now.
-    abroad: Mutex<BTreeMap<(String, Scope), Arc<[u8]>>>,
+    abroad: Mutex<HeldAbroad>,
 }
+
+/// Authorizations that count in other domains, by domain and scope, made from the one held now.
+type HeldAbroad = BTreeMap<(String, Scope), Arc<[u8]>>;
 
 /// Most of them; one more, and all are fetched anew.
 const MAX_ABROAD: usize = 64;

@@ -30,7 +30,7 @@ impl MemoryFiles {
             }
             _ => path.to_owned(),
         };
-        self.copy.file(&name).map(|bytes| Bytes::copy_from_slice(bytes))
+        self.copy.file(&name).map(Bytes::copy_from_slice)
     }
 }
 

@@ -42,7 +42,10 @@ fn published(repo: &TestRepo) -> Files {
     crate::repository::published(&repo.repo).unwrap().unwrap().files
 }
 
-fn differences(results: &[CaseResult]) -> Vec<(&'static str, &str, &str)> {
+/// What differs, what the case says, and what came.
+type Difference<'a> = (&'static str, &'a str, &'a str);
+
+fn differences(results: &[CaseResult]) -> Vec<Difference<'_>> {
     let mismatches = results.iter().flat_map(|result| &result.mismatches);
     mismatches
         .map(|m| (m.what, m.expected.as_str(), m.found.as_str()))
@@ -60,7 +63,7 @@ fn cases_come_out_as_they_say() {
 #[test]
 fn what_a_case_says_and_does_not_come_is_a_failure() {
     let repo = TestRepo::published();
-    let rows: &[(&str, &str, &str, &[(&str, &str, &str)])] = &[
+    let rows: &[(&str, &str, &str, &[Difference<'_>])] = &[
         (
             "allowed and expected denied",
             "status = \"affirming\"\n    expect = \"allow\"",

@@ -94,7 +94,7 @@ enum Tried {
     NotItsTurn,
     /// A decision, handed in to be recorded.
     Decided {
-        decided: Decided,
+        decided: Box<Decided>,
         policy: Arc<PolicySet>,
         status: StatusIndex,
         statement: Vec<u8>,
@@ -124,7 +124,7 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
         statement: entry.statement.bytes.clone(),
         withdraws: matches!(entry.effect, Effect::Withdraw { .. }),
         handed_in: app.sequencer.hand_in(entry),
-        decided,
+        decided: Box::new(decided),
         policy,
         status,
     })
