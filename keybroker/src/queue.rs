@@ -32,6 +32,9 @@ struct State<T> {
     full: bool,
     /// The receiver's thread is to look again, whatever is here.
     woken: bool,
+    /// How many threads wait now.
+    #[cfg(test)]
+    waiting: usize,
 }
 
 impl<T> Queue<T> {
@@ -44,6 +47,8 @@ impl<T> Queue<T> {
             closed: false,
             full: false,
             woken: false,
+            #[cfg(test)]
+            waiting: 0,
         };
         Self {
             limit,
@@ -104,7 +109,15 @@ impl<T> Queue<T> {
             if state.closed {
                 return false;
             }
+            #[cfg(test)]
+            {
+                state.waiting += 1;
+            }
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            #[cfg(test)]
+            {
+                state.waiting -= 1;
+            }
         }
     }
 
@@ -144,6 +157,15 @@ impl<T> State<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<T> Queue<T> {
+        /// Comes back when a thread sleeps in [`Queue::wait`]: it counts itself under the lock that the sleep gives back.
+        fn until_waited_for(&self) {
+            while self.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+        }
+    }
 
     #[test]
     fn the_normal_lane_is_bounded_and_the_urgent_one_comes_first() {
@@ -201,7 +223,7 @@ mod tests {
         });
         queue.put(1, false).unwrap();
         assert_eq!(told.recv().unwrap(), [1]);
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        queue.until_waited_for();
         queue.put_quietly(2, false).unwrap();
         let early = told.recv_timeout(std::time::Duration::from_millis(100));
         assert!(early.is_err(), "nobody was woken");

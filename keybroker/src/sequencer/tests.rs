@@ -18,6 +18,8 @@ const POLICY: [u8; 32] = [1; 32];
 struct Gated {
     below: RedbStore,
     permits: std::sync::Mutex<std::sync::mpsc::Receiver<bool>>,
+    /// How many commits have come to the gate.
+    arrived: Arc<std::sync::atomic::AtomicUsize>,
     /// Panic instead.
     broken: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -31,6 +33,7 @@ impl Store for Gated {
     }
     fn commit(&self, batch: Batch) -> Result<Revision, CommitError> {
         assert!(!self.broken.load(std::sync::atomic::Ordering::SeqCst), "broken");
+        self.arrived.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match self.permits.lock().unwrap().recv() {
             Ok(true) => self.below.commit(batch),
             _ => Err(CommitError::Unknown {
@@ -53,6 +56,7 @@ struct Bed {
     handle: SequencerHandle,
     thread: Option<std::thread::JoinHandle<Result<(), EntryError>>>,
     permits: std::sync::mpsc::Sender<bool>,
+    arrived: Arc<std::sync::atomic::AtomicUsize>,
     broken: Arc<std::sync::atomic::AtomicBool>,
     key: Arc<SigningKey>,
 }
@@ -62,8 +66,10 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
     let below = RedbStore::open(&folder.path().join("store")).unwrap();
     let log = LogEdge::open(&below).unwrap();
     let broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let arrived = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let store: Arc<dyn Store> = Arc::new(Gated {
         below,
+        arrived: arrived.clone(),
         broken: broken.clone(),
         permits: std::sync::Mutex::new(gate),
     });
@@ -87,6 +93,7 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
         handle,
         thread: Some(thread),
         permits,
+        arrived,
         broken,
         key,
     }
@@ -99,6 +106,12 @@ fn bed() -> Bed {
 impl Bed {
     fn permit(&self, count: usize) {
         (0..count).for_each(|_| self.permits.send(true).unwrap());
+    }
+    /// Comes back when `count` commits in all have come to the gate.
+    fn until_arrived(&self, count: usize) {
+        while self.arrived.load(std::sync::atomic::Ordering::SeqCst) < count {
+            std::thread::yield_now();
+        }
     }
     fn stop(mut self) -> (tempfile::TempDir, Result<(), EntryError>) {
         self.handle.close();
@@ -523,7 +536,7 @@ async fn who_hands_in_where_somebody_writes_is_not_kept() {
     let bed = bed();
     // The sequencer's own thread hangs at the gate with this one.
     let first = hand_in(&bed, entry("genesis", Effect::None)).await;
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    bed.until_arrived(1);
     let second = from_a_thread(&bed, entry("second", Effect::None))
         .join()
         .unwrap()
@@ -533,7 +546,7 @@ async fn who_hands_in_where_somebody_writes_is_not_kept() {
     assert_eq!(second.recorded().await.unwrap().index, 1);
     // And the other way round: a thread hangs at the gate, and what comes meanwhile is seen to.
     let hanging = from_a_thread(&bed, entry("third", Effect::None));
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    bed.until_arrived(3);
     let (fourth, fifth) = (
         hand_in(&bed, entry("fourth", Effect::None)).await,
         from_a_thread(&bed, entry("fifth", Effect::None))
