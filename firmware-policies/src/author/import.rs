@@ -172,7 +172,9 @@ fn judge<'a>(
     bad: &mut Vec<BadLine>,
 ) -> (Vec<&'a NodeFile>, usize) {
     let by_name: BTreeMap<&str, &Entry> = known.iter().map(|entry| (entry.node.name.as_str(), entry)).collect();
-    let (mut names, mut holders): (BTreeMap<&str, String>, BTreeMap<String, (&str, String)>) = Default::default();
+    // Where each name stands, and who has each identity and where that one stands.
+    let mut names: BTreeMap<&str, String> = BTreeMap::new();
+    let mut holders: BTreeMap<String, (&str, String)> = BTreeMap::new();
     for entry in known {
         for identity in identities(&entry.node) {
             holders.insert(identity, (&entry.node.name, format!("node {}", entry.node.name)));
