@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use touchstone_cose::cbor::{self, Limits, Value};
+use touchstone_policies::delegation::MAX_REGION_ROLES;
 use touchstone_policies::{
     Job, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions, Source,
 };
@@ -20,6 +21,18 @@ use crate::trust::Facts;
 
 /// The key, in [`rows::META`], of the versions and the time at which policy was accepted last.
 const FLOORS: &[u8] = b"policy-floors";
+
+/// Most regions whose floors are kept: of those that have keys now every one, and of those that were taken back as many as
+/// there is room for.
+const MAX_FLOOR_REGIONS: usize = 4 * MAX_REGION_ROLES;
+
+/// Limits of that row. Eight items beside the regions, three a region; a region's row is its name, of 64 bytes at most,
+/// its version, of nine, and four that hold them together.
+const FLOOR_LIMITS: Limits = Limits {
+    max_bytes: 64 + 80 * MAX_FLOOR_REGIONS,
+    max_depth: 4,
+    max_items: 8 + 3 * MAX_FLOOR_REGIONS,
+};
 
 /// Largest root file, in bytes.
 const MAX_ROOT_BYTES: u64 = 1024 * 1024;
@@ -76,6 +89,12 @@ pub enum PolicySourceError {
     /// What is stored of earlier policies cannot be read.
     #[error("the stored versions of earlier policies cannot be read")]
     Floors,
+    /// What would be stored of this policy could not be read again, so it is not activated.
+    #[error("the versions of this policy, {regions} regions, could not be read again once stored: take regions back")]
+    FloorsNotKept {
+        /// How many regions it would name.
+        regions: usize,
+    },
 }
 
 /// The mirror of the policy repository, in the data folder.
@@ -113,40 +132,62 @@ impl Floors {
                 held: None,
             });
         };
-        let value = cbor::decode(&row.value, Limits::TOKEN).map_err(|_| PolicySourceError::Floors)?;
         Ok(Self {
             guard: Guard::Unchanged(key.clone(), row.revision),
             key,
-            held: Some(floors(&value).ok_or(PolicySourceError::Floors)?),
+            held: Some(floors(&row.value).ok_or(PolicySourceError::Floors)?),
         })
     }
 
     /// Guard and write of accepting `policy` at `now`.
-    #[must_use]
-    pub fn raise(&self, policy: &PolicySet, now: i64) -> (Guard, Write) {
-        let held = self.held.as_ref();
-        let versions = held.map_or_else(|| policy.versions.clone(), |(held, _)| held.raised_to(&policy.versions));
-        let time = held.map_or(now, |(_, time)| (*time).max(now));
-        let numbers = [
-            versions.root,
-            versions.targets,
-            versions.snapshot,
-            versions.timestamp,
-            u64::try_from(time).unwrap_or(0),
-        ];
-        let regions = versions
-            .regions
-            .iter()
-            .map(|(region, version)| Value::array([Value::text(region.as_str()), Value::Unsigned(*version)]));
-        let fields = numbers.map(Value::Unsigned).into_iter().chain([Value::array(regions)]);
-        let value = cbor::encode(&Value::array(fields));
-        (self.guard.clone(), Write::Put(self.key.clone(), value))
+    ///
+    /// # Errors
+    /// [`PolicySourceError::FloorsNotKept`] where no broker could read the row again: then nothing is to be activated.
+    pub fn raise(&self, policy: &PolicySet, now: i64) -> Result<(Guard, Write), PolicySourceError> {
+        self.raise_to(&policy.versions, now)
     }
+
+    fn raise_to(&self, accepted: &RoleVersions, now: i64) -> Result<(Guard, Write), PolicySourceError> {
+        let held = self.held.as_ref();
+        let mut versions = held.map_or_else(|| accepted.clone(), |(held, _)| held.raised_to(accepted));
+        // A region that was taken back keeps its floor, for the day it is given keys again, but never at the cost of one
+        // that has keys, or of the row.
+        let mut over = versions.regions.len().saturating_sub(MAX_FLOOR_REGIONS);
+        versions.regions.retain(|region, _| {
+            let stays = over == 0 || accepted.regions.contains_key(region);
+            over -= usize::from(!stays);
+            stays
+        });
+        let time = held.map_or(now, |(_, time)| (*time).max(now)).max(0);
+        let value = encode(&versions, time);
+        let regions = versions.regions.len();
+        if floors(&value) != Some((versions, time)) {
+            return Err(PolicySourceError::FloorsNotKept { regions });
+        }
+        Ok((self.guard.clone(), Write::Put(self.key.clone(), value)))
+    }
+}
+
+fn encode(versions: &RoleVersions, time: i64) -> Vec<u8> {
+    let numbers = [
+        versions.root,
+        versions.targets,
+        versions.snapshot,
+        versions.timestamp,
+        u64::try_from(time).unwrap_or(0),
+    ];
+    let regions = versions
+        .regions
+        .iter()
+        .map(|(region, version)| Value::array([Value::text(region.as_str()), Value::Unsigned(*version)]));
+    let fields = numbers.map(Value::Unsigned).into_iter().chain([Value::array(regions)]);
+    cbor::encode(&Value::array(fields))
 }
 
 /// `[root, targets, snapshot, timestamp, time, [[region, version] …]]`; without the regions as releases before them
 /// wrote it.
-fn floors(value: &Value) -> Option<(RoleVersions, i64)> {
+fn floors(row: &[u8]) -> Option<(RoleVersions, i64)> {
+    let value = cbor::decode(row, FLOOR_LIMITS).ok()?;
     let (numbers, regions) = match value.as_array()? {
         [numbers @ .., Value::Array(regions)] => (numbers, regions.as_slice()),
         numbers => (numbers, &[][..]),
@@ -394,4 +435,61 @@ async fn find_root(places: &[Source], digest: &str) -> Result<Vec<u8>, PolicySou
         path: path.unwrap_or_default().into(),
         detail,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_store::{Batch, RedbStore};
+
+    use super::*;
+
+    const LONGEST_NAME: usize = 63;
+
+    fn versions(targets: u64, regions: impl Iterator<Item = usize>) -> RoleVersions {
+        let name = |n: usize| format!("r{n:0>width$}", width = LONGEST_NAME - 1);
+        RoleVersions {
+            root: u64::MAX,
+            targets,
+            snapshot: u64::MAX,
+            timestamp: u64::MAX,
+            regions: regions.map(|n| (name(n), u64::MAX)).collect(),
+        }
+    }
+
+    #[test]
+    fn floors_of_every_region_there_may_be_are_read_again_also_after_years_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&folder.path().join("store")).unwrap();
+        let years = 2 * MAX_FLOOR_REGIONS / MAX_REGION_ROLES;
+        for year in 0..years {
+            // Later names first, so that what has keys is not what happens to sort last.
+            let first = (years - year) * MAX_REGION_ROLES;
+            let accepted = versions(year as u64 + 1, first..first + MAX_REGION_ROLES);
+            let (guard, write) = Floors::read(&store).unwrap().raise_to(&accepted, i64::MAX).unwrap();
+            let mut batch = Batch::new();
+            let Write::Put(key, value) = write else { panic!("a row") };
+            batch.guard(guard).put(key, value);
+            store.commit(batch).unwrap();
+            let (held, time) = Floors::read(&store).unwrap().held.unwrap();
+            assert_eq!((held.targets, time), (year as u64 + 1, i64::MAX));
+            assert!(accepted.regions.keys().all(|region| held.regions.contains_key(region)));
+            // Of those that were taken back as many as there is room for.
+            let all = MAX_FLOOR_REGIONS.min((year + 1) * MAX_REGION_ROLES);
+            assert_eq!(held.regions.len(), all, "year {year}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_activated() {
+        let floors = Floors {
+            key: rows::META.key(FLOORS).unwrap(),
+            guard: Guard::Absent(rows::META.key(FLOORS).unwrap()),
+            held: None,
+        };
+        let many = MAX_FLOOR_REGIONS + 1;
+        assert_eq!(
+            floors.raise_to(&versions(1, 0..many), 1),
+            Err(PolicySourceError::FloorsNotKept { regions: many })
+        );
+    }
 }

@@ -367,7 +367,7 @@ async fn first_statements(
         .as_ref()
         .is_none_or(|(versions, _)| *versions != policy.versions)
     {
-        let (guard, write) = floors.raise(policy, seconds(now_ms));
+        let (guard, write) = floors.raise(policy, seconds(now_ms))?;
         let mut activation = entry(app, &circumstances.activation(policy))?;
         activation.guards.push(guard);
         activation.writes.push(write);

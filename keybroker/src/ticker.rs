@@ -242,7 +242,7 @@ async fn take_over(app: &Arc<App>, source: &Arc<PolicySource>) -> Result<u64, St
         ..app.circumstances(now_ms)
     };
     let mut activation = entry(app, &circumstances.activation(&policy)).map_err(|e| e.to_string())?;
-    let (guard, write) = floors.raise(&policy, seconds(now_ms));
+    let (guard, write) = floors.raise(&policy, seconds(now_ms)).map_err(|e| e.to_string())?;
     activation.guards.push(guard);
     activation.writes.push(write);
     let (installed, place) = (Arc::clone(&policy), Arc::clone(app));
