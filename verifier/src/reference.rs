@@ -81,6 +81,9 @@ pub enum Found<'a> {
     Match(&'a Reference),
     /// Every register matches this reference, but none of those that match is in force.
     OutOfForce(&'a Reference),
+    /// The best that matches is one that this part of the domain does not select
+    /// ([`ReferenceSet::narrowed`]): no other stands in its place.
+    Deselected(&'a Reference),
     /// No reference matches; of those looked at ([`NEAREST_HOLDERS`]), this one has the most registers in common (of
     /// several, the one in force, then the first by name).
     Nearest(&'a Reference),
@@ -95,6 +98,9 @@ pub enum FoundSnp<'a> {
     Match(&'a Reference),
     /// The report matches this reference, but none of those that it matches is in force.
     OutOfForce(&'a Reference),
+    /// The best that matches is one that this part of the domain does not select
+    /// ([`ReferenceSet::narrowed`]): no other stands in its place.
+    Deselected(&'a Reference),
     /// It matches none. This one is nearest, with every difference from it.
     Nearest(&'a Reference, Vec<Reason>),
     /// There is no reference of an SEV-SNP guest.
@@ -108,6 +114,9 @@ pub enum FoundTdx<'a> {
     Match(&'a Reference),
     /// The quote matches this reference, but none of those that it matches is in force.
     OutOfForce(&'a Reference),
+    /// The best that matches is one that this part of the domain does not select
+    /// ([`ReferenceSet::narrowed`]): no other stands in its place.
+    Deselected(&'a Reference),
     /// It matches none. This one is nearest, with every difference from it.
     Nearest(&'a Reference, Vec<Reason>),
     /// There is no reference of a TDX guest.
@@ -140,6 +149,9 @@ struct Slot {
 pub struct ReferenceSet {
     /// Shared with the sets that are narrowed from this one.
     references: Vec<Arc<Reference>>,
+    /// Which of them this part of the domain does not select, by position; empty where it selects all. They are searched
+    /// like the others: what they demand is not escaped by leaving them out.
+    deselected: Vec<bool>,
     slots: BTreeMap<(HashAlg, u8), Slot>,
     /// The first references of each bank: what is nearest where nothing is in common.
     first: BTreeMap<HashAlg, Positions>,
@@ -164,23 +176,30 @@ impl ReferenceSet {
         let digest = HashAlg::Sha256.digest(digests.iter().map(<[u8; 32]>::as_slice));
         let references = corims.into_iter().flat_map(VerifiedCorim::into_references);
         Self::of(
-            references.map(Arc::new).collect(),
+            references.map(|reference| (Arc::new(reference), true)).collect(),
             digest.as_ref().try_into().unwrap_or_default(),
         )
     }
 
-    /// Indexes references; `digest` is what they are.
-    fn of(mut references: Vec<Arc<Reference>>, digest: [u8; 32]) -> Self {
-        references.sort_by(|a, b| a.values.cmp(&b.values).then_with(|| b.not_after.cmp(&a.not_after)));
+    /// Indexes references, each with whether it is selected; `digest` is what they are.
+    fn of(mut references: Vec<(Arc<Reference>, bool)>, digest: [u8; 32]) -> Self {
+        references.sort_by(|(a, _), (b, _)| a.values.cmp(&b.values).then_with(|| b.not_after.cmp(&a.not_after)));
         let mut set = Self {
             digest,
             ..Self::default()
         };
-        for (position, reference) in (0u32..).zip(&references) {
+        for (position, (reference, _)) in (0u32..).zip(&references) {
             set.index(position, reference);
         }
-        set.references = references;
+        if references.iter().any(|(_, selected)| !selected) {
+            set.deselected = references.iter().map(|(_, selected)| !selected).collect();
+        }
+        set.references = references.into_iter().map(|(reference, _)| reference).collect();
         set
+    }
+
+    fn is_selected(&self, position: u32) -> bool {
+        !self.deselected.get(position as usize).copied().unwrap_or(false)
     }
 
     fn get(&self, position: u32) -> Option<&Reference> {
@@ -231,17 +250,26 @@ impl ReferenceSet {
         self.digest
     }
 
-    /// Every reference.
+    /// Every reference, those that are not selected with them.
     pub fn references(&self) -> &[Arc<Reference>] {
         &self.references
     }
 
-    /// The references that list files and no register: they count for every machine.
-    pub fn files_only(&self) -> impl Iterator<Item = &Reference> {
-        self.at(&self.files_only)
+    /// The references that may be matched.
+    pub fn selected(&self) -> impl Iterator<Item = &Arc<Reference>> {
+        let references = (0u32..).zip(&self.references);
+        references.filter_map(|(position, reference)| self.is_selected(position).then_some(reference))
     }
 
-    /// Whether any reference lists files.
+    /// The selected references that list files and no register: they count for every machine.
+    pub fn files_only(&self) -> impl Iterator<Item = &Reference> {
+        let selected = self
+            .at(&self.files_only)
+            .filter(|(position, _)| self.is_selected(*position));
+        selected.map(|(_, reference)| reference)
+    }
+
+    /// Whether any reference lists files, selected or not.
     pub fn has_files(&self) -> bool {
         self.has_files
     }
@@ -261,7 +289,7 @@ impl ReferenceSet {
             .min_by_key(|[by_value, by_identity]| by_value.len() + by_identity.len())
             .unwrap_or_default();
         let mut out_of_force = None;
-        let mut best: Option<&Reference> = None;
+        let mut best: Option<(u32, &Reference)> = None;
         for (position, reference) in self.merged(rarest) {
             let all = registers
                 .iter()
@@ -271,12 +299,13 @@ impl ReferenceSet {
             }
             if !reference.in_force(now) {
                 out_of_force.get_or_insert(reference);
-            } else if best.is_none_or(|best| rank(reference) > rank(best)) {
-                best = Some(reference);
+            } else if best.is_none_or(|(_, best)| rank(reference) > rank(best)) {
+                best = Some((position, reference));
             }
         }
         match (best, out_of_force) {
-            (Some(reference), _) => Found::Match(reference),
+            (Some((position, reference)), _) if self.is_selected(position) => Found::Match(reference),
+            (Some((_, reference)), _) => Found::Deselected(reference),
             (None, Some(reference)) => Found::OutOfForce(reference),
             (None, None) => self.nearest(registers, now).map_or(Found::Nothing, Found::Nearest),
         }
@@ -290,10 +319,10 @@ impl ReferenceSet {
     pub fn find_snp(&self, report: &SignedReport<'_>, endorses: Endorses, now: i64) -> FoundSnp<'_> {
         let holders = self.snp.get(report.report().measurement()).map(Vec::as_slice);
         let mut out_of_force = None;
-        let mut best: Option<&Reference> = None;
+        let mut best: Option<(u32, &Reference)> = None;
         let mut nearest: Option<(&Reference, Vec<Reason>)> = None;
-        let candidates = holders.unwrap_or(&self.first_snp).iter().take(SNP_HOLDERS);
-        for reference in candidates.filter_map(|position| self.get(*position)) {
+        let candidates = holders.unwrap_or(&self.first_snp);
+        for (position, reference) in self.at(candidates).take(SNP_HOLDERS) {
             let Some(snp) = &reference.values.snp else { continue };
             let mut reasons = snp.mismatches(report);
             reasons.extend(other_purpose(&reference.values.name, snp.endorses, endorses));
@@ -304,12 +333,13 @@ impl ReferenceSet {
                 }
             } else if !reference.in_force(now) {
                 out_of_force.get_or_insert(reference);
-            } else if best.is_none_or(|best| rank(reference) > rank(best)) {
-                best = Some(reference);
+            } else if best.is_none_or(|(_, best)| rank(reference) > rank(best)) {
+                best = Some((position, reference));
             }
         }
         match (best, out_of_force, nearest) {
-            (Some(reference), ..) => FoundSnp::Match(reference),
+            (Some((position, reference)), ..) if self.is_selected(position) => FoundSnp::Match(reference),
+            (Some((_, reference)), ..) => FoundSnp::Deselected(reference),
             (None, Some(reference), _) => FoundSnp::OutOfForce(reference),
             (None, None, Some((reference, reasons))) => FoundSnp::Nearest(reference, reasons),
             (None, None, None) => FoundSnp::Nothing,
@@ -335,20 +365,22 @@ impl ReferenceSet {
         let compared = holders.get(..TDX_COMPARED).unwrap_or(holders);
         let mut out_of_force = None;
         for (positions, replay) in [(holders, None), (compared, replay)] {
-            let mut best: Option<&Reference> = None;
-            for reference in self.at(positions) {
+            let mut best: Option<(u32, &Reference)> = None;
+            for (position, reference) in self.at(positions) {
                 let Some(tdx) = &reference.values.tdx else { continue };
                 if tdx.endorses != endorses || !tdx.matches(quote, registers, replay) {
                     continue;
                 }
                 if !reference.in_force(now) {
                     out_of_force.get_or_insert(reference);
-                } else if best.is_none_or(|best| rank(reference) > rank(best)) {
-                    best = Some(reference);
+                } else if best.is_none_or(|(_, best)| rank(reference) > rank(best)) {
+                    best = Some((position, reference));
                 }
             }
-            if let Some(reference) = best {
-                return FoundTdx::Match(reference);
+            match best {
+                Some((position, reference)) if self.is_selected(position) => return FoundTdx::Match(reference),
+                Some((_, reference)) => return FoundTdx::Deselected(reference),
+                None => {}
             }
         }
         if let Some(reference) = out_of_force {
@@ -357,7 +389,7 @@ impl ReferenceSet {
         let looked_at = if holders.is_empty() { &self.first_tdx } else { holders };
         let looked_at = looked_at.get(..NEAREST_HOLDERS).unwrap_or(looked_at);
         let mut nearest: Option<(&Reference, Vec<Reason>)> = None;
-        for reference in self.at(looked_at) {
+        for (_, reference) in self.at(looked_at) {
             let Some(tdx) = &reference.values.tdx else { continue };
             let name = &reference.values.name;
             let mut reasons = tdx.differences(name, quote, registers.iter().copied(), replay);
@@ -426,8 +458,10 @@ impl ReferenceSet {
         [by_value, by_identity].map(|positions| positions.map(Vec::as_slice).unwrap_or_default())
     }
 
-    fn at(&self, positions: &[u32]) -> impl Iterator<Item = &Reference> {
-        positions.iter().filter_map(|position| self.get(*position))
+    fn at(&self, positions: &[u32]) -> impl Iterator<Item = (u32, &Reference)> {
+        positions
+            .iter()
+            .filter_map(|position| Some((*position, self.get(*position)?)))
     }
 
     /// Both lists in ascending order, each reference once.

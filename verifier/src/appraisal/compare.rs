@@ -63,8 +63,14 @@ pub(super) fn compare<'a>(
         }
         return None;
     }
-    if let Found::Match(reference) = references.find(&quoted, inputs.now) {
-        return complete.then_some(reference);
+    match references.find(&quoted, inputs.now) {
+        Found::Match(reference) => return complete.then_some(reference),
+        // Final: another one that matches by the identity of its events may ask for less.
+        Found::Deselected(reference) => {
+            difference::deselected(reference, "registers", findings);
+            return None;
+        }
+        Found::OutOfForce(_) | Found::Nearest(_) | Found::Nothing => {}
     }
     let identities: Vec<Option<RegisterIdentity<'_>>> = quoted
         .iter()
@@ -82,6 +88,7 @@ pub(super) fn compare<'a>(
         Found::OutOfForce(reference) => {
             difference::out_of_force(reference, "registers", inputs.now, findings);
         }
+        Found::Deselected(reference) => difference::deselected(reference, "registers", findings),
         Found::Nearest(reference) => difference::tell(reference, &quoted, log, findings),
         // Banks without any reference were told above.
         Found::Nothing => {}

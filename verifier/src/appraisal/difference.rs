@@ -46,6 +46,13 @@ pub(super) fn out_of_force(reference: &Reference, claim: &str, now: i64, finding
     );
 }
 
+/// Everything matches `reference`, which the node's region does not select.
+pub(super) fn deselected(reference: &Reference, claim: &str, findings: &mut Findings) {
+    let found = format!("{}, which the node's region does not select", reference.values.name);
+    let (expected, hint) = ("a reference that is selected", hint(reference, None, None));
+    findings.refuse_at(AppraisalCode::ReferenceMissing, claim, expected, found, hint);
+}
+
 /// Every register that differs from the nearest reference, with the first event of each kind that differs.
 pub(super) fn tell(reference: &Reference, quoted: &[QuotedRegister<'_>], log: &JudgedLog<'_>, findings: &mut Findings) {
     for register in quoted {

@@ -196,6 +196,16 @@ fn compare(inputs: &Inputs<'_>, device: &VerifiedGpu<'_>, findings: &mut Finding
             findings.refuse(GpuCode::ReferenceOutOfForce, of_device, "a reference in force", found);
             None
         }
+        FoundGpu::Deselected(reference) => {
+            let found = format!("{}, which the node's region does not select", reference.values.name);
+            findings.refuse(
+                GpuCode::ReferenceMissing,
+                of_device,
+                "a reference that is selected",
+                found,
+            );
+            None
+        }
         FoundGpu::Nearest(reference, state, differences) => {
             let found = crate::gpu::reference::describe(device);
             let versions = |difference: &&Difference| !matches!(difference, Difference::Measurement { .. });

@@ -321,6 +321,7 @@ fn references_are_found_whole_or_the_nearest_is_named() {
     let find = |first: &[u8], second: &[u8], now| match quoted(HashAlg::Sha256, &[(0, first), (8, second)], now) {
         Found::Match(found) => format!("match {}", found.values.name),
         Found::OutOfForce(found) => format!("out of force {}", found.values.name),
+        Found::Deselected(found) => format!("deselected {}", found.values.name),
         Found::Nearest(found) => format!("nearest {}", found.values.name),
         Found::Nothing => "nothing".into(),
     };

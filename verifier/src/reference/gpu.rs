@@ -15,6 +15,8 @@ pub enum FoundGpu<'a> {
     Match(&'a Reference),
     /// The device is in a state of this reference, but none of those that list it is in force.
     OutOfForce(&'a Reference),
+    /// The best that lists its state is one that this part of the domain does not select: no other stands in its place.
+    Deselected(&'a Reference),
     /// It is in no state that is listed. This state of this reference is nearest, with every difference from it.
     Nearest(&'a Reference, &'a GpuReference, Vec<Difference>),
     /// There is no reference of this chip.
@@ -52,14 +54,10 @@ impl ReferenceSet {
         let key = (device.product().clone(), device.details().vbios.clone());
         let holders = self.gpus.by_firmware.get(&key);
         let holders = holders.or_else(|| self.gpus.first.get(device.product()));
-        let (mut best, mut out_of_force): (Option<&Reference>, _) = (None, None);
+        let (mut best, mut out_of_force): (Option<(u32, &Reference)>, _) = (None, None);
         let mut nearest: Option<(&Reference, &GpuReference, Vec<Difference>)> = None;
         let positions = holders.map(Vec::as_slice).unwrap_or_default();
-        let references = positions
-            .iter()
-            .take(GPU_HOLDERS)
-            .filter_map(|position| self.references.get(*position as usize));
-        for reference in references {
+        for (position, reference) in self.at(positions).take(GPU_HOLDERS) {
             for state in reference.values.gpus.iter().filter(|state| state.is_about(device)) {
                 let differences = state.differences(device);
                 if !differences.is_empty() {
@@ -69,13 +67,14 @@ impl ReferenceSet {
                     }
                 } else if !reference.in_force(now) {
                     out_of_force.get_or_insert(reference);
-                } else if best.is_none_or(|best| rank(reference) > rank(best)) {
-                    best = Some(reference);
+                } else if best.is_none_or(|(_, best)| rank(reference) > rank(best)) {
+                    best = Some((position, reference));
                 }
             }
         }
         match (best, out_of_force, nearest) {
-            (Some(reference), ..) => FoundGpu::Match(reference),
+            (Some((position, reference)), ..) if self.is_selected(position) => FoundGpu::Match(reference),
+            (Some((_, reference)), ..) => FoundGpu::Deselected(reference),
             (None, Some(reference), _) => FoundGpu::OutOfForce(reference),
             (None, None, Some((reference, state, differences))) => FoundGpu::Nearest(reference, state, differences),
             (None, None, None) => FoundGpu::Nothing,

@@ -48,7 +48,7 @@ impl<'a> Judgement<'a> {
         let mut by_files = needed;
         if reference.is_none() && !findings.reasons.is_empty() {
             // Refused already. What no reference at all knows is told all the same.
-            let machines = inputs.references.references().iter().map(AsRef::as_ref);
+            let machines = inputs.references.selected().map(AsRef::as_ref);
             let with_files = machines.filter(|reference: &&Reference| {
                 !reference.files.is_empty() && !reference.values.banks.is_empty() && reference.in_force(inputs.now)
             });

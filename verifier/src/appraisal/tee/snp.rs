@@ -239,6 +239,7 @@ fn compare<'a>(
         FoundSnp::OutOfForce(reference) => {
             difference::out_of_force(reference, MEASUREMENT, inputs.now, findings);
         }
+        FoundSnp::Deselected(reference) => difference::deselected(reference, MEASUREMENT, findings),
         FoundSnp::Nearest(reference, reasons) => {
             let hint = difference::hint(reference, None, None);
             for reason in reasons {

@@ -177,6 +177,7 @@ fn compare<'a>(
     {
         FoundTdx::Match(reference) => return Some(reference),
         FoundTdx::OutOfForce(reference) => difference::out_of_force(reference, MRTD, inputs.now, findings),
+        FoundTdx::Deselected(reference) => difference::deselected(reference, MRTD, findings),
         FoundTdx::Nearest(reference, reasons) => {
             for reason in reasons {
                 let hint = difference::hint(
