@@ -139,6 +139,40 @@ pub(crate) fn root_keys_differ(root: &Root) -> Result<(), PolicyError> {
     PolicyError::unless_empty(repeated.map(|(role, _)| problem(role)).collect())
 }
 
+/// No key may stand in two roles, of the root and of the regions together: the timestamp key of a machine that is always
+/// on would sign for the whole, or one region's key for another region.
+///
+/// # Errors
+/// [`PolicyError`] with `policy-key-repeated` for every role that has another one's key.
+pub(crate) fn one_role_a_key(root: &Root, targets: &Targets) -> Result<(), PolicyError> {
+    let of_root = root
+        .roles
+        .iter()
+        .map(|(role, keys)| (role.to_string(), &keys.keyids, &root.keys));
+    let mut roles: Vec<_> = of_root.collect();
+    for delegations in targets.delegations.iter() {
+        let of_regions = delegations.roles.iter();
+        roles.extend(of_regions.map(|role| (role.name.clone(), &role.keyids, &delegations.keys)));
+    }
+    roles.sort_by(|a, b| a.0.cmp(&b.0));
+    let (mut owners, mut problems) = (BTreeMap::new(), Vec::new());
+    for (role, ids, keys) in &roles {
+        for key in ids.iter().filter_map(|id| keys.get(id)) {
+            let owner = *owners.entry(material(key)).or_insert(role);
+            if owner != role {
+                let claim = format!(
+                    "{}.root.json and {}.targets.json (root, version {}; targets, version {})",
+                    root.version, targets.version, root.version, targets.version
+                );
+                let expected = format!("keys of {role} that are no other role's");
+                let found = format!("one of {owner}");
+                problems.push(Problem::new(PolicyCode::KeyRepeated, claim, expected, found));
+            }
+        }
+    }
+    PolicyError::unless_empty(problems)
+}
+
 struct Check {
     claim: String,
     problems: Vec<Problem>,

@@ -32,7 +32,7 @@ touchstone_cose::reason_codes! {
         TimestampExpired = "policy-timestamp-expired": "The policy timestamp has expired: the repository is stale, or someone keeps newer versions back. Publish again, or copy the newest version.",
         DelegationUnknown = "policy-delegation-unknown": "The repository delegates targets to a role that is not a region's, or a region's role delegates further. Neither is followed.",
         DelegationRefused = "policy-delegation-refused": "A delegation to a region is not what one must be: terminating, once a region, to at most 32 keys, with paths below regions/<its name>/ only. Delegate to it anew.",
-        KeyRepeated = "policy-key-repeated": "A role lists one key twice, so that one signer would count as two. List each key once.",
+        KeyRepeated = "policy-key-repeated": "A key is listed twice, so that one signer would count as two: in one role, or in two roles of the root and the regions. Give each role keys of its own.",
         RegionOutside = "policy-region-outside": "A region's role signs a target outside of regions/<its name>/. A region signs for itself only, never for another or for the whole.",
         TargetOfRegion = "policy-target-of-region": "The list of the whole names a target in the folder of a region that has keys of its own. Only the region's keys sign there.",
         RegionExpired = "policy-region-expired": "What the region signed has expired, so nothing of it is granted. The region must sign again.",

@@ -64,6 +64,7 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
     delegation::root_keys_differ(&repository.root().signed)?;
     let version = |v: std::num::NonZeroU64| v.get();
     let versions = RoleVersions {
+    delegation::one_role_a_key(&repository.root().signed, &repository.targets().signed)?;
         root: version(repository.root().signed.version),
         targets: version(repository.targets().signed.version),
         snapshot: version(repository.snapshot().signed.version),

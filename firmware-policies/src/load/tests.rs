@@ -746,3 +746,36 @@ fn a_regions_end_stops_the_region_and_nobody_else() {
         PolicyCode::TimestampExpired
     );
 }
+
+#[test]
+fn one_key_has_one_role() {
+    type Change = fn(&mut Forge);
+    let rows: &[(&str, Change)] = &[
+        ("of the root", |f| {
+            let before = f.keys["root"].clone();
+            let targets = f.keys["targets"].clone();
+            f.give_keys(RoleType::Timestamp, targets, 1);
+            f.rotate_root(&before);
+        }),
+        ("of two regions", |f| {
+            let roles = &mut f.targets.delegations.as_mut().unwrap().roles;
+            roles[1].keyids = vec![roles[0].keyids[0].clone()];
+            f.regions.get_mut("us").unwrap().keys = vec![f.regions["eu"].keys[0].clone()];
+        }),
+        ("of the whole and a region", |f| {
+            let key = f.keys["timestamp"][0].clone();
+            let delegations = f.targets.delegations.as_mut().unwrap();
+            let id = forge::tuf_key(&key).key_id().unwrap();
+            delegations.keys.insert(id.clone(), forge::tuf_key(&key));
+            delegations.roles[1].keyids = vec![id];
+            f.regions.get_mut("us").unwrap().keys = vec![key];
+        }),
+    ];
+    for (what, change) in rows {
+        let (test, mut forge) = with_regions();
+        assert!(test.load(NOW).is_ok(), "{what}: good before");
+        change(&mut forge);
+        forge.publish(NOW);
+        assert_eq!(code(test.load(NOW)), Err(PolicyCode::KeyRepeated), "{what}");
+    }
+}

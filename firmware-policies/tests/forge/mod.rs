@@ -164,8 +164,9 @@ impl Forge {
 
     /// Delegates `regions/<region>/` to `threshold` of `signers` keys of its own.
     pub fn delegate(&mut self, region: &str, signers: u8, threshold: u64, now: i64) -> &mut ForgedRegion {
-        let digest = Sha256::digest(region.as_bytes());
-        let keys: Vec<_> = (0..signers).map(|i| key([digest[0] ^ 0x80 ^ i; 32])).collect();
+        // The whole name makes the seed: no two regions have a key in common, nor one with a role of the whole.
+        let seed = |i| Sha256::digest([region.as_bytes(), &[0, i]].concat()).into();
+        let keys: Vec<_> = (0..signers).map(|i| key(seed(i))).collect();
         let delegations = self.targets.delegations.get_or_insert_with(|| Delegations {
             keys: HashMap::new(),
             roles: Vec::new(),
