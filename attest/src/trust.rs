@@ -9,7 +9,7 @@ use touchstone_authorization::{KeyRing, KeyRingError, TrustedKey, VerifiedAuthor
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::VerifiedStatement;
 use touchstone_policies::keyset_file::Job;
-use touchstone_policies::{LoadOptions, Mirror, PolicyError, PolicySet, RoleVersions, Source as Repository};
+use touchstone_policies::{Behind, LoadOptions, Mirror, PolicyError, PolicySet, RoleVersions, Source as Repository};
 
 use crate::client::{BrokerClient, Endpoint, pinned_config};
 use crate::floors::FloorsError;
@@ -104,14 +104,19 @@ impl DomainTrust {
         floors: Option<RoleVersions>,
     ) -> Result<Self, TrustError> {
         let (policy, why) = mirror.latest(repository, options(root, floors)?, now).await?;
-        if let Some(error) = why {
-            let place = repository.location();
-            tracing::warn!(target: "touchstone::policy", "policy is taken from the copy of {place}: {error}");
+        let place = repository.location();
+        match why {
+            Some(Behind::NotTaken(error)) => {
+                tracing::warn!(target: "touchstone::policy", "policy is taken from the copy of {place}: {error}");
+            }
+            Some(Behind::NotKept(error)) => not_kept(repository, &error),
+            None => {}
         }
         Self::of(policy, domain)
     }
 
-    /// The same without falling back on the copy: for who holds a policy already and wants another one or none.
+    /// The same without falling back on the copy: for who holds a policy already and wants another one or none. A copy
+    /// that cannot be written, on a full disk, holds nothing up.
     ///
     /// # Errors
     /// [`TrustError`]; then the copy is what it was.
@@ -124,7 +129,9 @@ impl DomainTrust {
         floors: Option<RoleVersions>,
     ) -> Result<Self, TrustError> {
         let fetched = mirror.fetch(repository, options(root, floors)?, now).await?;
-        mirror.keep(&fetched)?;
+        if let Err(error) = mirror.keep(&fetched) {
+            not_kept(repository, &error);
+        }
         Self::of(fetched.policy, domain)
     }
 
@@ -234,6 +241,11 @@ impl DomainTrust {
             config,
         }
     }
+}
+
+fn not_kept(repository: &Repository, error: &PolicyError) {
+    let place = repository.location();
+    tracing::warn!(target: "touchstone::policy", "policy is taken from {place}, but the copy of it could not be written: {error}");
 }
 
 fn options(root: &Path, floors: Option<RoleVersions>) -> Result<LoadOptions, TrustError> {

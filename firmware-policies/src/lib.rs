@@ -75,7 +75,7 @@ pub use ima_keys::{ImaKeysAdded, ima_key_add};
 pub use init::{InitOptions, init_with};
 pub use keyset_file::{Job, Keyset, KeysetEntry};
 pub use load::{Fetched, LoadOptions, PolicySet, load, load_blocking};
-pub use mirror::Mirror;
+pub use mirror::{Behind, Mirror};
 pub use node_name::{NodeName, is_node_name};
 pub use publish::{PublishOptions, PublishedVersion, publish, publish_with};
 pub use region::{Additions, Demands, View};

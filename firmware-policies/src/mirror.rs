@@ -23,6 +23,15 @@ const TIMESTAMP: &str = "timestamp.json";
 /// Deepest folder below `targets`: `regions/<region>/nodes`.
 const MAX_DEPTH: usize = 4;
 
+/// Why a copy is not what is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behind {
+    /// What is published could not be had or accepted: the policy is that of the copy.
+    NotTaken(PolicyError),
+    /// What is published was accepted and could not be written: the policy is that, the copy is the one before.
+    NotKept(PolicyError),
+}
+
 /// A folder with a copy of a repository. A clone is the same copy.
 #[derive(Debug, Clone)]
 pub struct Mirror {
@@ -73,7 +82,8 @@ impl Mirror {
     }
 
     /// Fetches, verifies and keeps what is published at `source`; where that cannot be had or cannot be accepted, the copy
-    /// will do until the life of what is in it ends. Then also why it was not taken.
+    /// will do until the life of what is in it ends. What is verified is taken, also where it cannot be kept: never the
+    /// older copy for want of room on a disk. Either way also what went wrong.
     ///
     /// # Errors
     /// Those of the source, where the copy does not serve either.
@@ -82,15 +92,14 @@ impl Mirror {
         source: &Source,
         options: LoadOptions,
         now: i64,
-    ) -> Result<(PolicySet, Option<PolicyError>), PolicyError> {
-        let taken = match self.fetch(source, options.clone(), now).await {
-            Ok(fetched) => self.keep(&fetched).map(|()| fetched.policy),
-            Err(error) => Err(error),
-        };
-        match taken {
-            Ok(policy) => Ok((policy, None)),
+    ) -> Result<(PolicySet, Option<Behind>), PolicyError> {
+        match self.fetch(source, options.clone(), now).await {
+            Ok(fetched) => {
+                let kept = self.keep(&fetched);
+                Ok((fetched.policy, kept.err().map(Behind::NotKept)))
+            }
             Err(error) => match self.load(options, now).await {
-                Ok(policy) => Ok((policy, Some(error))),
+                Ok(policy) => Ok((policy, Some(Behind::NotTaken(error)))),
                 Err(_) => Err(error),
             },
         }
@@ -330,6 +339,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_verified_is_taken_also_where_it_cannot_be_kept() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        let latest = || block_on(mirror.latest(&from, LoadOptions::default(), NOW)).unwrap();
+        assert_eq!(latest().1, None);
+        test.publish(NOW).unwrap();
+        std::fs::create_dir(mirror.folder().join("metadata/2.snapshot.json")).unwrap();
+        let (policy, why) = latest();
+        assert_eq!(policy.version, 2, "not the older copy");
+        assert!(matches!(why, Some(Behind::NotKept(e)) if e.code() == PolicyCode::Io));
+        assert_eq!(loaded(&mirror).unwrap().version, 1);
+    }
+
+    #[test]
     fn only_files_of_a_repository_are_read() {
         let test = TestRepo::published();
         let mirror = Mirror::new(&test.repo);
@@ -373,10 +397,8 @@ mod tests {
         assert_eq!(loaded(&mirror).unwrap().version, 1);
         let latest = |now| block_on(mirror.latest(&source(&web), LoadOptions::default(), now));
         let (policy, why) = latest(NOW).unwrap();
-        assert_eq!(
-            (policy.version, why.unwrap().code()),
-            (1, PolicyCode::SourceUnreachable)
-        );
+        assert_eq!(policy.version, 1);
+        assert!(matches!(why, Some(Behind::NotTaken(e)) if e.code() == PolicyCode::SourceUnreachable));
         assert_eq!(latest(policy.expires).unwrap_err().code(), PolicyCode::TimestampExpired);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_policies::delegation::MAX_REGION_ROLES;
 use touchstone_policies::{
-    Job, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions, Source,
+    Fetched, Job, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions, Source,
 };
 use touchstone_store::{Guard, Key, KeyError, Store, StoreError, Write};
 
@@ -255,14 +255,15 @@ impl PolicySource {
     }
 
     /// Fetches what is published now, verifies it whole (signatures, expiry, schema and Cedar policies, reference values,
-    /// and that this broker's keys count under it), and only then keeps it in the mirror.
+    /// and that this broker's keys count under it), and only then keeps it in the mirror. A mirror that cannot be written,
+    /// on a full disk, holds nothing up: what a policy takes away never waits.
     ///
     /// # Errors
     /// [`PolicySourceError`]; what is in force stays in force, and the mirror stays what it was.
     pub async fn load(&self, floors: &Floors, keys: &BrokerKeys, now: i64) -> Result<PolicySet, PolicySourceError> {
         let fetched = self.mirror.fetch(&self.source, self.options(floors), now).await?;
         self.check(&fetched.policy, keys, now)?;
-        self.mirror.keep(&fetched)?;
+        keep(&self.mirror, &fetched);
         Ok(fetched.policy)
     }
 
@@ -323,6 +324,12 @@ impl PolicySource {
             });
         }
         check_keys(keys, policy, now)
+    }
+}
+
+fn keep(mirror: &Mirror, fetched: &Fetched) {
+    if let Err(error) = mirror.keep(fetched) {
+        tracing::warn!(%error, "policy is taken over, but the mirror of it could not be written: a start without the repository would find an older one");
     }
 }
 
