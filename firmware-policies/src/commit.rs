@@ -187,7 +187,8 @@ impl Commit {
     }
 }
 
-fn exchange(next: &Path, metadata: &Path) -> Result<(), PolicyError> {
+/// Puts the folder `next` in the place of `metadata`, and that in its place, at once.
+pub(crate) fn exchange(next: &Path, metadata: &Path) -> Result<(), PolicyError> {
     sync_folder(next)?;
     rustix::fs::renameat_with(CWD, next, CWD, metadata, RenameFlags::EXCHANGE).map_err(|e| {
         let expected = "a file system that exchanges two folders (renameat2), for the new root";

@@ -2,24 +2,30 @@
 //! serve to others, and not to fetch twice what has not changed.
 //!
 //! What is in it is believed for its signatures like any repository. A new version is written whole before it counts:
-//! every file has a name of its own (a version or a digest), and `timestamp.json` is replaced last. What the version
-//! before it consists of stays until the one after, for whoever is in the middle of reading it.
+//! every file has a name of its own (a version or a digest), and `timestamp.json` is replaced last. A new root is found as
+//! soon as it is there, before the timestamp that needs it, so with one the whole folder of metadata is exchanged, as a
+//! publication does. What the version before it consists of stays until the one after, for whoever is in the middle of
+//! reading it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use crate::commit::exchange;
 use crate::error::PolicyError;
 use crate::files::{metadata_limit, read_bounded};
 use crate::layout::{METADATA, TARGETS, TargetKind, digest_name};
 use crate::load::{Fetched, LoadOptions, PolicySet, fetch, load};
-use crate::repository::{UNFINISHED, write_file};
+use crate::repository::{UNFINISHED, sync_folder, write_file};
 use crate::source::Source;
 
 const TIMESTAMP: &str = "timestamp.json";
+/// Where metadata with a new root is put together.
+const NEXT: &str = ".next-metadata";
 /// Deepest folder below `targets`: `regions/<region>/nodes`.
 const MAX_DEPTH: usize = 4;
 
@@ -137,16 +143,53 @@ impl Mirror {
             .iter()
             .filter(|(_, bytes)| !bytes.is_empty())
             .partition(|(file, _)| file == TIMESTAMP);
+        let mut changed = Vec::new();
         for (file, bytes) in rest.into_iter().chain(timestamp) {
             let relative = format!("{METADATA}/{file}");
             let path = self.folder.join(&relative);
             present.insert(relative);
             if !read_bounded(&path, metadata_limit(file)).is_ok_and(|there| there == *bytes) {
-                write_file(&path, bytes)?;
+                changed.push((file.as_str(), bytes.as_slice()));
+            }
+        }
+        let metadata = self.folder.join(METADATA);
+        let new_root = changed.iter().any(|(file, _)| file.ends_with(".root.json"));
+        if !(new_root && metadata.join(TIMESTAMP).exists() && self.exchange_metadata(&metadata, &changed)?) {
+            for (file, bytes) in changed {
+                write_file(&metadata.join(file), bytes)?;
             }
         }
         self.tidy(present);
         Ok(())
+    }
+
+    /// Puts the metadata together aside and in place at once. False, and nothing is changed, on a file system that does
+    /// not exchange folders.
+    fn exchange_metadata(&self, metadata: &Path, changed: &[(&str, &[u8])]) -> Result<bool, PolicyError> {
+        let next = self.folder.join(NEXT);
+        let io = |path: &Path, e: &std::io::Error| PolicyError::io(path, "a file to write", e);
+        match std::fs::remove_dir_all(&next) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(&next, &e)),
+            _ => std::fs::create_dir_all(&next).map_err(|e| io(&next, &e))?,
+        }
+        let mode = std::fs::metadata(metadata).map(|folder| folder.permissions());
+        mode.and_then(|mode| std::fs::set_permissions(&next, mode))
+            .map_err(|e| io(&next, &e))?;
+        for entry in std::fs::read_dir(metadata).map_err(|e| io(metadata, &e))? {
+            let name = entry.map_err(|e| io(metadata, &e))?.file_name();
+            let (old, new) = (metadata.join(&name), next.join(&name));
+            // Files are replaced and never written to again, so one file under two names stays one file.
+            if std::fs::hard_link(&old, &new).is_err() {
+                std::fs::copy(&old, &new).map_err(|e| io(&old, &e))?;
+            }
+        }
+        for (file, bytes) in changed {
+            write_file(&next.join(file), bytes)?;
+        }
+        let exchanged = exchange(&next, metadata).is_ok();
+        drop(sync_folder(&self.folder));
+        drop(std::fs::remove_dir_all(&next));
+        Ok(exchanged)
     }
 
     /// The copy's `timestamp.json`; nothing where there is no copy.
@@ -246,8 +289,9 @@ mod tests {
     use crate::error::PolicyCode;
     use crate::source::Location;
     use crate::testing::web::{Manner, Web};
-    use crate::testing::{NOW, TestRepo};
+    use crate::testing::{NOW, TestRepo, forge};
     use crate::tuf::block_on;
+    use tough::schema::RoleType;
 
     fn source(web: &Web) -> Source {
         Source::new(Location::parse(&web.url).unwrap())
@@ -336,6 +380,38 @@ mod tests {
         std::fs::remove_dir(&blocked).unwrap();
         mirror.keep(&next).unwrap();
         assert_eq!(loaded(&mirror).unwrap().version, 2);
+    }
+
+    /// A second root, with another timestamp key, and the version signed under it.
+    fn rotated(test: &TestRepo) {
+        let mut forge = test.forge();
+        let before = forge.keys["root"].clone();
+        forge.give_keys(RoleType::Timestamp, vec![forge::key([200; 32])], 1);
+        forge.rotate_root(&before);
+        forge.publish(NOW);
+    }
+
+    #[test]
+    fn a_copy_stopped_in_the_middle_of_a_new_root_is_the_version_before() {
+        let test = TestRepo::published();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        mirror.keep(&fetched(&mirror, &from).unwrap()).unwrap();
+        rotated(&test);
+        let next = fetched(&mirror, &from).unwrap();
+        let blocked = mirror.folder().join("metadata/2.snapshot.json");
+        std::fs::create_dir(&blocked).unwrap();
+        assert_eq!(mirror.keep(&next).unwrap_err().code(), PolicyCode::Io);
+        assert_eq!(loaded(&mirror).unwrap().versions.root, 1, "as it was, and it loads");
+        std::fs::remove_dir(&blocked).unwrap();
+        mirror.keep(&next).unwrap();
+        let policy = loaded(&mirror).unwrap();
+        assert_eq!((policy.version, policy.versions.root), (2, 2));
+        assert!(
+            mirror.read("metadata/1.snapshot.json").is_some(),
+            "somebody may be reading it"
+        );
+        assert!(!mirror.folder().join(NEXT).exists());
     }
 
     #[test]
