@@ -17,9 +17,10 @@ use crate::delegation::SignedRegion;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::expiry::{self, RoleEnd};
 use crate::federation_file::Federation;
+use crate::files::{RepositoryFiles, read_bounded};
 use crate::floors::{RoleVersions, check_time};
 use crate::keyset_file::Keyset;
-use crate::layout::TargetKind;
+use crate::layout::{METADATA, TargetKind};
 use crate::region::{Additions, View};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -171,21 +172,45 @@ pub(crate) async fn fetch(
         expires: expiry::first(&ends),
         ends,
     };
-    // The roots before the pinned one are for others, who may have pinned those; here they count for nothing.
+    let mut metadata = opened.files.metadata();
     if let Some(kept) = kept {
-        for version in 1..policy.versions.root {
-            let file = format!("metadata/{version}.root.json");
-            if !kept.join(&file).exists() {
-                let _ = opened.files.get(&file, expiry::MAX_ROLE_LEN).await;
-            }
+        for (file, bytes) in roots_until_pinned(&opened.files, &opened.root, kept).await {
+            metadata.retain(|(other, _)| *other != file);
+            metadata.push((file, bytes));
         }
     }
-    let metadata = opened.files.metadata();
     Ok(Fetched {
         policy,
         metadata,
         files,
     })
+}
+
+/// The root that trust began with, byte for byte, and those before it. These are for others, who may have pinned them;
+/// here they count for nothing, but whoever serves them could make them up, and others would be given that for good. So
+/// each is taken only where it is signed by its own keys and these signed the next.
+async fn roots_until_pinned(files: &RepositoryFiles, pinned: &[u8], kept: &Path) -> Vec<(String, Vec<u8>)> {
+    let Ok(mut next) = tuf::parse_root(pinned) else {
+        return Vec::new();
+    };
+    let newest = next.signed.version.get();
+    let mut found = vec![(format!("{newest}.root.json"), pinned.to_vec())];
+    for version in (1..newest).rev() {
+        let file = format!("{version}.root.json");
+        let path = format!("{METADATA}/{file}");
+        let verified = |bytes: Vec<u8>| tuf::root_before(&bytes, &next).map(|root| (root, bytes));
+        let here = read_bounded(&kept.join(&path), expiry::MAX_ROLE_LEN)
+            .ok()
+            .and_then(verified);
+        let before = match here {
+            Some(before) => Some(before),
+            None => files.get(&path, expiry::MAX_ROLE_LEN).await.ok().and_then(verified),
+        };
+        let Some((root, bytes)) = before else { break };
+        found.push((file, bytes));
+        next = root;
+    }
+    found
 }
 
 /// [`load`] for callers without a runtime; may be called from within one too.

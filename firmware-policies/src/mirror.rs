@@ -415,6 +415,39 @@ mod tests {
     }
 
     #[test]
+    fn roots_before_the_pinned_one_are_kept_only_where_they_lead_to_it() {
+        let test = TestRepo::published();
+        rotated(&test);
+        let options = LoadOptions {
+            root: Some(std::fs::read(test.metadata("2.root.json")).unwrap()),
+            ..LoadOptions::default()
+        };
+        let first = std::fs::read(test.metadata("1.root.json")).unwrap();
+        let stranger = std::fs::read(TestRepo::published().metadata("1.root.json")).unwrap();
+        let mirror = Mirror::new(test.dir.path().join("mirror"));
+        let from = Source::from(&test.repo);
+        let keep = || {
+            let fetched = block_on(mirror.fetch(&from, options.clone(), NOW)).unwrap();
+            mirror.keep(&fetched).unwrap();
+            mirror.read("metadata/1.root.json")
+        };
+        for junk in [&b"junk"[..], &stranger] {
+            std::fs::write(test.metadata("1.root.json"), junk).unwrap();
+            assert_eq!(keep(), None, "self-signed or not, it did not sign the next");
+        }
+        // One that came in some other way is replaced as soon as somebody serves the real one.
+        std::fs::write(mirror.folder().join("metadata/1.root.json"), b"junk").unwrap();
+        std::fs::write(test.metadata("1.root.json"), &first).unwrap();
+        assert_eq!(keep(), Some(first));
+        assert_eq!(loaded(&mirror).unwrap().versions.root, 2, "followed from the first");
+        // The pinned root is kept as it was pinned, whatever signatures somebody adds.
+        let text = String::from_utf8(options.root.clone().unwrap()).unwrap();
+        std::fs::write(test.metadata("2.root.json"), format!(" {text}")).unwrap();
+        keep();
+        assert_eq!(mirror.read("metadata/2.root.json"), options.root);
+    }
+
+    #[test]
     fn what_is_verified_is_taken_also_where_it_cannot_be_kept() {
         let test = TestRepo::published();
         let mirror = Mirror::new(test.dir.path().join("mirror"));

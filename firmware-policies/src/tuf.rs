@@ -27,6 +27,8 @@ const DIGEST_LABEL: &str = "touchstone-policy/1";
 /// A repository whose metadata is signed and fits together; whether it has expired is not judged yet.
 pub(crate) struct Opened {
     pub repository: Repository,
+    /// The file that trust began with.
+    pub root: Vec<u8>,
     pub root_digest: [u8; 32],
     pub root_pinned: bool,
     pub versions: RoleVersions,
@@ -62,9 +64,9 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
     };
     let regions = delegation::regions(&repository.targets().signed, &repository.snapshot().signed)?;
     delegation::root_keys_differ(&repository.root().signed)?;
+    delegation::one_role_a_key(&repository.root().signed, &repository.targets().signed)?;
     let version = |v: std::num::NonZeroU64| v.get();
     let versions = RoleVersions {
-    delegation::one_role_a_key(&repository.root().signed, &repository.targets().signed)?;
         root: version(repository.root().signed.version),
         targets: version(repository.targets().signed.version),
         snapshot: version(repository.snapshot().signed.version),
@@ -86,6 +88,7 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
         versions,
         regions,
         repository,
+        root,
         files,
     })
 }
@@ -152,6 +155,13 @@ pub(crate) fn parse_root(bytes: &[u8]) -> Result<Signed<Root>, String> {
     let root: Signed<Root> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     root.signed.verify_role(&root).map_err(|e| e.to_string())?;
     Ok(root)
+}
+
+/// The root before `next`, if this is it: signed by its own keys, of the version before, and `next` signed by them too.
+pub(crate) fn root_before(bytes: &[u8], next: &Signed<Root>) -> Option<Signed<Root>> {
+    let root = parse_root(bytes).ok()?;
+    let follows = root.signed.version.checked_add(1) == Some(next.signed.version);
+    (follows && root.signed.verify_role(next).is_ok()).then_some(root)
 }
 
 async fn first_root(files: &RepositoryFiles) -> Result<Vec<u8>, PolicyError> {
