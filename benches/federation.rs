@@ -95,8 +95,6 @@ fn measure(folder: &Path, runtime: &tokio::runtime::Runtime, name: &str, others:
                 &own.display().to_string(),
                 "--broker",
                 &address.to_string(),
-                "--region",
-                "partner",
                 "--resources",
                 &format!("partners/{other}"),
                 "--scope",

@@ -10,7 +10,6 @@
 //! issue = ["execute:partners/a/render"] # what our nodes' authorizations may be issued for there, of what they hold here
 //!
 //! [accept]                              # without it, its authorizations may do nothing here
-//! region = "partner-b"                  # the region they count as
 //! resources = "partners/b"              # every scope lies below this
 //! scopes = ["execute:partners/b/render"]
 //! key_kinds = ["tpm", "tee"]            # this is the default
@@ -84,8 +83,6 @@ pub enum TrustBegins {
 /// What a domain's authorizations may do here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accept {
-    /// The region they count as.
-    pub region: String,
     /// The scopes, their prefix, the kinds of keys, the age of a state that is carried by hand.
     pub narrowing: Narrowing,
 }
@@ -109,7 +106,6 @@ struct FederationFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AcceptFile {
-    region: String,
     resources: String,
     scopes: Vec<String>,
     key_kinds: Option<Vec<KeyKindName>>,
@@ -390,9 +386,6 @@ impl FederatedDomain {
             }),
         };
         let accept = file.accept.map(|accept| {
-            if !is_name(&accept.region) {
-                problem(PolicyCode::SettingsName, "accept.region", "a name", &accept.region);
-            }
             if accept
                 .max_state_age
                 .is_some_and(|age| age == 0 || age > MAX_STATE_AGE_SECONDS)
@@ -411,17 +404,16 @@ impl FederatedDomain {
             let kinds = accept
                 .key_kinds
                 .unwrap_or_else(|| vec![KeyKindName::Tpm, KeyKindName::Tee]);
-            let narrowing = Narrowing::new(
+            Narrowing::new(
                 scopes,
                 &accept.resources,
                 kinds.into_iter().map(KeyKind::from),
                 accept.max_state_age.map(|seconds| seconds.saturating_mul(1_000)),
-            );
-            (accept.region, narrowing)
+            )
         });
         let accept = match accept {
-            Some((region, Ok(narrowing))) => Some(Accept { region, narrowing }),
-            Some((_, Err(error))) => {
+            Some(Ok(narrowing)) => Some(Accept { narrowing }),
+            Some(Err(error)) => {
                 problem(
                     PolicyCode::FederationScope,
                     "accept",

@@ -100,7 +100,6 @@ fn entry(domain: &FederatedDomain) -> Value {
         "brokers": domain.brokers,
         "push": domain.push,
         "issue": list(&mut domain.issue.iter().map(ToString::to_string)),
-        "region": accept.map(|accept| accept.region.clone()),
         "resources": accept.map(|accept| accept.narrowing.prefix().to_owned()),
         "scopes": accept.map(|accept| list(&mut accept.narrowing.scopes().map(ToString::to_string))),
         "max_state_age_ms": accept.and_then(|accept| accept.narrowing.max_state_age_ms()),

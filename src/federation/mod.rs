@@ -13,7 +13,7 @@ use crate::output::CommandResult;
 #[command(
     after_help = "In domain A, whose policy repository is ./a, for nodes of domain b.example:\n  \
     touchstone federation trust ./a b.example --root b-1.root.json --policy https://policy.b.example/ \\\n    \
-      --broker broker.b.example:7440 --region partner-b --resources partners/b --scope execute:partners/b/render\n  \
+      --broker broker.b.example:7440 --resources partners/b --scope execute:partners/b/render\n  \
     touchstone policy publish ./a --keys KEYDIR\n\n\
     In domain B, so that its brokers issue authorizations for A:\n  \
     touchstone federation trust ./b a.example --issue execute:partners/b/render\n\n\

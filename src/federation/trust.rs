@@ -13,10 +13,10 @@ use crate::output::{self, CommandResult, Failure, Outcome, say};
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     touchstone federation trust ./a b.example --root b-1.root.json --policy https://policy.b.example/ \\\n    \
-      --broker broker.b.example:7440 --region partner-b --resources partners/b --scope execute:partners/b/render\n  \
-    touchstone federation trust ./a c.example --path b.example --region partner-c --resources partners/b \\\n    \
+      --broker broker.b.example:7440 --resources partners/b --scope execute:partners/b/render\n  \
+    touchstone federation trust ./a c.example --path b.example --resources partners/b \\\n    \
       --scope execute:partners/b/render          over b.example, whose own policy names the root of c.example\n  \
-    touchstone federation trust ./a d.example --root d-1.root.json --region d --resources d --scope execute:d/x \\\n    \
+    touchstone federation trust ./a d.example --root d-1.root.json --resources d --scope execute:d/x \\\n    \
       --max-state-age 86400                      its state is carried by hand: federation export, federation import")]
 pub struct Args {
     /// The policy repository
@@ -44,20 +44,17 @@ pub struct Args {
     /// What our nodes' authorizations may be issued for there, action:resource (repeatable)
     #[arg(long)]
     issue: Vec<String>,
-    /// The region its nodes count as here
-    #[arg(long, requires_all = ["resources", "scopes"])]
-    region: Option<String>,
     /// The prefix below which everything lies that its authorizations may do here
-    #[arg(long, requires = "region")]
+    #[arg(long, requires = "scopes")]
     resources: Option<String>,
     /// What its authorizations may do here, action:resource (repeatable)
-    #[arg(long = "scope", requires = "region")]
+    #[arg(long = "scope", requires = "resources")]
     scopes: Vec<String>,
     /// Kinds of keys its authorizations may be bound to: tpm, tee, software (default tpm and tee)
-    #[arg(long = "key-kind", requires = "region")]
+    #[arg(long = "key-kind", requires = "resources")]
     key_kinds: Vec<String>,
     /// Its state may be this old, in seconds, where it is carried by hand
-    #[arg(long, requires = "region")]
+    #[arg(long, requires = "resources")]
     max_state_age: Option<u64>,
     /// One JSON object
     #[arg(long)]
@@ -66,15 +63,14 @@ pub struct Args {
 
 /// Stages it.
 pub fn run(args: &Args) -> CommandResult {
-    let accept = args.region.as_ref().map(|region| Accepted {
-        region: region.clone(),
-        resources: args.resources.clone().unwrap_or_default(),
+    let accept = args.resources.as_ref().map(|resources| Accepted {
+        resources: resources.clone(),
         scopes: args.scopes.clone(),
         key_kinds: args.key_kinds.clone(),
         max_state_age: args.max_state_age,
     });
     if accept.is_none() && args.issue.is_empty() && args.root.is_none() && args.path.is_empty() {
-        let hint = "--root or --path with --region, --resources and --scope for its nodes here; --issue for ours there";
+        let hint = "--root or --path with --resources and --scope for its nodes here; --issue for ours there";
         return Err(Failure::new(format!("nothing is said of {}", args.domain)).hint(hint));
     }
     let staged = federation_trust(

@@ -96,7 +96,6 @@ fn of_b(b: &Domain) -> Trust {
         domain: B.into(),
         root: Some(std::fs::read(b.path("root.json")).unwrap()),
         accept: Some(Accepted {
-            region: "partner-b".into(),
             resources: "partners/b".into(),
             scopes: vec![SCOPE.into()],
             ..Accepted::default()

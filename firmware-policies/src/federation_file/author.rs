@@ -37,8 +37,6 @@ pub struct Trust {
 /// What its authorizations may do here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Accepted {
-    /// The region they count as.
-    pub region: String,
     /// The prefix.
     pub resources: String,
     /// The scopes.
@@ -90,7 +88,6 @@ impl Trust {
         }
         if let Some(accept) = &self.accept {
             let mut table = Table::new();
-            table.insert("region", value(accept.region.as_str()));
             table.insert("resources", value(accept.resources.as_str()));
             table.insert("scopes", list(&accept.scopes));
             if !accept.key_kinds.is_empty() {

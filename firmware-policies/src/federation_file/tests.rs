@@ -15,13 +15,13 @@ fn root_of(domain: &str) -> Vec<u8> {
 fn good(root: &[u8]) -> String {
     format!(
         "domain = \"b.example\"\nroot = \"{}\"\ndepth = 1\npolicy = [\"/srv/b\"]\nbrokers = [\"b.example:7440\"]\n\
-         issue = [\"execute:partners/a/render\"]\n[accept]\nregion = \"partner-b\"\nresources = \"partners/b\"\n\
+         issue = [\"execute:partners/a/render\"]\n[accept]\nresources = \"partners/b\"\n\
          scopes = [\"execute:partners/b/render\", \"release:partners/b/keys\"]\nmax_state_age = 3600\n",
         hex::encode(Sha256::digest(root))
     )
 }
 
-const OVER_B: &str = "domain = \"c.example\"\npath = [\"b.example\"]\n[accept]\nregion = \"partner-c\"\n\
+const OVER_B: &str = "domain = \"c.example\"\npath = [\"b.example\"]\n[accept]\n\
     resources = \"partners/b\"\nscopes = [\"execute:partners/b/render\"]\n";
 
 fn files(entries: &[(&str, &str)], roots: &[(&str, &[u8])]) -> Files {
@@ -45,7 +45,6 @@ fn a_file_says_what_it_says() {
     assert_eq!(b.trust, Some(TrustBegins::Root(root)));
     assert_eq!((b.depth, b.push), (1, false));
     let accept = b.accept.as_ref().unwrap();
-    assert_eq!(accept.region, "partner-b");
     assert_eq!(accept.narrowing.max_state_age_ms(), Some(3_600_000));
     assert!(accept.narrowing.takes(KeyKind::Tpm) && !accept.narrowing.takes(KeyKind::Software));
     let c = federation.get("c.example").unwrap();
@@ -66,8 +65,8 @@ fn what_is_wrong_is_refused() {
         ("an unknown key", "depth = 1", "depht = 1", P::FederationUnreadable),
         (
             "an unknown key within",
-            "region =",
-            "zone = \"a\"\nregion =",
+            "resources =",
+            "zone = \"a\"\nresources =",
             P::FederationUnreadable,
         ),
         (
@@ -175,10 +174,10 @@ fn what_is_wrong_is_refused() {
         ("no age at all", "3600", "0", P::FederationUnreadable),
         ("an age beyond all", "3600", "2678401", P::FederationUnreadable),
         (
-            "a region that is none",
-            "\"partner-b\"",
-            "\"Partner B\"",
-            P::SettingsName,
+            "a region: no policy is asked with it",
+            "resources =",
+            "region = \"partner-b\"\nresources =",
+            P::FederationUnreadable,
         ),
     ] {
         assert_eq!(good.matches(from).count(), 1, "{attack}: {from}");

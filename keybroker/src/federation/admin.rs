@@ -51,7 +51,6 @@ fn row(app: &App, peer: &Peer) -> Value {
     });
     json!({
         "domain": entry.name,
-        "region": entry.accept.as_ref().map(|accept| accept.region.clone()),
         "scopes": entry.accept.as_ref().map(|accept| {
             accept.narrowing.scopes().map(ToString::to_string).collect::<Vec<_>>()
         }),

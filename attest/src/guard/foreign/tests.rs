@@ -42,7 +42,6 @@ impl Made {
             accept: Some(Accepted {
                 scopes: scopes.iter().map(|scope| format!("execute:{prefix}/{scope}")).collect(),
                 resources: prefix,
-                region: "partner".into(),
                 ..Accepted::default()
             }),
             ..Trust::default()
