@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use touchstone_policies::RoleVersions;
 
 const FILE: &str = "policy-versions.json";
+const STATE_FILE: &str = "trust-state.json";
 
 /// Why the record of accepted versions is unusable. It is never taken for "none", because that would allow a rollback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +87,19 @@ impl PolicyFloors {
     /// # Errors
     /// [`FloorsError`].
     pub fn read(&self) -> Result<Option<RoleVersions>, FloorsError> {
-        let path = self.folder.join(FILE);
+        self.read_record(FILE)
+    }
+
+    /// (generation, epoch) of the last trust state; `None` before the first.
+    ///
+    /// # Errors
+    /// [`FloorsError`].
+    pub fn read_state(&self) -> Result<Option<(u32, u64)>, FloorsError> {
+        self.read_record(STATE_FILE)
+    }
+
+    fn read_record<T: serde::de::DeserializeOwned>(&self, file: &str) -> Result<Option<T>, FloorsError> {
+        let path = self.folder.join(file);
         match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FloorsError::Io {
@@ -112,13 +125,28 @@ impl PolicyFloors {
         if before.as_ref() == Some(&after) {
             return Ok(());
         }
-        let path = self.folder.join(FILE);
-        let partial = self.folder.join(format!("{FILE}.partial"));
+        self.write_record(FILE, &after)
+    }
+
+    /// The same for the (generation, epoch) of a trust state.
+    ///
+    /// # Errors
+    /// [`FloorsError`].
+    pub fn raise_state(&self, accepted: (u32, u64)) -> Result<(), FloorsError> {
+        if self.read_state()?.is_some_and(|before| before >= accepted) {
+            return Ok(());
+        }
+        self.write_record(STATE_FILE, &accepted)
+    }
+
+    fn write_record<T: serde::Serialize>(&self, file: &str, after: &T) -> Result<(), FloorsError> {
+        let path = self.folder.join(file);
+        let partial = self.folder.join(format!("{file}.partial"));
         let io = |error: std::io::Error| FloorsError::Io {
             path: path.clone(),
             kind: error.kind(),
         };
-        fs::write(&partial, serde_json::to_vec(&after).unwrap_or_default()).map_err(io)?;
+        fs::write(&partial, serde_json::to_vec(after).unwrap_or_default()).map_err(io)?;
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).map_err(io)?;
         fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(io)?;
         fs::rename(&partial, &path).map_err(io)?;

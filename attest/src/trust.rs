@@ -234,6 +234,7 @@ impl DomainTrust {
             skew_ms: self.policy.settings.timers.skew_ms,
             route: OWN_STREAM.into(),
             time: Time::Asked,
+            floor: None,
         };
         Source {
             brokers,

@@ -398,6 +398,25 @@ impl FederatedDomain {
                     "another number",
                 );
             }
+            // Of a domain that can be heard silence means denial, and not an age.
+            let heard = [
+                ("policy", file.policy.is_some()),
+                ("brokers", file.brokers.is_some()),
+                ("push", file.push),
+            ];
+            let heard: Vec<&str> = heard
+                .iter()
+                .filter(|(_, has)| *has)
+                .map(|(member, _)| *member)
+                .collect();
+            if accept.max_state_age.is_some() && !heard.is_empty() {
+                problem(
+                    PolicyCode::FederationUnreadable,
+                    "accept.max_state_age",
+                    "a domain without policy, brokers and push, whose state is carried by hand",
+                    &heard.join(" "),
+                );
+            }
             let scopes = scopes(&accept.scopes, |expected, found| {
                 problem(PolicyCode::FederationScope, "accept.scopes", expected, found);
             });

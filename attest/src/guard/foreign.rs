@@ -36,6 +36,7 @@ struct Known {
     policy: ForeignPolicy,
     authorization_keys: KeyRing,
     copy_digest: [u8; 32],
+    floor: Option<(u32, u64)>,
     views: Views,
     follower: Follower,
     waker: tokio::task::JoinHandle<()>,
@@ -203,7 +204,7 @@ pub(super) async fn keep(
             keyset = trust.policy.keyset.clone();
             for (name, neighbour) in neighbours.seen().held.iter() {
                 if let Ok(keys) = neighbour.known.policy.ring(Job::TrustState) {
-                    let source = relayed((&trust, reach, &clock), name, keys);
+                    let source = relayed((&trust, reach, &clock), name, keys, neighbour.known.floor);
                     neighbour.known.follower.change(source);
                 }
             }
@@ -347,15 +348,28 @@ async fn renew(
         Some(held) if held.policy.root_digest == policy.root_digest => Arc::clone(&held.views),
         _ => Arc::new(watch::channel(None).0),
     };
-    let source = relayed((trust, reach, clock), &entry.name, trust_state_keys);
+    // What was accepted before this start counts as held: a state from before it brings nothing back.
+    let floor = floors_file.as_ref().map(PolicyFloors::read_state).transpose();
+    let floor = floor.map_err(|e| e.to_string())?.flatten();
+    let source = relayed((trust, reach, clock), &entry.name, trust_state_keys, floor);
     let follower = Follower::start_into(source, Arc::clone(&views));
     let (mut changes, news) = (views.subscribe(), neighbours.news());
     let waker = tokio::spawn(async move {
         while changes.changed().await.is_ok() {
             news.notify_one();
+            let seen = changes
+                .borrow()
+                .as_ref()
+                .map(|view| (view.head().generation, view.head().epoch));
+            if let (Some(file), Some(seen)) = (&floors_file, seen)
+                && let Err(error) = file.raise_state(seen)
+            {
+                tracing::warn!(target: "touchstone::guard", %error, "another domain's trust state is not on record");
+            }
         }
     });
     Ok(Some(Known {
+        floor,
         authorization_keys,
         copy_digest: digest.as_slice().try_into().unwrap_or_default(),
         views,
@@ -366,7 +380,12 @@ async fn renew(
 }
 
 /// Where our brokers relay the trust state of a domain.
-fn relayed((trust, reach, clock): (&DomainTrust, &Reach, &Arc<BrokerClock>), domain: &str, keys: KeyRing) -> Source {
+fn relayed(
+    (trust, reach, clock): (&DomainTrust, &Reach, &Arc<BrokerClock>),
+    domain: &str,
+    keys: KeyRing,
+    floor: Option<(u32, u64)>,
+) -> Source {
     let own_clock = Arc::clone(clock);
     let own = trust.source(reach.brokers.clone(), reach.id.clone());
     Source {
@@ -375,6 +394,7 @@ fn relayed((trust, reach, clock): (&DomainTrust, &Reach, &Arc<BrokerClock>), dom
             keys,
             route: relayed_stream(domain),
             time: Time::Of(Arc::new(move || own_clock.now_ms().ok())),
+            floor,
             ..own.config
         },
         ..own

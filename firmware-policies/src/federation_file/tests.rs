@@ -16,7 +16,7 @@ fn good(root: &[u8]) -> String {
     format!(
         "domain = \"b.example\"\nroot = \"{}\"\ndepth = 1\npolicy = [\"/srv/b\"]\nbrokers = [\"b.example:7440\"]\n\
          issue = [\"execute:partners/a/render\"]\n[accept]\nresources = \"partners/b\"\n\
-         scopes = [\"execute:partners/b/render\", \"release:partners/b/keys\"]\nmax_state_age = 3600\n",
+         scopes = [\"execute:partners/b/render\", \"release:partners/b/keys\"]\n",
         hex::encode(Sha256::digest(root))
     )
 }
@@ -45,7 +45,7 @@ fn a_file_says_what_it_says() {
     assert_eq!(b.trust, Some(TrustBegins::Root(root)));
     assert_eq!((b.depth, b.push), (1, false));
     let accept = b.accept.as_ref().unwrap();
-    assert_eq!(accept.narrowing.max_state_age_ms(), Some(3_600_000));
+    assert_eq!(accept.narrowing.max_state_age_ms(), None);
     assert!(accept.narrowing.takes(KeyKind::Tpm) && !accept.narrowing.takes(KeyKind::Software));
     let c = federation.get("c.example").unwrap();
     assert_eq!(c.trust, Some(TrustBegins::Path(vec!["b.example".into()])));
@@ -167,12 +167,10 @@ fn what_is_wrong_is_refused() {
         ("an empty prefix", "\"partners/b\"", "\"\"", P::FederationScope),
         (
             "no kind of key",
-            "max_state_age",
-            "key_kinds = []\nmax_state_age",
+            "resources =",
+            "key_kinds = []\nresources =",
             P::FederationScope,
         ),
-        ("no age at all", "3600", "0", P::FederationUnreadable),
-        ("an age beyond all", "3600", "2678401", P::FederationUnreadable),
         (
             "a region: no policy is asked with it",
             "resources =",
@@ -196,6 +194,34 @@ fn what_is_wrong_is_refused() {
     ] {
         let error = FederatedDomain::parse("b.example", good.as_bytes(), beside).unwrap_err();
         assert_eq!(error.code(), P::FederationRoot, "{attack}");
+    }
+}
+
+/// An age counts only where nothing else can be heard: else it is a freeze that somebody in between can choose.
+#[test]
+fn only_what_is_carried_by_hand_has_an_age() {
+    let root = root_of("b.example");
+    let parse = |members: &str, age: u64| {
+        let text = format!(
+            "domain = \"b.example\"\nroot = \"{}\"\n{members}\n[accept]\nresources = \"partners/b\"\n\
+             scopes = [\"execute:partners/b/render\"]\nmax_state_age = {age}\n",
+            hex::encode(Sha256::digest(&root))
+        );
+        FederatedDomain::parse("b.example", text.as_bytes(), Some(&root))
+    };
+    let accept = parse("", 3_600).unwrap().accept.unwrap();
+    assert_eq!(accept.narrowing.max_state_age_ms(), Some(3_600_000));
+    let brokers = "brokers = [\"b.example:7440\"]";
+    for (attack, members, age) in [
+        ("no age at all", "", 0),
+        ("an age beyond all", "", MAX_STATE_AGE_SECONDS + 1),
+        ("its repository is followed", "policy = [\"/srv/b\"]", 3_600),
+        ("its brokers are followed", brokers, 3_600),
+        ("its brokers are sent ours", &format!("{brokers}\npush = true"), 3_600),
+    ] {
+        let error = parse(members, age).unwrap_err();
+        assert_eq!(error.code(), PolicyCode::FederationUnreadable, "{attack}");
+        assert!(error.to_string().contains("accept.max_state_age"), "{attack}: {error}");
     }
 }
 

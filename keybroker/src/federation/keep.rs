@@ -94,6 +94,9 @@ async fn copy(app: Arc<App>, peer: Arc<Peer>) {
             .await
             .is_ok_and(|changed| changed.is_ok())
         {
+            if let Err(error) = peer.keep_reached() {
+                tracing::warn!(target: "touchstone::federation", domain = peer.name(), %error, "how far another domain's state has come is not on record");
+            }
             if behind() && pause > HURRIED_PERIOD {
                 break;
             }
@@ -196,7 +199,7 @@ async fn follow(app: Arc<App>, peer: Arc<Peer>) {
             }
             let wanted = (held.policy.keyset.clone(), brokers.clone());
             if following.as_ref() != Some(&wanted) {
-                match source(&app, &held, &brokers) {
+                match source(&app, &held, &brokers, peer.state_floor(&held)) {
                     Ok(Some(source)) => match &follower {
                         Some(follower) => follower.change(source),
                         None => follower = Some(Follower::start_into(source, peer.views())),
@@ -212,7 +215,12 @@ async fn follow(app: Arc<App>, peer: Arc<Peer>) {
     }
 }
 
-fn source(app: &Arc<App>, held: &Held, brokers: &[String]) -> Result<Option<FollowSource>, String> {
+fn source(
+    app: &Arc<App>,
+    held: &Held,
+    brokers: &[String],
+    floor: Option<(u32, u64)>,
+) -> Result<Option<FollowSource>, String> {
     if brokers.is_empty() {
         return Ok(None);
     }
@@ -228,6 +236,7 @@ fn source(app: &Arc<App>, held: &Held, brokers: &[String]) -> Result<Option<Foll
             skew_ms: policy.settings.timers.skew_ms,
             route: OWN_STREAM.into(),
             time: Time::Of(Arc::new(move || Some(app.clock.now_ms()))),
+            floor,
         },
     }))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use touchstone_authorization::trust_frame::TrustFrame;
-use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
+use touchstone_authorization::{KeyRing, TrustHead, TrustStateError, TrustView};
 use touchstone_client::follow::{Views, take};
 use touchstone_policies::{
     FederatedDomain, ForeignPolicy, Job, PolicyError, RepositoryCopy, RoleVersions, load_carried,
@@ -20,6 +20,8 @@ const COPY: &str = "repository.cbor";
 const FRAME: &str = "frame.cbor";
 /// The highest versions that were accepted.
 const VERSIONS: &str = "versions.json";
+/// The highest (generation, epoch) of its trust state that was accepted.
+const STATE: &str = "state.json";
 
 /// How something of another domain came here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,12 +117,36 @@ impl Accepted {
     }
 }
 
+/// The last trust state that was accepted, whatever way it came, and under which root; see [`Accepted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reached {
+    root: String,
+    generation: u32,
+    epoch: u64,
+}
+
+impl Reached {
+    fn unreadable() -> Self {
+        Self {
+            root: String::new(),
+            generation: u32::MAX,
+            epoch: u64::MAX,
+        }
+    }
+
+    fn under(&self, root: &str) -> bool {
+        self.root.is_empty() || self.root == root
+    }
+}
+
 /// One other domain.
 pub struct Peer {
     folder: PathBuf,
     entry: RwLock<FederatedDomain>,
     held: watch::Sender<Option<Arc<Held>>>,
     floors: Mutex<Option<Accepted>>,
+    reached: Mutex<Option<Reached>>,
     /// Views of one root: those of another begin anew, and whoever still follows the one before puts them nowhere.
     views: RwLock<Views>,
     refused: Mutex<Option<String>>,
@@ -130,17 +156,14 @@ pub struct Peer {
 
 impl Peer {
     pub(super) fn new(entry: FederatedDomain, folder: PathBuf) -> Self {
-        // A record that is there and cannot be read is not none: it would allow a rollback.
-        let floors = match std::fs::read(folder.join(VERSIONS)) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Accepted::unreadable())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(_) => Some(Accepted::unreadable()),
-        };
+        let floors = record(&folder, VERSIONS, Accepted::unreadable);
+        let reached = record(&folder, STATE, Reached::unreadable);
         Self {
             folder,
             entry: RwLock::new(entry),
             held: watch::channel(None).0,
             floors: Mutex::new(floors),
+            reached: Mutex::new(reached),
             views: RwLock::new(new_views()),
             refused: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
@@ -283,7 +306,52 @@ impl Peer {
     pub fn take_frame(&self, frame: &[u8], now_ms: u64) -> Result<(), PeerError> {
         let views = self.views();
         let held = self.held().ok_or(PeerError::KeysUnknown)?;
-        take(&views, frame, &held.trust_state_keys, &held.policy.domain, now_ms)?;
+        let floor = self.state_floor(&held);
+        take(
+            &views,
+            frame,
+            &held.trust_state_keys,
+            &held.policy.domain,
+            floor,
+            now_ms,
+        )?;
+        self.keep_reached()
+    }
+
+    /// (generation, epoch) below which no state of it is taken.
+    pub(super) fn state_floor(&self, held: &Held) -> Option<(u32, u64)> {
+        let root = hex::encode(held.policy.root_digest);
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = reached.as_ref().filter(|reached| reached.under(&root));
+        reached.map(|reached| (reached.generation, reached.epoch))
+    }
+
+    /// Keeps how far its state has come, over restarts.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`]
+    pub(super) fn keep_reached(&self) -> Result<(), PeerError> {
+        let (Some(view), Some(held)) = (self.view(), self.held()) else {
+            return Ok(());
+        };
+        let (generation, epoch) = (view.head().generation, view.head().epoch);
+        let root = hex::encode(held.policy.root_digest);
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = reached.as_ref().filter(|before| before.under(&root));
+        if before.is_some_and(|before| (before.generation, before.epoch) >= (generation, epoch)) {
+            return Ok(());
+        }
+        // A state of the root before, in the moment in which another one is taken over, says nothing of this one.
+        if TrustHead::verify(view.head_bytes(), &held.trust_state_keys, view.received_at_ms()).is_err() {
+            return Ok(());
+        }
+        let next = Reached {
+            root,
+            generation,
+            epoch,
+        };
+        self.keep(STATE, &serde_json::to_vec(&next).unwrap_or_default())?;
+        *reached = Some(next);
         Ok(())
     }
 
@@ -306,6 +374,15 @@ impl Peer {
 
 fn new_views() -> Views {
     Arc::new(watch::channel(None).0)
+}
+
+/// What was kept. A record that is there and cannot be read is not none: it would allow a rollback.
+fn record<T: serde::de::DeserializeOwned>(folder: &Path, name: &str, unreadable: fn() -> T) -> Option<T> {
+    match std::fs::read(folder.join(name)) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unreadable())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(_) => Some(unreadable()),
+    }
 }
 
 /// Writes a file so that it is there whole or not at all.

@@ -37,6 +37,8 @@ pub struct FollowConfig {
     pub route: String,
     /// Whose time counts.
     pub time: Time,
+    /// (generation, epoch) of the last state that was accepted before this start: nothing before it is taken.
+    pub floor: Option<(u32, u64)>,
 }
 
 /// The stream of a broker's own domain.
@@ -69,7 +71,8 @@ impl std::fmt::Debug for Time {
 /// Where views are put: the last one that verified, for everybody who watches. Several may put them there.
 pub type Views = Arc<watch::Sender<Option<Arc<TrustView>>>>;
 
-/// Takes a frame as the successor of the view that is held there, whole or not at all.
+/// Takes a frame as the successor of the view that is held there, whole or not at all, and none that lies before the
+/// (generation, epoch) `floor`: where nothing is held yet, a state that was signed long ago would do else.
 ///
 /// # Errors
 /// [`TrustStateError`]; what is held stays held and grows old.
@@ -78,11 +81,19 @@ pub fn take(
     frame: &[u8],
     keys: &KeyRing,
     domain: &str,
+    floor: Option<(u32, u64)>,
     now_ms: u64,
 ) -> Result<(), TrustStateError> {
     let mut taken = Ok(());
-    views.send_if_modified(
-        |held| match TrustView::accept(held.as_deref(), frame, keys, domain, now_ms) {
+    views.send_if_modified(|held| {
+        let view = TrustView::accept(held.as_deref(), frame, keys, domain, now_ms).and_then(|view| {
+            let found = (view.head().generation, view.head().epoch);
+            match floor.filter(|floor| found < *floor) {
+                Some(held) => Err(TrustStateError::EpochBack { held, found }),
+                None => Ok(view),
+            }
+        });
+        match view {
             Ok(view) => {
                 *held = Some(Arc::new(view));
                 true
@@ -91,8 +102,8 @@ pub fn take(
                 taken = Err(error);
                 false
             }
-        },
-    );
+        }
+    });
     taken
 }
 
@@ -232,7 +243,7 @@ async fn follow_once(
             Time::Of(now) => now().ok_or("the time is not known")?,
         };
         // The view that is held stays held and grows old; the stream starts anew with a whole list.
-        take(publish, &frame, &config.keys, &config.domain, now_ms)
+        take(publish, &frame, &config.keys, &config.domain, config.floor, now_ms)
             .map_err(|error| format!("{}: {error}", error.code().as_str()))?;
         *failures = 0;
         if tokio::time::Instant::now() >= next_time {

@@ -93,6 +93,7 @@ fn known(trust: &DomainTrust, reach: &Reach, name: &str) -> Arc<Neighbour> {
         },
         authorization_keys: trust.authorization_keys.clone(),
         copy_digest: [0; 32],
+        floor: None,
         follower: Follower::start_into(source, Arc::clone(&views)),
         views,
         waker: tokio::spawn(async {}),

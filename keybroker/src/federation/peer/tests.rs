@@ -263,6 +263,7 @@ async fn frames_count_under_the_keys_of_the_verified_copy_only() {
     let peer = Peer::new(entry(made.root()), folder.path().to_owned());
     let good = frame(B, &trust_key(), 2);
     assert_eq!(peer.take_frame(&good, NOW_MS), Err(PeerError::KeysUnknown));
+    let folder_of = folder.path().to_owned();
     peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
         .await
         .unwrap();
@@ -280,4 +281,17 @@ async fn frames_count_under_the_keys_of_the_verified_copy_only() {
         );
         assert_eq!(peer.view().unwrap().head().epoch, 2, "{attack}");
     }
+    // After a restart what was signed before is no more welcome than it was: nobody brings back what was revoked since.
+    let again = Peer::new(entry(made.root()), folder_of);
+    again
+        .take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    let older = again.take_frame(&frame(B, &trust_key(), 1), NOW_MS);
+    assert!(
+        matches!(older, Err(PeerError::TrustState(TrustStateError::EpochBack { .. }))),
+        "{older:?}"
+    );
+    assert_eq!(again.view(), None);
+    again.take_frame(&good, NOW_MS).unwrap();
 }
