@@ -181,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_trust_state_came_is_kept_and_only_raised() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let floors = PolicyFloors::open(&path).expect("opens");
+        assert_eq!(floors.read_state(), Ok(None));
+        for (reached, expected) in [((1, 9), (1, 9)), ((1, 3), (1, 9)), ((2, 1), (2, 1)), ((1, 99), (2, 1))] {
+            floors.raise_state(reached).expect("kept");
+            assert_eq!(floors.read_state(), Ok(Some(expected)));
+        }
+        fs::write(path.join(STATE_FILE), b"{}").expect("writes");
+        assert!(matches!(floors.read_state(), Err(FloorsError::Malformed { .. })));
+    }
+
+    #[test]
     fn a_malformed_record_is_not_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state");
