@@ -12,7 +12,7 @@ use touchstone_client::follow::{FollowConfig, Follower, OWN_STREAM, Source as Fo
 use touchstone_client::{Endpoint, pinned_config};
 use touchstone_policies::{Job, RepositoryCopy, Source};
 
-use super::peer::{Held, Peer, Way};
+use super::peer::{Held, Peer, Recorded, Way};
 use super::{push, watch};
 use crate::app::App;
 use crate::service::entry;
@@ -78,6 +78,9 @@ async fn copy(app: Arc<App>, peer: Arc<Peer>) {
         tracing::info!(domain = peer.name(), %error, "what was kept of another domain is not used");
     }
     loop {
+        if let Err(error) = record(&app, &peer, &mut *peer.recording().await, Way::Kept).await {
+            tracing::warn!(target: "touchstone::federation", domain = peer.name(), error, "what is held of another domain is not on record yet");
+        }
         let outcome = look(&app, &peer).await;
         peer.note(&outcome);
         if let Err(error) = &outcome {
@@ -157,20 +160,27 @@ pub(crate) async fn take(
     frame: Option<&[u8]>,
     way: Way,
 ) -> Result<(), String> {
-    let now_ms = app.clock.now_ms();
+    let mut recorded = peer.recording().await;
     let root = app.federation.root_of(&app.policy(), &peer.name());
-    let news = peer
-        .take_copy(copy, root, frame, now_ms)
+    peer.take_copy(copy, root, frame, app.clock.now_ms())
         .await
         .map_err(|e| e.to_string())?;
-    let Some(held) = news else { return Ok(()) };
+    record(app, peer, &mut recorded, way).await
+}
+
+/// Records what is held, where that is not on record: what could not be recorded when it was taken, or was taken right
+/// before a crash, is so later.
+async fn record(app: &Arc<App>, peer: &Peer, recorded: &mut Option<Recorded>, way: Way) -> Result<(), String> {
+    let Some(held) = peer.unrecorded(recorded.as_ref()) else {
+        return Ok(());
+    };
+    let now_ms = app.clock.now_ms();
     let statement = app
         .circumstances(now_ms)
         .federation_update(&held.policy, &held.digest, way.as_str());
-    let recorded = match entry(app, &statement) {
-        Ok(entry) => app.sequencer.record(entry).await.map(|_| ()).map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+    let entry = entry(app, &statement).map_err(|e| e.to_string())?;
+    app.sequencer.record(entry).await.map_err(|e| e.to_string())?;
+    let remembered = peer.set_recorded(recorded, &held).await;
     tracing::info!(
         target: "touchstone::event",
         event = "federation_update",
@@ -179,7 +189,7 @@ pub(crate) async fn take(
         keyset = held.policy.keyset.version,
         way = way.as_str(),
     );
-    recorded
+    remembered.map_err(|e| e.to_string())
 }
 
 /// Follows its trust state, under the keys of its repository, whenever those change anew.

@@ -14,6 +14,7 @@ pub mod issue;
 pub mod keep;
 pub mod peer;
 pub mod push;
+pub mod relay;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -22,16 +23,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use touchstone_policies::{CopyError, Location, PolicyError, PolicySet, RepositoryCopy, Source};
 
+use crate::room::Room;
 pub use peer::{Peer, PeerError, Way};
 
 /// The folder of what is kept of other domains, in the data folder.
 pub const FEDERATION_FOLDER: &str = "federation";
+
+/// Most bytes of large frames and bundles that are in memory at once: whoever sends one is not known before it is read.
+pub const PUSHED_BYTES_AT_ONCE: usize = 4 * bundle::MAX_BUNDLE_BYTES;
 
 /// What this broker holds of other domains.
 pub struct Neighbours {
     folder: PathBuf,
     own_policy: Vec<Source>,
     ca: Option<PathBuf>,
+    /// Room for what others send.
+    pub room: Room,
     peers: RwLock<Arc<BTreeMap<String, Arc<Peer>>>>,
 }
 
@@ -44,6 +51,7 @@ impl Neighbours {
             folder: data_dir.join(FEDERATION_FOLDER),
             own_policy,
             ca,
+            room: Room::new(PUSHED_BYTES_AT_ONCE),
             peers: RwLock::default(),
         }
     }

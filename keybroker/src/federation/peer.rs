@@ -3,16 +3,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
+use tokio::time::Instant;
 use touchstone_authorization::trust_frame::TrustFrame;
 use touchstone_authorization::{KeyRing, TrustHead, TrustStateError, TrustView};
 use touchstone_client::follow::{Views, take};
 use touchstone_policies::{
     FederatedDomain, ForeignPolicy, Job, PolicyError, RepositoryCopy, RoleVersions, load_carried,
 };
+
+use super::relay::Relay;
+use crate::clock::seconds;
 
 /// Its repository, as it was signed.
 const COPY: &str = "repository.cbor";
@@ -22,6 +28,12 @@ const FRAME: &str = "frame.cbor";
 const VERSIONS: &str = "versions.json";
 /// The highest (generation, epoch) of its trust state that was accepted.
 const STATE: &str = "state.json";
+/// What the ledger says last was taken.
+const RECORDED: &str = "recorded.json";
+/// A bundle that is pushed is looked into this long after the one before, unless it is held already.
+pub const PUSH_PERIOD: Duration = Duration::from_secs(1);
+/// How long one waits for that.
+pub const PUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// How something of another domain came here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +96,7 @@ pub struct Held {
     /// Keys of its trust state.
     pub trust_state_keys: KeyRing,
     /// Its bytes, as enforcers are given them.
-    pub copy: bytes::Bytes,
+    pub copy: Bytes,
     /// Their digest.
     pub digest: [u8; 32],
     /// Its timestamp.
@@ -140,6 +152,28 @@ impl Reached {
     }
 }
 
+/// What the ledger says was taken: what is recorded is everything but a new timestamp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Recorded {
+    /// SHA-256 of the root, hexadecimal.
+    domain_root: String,
+    /// Version of the root in force.
+    root: u64,
+    /// Version of the targets.
+    targets: u64,
+}
+
+impl Recorded {
+    fn of(held: &Held) -> Self {
+        Self {
+            domain_root: hex::encode(held.policy.root_digest),
+            root: held.policy.versions.root,
+            targets: held.policy.versions.targets,
+        }
+    }
+}
+
 /// One other domain.
 pub struct Peer {
     folder: PathBuf,
@@ -152,12 +186,21 @@ pub struct Peer {
     refused: Mutex<Option<String>>,
     /// One copy is verified at a time: two cannot overtake each other.
     taking: tokio::sync::Mutex<()>,
+    /// What was recorded last; held while something is taken and recorded.
+    recording: tokio::sync::Mutex<Option<Recorded>>,
+    /// When a pushed bundle was looked into last.
+    pushed: tokio::sync::Mutex<Option<Instant>>,
+    /// Its trust state, made for our enforcers.
+    pub(crate) relay: Arc<Relay>,
 }
 
 impl Peer {
     pub(super) fn new(entry: FederatedDomain, folder: PathBuf) -> Self {
         let floors = record(&folder, VERSIONS, Accepted::unreadable);
         let reached = record(&folder, STATE, Reached::unreadable);
+        // Where it cannot be read, once too often is recorded.
+        let recorded = std::fs::read(folder.join(RECORDED)).ok();
+        let recorded = recorded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self {
             folder,
             entry: RwLock::new(entry),
@@ -167,6 +210,9 @@ impl Peer {
             views: RwLock::new(new_views()),
             refused: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
+            recording: tokio::sync::Mutex::new(recorded),
+            pushed: tokio::sync::Mutex::default(),
+            relay: Arc::default(),
         }
     }
 
@@ -221,20 +267,65 @@ impl Peer {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = outcome.as_ref().err().cloned();
     }
 
-    /// Takes a copy of its repository, verified from `root` and not older than any before, and keeps it. Gives it where
-    /// its keys or anything else but its timestamp is another than before. `frame` is the state it was carried with.
+    /// Whether exactly this is held already, under this root, and still counts: then there is nothing to verify.
+    #[must_use]
+    pub fn holds(&self, digest: &[u8; 32], root: Option<&[u8]>, now_ms: u64) -> bool {
+        let same = |held: &Held| {
+            held.digest == *digest
+                && root.is_some_and(|root| *Sha256::digest(root) == held.policy.root_digest)
+                && seconds(now_ms) < held.policy.expires
+        };
+        self.held().is_some_and(|held| same(&held))
+    }
+
+    /// Waits until a pushed bundle may be looked into. Gives false where too many wait.
+    pub async fn turn(&self) -> bool {
+        let turn = async {
+            let mut last = self.pushed.lock().await;
+            if let Some(last) = *last {
+                tokio::time::sleep_until(last + PUSH_PERIOD).await;
+            }
+            *last = Some(Instant::now());
+        };
+        tokio::time::timeout(PUSH_WAIT, turn).await.is_ok()
+    }
+
+    /// Nothing else is recorded of it for as long as this is held.
+    pub(super) async fn recording(&self) -> MutexGuard<'_, Option<Recorded>> {
+        self.recording.lock().await
+    }
+
+    /// What is held and not on record.
+    pub(super) fn unrecorded(&self, recorded: Option<&Recorded>) -> Option<Arc<Held>> {
+        self.held().filter(|held| recorded != Some(&Recorded::of(held)))
+    }
+
+    /// Remembers that this is on record.
+    pub(super) async fn set_recorded(&self, recorded: &mut Option<Recorded>, held: &Held) -> Result<(), PeerError> {
+        let now = Recorded::of(held);
+        self.keep(RECORDED, serde_json::to_vec(&now).unwrap_or_default().into())
+            .await?;
+        *recorded = Some(now);
+        Ok(())
+    }
+
+    /// Takes a copy of its repository, verified from `root` and not older than any before, and keeps it. What is held
+    /// already is not verified again.
     ///
     /// # Errors
-    /// [`PeerError`]
+    /// [`PeerError`]; what is held stays.
     pub async fn take_copy(
         &self,
         copy: &RepositoryCopy,
         root: Option<Vec<u8>>,
         frame: Option<&[u8]>,
         now_ms: u64,
-    ) -> Result<Option<Arc<Held>>, PeerError> {
+    ) -> Result<(), PeerError> {
         let _one = self.taking.lock().await;
         let root = root.ok_or(PeerError::RootUnknown)?;
+        if self.holds(&copy.digest(), Some(&root), now_ms) {
+            return Ok(());
+        }
         let entry = self.entry();
         let root_digest = hex::encode(Sha256::digest(&root));
         let accepted = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -261,8 +352,9 @@ impl Peer {
             root: root_digest,
             versions,
         };
-        self.keep(VERSIONS, &serde_json::to_vec(&accepted).unwrap_or_default())?;
-        self.keep(COPY, &held.copy)?;
+        self.keep(VERSIONS, serde_json::to_vec(&accepted).unwrap_or_default().into())
+            .await?;
+        self.keep(COPY, held.copy.clone()).await?;
         *self.floors.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
         let founded_anew = before
             .as_ref()
@@ -273,11 +365,7 @@ impl Peer {
             *self.views.write().unwrap_or_else(PoisonError::into_inner) = new_views();
             let _ = std::fs::remove_file(self.folder.join(FRAME));
         }
-        let same = before.is_some_and(|before| {
-            let (one, other) = (&before.policy.versions, &held.policy.versions);
-            (one.root, one.targets) == (other.root, other.targets)
-        });
-        Ok((!same).then_some(held))
+        Ok(())
     }
 
     /// Takes what an earlier run kept, as far as it still verifies.
@@ -306,6 +394,12 @@ impl Peer {
     pub fn take_frame(&self, frame: &[u8], now_ms: u64) -> Result<(), PeerError> {
         let views = self.views();
         let held = self.held().ok_or(PeerError::KeysUnknown)?;
+        let known = views.borrow().clone();
+        let heard = |view: Arc<TrustView>| TrustFrame::parse(frame).is_ok_and(|frame| frame.head == view.head_bytes());
+        if known.is_some_and(heard) {
+            // No news: nobody is woken for it.
+            return Ok(());
+        }
         let floor = self.state_floor(&held);
         take(
             &views,
@@ -359,15 +453,20 @@ impl Peer {
     ///
     /// # Errors
     /// [`PeerError::Io`]
-    pub fn keep_frame(&self, frame: &[u8]) -> Result<(), PeerError> {
-        self.keep(FRAME, frame)
+    pub async fn keep_frame(&self, frame: Vec<u8>) -> Result<(), PeerError> {
+        self.keep(FRAME, frame.into()).await
     }
 
-    fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PeerError> {
-        let path = self.folder.join(name);
-        write_whole(&self.folder, name, bytes).map_err(|e| PeerError::Io {
-            path,
-            detail: e.to_string(),
+    /// Writes where it holds nobody up.
+    async fn keep(&self, name: &'static str, bytes: Bytes) -> Result<(), PeerError> {
+        let folder = self.folder.clone();
+        let written = tokio::task::spawn_blocking(move || write_whole(&folder, name, &bytes)).await;
+        let written = written
+            .map_err(|e| e.to_string())
+            .and_then(|done| done.map_err(|e| e.to_string()));
+        written.map_err(|detail| PeerError::Io {
+            path: self.folder.join(name),
+            detail,
         })
     }
 }

@@ -9,8 +9,6 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
@@ -23,9 +21,10 @@ use super::answer;
 use crate::app::App;
 use crate::body::{BodyLimits, CBOR, read_cbor};
 use crate::federation::bundle::{Bundle, MAX_BUNDLE_BYTES};
-use crate::federation::peer::frame_between;
+use crate::federation::relay::Relay;
 use crate::federation::{Peer, Way, issue, keep};
 use crate::problem::{Refusal, RefusalCode};
+use crate::room::Taken;
 use crate::server::ConnectionInfo;
 
 fn peer(app: &App, domain: &str) -> Result<Arc<Peer>, Refusal> {
@@ -61,8 +60,9 @@ pub(super) async fn policy_digest(
 
 /// Its whole trust state as one frame; the head in it is that domain's own bytes.
 pub(super) async fn whole(State(app): State<Arc<App>>, Path(domain): Path<String>) -> Result<Response, Refusal> {
-    let view = peer(&app, &domain)?.view().ok_or_else(|| nothing_yet("trust state"))?;
-    Ok(answer(StatusCode::OK, CBOR, frame_between(None, &view).encode()))
+    let peer = peer(&app, &domain)?;
+    let view = peer.view().ok_or_else(|| nothing_yet("trust state"))?;
+    Ok(answer(StatusCode::OK, CBOR, peer.relay.frame(None, &view).await.frame))
 }
 
 /// Its trust state as it changes. Who is slow gets the way from what it holds to what is newest.
@@ -76,12 +76,14 @@ pub(super) async fn stream(
         let detail = "subscriber must be there and be a name";
         return Err(Refusal::new(RefusalCode::ParameterMalformed, detail));
     }
-    let views = peer(&app, &domain)?.views();
+    let peer = peer(&app, &domain)?;
+    let views = peer.views();
     if views.receiver_count() >= app.limits.subscribers {
         let detail = format!("the limit is {}", app.limits.subscribers);
         return Err(Refusal::new(RefusalCode::SubscribersFull, detail));
     }
     let following = Following {
+        relay: Arc::clone(&peer.relay),
         views: views.subscribe(),
         sent: None,
         stop: app.stop.clone(),
@@ -94,6 +96,7 @@ pub(super) async fn stream(
 }
 
 struct Following {
+    relay: Arc<Relay>,
     views: watch::Receiver<Option<Arc<TrustView>>>,
     sent: Option<Arc<TrustView>>,
     stop: watch::Receiver<bool>,
@@ -108,12 +111,9 @@ impl Following {
                 sent.is_none_or(|sent| sent.head_bytes() != view.head_bytes())
             });
             if let Some(view) = news {
-                let frame = frame_between(self.sent.as_deref(), &view).encode();
+                let relayed = self.relay.frame(self.sent.as_ref(), &view).await;
                 self.sent = Some(view);
-                return Some(Bytes::from(format!(
-                    "event: frame\ndata: {}\n\n",
-                    URL_SAFE_NO_PAD.encode(frame)
-                )));
+                return Some(relayed.event);
             }
             tokio::select! {
                 _ = self.stop.wait_for(|stop| *stop) => return None,
@@ -130,7 +130,7 @@ pub(super) async fn frame(
     request: Request,
 ) -> Result<Response, Refusal> {
     let peer = peer(&app, &domain)?;
-    let body = read_cbor(request, limits(&app, MAX_FRAME_BYTES)).await?;
+    let (body, _room) = read_pushed(&app, request, MAX_FRAME_BYTES).await?;
     peer.take_frame(&body, app.clock.now_ms()).map_err(not_taken)?;
     Ok(answer(StatusCode::OK, CBOR, Vec::new()))
 }
@@ -142,9 +142,19 @@ pub(super) async fn bundle(
     request: Request,
 ) -> Result<Response, Refusal> {
     peer(&app, &domain)?;
-    let body = read_cbor(request, limits(&app, MAX_BUNDLE_BYTES)).await?;
+    let (body, _room) = read_pushed(&app, request, MAX_BUNDLE_BYTES).await?;
     take_bundle(&app, &body, Some(&domain), Way::Pushed).await?;
     Ok(answer(StatusCode::OK, CBOR, Vec::new()))
+}
+
+/// The body of what anybody may send. What is not small is read only while there is room for it, which is taken until the
+/// second of what this gives is dropped.
+async fn read_pushed(app: &App, request: Request, most: usize) -> Result<(Bytes, Taken), Refusal> {
+    let ms = app.limits.body_ms;
+    let room = &app.federation.room;
+    let taken = room.take(false, true, request.headers(), most, ms).await?;
+    let body = read_cbor(request, limits(app, taken.bytes)).await?;
+    Ok((body, taken))
 }
 
 /// Takes a bundle over; gives the domain it is of.
@@ -159,12 +169,20 @@ pub async fn take_bundle(app: &Arc<App>, bytes: &[u8], of: Option<&str>, way: Wa
     }
     let peer = peer(app, &bundle.domain)?;
     let carried = (way == Way::Carried).then_some(bundle.frame.as_slice());
-    let taken = keep::take(app, &peer, &bundle.copy, carried, way).await;
-    peer.note(&taken);
-    taken.map_err(|error| Refusal::new(RefusalCode::FederationRefused, error))?;
+    let root = app.federation.root_of(&app.policy(), &bundle.domain);
+    // The same once more costs nobody anything, and says nothing about what else came.
+    if !peer.holds(&bundle.copy.digest(), root.as_deref(), app.clock.now_ms()) {
+        if way == Way::Pushed && !peer.turn().await {
+            let detail = "too many bundles of that domain are sent at once";
+            return Err(Refusal::new(RefusalCode::BrokerBusy, detail));
+        }
+        let taken = keep::take(app, &peer, &bundle.copy, carried, way).await;
+        peer.note(&taken);
+        taken.map_err(|error| Refusal::new(RefusalCode::FederationRefused, error))?;
+    }
     peer.take_frame(&bundle.frame, app.clock.now_ms()).map_err(not_taken)?;
     if way == Way::Carried {
-        peer.keep_frame(&bundle.frame).map_err(not_taken)?;
+        peer.keep_frame(bundle.frame).await.map_err(not_taken)?;
     }
     Ok(bundle.domain)
 }

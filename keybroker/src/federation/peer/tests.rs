@@ -164,19 +164,9 @@ async fn a_copy_is_never_older_than_before_also_after_a_restart() {
         first.take_copy(&older, None, None, NOW_MS).await,
         Err(PeerError::RootUnknown)
     );
-    assert!(first.take_copy(&older, root(), None, NOW_MS).await.unwrap().is_some());
-    assert!(
-        first.take_copy(&older, root(), None, NOW_MS).await.unwrap().is_none(),
-        "nothing new"
-    );
-    assert!(
-        first
-            .take_copy(&newer, root(), None, NOW_MS + 1_000)
-            .await
-            .unwrap()
-            .is_some()
-    );
-    let rolled_back = |outcome: Result<Option<Arc<Held>>, PeerError>| matches!(outcome, Err(PeerError::Policy(error)) if error.code() == policies::PolicyCode::Rollback);
+    first.take_copy(&older, root(), None, NOW_MS).await.unwrap();
+    first.take_copy(&newer, root(), None, NOW_MS + 1_000).await.unwrap();
+    let rolled_back = |outcome: Result<(), PeerError>| matches!(outcome, Err(PeerError::Policy(error)) if error.code() == policies::PolicyCode::Rollback);
     assert!(rolled_back(first.take_copy(&older, root(), None, NOW_MS + 2_000).await));
     let versions = first.held().unwrap().policy.versions.clone();
 
@@ -197,13 +187,10 @@ async fn a_copy_is_never_older_than_before_also_after_a_restart() {
     // Another root, trusted by command: the domain was founded anew.
     let anew = Made::new(B);
     let third = Peer::new(entry(anew.root()), folder.path().join("anew"));
-    assert!(
-        third
-            .take_copy(&anew.copy().await, Some(anew.root()), None, NOW_MS)
-            .await
-            .unwrap()
-            .is_some()
-    );
+    third
+        .take_copy(&anew.copy().await, Some(anew.root()), None, NOW_MS)
+        .await
+        .unwrap();
     assert!(
         third.take_copy(&newer, Some(anew.root()), None, NOW_MS).await.is_err(),
         "of the one before"
@@ -237,7 +224,7 @@ async fn the_trust_state_begins_anew_with_another_root() {
         .await
         .unwrap();
     peer.take_frame(&frame(B, &trust_key(), u64::MAX), NOW_MS).unwrap();
-    peer.keep_frame(&frame(B, &trust_key(), u64::MAX)).unwrap();
+    peer.keep_frame(frame(B, &trust_key(), u64::MAX)).await.unwrap();
     let before = peer.views();
     peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
         .await
@@ -253,7 +240,7 @@ async fn the_trust_state_begins_anew_with_another_root() {
     peer.take_frame(&frame(B, &trust_key(), 1), NOW_MS).unwrap();
     assert_eq!(peer.view().unwrap().head().epoch, 1);
     // Who still follows the one before changes nothing.
-    take(&before, &frame(B, &trust_key(), u64::MAX), &ring(), B, NOW_MS).unwrap();
+    take(&before, &frame(B, &trust_key(), u64::MAX), &ring(), B, None, NOW_MS).unwrap();
     assert_eq!(peer.view().unwrap().head().epoch, 1);
 }
 
@@ -294,4 +281,137 @@ async fn frames_count_under_the_keys_of_the_verified_copy_only() {
     );
     assert_eq!(again.view(), None);
     again.take_frame(&good, NOW_MS).unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_is_held_is_not_verified_or_written_again() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let (peer, copy) = (
+        Peer::new(entry(made.root()), folder.path().to_owned()),
+        made.copy().await,
+    );
+    let root = made.root();
+    assert!(!peer.holds(&copy.digest(), Some(&root), NOW_MS));
+    peer.take_copy(&copy, Some(root.clone()), None, NOW_MS).await.unwrap();
+    let written = folder.path().join(COPY);
+    std::fs::remove_file(&written).unwrap();
+    peer.take_copy(&copy, Some(root.clone()), None, NOW_MS).await.unwrap();
+    assert!(!written.exists(), "written again");
+
+    let expires = u64::try_from(peer.held().unwrap().policy.expires).unwrap() * 1_000;
+    let other = Made::new(B).root();
+    for (name, digest, root, now_ms, holds) in [
+        ("the same", copy.digest(), Some(&root), NOW_MS, true),
+        ("until it expires", copy.digest(), Some(&root), expires - 1, true),
+        ("expired", copy.digest(), Some(&root), expires, false),
+        ("under another root", copy.digest(), Some(&other), NOW_MS, false),
+        ("under none", copy.digest(), None, NOW_MS, false),
+        ("another", [0; 32], Some(&root), NOW_MS, false),
+    ] {
+        assert_eq!(peer.holds(&digest, root.map(Vec::as_slice), now_ms), holds, "{name}");
+    }
+    assert!(peer.take_copy(&copy, Some(root), None, expires).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pushed_bundles_are_looked_into_one_a_second() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let peer = Arc::new(Peer::new(entry(made.root()), folder.path().to_owned()));
+    let begun = Instant::now();
+    let turns: Vec<_> = (0..50)
+        .map(|_| {
+            let peer = Arc::clone(&peer);
+            tokio::spawn(async move { peer.turn().await })
+        })
+        .collect();
+    let mut went = 0;
+    for turn in turns {
+        went += u64::from(turn.await.unwrap());
+    }
+    let waited = PUSH_WAIT.as_secs() / PUSH_PERIOD.as_secs();
+    assert!((2..=waited + 1).contains(&went), "{went}");
+    assert!(begun.elapsed() <= PUSH_WAIT + PUSH_PERIOD);
+    assert!(peer.turn().await, "those who gave up hold up nobody");
+}
+
+#[tokio::test]
+async fn what_could_not_be_recorded_is_due_until_it_is_on_record() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let peer = || Peer::new(entry(made.root()), folder.path().to_owned());
+    let first = peer();
+    let copy = made.copy().await;
+    first.take_copy(&copy, Some(made.root()), None, NOW_MS).await.unwrap();
+    // The ledger had no place for it, and it is looked at again; the broker is killed and starts again.
+    first.take_copy(&copy, Some(made.root()), None, NOW_MS).await.unwrap();
+    assert!(first.unrecorded(first.recording().await.as_ref()).is_some());
+    let second = peer();
+    second.take_kept(Some(made.root()), NOW_MS).await.unwrap();
+    let mut recorded = second.recording().await;
+    let held = second.unrecorded(recorded.as_ref()).unwrap();
+    second.set_recorded(&mut recorded, &held).await.unwrap();
+    assert!(second.unrecorded(recorded.as_ref()).is_none());
+
+    let third = peer();
+    third.take_kept(Some(made.root()), NOW_MS).await.unwrap();
+    let recorded = third.recording().await;
+    assert!(third.unrecorded(recorded.as_ref()).is_none(), "once is enough");
+    std::fs::write(
+        made.repo().join("staged/policy.cedar"),
+        "permit(principal, action, resource);",
+    )
+    .unwrap();
+    made.publish(NOW + 1);
+    third
+        .take_copy(&made.copy().await, Some(made.root()), None, NOW_MS + 1_000)
+        .await
+        .unwrap();
+    assert!(third.unrecorded(recorded.as_ref()).is_some(), "a new one");
+}
+
+#[tokio::test]
+async fn a_head_that_was_heard_wakes_nobody() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    let mut views = peer.views().subscribe();
+    for (epoch, wakes) in [(1, true), (1, false), (2, true), (2, false)] {
+        peer.take_frame(&frame(B, &trust_key(), epoch), NOW_MS).unwrap();
+        assert_eq!(views.has_changed().unwrap(), wakes, "{epoch}");
+        views.borrow_and_update();
+    }
+}
+
+#[tokio::test]
+async fn frames_are_made_once_a_head() {
+    let relay = Relay::default();
+    let states: Vec<Arc<TrustView>> = (1..=8u32)
+        .map(|epoch| {
+            let head = head(B, 1, epoch.into(), NOW_MS + u64::from(epoch));
+            Arc::new(view(None, &head, &lists(&[epoch])))
+        })
+        .collect();
+    let newest = states.last().unwrap();
+    let whole = relay.frame(None, newest).await;
+    assert_eq!(whole.frame.as_ptr(), relay.frame(None, newest).await.frame.as_ptr());
+    let mut deltas = 0;
+    for from in &states[..7] {
+        let made = relay.frame(Some(from), newest).await;
+        assert_eq!(made, relay.frame(Some(from), newest).await);
+        let again = relay.frame(Some(from), newest).await;
+        assert_eq!(made.frame.as_ptr(), again.frame.as_ptr(), "made once");
+        deltas += usize::from(made.frame.as_ptr() != whole.frame.as_ptr());
+        let relayed = TrustView::accept(Some(from), &made.frame, &ring(), B, NOW_MS).unwrap();
+        assert_eq!(relayed.lists(), newest.lists());
+    }
+    assert_eq!(
+        deltas,
+        crate::federation::relay::MAX_DELTAS,
+        "the others are given the whole"
+    );
+    // Another head: nothing of the one before.
+    let older = relay.frame(None, &states[0]).await;
+    let view = TrustView::accept(None, &older.frame, &ring(), B, NOW_MS).unwrap();
+    assert_eq!(view.head_bytes(), states[0].head_bytes());
 }

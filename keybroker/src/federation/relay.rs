@@ -1,0 +1,94 @@
+//! Frames of another domain's trust state for our enforcers, made once for each head and not for each who asks.
+//!
+//! To make one may compress megabytes. So the whole one, and the first [`MAX_DELTAS`] changes that somebody needs, are
+//! kept for as long as their head is the newest; who holds anything else is given the whole one. A heartbeat is its head.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use touchstone_authorization::{ListHead, TrustFrame, TrustView};
+
+use super::peer::frame_between;
+
+/// Most changes, from different epochs, that are kept for a head.
+pub const MAX_DELTAS: usize = 4;
+
+/// A frame, and the event of a stream that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed {
+    /// The frame.
+    pub frame: Bytes,
+    /// The event.
+    pub event: Bytes,
+}
+
+impl Relayed {
+    fn of(frame: &TrustFrame) -> Self {
+        let frame = Bytes::from(frame.encode());
+        let event = format!("event: frame\ndata: {}\n\n", URL_SAFE_NO_PAD.encode(&frame));
+        Self {
+            frame,
+            event: event.into(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    /// The head they lead to.
+    head: Vec<u8>,
+    whole: Option<Relayed>,
+    /// By the epoch and the lists they begin at.
+    deltas: Vec<((u64, Vec<ListHead>), Relayed)>,
+}
+
+/// What was made for the newest head.
+#[derive(Debug, Default)]
+pub struct Relay(tokio::sync::Mutex<Made>);
+
+impl Relay {
+    /// The frame that takes somebody who holds `sent` to `view`.
+    pub async fn frame(&self, sent: Option<&Arc<TrustView>>, view: &Arc<TrustView>) -> Relayed {
+        let sent = sent.filter(|sent| sent.head().generation == view.head().generation);
+        if let Some(sent) = sent.filter(|sent| sent.head().epoch == view.head().epoch) {
+            return Relayed::of(&frame_between(Some(sent), view));
+        }
+        let mut made = self.0.lock().await;
+        if made.head != view.head_bytes() {
+            *made = Made {
+                head: view.head_bytes().to_vec(),
+                ..Made::default()
+            };
+        }
+        let from = sent.map(|sent| ((sent.head().epoch, sent.head().lists.clone()), Arc::clone(sent)));
+        if let Some((begin, sent)) = from {
+            if let Some((_, delta)) = made.deltas.iter().find(|(from, _)| *from == begin) {
+                return delta.clone();
+            }
+            if made.deltas.len() < MAX_DELTAS {
+                let delta = make(Some(sent), Arc::clone(view)).await;
+                made.deltas.push((begin, delta.clone()));
+                return delta;
+            }
+        }
+        if let Some(whole) = &made.whole {
+            return whole.clone();
+        }
+        let whole = make(None, Arc::clone(view)).await;
+        made.whole = Some(whole.clone());
+        whole
+    }
+}
+
+/// Compresses where it holds nobody up.
+async fn make(sent: Option<Arc<TrustView>>, view: Arc<TrustView>) -> Relayed {
+    let (from, to) = (sent.clone(), Arc::clone(&view));
+    let made = tokio::task::spawn_blocking(move || Relayed::of(&frame_between(from.as_deref(), &to)));
+    match made.await {
+        Ok(made) => made,
+        // The runtime is ending.
+        Err(_) => Relayed::of(&frame_between(sent.as_deref(), &view)),
+    }
+}
