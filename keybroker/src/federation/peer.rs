@@ -444,7 +444,12 @@ impl Peer {
             generation,
             epoch,
         };
-        self.keep(STATE, &serde_json::to_vec(&next).unwrap_or_default())?;
+        // A few bytes, once an epoch: under the lock, so that two cannot overtake each other.
+        let written = write_whole(&self.folder, STATE, &serde_json::to_vec(&next).unwrap_or_default());
+        written.map_err(|e| PeerError::Io {
+            path: self.folder.join(STATE),
+            detail: e.to_string(),
+        })?;
         *reached = Some(next);
         Ok(())
     }
