@@ -38,15 +38,15 @@ async fn large_frames_and_bundles_are_read_only_while_there_is_room() {
         problem(status, &body).code
     };
     let large = 256 * 1024;
-    assert_eq!(said("bundle", large).await, "request-malformed");
+    assert_eq!(said("bundle", large).await, "request-message-malformed");
     let mut head = HeaderMap::new();
     head.insert(CONTENT_LENGTH, PUSHED_BYTES_AT_ONCE.into());
     let all = room.take(false, true, &head, PUSHED_BYTES_AT_ONCE, 10).await.unwrap();
     for path in ["frame", "bundle"] {
         assert_eq!(said(path, large).await, "broker-busy", "{path}");
     }
-    assert_eq!(said("bundle", 1_000).await, "request-malformed", "small ones pass");
+    assert_eq!(said("bundle", 1_000).await, "request-message-malformed", "small ones pass");
     drop(all);
-    assert_eq!(said("bundle", large).await, "request-malformed");
+    assert_eq!(said("bundle", large).await, "request-message-malformed");
     broker.shutdown().await.unwrap();
 }
