@@ -12,7 +12,7 @@ use tough::schema::key::Key;
 use tough::schema::{DelegatedRole, Delegations, PathSet, Role, Root, Signed, Snapshot, Targets};
 
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::layout::is_name;
+use crate::layout::is_region_name;
 
 /// What the name of a region's role begins with.
 pub const REGION_ROLE: &str = "region-";
@@ -78,7 +78,7 @@ pub(crate) fn regions(targets: &Targets, snapshot: &Snapshot) -> Result<BTreeMap
     }
     let (mut seen, mut missing) = (BTreeSet::new(), Vec::new());
     for role in &delegations.roles {
-        let Some(region) = role.name.strip_prefix(REGION_ROLE).filter(|name| is_name(name)) else {
+        let Some(region) = role.name.strip_prefix(REGION_ROLE).filter(|name| is_region_name(name)) else {
             check.problem(
                 PolicyCode::DelegationUnknown,
                 "roles named region-<name> only",

@@ -122,7 +122,8 @@ impl TargetKind {
                 match folder {
                     "regions" => {
                         let (region, rest) = rest.split_once('/')?;
-                        TargetKind::Region(valid(region)?, RegionTarget::of(rest)?)
+                        let region = valid(region).filter(|region| is_region_name(region))?;
+                        TargetKind::Region(region, RegionTarget::of(rest)?)
                     }
                     "tenants" => TargetKind::TenantPolicy(valid(rest.strip_suffix("/policy.cedar")?)?),
                     "federation" => match rest.strip_suffix(".root.json") {
@@ -230,6 +231,15 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| allowed(b) || b == b'.' || b == b'-')
 }
 
+/// What no region may be called: what the roles of the whole are called. Who signed a thing is told by these names and by
+/// those of regions.
+pub const RESERVED: [&str; 5] = ["root", "targets", "snapshot", "timestamp", "reference"];
+
+/// Whether this may name a region: a name that is no role's ([`RESERVED`]).
+pub fn is_region_name(name: &str) -> bool {
+    is_name(name) && !RESERVED.contains(&name)
+}
+
 /// Whether this may name a reference: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
 pub fn is_reference_name(name: &str) -> bool {
     name.len() <= MAX_REFERENCE_NAME_LEN
@@ -316,6 +326,11 @@ mod tests {
             "nodes/-a.json",
             "nodes/a.toml",
             "regions/policy.cedar",
+            "regions/root/settings.toml",
+            "regions/targets/settings.toml",
+            "regions/snapshot/settings.toml",
+            "regions/timestamp/settings.toml",
+            "regions/reference/settings.toml",
             "regions/eu/other.cedar",
             "regions/eu/x/policy.cedar",
             "regions/eu/",

@@ -17,7 +17,7 @@ use crate::contents::Files;
 use crate::delegation::{MAX_REGION_ROLES, REGION_ROLE, region_folder, role_name};
 use crate::error::{PolicyCode, PolicyError};
 use crate::keys::{KeyRole, MAX_KEYS_PER_ROLE, public};
-use crate::layout::{TargetKind, is_name};
+use crate::layout::{TargetKind, is_region_name};
 use crate::signing::SPEC_VERSION;
 
 /// What a list of targets names: length and SHA-256 of each.
@@ -150,7 +150,7 @@ pub(crate) fn of_delegations(delegations: Option<&Delegations>) -> Result<BTreeM
         return Err(refused("targets", expected, delegations.roles.len().to_string()));
     }
     for role in &delegations.roles {
-        let id = role.name.strip_prefix(REGION_ROLE).filter(|id| is_name(id));
+        let id = role.name.strip_prefix(REGION_ROLE).filter(|id| is_region_name(id));
         let id = id.ok_or_else(|| refused(&role.name, "a role region-<id>".into(), role.name.clone()))?;
         let own = region_paths(id);
         let paths = match &role.paths {

@@ -14,7 +14,7 @@ use crate::delegation::MAX_REGION_ROLES;
 use crate::error::{PolicyCode, PolicyError};
 use crate::files::read_bounded;
 use crate::keys::KeyRole;
-use crate::layout::is_name;
+use crate::layout::is_region_name;
 use crate::repository::{Repository, write_file};
 use crate::signing::{ROOT_LIFE, expires_at};
 
@@ -169,8 +169,8 @@ fn parsed(file: &RootFile) -> Result<BTreeMap<KeyRole, RoleSigners>, PolicyError
 /// [`PolicyError`]: `policy-delegation-refused`, `policy-key-duplicate`, `policy-root-change` for a threshold that its
 /// keys cannot meet.
 pub fn region_add(repo: &Path, id: &str, threshold: u64, keys: &[VerifyingKey]) -> Result<RoleSigners, PolicyError> {
-    if !is_name(id) {
-        let expected = "a-z, 0-9, dot and hyphen, at most 63";
+    if !is_region_name(id) {
+        let expected = "a-z, 0-9, dot and hyphen, at most 63, and no role's name";
         return Err(PolicyError::new(PolicyCode::DelegationRefused, "region", expected, id));
     }
     let _repository = Repository::open(repo)?;
@@ -225,7 +225,7 @@ pub fn delegations(repo: &Path) -> Result<BTreeMap<String, RoleSigners>, PolicyE
 pub(super) fn wanted_regions(repo: &Path, base: &Base) -> Result<BTreeMap<String, RoleSigners>, PolicyError> {
     match read::<RegionsFile>(repo, REGIONS)? {
         Some(file) => {
-            if let Some(id) = file.regions.keys().find(|id| !is_name(id)) {
+            if let Some(id) = file.regions.keys().find(|id| !is_region_name(id)) {
                 let claim = path(repo, REGIONS);
                 return Err(PolicyError::new(
                     PolicyCode::DelegationRefused,

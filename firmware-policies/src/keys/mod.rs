@@ -23,7 +23,7 @@ use tough::schema::{RoleType, Signature};
 
 use crate::delegation::REGION_ROLE;
 use crate::error::{PolicyCode, PolicyError};
-use crate::layout::is_name;
+use crate::layout::is_region_name;
 
 pub use passphrase::{MIN_PASSPHRASE_LEN, Passphrase};
 pub use pem_file::MAX_KEY_FILE_LEN;
@@ -61,7 +61,7 @@ impl KeyRole {
     /// The role of this name, as in file names: `targets`, `region-eu-1`.
     pub fn parse(name: &str) -> Option<Self> {
         match name.strip_prefix(REGION_ROLE) {
-            Some(id) if is_name(id) => Some(KeyRole::Region(id.to_owned())),
+            Some(id) if is_region_name(id) => Some(KeyRole::Region(id.to_owned())),
             Some(_) => None,
             None => Self::DOMAIN.into_iter().find(|role| role.to_string() == name),
         }

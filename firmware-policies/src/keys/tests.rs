@@ -73,7 +73,16 @@ fn roles_have_one_name_and_regions_are_not_mixed_up() {
     for role in KeyRole::DOMAIN.into_iter().chain([KeyRole::Region("eu-1".into())]) {
         assert_eq!(KeyRole::parse(&role.to_string()), Some(role));
     }
-    for name in ["", "Root", "region-", "region-EU", "region-a/b", "roots"] {
+    for name in [
+        "",
+        "Root",
+        "region-",
+        "region-EU",
+        "region-a/b",
+        "roots",
+        "region-targets",
+        "region-root",
+    ] {
         assert_eq!(KeyRole::parse(name), None, "{name}");
     }
     // Keys of region eu-1 are no keys of region eu, nor the other way round.

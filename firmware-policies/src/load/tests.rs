@@ -624,6 +624,9 @@ fn attacks_over_regions_are_refused_with_their_code() {
         ("a region of no name", DelegationUnknown, |f| {
             region(f, "region-us").name = "region-".into()
         }),
+        ("a region called as a role of the whole", DelegationUnknown, |f| {
+            region(f, "region-us").name = "region-targets".into()
+        }),
         ("a region delegates further", DelegationUnknown, |f| {
             let further = f.targets.delegations.clone();
             let list = &mut f.regions.get_mut("us").unwrap().list;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::cedar::MAX_REGIONS;
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::layout::{REGIONS, is_name, is_reference_name};
+use crate::layout::{REGIONS, is_name, is_reference_name, is_region_name};
 
 /// Most names of one list.
 pub const MAX_DELEGATED: usize = 1024;
@@ -75,7 +75,7 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Additions>, PolicyError> {
     let mut problems = Vec::new();
     let mut regions = BTreeMap::new();
     for (region, entry) in file.regions {
-        if !is_name(&region) {
+        if !is_region_name(&region) {
             let claim = format!("{REGIONS}: regions");
             problems.push(Problem::new(code, claim, "a region's name", &region));
         }
@@ -150,6 +150,8 @@ mod tests {
             "[regions.eu]\nroles = [\"*\"]",
             "[regions.eu]\nroles = [\"web\", \"web\"]",
             "[regions.EU]",
+            "[regions.targets]",
+            "[regions.reference]",
             "[regions.\"eu/1\"]",
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
