@@ -38,7 +38,7 @@ use crate::contents::{Contents, Files};
 use crate::decision::{CedarDecision, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{RegionTarget, TargetKind};
-use crate::region::{View, seen_by_whole};
+use crate::region::{Demands, seen_by_whole};
 use file::{Ask, Case, Expect, Given, GivenClaims};
 
 pub use file::{DEFAULT_AT, MAX_CASE_LIST, MAX_CASE_TEXT, MAX_CASES};
@@ -232,7 +232,7 @@ fn of_evidence(case: &Case, envelope: &[u8], nonce: &[u8], contents: &Contents) 
     let mut appraisal = under(&contents.settings.appraisal, &contents.references, &contents.anchors);
     // As everywhere: the whole says which node it is, and its region's view, where it has one, judges it.
     if let Some(view) = view_of(&appraisal, contents) {
-        let own = under(&view.appraisal, &view.references, &view.anchors);
+        let own = under(view.appraisal, view.references, view.anchors);
         appraisal = Appraisal {
             node: appraisal.node,
             ..own
@@ -251,9 +251,12 @@ fn of_evidence(case: &Case, envelope: &[u8], nonce: &[u8], contents: &Contents) 
 }
 
 /// What the nodes of this machine's region are judged by, where that is not what the whole says.
-fn view_of<'c>(appraisal: &Appraisal, contents: &'c Contents) -> Option<&'c View> {
+fn view_of<'c>(appraisal: &Appraisal, contents: &'c Contents) -> Option<Demands<'c>> {
     match contents.inventory.by_name(appraisal.node.as_deref()?) {
-        Lookup::Node(node) => contents.views.get(&node.region).map(|view| &**view),
+        Lookup::Node(node) => {
+            let view = contents.views.get(&node.region)?;
+            Some(view.demands(node.authority == node.region))
+        }
         _ => None,
     }
 }

@@ -211,7 +211,7 @@ pub fn decide_under(
     );
     let recorded = inputs.record();
     let statement = Statement {
-        inputs: digests(inputs, &recorded, policy, &node.region),
+        inputs: digests(inputs, &recorded, policy, node),
         ..statement(inputs, policy, &appraisal, node, &judged, &ear)
     };
     let digest = statement.digest()?;

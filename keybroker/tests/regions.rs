@@ -17,7 +17,7 @@ use touchstone_keybroker::record::DecisionRecord;
 use touchstone_policies::signers_file::{self, Signers};
 use touchstone_policies::{Job, PolicySet};
 use touchstone_verifier::corim::{BankValues, MachineReference, TrustedSigner, sign_corim};
-use touchstone_verifier::inventory::{EkId, Lookup};
+use touchstone_verifier::inventory::{EkId, Lookup, Node};
 use touchstone_verifier::tpm::{HashAlg, Public};
 
 const EU: &str = "eu-1";
@@ -362,17 +362,27 @@ async fn a_region_adds_references_in_its_classes_for_its_own_machines() {
         "a region's reference counts for its own machines only"
     );
     let policy = broker.app().policy();
-    let names = |region| -> Vec<(String, String)> {
-        let references = policy.demands(region).references.references().iter();
+    let names = |region: &str, authority: &str| -> Vec<(String, String)> {
+        let node = Node {
+            region: region.into(),
+            authority: authority.into(),
+            ..Node::default()
+        };
+        let references = policy.demands_for(&node).references.selected();
         references
             .map(|r| (r.values.name.clone(), r.authority.clone()))
             .collect()
     };
-    assert_eq!(names("north"), names("anywhere"));
+    assert_eq!(names("north", "targets"), names("anywhere", "anywhere"));
     assert!(
-        names(EU).contains(&("eu-image-1".into(), "eu-1/images".into())),
+        names(EU, EU).contains(&("eu-image-1".into(), "eu-1/images".into())),
         "{:?}",
-        names(EU)
+        names(EU, EU)
+    );
+    assert_eq!(
+        names(EU, "targets"),
+        names("north", "targets"),
+        "a machine of the whole that stands in the region"
     );
     assert!(std::ptr::eq(
         policy.demands("north").references,

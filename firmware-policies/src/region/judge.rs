@@ -23,12 +23,19 @@ pub fn appraise_in_region(
     let own_view = |appraisal: &Appraisal| {
         let name = appraisal.node.as_deref()?;
         match inventory.by_name(name) {
-            Lookup::Node(node) if policy.views.contains_key(&node.region) => Some(node.region.as_str()),
+            Lookup::Node(node) => {
+                let view = policy.views.get(&node.region)?;
+                // Whether its region signed its entry matters where the region has references of its own.
+                let own = view.with_own.is_some() && node.authority == node.region;
+                Some((node.region.as_str(), own))
+            }
             _ => None,
         }
     };
-    let under = |region: Option<&str>| appraise(region.map_or_else(|| policy.whole(), |region| policy.demands(region)));
-    let guess = stored.filter(|region| policy.views.contains_key(*region));
+    let under = |view: Option<(&str, bool)>| {
+        appraise(view.map_or_else(|| policy.whole(), |(region, own)| policy.demands_in(region, own)))
+    };
+    let guess = stored.and_then(|region| Some((region, policy.views.get(region)?.with_own.is_some())));
     let guessed = under(guess);
     if own_view(&guessed) == guess && (guess.is_none() || guessed.authentic) {
         return guessed;
@@ -37,12 +44,12 @@ pub fn appraise_in_region(
         None => (guessed, None),
         Some(_) => (under(None), Some(guessed)),
     };
-    let Some(region) = own_view(&whole) else {
+    let Some(view) = own_view(&whole) else {
         return whole;
     };
     let own = guessed
-        .filter(|_| guess == Some(region))
-        .unwrap_or_else(|| under(Some(region)));
+        .filter(|_| guess == Some(view))
+        .unwrap_or_else(|| under(Some(view)));
     as_the_node_of(own, whole)
 }
 
@@ -64,10 +71,14 @@ fn as_the_node_of(mut own: Appraisal, whole: Appraisal) -> Appraisal {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::Arc;
 
     use touchstone_evidence::collection::Collection;
     use touchstone_verifier::appraisal::{Freshness, ImaKnown, Inputs, Known, Tier, appraise};
 
+    use touchstone_verifier::inventory::Node;
+
+    use super::super::View;
     use super::*;
     use crate::testing::{NOW, TestRepo, boot_evidence};
 
@@ -128,5 +139,64 @@ mod tests {
             assert_eq!(appraisal.node.as_deref(), Some("web-1"));
             assert_ne!(appraisal.status, Tier::Affirming);
         }
+    }
+
+    #[test]
+    fn a_regions_own_references_count_for_nodes_that_it_signed() {
+        let test = TestRepo::published();
+        let mut policy = test.load(NOW).unwrap();
+        let own = Arc::new(policy.references.narrowed(|_| true, Vec::new()));
+        assert_ne!(own.digest(), policy.references.digest());
+        let view = View {
+            timers: policy.settings.timers.clone(),
+            appraisal: policy.settings.appraisal.clone(),
+            scopes: policy.settings.scopes.clone(),
+            references: Arc::clone(&policy.references),
+            with_own: Some(Arc::clone(&own)),
+            anchors: Arc::clone(&policy.anchors),
+        };
+        policy.views.insert("north".into(), Arc::new(view));
+        let Lookup::Node(by_whole) = policy.inventory.by_name("web-1") else {
+            panic!("web-1 is listed");
+        };
+        assert_eq!(
+            (by_whole.authority.as_str(), by_whole.region.as_str()),
+            ("targets", "north")
+        );
+        let by_region = Node {
+            authority: "north".into(),
+            ..by_whole.clone()
+        };
+        let collection = Collection::decode(&boot_evidence("good")).unwrap();
+        for (row, node, expected) in [
+            ("the whole's machine", by_whole.clone(), policy.references.digest()),
+            ("the region's machine", by_region, own.digest()),
+        ] {
+            assert_eq!(policy.demands_for(&node).references.digest(), expected, "{row}");
+            let inventory = Inventory::new(vec![node]);
+            for stored in [None, Some("north"), Some("south")] {
+                let judged = appraise_in_region(&policy, &inventory, stored, |demands| {
+                    let mut appraisal = appraise(&Inputs {
+                        collection: &collection,
+                        freshness: Freshness::Unbound { nonce: b"other" },
+                        policy: demands.appraisal,
+                        references: demands.references,
+                        anchors: demands.anchors,
+                        inventory: &inventory,
+                        enrolled: None,
+                        ima: ImaKnown::default(),
+                        known: Known::default(),
+                        now: NOW,
+                    });
+                    appraisal.authentic = true;
+                    appraisal.reference = Some(hex::encode(demands.references.digest()));
+                    appraisal
+                });
+                assert_eq!(judged.reference, Some(hex::encode(expected)), "{row}: {stored:?}");
+            }
+        }
+        let digest = policy.demands_of("web-1").references.digest();
+        assert_eq!(digest, policy.references.digest(), "by its name");
+        assert_eq!(policy.demands("north").references.digest(), policy.references.digest());
     }
 }

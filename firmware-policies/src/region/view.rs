@@ -8,7 +8,7 @@ use touchstone_verifier::corim::VerifiedCorim;
 use touchstone_verifier::deny::DenyList;
 use touchstone_verifier::inventory::{Lookup, Node};
 use touchstone_verifier::policy::AppraisalPolicy;
-use touchstone_verifier::reference::ReferenceSet;
+use touchstone_verifier::reference::{Reference, ReferenceSet};
 
 use super::additions::Additions;
 use super::nodes::seen_by_whole;
@@ -36,6 +36,8 @@ pub struct View {
     pub scopes: Vec<Scope>,
     /// Reference values: shared with the whole's where nothing is selected and nothing added.
     pub references: Arc<ReferenceSet>,
+    /// The same with the region's own, which count for nodes whose entry the region signed; nothing where it adds none.
+    pub with_own: Option<Arc<ReferenceSet>>,
     /// Trust anchors and what is denied.
     pub anchors: Arc<TrustAnchors>,
 }
@@ -56,24 +58,35 @@ pub struct Demands<'a> {
 }
 
 impl View {
-    /// What a node of this region is judged by.
-    pub fn demands(&self) -> Demands<'_> {
+    /// What a node of this region is judged by; `own` says whether its entry is the region's own.
+    pub fn demands(&self, own: bool) -> Demands<'_> {
         Demands {
             timers: &self.timers,
             appraisal: &self.appraisal,
             scopes: &self.scopes,
-            references: &self.references,
+            references: self.with_own.as_ref().filter(|_| own).unwrap_or(&self.references),
             anchors: &self.anchors,
         }
     }
 }
 
 impl PolicySet {
-    /// What the nodes of `region` are judged by: its own view, or the whole's where it has none.
+    /// What the nodes that stand in `region` are judged by, whoever signed their entries: its view, or the whole's where it
+    /// has none.
     pub fn demands(&self, region: &str) -> Demands<'_> {
+        self.demands_in(region, false)
+    }
+
+    /// What `node` is judged by: as [`Self::demands`]; where its region signed its entry, the region's own references
+    /// count with the others. A region never vouches for the software of a machine of the whole.
+    pub fn demands_for(&self, node: &Node) -> Demands<'_> {
+        self.demands_in(&node.region, node.authority == node.region)
+    }
+
+    pub(super) fn demands_in(&self, region: &str, own: bool) -> Demands<'_> {
         self.views
             .get(region)
-            .map_or_else(|| self.whole(), |view| view.demands())
+            .map_or_else(|| self.whole(), |view| view.demands(own))
     }
 
     /// What nodes are judged by where no region says more.
@@ -92,7 +105,7 @@ impl PolicySet {
     pub fn demands_of(&self, node: &str) -> Demands<'_> {
         let first_use = self.settings.first_use.as_ref();
         let region = match self.inventory.by_name(node) {
-            Lookup::Node(node) => Some(&node.region),
+            Lookup::Node(node) => return self.demands_for(node),
             Lookup::Unknown => first_use
                 .filter(|setting| node.starts_with(&setting.name_prefix))
                 .map(|setting| &setting.region),
@@ -213,26 +226,26 @@ fn narrowed(
         signers,
     } = said.selection(rules);
     let all = references.is_none() && signers.is_none();
+    let selected = |reference: &Reference| {
+        let named = references
+            .as_ref()
+            .is_none_or(|names| names.contains(&reference.values.name));
+        named
+            && signers
+                .as_ref()
+                .is_none_or(|names| names.contains(&reference.authority))
+    };
     let nothing = DenyList::default();
     View {
         timers: said.timers(&whole.settings.timers, rules),
         appraisal: said.appraisal(&whole.settings.appraisal, rules),
         scopes: said.scopes(&whole.settings.scopes, rules),
-        references: if all && own.is_empty() {
+        references: if all {
             Arc::clone(whole.references)
         } else {
-            Arc::new(whole.references.narrowed(
-                |reference| {
-                    references
-                        .as_ref()
-                        .is_none_or(|names| names.contains(&reference.values.name))
-                        && signers
-                            .as_ref()
-                            .is_none_or(|names| names.contains(&reference.authority))
-                },
-                own,
-            ))
+            Arc::new(whole.references.narrowed(selected, Vec::new()))
         },
+        with_own: (!own.is_empty()).then(|| Arc::new(whole.references.narrowed(selected, own))),
         anchors: if anchors.is_none() && denied.is_none() {
             Arc::clone(whole.anchors)
         } else {

@@ -116,7 +116,7 @@ pub(super) fn digests(
     inputs: &DecisionInputs,
     recorded: &RecordedInputs,
     policy: &PolicySet,
-    region: &str,
+    node: &Node,
 ) -> BTreeMap<String, [u8; 32]> {
     let mut digests: BTreeMap<String, [u8; 32]> = recorded
         .evidence
@@ -125,7 +125,7 @@ pub(super) fn digests(
         .collect();
     digests.insert("evidence".into(), sha256(&inputs.evidence.encode()));
     digests.insert("inputs".into(), recorded.digest);
-    digests.insert("references".into(), policy.demands(region).references.digest());
+    digests.insert("references".into(), policy.demands_for(node).references.digest());
     digests.insert("session".into(), session_digest(inputs));
     if let Some(known) = &inputs.ima {
         digests.insert("ima/known".into(), known.prefix.digest());
