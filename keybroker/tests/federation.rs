@@ -45,7 +45,11 @@ async fn large_frames_and_bundles_are_read_only_while_there_is_room() {
     for path in ["frame", "bundle"] {
         assert_eq!(said(path, large).await, "broker-busy", "{path}");
     }
-    assert_eq!(said("bundle", 1_000).await, "request-message-malformed", "small ones pass");
+    assert_eq!(
+        said("bundle", 1_000).await,
+        "request-message-malformed",
+        "small ones pass"
+    );
     drop(all);
     assert_eq!(said("bundle", large).await, "request-message-malformed");
     broker.shutdown().await.unwrap();
