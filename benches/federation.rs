@@ -128,12 +128,12 @@ fn measure(folder: &Path, runtime: &tokio::runtime::Runtime, name: &str, others:
             begun.elapsed() < Duration::from_secs(120),
             "not all are followed: {list}"
         );
-        runtime.block_on(tokio::time::sleep(Duration::from_millis(200)));
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(200)).await });
     }
     // The other brokers run in this process meanwhile.
-    runtime.block_on(tokio::time::sleep(SETTLE));
+    runtime.block_on(async { tokio::time::sleep(SETTLE).await });
     let (before, started) = (cpu_ns(broker.0.id()), Instant::now());
-    runtime.block_on(tokio::time::sleep(MEASURED));
+    runtime.block_on(async { tokio::time::sleep(MEASURED).await });
     let used = cpu_ns(broker.0.id()) - before;
     used as f64 / started.elapsed().as_nanos() as f64
 }
