@@ -132,8 +132,8 @@ async fn what_is_dropped_or_narrowed_is_so_at_once_while_no_broker_answers() {
         let neighbours = Arc::clone(&neighbours);
         async move { keep(&neighbours, &reach, Arc::new(BrokerClock::default()), trusts).await }
     });
-    // In the middle of a look under the policy before.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // In the middle of a look under the policy before: it has connected, and waits for an answer.
+    let _asked = silent.accept().await.unwrap();
     assert_eq!(neighbours.seen().held.len(), 2);
     publish.send_replace(Arc::clone(&after));
     let narrowed = async {
