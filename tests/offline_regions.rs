@@ -115,7 +115,7 @@ fn a_region_that_lowers_a_floor_is_refused_with_file_key_and_rule() {
         AT,
     ]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let shown = touchstone(&["policy", "show", text(&domain.repo())]);
+    let shown = touchstone(&["policy", "show", text(&domain.repo()), "--at", AT]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned() + &String::from_utf8_lossy(&shown.stderr);
     let all = format!("{told}\n{shown}");
     for words in [
