@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args as ClapArgs, Subcommand};
 use touchstone_attest::client::Endpoint;
 use touchstone_attest::floors::PolicyFloors;
-use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
+use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
 
 use touchstone_policies::{Location, Mirror, Source};
 

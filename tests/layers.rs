@@ -28,11 +28,22 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["touchstone-authorization", "touchstone-cose", "touchstone-evidence"],
     ),
     (
+        "touchstone-enforcer",
+        &[
+            "touchstone-authorization",
+            "touchstone-client",
+            "touchstone-cose",
+            "touchstone-ledger",
+            "touchstone-policies",
+        ],
+    ),
+    (
         "touchstone-attest",
         &[
             "touchstone-authorization",
             "touchstone-client",
             "touchstone-cose",
+            "touchstone-enforcer",
             "touchstone-evidence",
             "touchstone-ledger",
             "touchstone-policies",

@@ -1,14 +1,13 @@
-//! The Attester: TPM access, evidence, agent and guard. The client side of the broker's protocol is `touchstone-client`.
+//! The Attester: TPM access, evidence, agent. The client side of the broker's protocol is `touchstone-client`, what enforces
+//! is `touchstone-enforcer`.
 //!
 //! The only room that may link the C TPM library, behind the feature `tpm`. Without it what remains is what a machine
-//! without a TPM needs: the pinned client, the follower of the trust state, the guard, and packing of other tools' files.
+//! without a TPM needs: the pinned client, the follower of the trust state, and packing of other tools' files.
 
 pub mod agent;
 pub mod bootstrap;
 #[cfg(feature = "tpm")]
 pub mod collect;
-pub mod floors;
-pub mod guard;
 pub mod local;
 pub mod logs;
 pub mod pack;
@@ -17,7 +16,7 @@ pub mod software_tpm;
 pub mod tee;
 #[cfg(feature = "tpm")]
 pub mod tpm;
-pub mod trust;
 
 pub use touchstone_client as client;
 pub use touchstone_client::{clock, follow};
+pub use touchstone_enforcer::{floors, trust};

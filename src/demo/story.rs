@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use touchstone_attest::guard::{DecisionRequest, Verdict, client};
+use touchstone_enforcer::guard::{DecisionRequest, Verdict, client};
 
 use super::attacker;
 use super::narrator::Narrator;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use touchstone_attest::guard::Guard;
 use touchstone_authorization::{Allowed, RefusalCode, Status, StatusIndex, TrustView, VerifiedAuthorization};
 use touchstone_cose::receipt::VerifiedReceipt;
+use touchstone_enforcer::guard::Guard;
 use touchstone_keybroker::node::NodeRecord;
 use touchstone_keybroker::nodes;
 use touchstone_keybroker::service::RunningBroker;

@@ -9,9 +9,9 @@ use swtpm_tests::boots::Boot;
 use swtpm_tests::domain::{Domain, NAME, Post, eventually};
 use swtpm_tests::node::Node;
 use touchstone_attest::floors::PolicyFloors;
-use touchstone_attest::guard::{Guard, GuardConfig, GuardEvent, Renewal, keep_current};
 use touchstone_attest::trust::TrustError;
 use touchstone_authorization::RefusalCode;
+use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, Renewal, keep_current};
 use touchstone_policies::{Job, Keyset, PolicyCode};
 
 const GUARD: &str = "guard-1";

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use swtpm_tests::boots::Boot;
 use swtpm_tests::domain::{Domain, NAME, Post, eventually, start};
 use swtpm_tests::node::Node;
-use touchstone_attest::guard::{Guard, GuardConfig, Renewal, keep_current};
 use touchstone_authorization::RefusalCode;
+use touchstone_enforcer::guard::{Guard, GuardConfig, Renewal, keep_current};
 use touchstone_policies::{Location, Mirror};
 
 const GUARD: &str = "guard-1";

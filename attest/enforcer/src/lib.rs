@@ -1,0 +1,13 @@
+//! What enforces: everything that refuses to act without a valid authorization and a fresh trust state, and stops what runs
+//! when either ends.
+//!
+//! The decision is `touchstone_authorization::decide`, the same for all; here is what it needs and what follows from it:
+//! the domain's policy and keys ([`trust`]), the last accepted versions ([`floors`]), time, the stream of trust states,
+//! challenges used once ([`guard`]). No TPM: what links a service to this links no C.
+
+pub mod floors;
+pub mod guard;
+pub mod trust;
+
+pub use touchstone_client as client;
+pub use touchstone_client::{clock, follow};
