@@ -137,6 +137,15 @@ fn tell(event: &GuardEvent, json: bool) {
         GuardEvent::Allowed { subject, scope, .. } => say!("allowed: {subject} may {scope}"),
         GuardEvent::Denied { reasons, .. } => say!("denied: {}", reasons.join("; ")),
         GuardEvent::Policy { version } => say!("policy version {version} is in force"),
+        GuardEvent::Suspended {
+            subject,
+            reasons,
+            epoch,
+            ..
+        } => {
+            say!("suspended at epoch {epoch}: {subject}: {}", reasons.join("; "));
+        }
+        GuardEvent::Resumed { subject, epoch, .. } => say!("resumed at epoch {epoch}: {subject}"),
         GuardEvent::Withdrawn {
             subject,
             reasons,

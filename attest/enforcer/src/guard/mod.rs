@@ -2,15 +2,17 @@
 //! authorization with a fresh proof of possession; whoever it let in is looked at again with every new trust state.
 //!
 //! The decision itself is `touchstone_authorization::decide`; here is what it needs: time, trust state, challenges used
-//! once. The rest of the node's enforcement (`touchstone exec`, hooks) is built on this in part 5 of the plan.
+//! once. Whoever goes on resting on it (a process, a container) is a [`Hold`], told at once how it stands.
 
 mod challenge;
 pub mod client;
 mod foreign;
+mod holding;
 mod renewal;
 mod service;
 
 pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};
+pub use holding::{Hold, MAX_HOLDS, REVIVAL_MS, Shown, Standing};
 pub use renewal::{Renewal, keep_current};
 pub use service::{DecisionRequest, GuardService, Verdict, router};
 
@@ -25,6 +27,7 @@ use touchstone_authorization::{
 };
 
 use self::foreign::{Neighbours, Reach};
+use self::holding::{Change, Holds, Watching};
 use crate::clock;
 use crate::follow::{Follower, Source};
 use crate::trust::DomainTrust;
@@ -99,6 +102,26 @@ pub enum GuardEvent {
         /// Its version.
         version: u64,
     },
+    /// Somebody who is held must stand still, and may come back.
+    Suspended {
+        /// The authorization's subject.
+        subject: String,
+        /// Every reason, in words.
+        reasons: Vec<String>,
+        /// The epoch that said so.
+        epoch: u64,
+        /// Guard's wall clock, Unix milliseconds.
+        at_ms: u64,
+    },
+    /// Somebody who had to stand still may go on.
+    Resumed {
+        /// The authorization's subject.
+        subject: String,
+        /// The epoch that said so.
+        epoch: u64,
+        /// Guard's wall clock, Unix milliseconds.
+        at_ms: u64,
+    },
     /// Somebody who had been let in lost the right.
     Withdrawn {
         /// The authorization's subject.
@@ -122,6 +145,7 @@ pub struct Guard {
     follower: Follower,
     foreign: Neighbours,
     admitted: Mutex<BTreeMap<AdmittedAs, Admitted>>,
+    holds: Arc<Mutex<Holds>>,
     challenges: Mutex<Challenges>,
 }
 
@@ -135,6 +159,7 @@ impl Guard {
             follower,
             foreign: Neighbours::default(),
             admitted: Mutex::new(BTreeMap::new()),
+            holds: Arc::default(),
             challenges,
         }
     }
@@ -193,41 +218,13 @@ impl Guard {
         resource: &str,
         challenge: &[u8],
     ) -> Result<Admitted, Vec<Refusal>> {
-        let open = self
-            .challenges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(challenge, clock::boot_ms());
-        if !open {
-            let expected = "a challenge of this guard that was not used before";
-            return Err(vec![Refusal::new(
-                RefusalCode::ChallengeUnknown,
-                expected,
-                "another, or one used before",
-            )]);
-        }
-        let config = self.config();
-        let now_ms = self.now_ms(&config)?;
-        let view = self.follower.view();
-        let request = Request {
-            authorization: Presented::Bytes(authorization),
+        let (allowed, now_ms) = self.judge(&Shown {
+            authorization,
             proof,
+            challenge,
             action,
             resource,
-            request_digest: None,
-            channel: RequestChannel::Challenge(challenge),
-        };
-        let (decision, _) = self.foreign.seen().with(|foreign| {
-            decide_among(
-                &request,
-                view.as_deref(),
-                foreign,
-                &enforcer(&config),
-                ReplayMemory::new(0),
-                now_ms,
-            )
-        });
-        let allowed = decision?;
+        })?;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         if admitted.len() >= MAX_ADMITTED {
             admitted.retain(|_, held| held.allowed.authorization.contents().expires > now_ms / 1000);
@@ -240,8 +237,79 @@ impl Guard {
         Ok(allowed)
     }
 
+    /// Decides as [`Self::decide`], and from then on tells how the holder stands, for as long as the [`Hold`] is kept and
+    /// [`Self::watch`] runs. Where nobody runs it, nobody is held: a right that is not watched would never end.
+    ///
+    /// # Errors
+    /// Every reason to refuse.
+    pub fn hold(&self, shown: &Shown<'_>) -> Result<Hold, Vec<Refusal>> {
+        let (admitted, _) = self.judge(shown)?;
+        // A trust state may have come while signatures were checked: after this look, and the next, none is missed.
+        Holds::take(&self.holds, admitted, |admitted| self.judge_again(admitted))
+    }
+
+    /// Goes on with a newer authorization of the same holder, for the same action and resource, under the same entry of
+    /// the trust state. Gives when it runs out, Unix milliseconds. A refusal changes nothing of how the holder stands.
+    ///
+    /// # Errors
+    /// Every reason to refuse; those of its loss where it is lost.
+    pub fn extend(&self, hold: &Hold, shown: &Shown<'_>) -> Result<u64, Vec<Refusal>> {
+        let (admitted, _) = self.judge(shown)?;
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.extend(hold.id(), admitted, |admitted| self.judge_again(admitted))
+    }
+
+    /// The decision, and the time it was made at.
+    fn judge(&self, shown: &Shown<'_>) -> Result<(Admitted, u64), Vec<Refusal>> {
+        let open = self
+            .challenges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(shown.challenge, clock::boot_ms());
+        if !open {
+            let expected = "a challenge of this guard that was not used before";
+            return Err(vec![Refusal::new(
+                RefusalCode::ChallengeUnknown,
+                expected,
+                "another, or one used before",
+            )]);
+        }
+        let config = self.config();
+        let now_ms = self.now_ms(&config)?;
+        let view = self.follower.view();
+        let request = Request {
+            authorization: Presented::Bytes(shown.authorization),
+            proof: shown.proof,
+            action: shown.action,
+            resource: shown.resource,
+            request_digest: None,
+            channel: RequestChannel::Challenge(shown.challenge),
+        };
+        let (decision, _) = self.foreign.seen().with(|foreign| {
+            decide_among(
+                &request,
+                view.as_deref(),
+                foreign,
+                &enforcer(&config),
+                ReplayMemory::new(0),
+                now_ms,
+            )
+        });
+        Ok((decision?, now_ms))
+    }
+
+    /// Looks once more at one who was allowed, with what is known now.
+    fn judge_again(&self, admitted: &Admitted) -> Result<(), Vec<Refusal>> {
+        let (config, view) = (self.config(), self.follower.view());
+        let now_ms = self.now_ms(&config)?;
+        self.foreign
+            .seen()
+            .with(|foreign| redecide_among(admitted, view.as_deref(), foreign, &enforcer(&config), now_ms))
+    }
+
     /// Watches the trust state for ever and tells who loses a right.
     pub async fn watch(&self, tell: impl Fn(GuardEvent)) {
+        let _watching = Watching::over(&self.holds);
         let mut views = self.follower.views();
         let foreign_news = self.foreign.news();
         let mut following = false;
@@ -264,10 +332,10 @@ impl Guard {
                 });
             }
             // Silence takes rights away without any frame, and must be noticed within the published bound; expiry, which
-            // every decision looks at anyway, once a second.
+            // every decision looks at anyway, once a second, or at once where somebody is held.
             let fresh = Some(self.freshness());
             since_look_ms += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
-            if news || fresh != was_fresh || since_look_ms >= 1_000 {
+            if news || fresh != was_fresh || since_look_ms >= 1_000 || self.somebody_is_due() {
                 since_look_ms = 0;
                 for event in self.look_again() {
                     tell(event);
@@ -288,31 +356,45 @@ impl Guard {
         }
     }
 
+    fn somebody_is_due(&self) -> bool {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.follower.clock().now_ms() {
+            Ok(now_ms) => holds.due(now_ms, self.config().skew_ms),
+            // Without a time nobody may go on.
+            Err(_) => true,
+        }
+    }
+
     /// Decides again about everybody who was let in; who no longer holds is out.
     fn look_again(&self) -> Vec<GuardEvent> {
+        // The view is read under the lock: what was let in by a newer one must not be judged by an older.
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.follower.view();
         let config = self.config();
         let now = self.now_ms(&config);
         let epoch = view.as_ref().map_or(0, |view| view.head().epoch);
         let foreign = self.foreign.seen();
         let mut lost = Vec::new();
-        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         foreign.with(|foreign| {
-            admitted.retain(|_, held| {
-                let decision = now
-                    .clone()
-                    .and_then(|now_ms| redecide_among(held, view.as_deref(), foreign, &enforcer(&config), now_ms));
-                match decision {
-                    Ok(()) => true,
-                    Err(refusals) => {
-                        lost.push(GuardEvent::Withdrawn {
-                            subject: held.subject.clone(),
-                            reasons: refusals.iter().map(ToString::to_string).collect(),
-                            epoch,
-                            at_ms: clock::wall_ms(),
-                        });
-                        false
-                    }
+            let judge = |held: &Admitted| {
+                let now_ms = now.clone()?;
+                redecide_among(held, view.as_deref(), foreign, &enforcer(&config), now_ms)
+            };
+            // First those who must be stopped.
+            let changes = holds.look_again(now.as_ref().ok().copied(), judge);
+            drop(holds);
+            lost.extend(changes.into_iter().map(|change| event(change, epoch)));
+            let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+            admitted.retain(|_, held| match judge(held) {
+                Ok(()) => true,
+                Err(refusals) => {
+                    lost.push(GuardEvent::Withdrawn {
+                        subject: held.subject.clone(),
+                        reasons: refusals.iter().map(ToString::to_string).collect(),
+                        epoch,
+                        at_ms: clock::wall_ms(),
+                    });
+                    false
                 }
             });
         });
@@ -333,6 +415,27 @@ impl Guard {
             return Err(vec![Refusal::new(RefusalCode::PolicyExpired, expected, found)]);
         }
         Ok(now_ms)
+    }
+}
+
+fn event(change: Change, epoch: u64) -> GuardEvent {
+    let Change { subject, standing } = change;
+    let at_ms = clock::wall_ms();
+    let reasons = standing.reasons().iter().map(ToString::to_string).collect();
+    match standing {
+        Standing::Allowed { .. } => GuardEvent::Resumed { subject, epoch, at_ms },
+        Standing::Suspended { .. } => GuardEvent::Suspended {
+            subject,
+            reasons,
+            epoch,
+            at_ms,
+        },
+        Standing::Lost { .. } => GuardEvent::Withdrawn {
+            subject,
+            reasons,
+            epoch,
+            at_ms,
+        },
     }
 }
 
