@@ -35,18 +35,43 @@ pub enum Effect {
     Grant {
         /// The status entry of the authorization.
         status: StatusIndex,
+        /// The entry it hangs below: as long as that does not count, nothing is granted.
+        under: Option<StatusIndex>,
+        /// Suspended entries that come back with it, beside its own.
+        lifts: Vec<StatusIndex>,
     },
     /// Releases a key: like a grant it is committed, and answered, only while every withdrawal is durable.
     Release,
     /// Takes away what went out already under `withdrawal`.
     Withdraw {
-        /// The node.
-        node: String,
+        /// The nodes whose records are marked, as they are then; whatever entry one has got meanwhile goes out too. None
+        /// where the entries were suspended: the record stays as it is.
+        nodes: Vec<String>,
+        /// Every entry that went out.
+        entries: Vec<StatusIndex>,
         /// The withdrawal that went out.
         withdrawal: Withdrawal,
     },
     /// Another policy comes into force.
     Activate(Activation),
+}
+
+impl Effect {
+    /// A grant that hangs below nothing and lifts nothing but its own entry.
+    #[must_use]
+    pub const fn grant(status: StatusIndex) -> Self {
+        Self::Grant {
+            status,
+            under: None,
+            lifts: Vec::new(),
+        }
+    }
+
+    /// Whether it takes away.
+    #[must_use]
+    pub const fn takes_away(&self) -> bool {
+        matches!(self, Self::Withdraw { .. })
+    }
 }
 
 /// A policy coming into force, between two decisions.

@@ -48,5 +48,5 @@ pub mod tenants;
 pub mod ticker;
 pub mod tls;
 pub mod trust;
-mod withdraw;
+pub mod withdraw;
 pub mod witness;

@@ -4,7 +4,7 @@
 //! not recorded; nobody can say whose. So every entry that still counts is suspended until its node shows fresh evidence
 //! (`docs/protocol.md`, section 7: an authorization whose subject's state cannot be shown is refused).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use touchstone_authorization::lists::{MAX_ENTRIES, PAGE_BYTES, PAGE_ENTRIES};
 use touchstone_authorization::token::StatusIndex;
@@ -125,6 +125,7 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
             epoch,
             epoch_limit,
             ledger,
+            kept_back: HashSet::new(),
         },
         live,
         clean,

@@ -19,6 +19,7 @@ pub use handle::SequencerHandle;
 use handle::{Reply, Waiting};
 use seat::Seat;
 use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::{Status, StatusLists};
 use touchstone_cose::key::SigningKey;
 use touchstone_ledger::receipt::{MIN_TREE_SIZE, issue_batch};
 use touchstone_store::{Batch, Guard, Key, MAX_VALUE_LEN, Revision, Store, Write};
@@ -43,6 +44,9 @@ pub const MAX_BATCH_ENTRY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most guards and writes of statements in one commit, before hashes and pages: half of what the store takes.
 pub const MAX_BATCH_ENTRY_WRITES: usize = touchstone_store::MAX_BATCH_WRITES / 2;
+
+/// Most records of nodes that a commit marks as withdrawn; the rest is marked in commits before it.
+pub const MAX_MARKED_IN_COMMIT: usize = 1_024;
 
 /// A used nonce is kept this long, in milliseconds: twice the longest life of a session.
 pub const NONCE_KEPT_MS: u64 = 120_000;
@@ -221,8 +225,25 @@ impl Running {
             }
         }
         match &entry.effect {
-            Effect::Withdraw { node, .. } => self.withdraw(forming, node)?,
-            Effect::Grant { status } => forming.granted.push(*status),
+            Effect::Withdraw { nodes, entries, .. } => {
+                for node in nodes {
+                    self.withdraw(forming, node)?;
+                }
+                forming.out.extend_from_slice(entries);
+            }
+            Effect::Grant { status, under, lifts } => {
+                let kept_back = self
+                    .s
+                    .trust
+                    .is_kept_back(status)
+                    .then(|| "its status entry is kept back".to_owned());
+                let fallen = fallen(&self.s.trust.lists(), status, under.as_ref());
+                if let Some(detail) = kept_back.or(fallen) {
+                    return Ok(Admission::Refuse(EntryError::Conflict { detail }));
+                }
+                forming.granted.push(*status);
+                forming.granted.extend_from_slice(lifts);
+            }
             Effect::Release | Effect::None => {}
             // What comes after an activation is looked at again under the new policy.
             Effect::Activate(_) if !forming.taken.is_empty() => return Ok(Admission::Later),
@@ -288,9 +309,7 @@ impl Running {
                 }
             }
         }
-        for (key, record) in &forming.nodes {
-            batch.put(key.clone(), record.encode());
-        }
+        self.mark(forming, &mut batch)?;
         let first = self.s.log.head().size;
         for (subject, index) in latest(forming, first) {
             batch.put(
@@ -302,7 +321,8 @@ impl Running {
         for (key, bytes) in written {
             batch.put(key, bytes);
         }
-        for (list, page, bytes) in self.s.trust.pages(&forming.revoked, &forming.granted) {
+        forming.out.append(&mut forming.revoked);
+        for (list, page, bytes) in self.s.trust.pages(&forming.out, &forming.granted) {
             batch.put(rows::status(list, page), bytes);
         }
         let epochs = self.s.trust.wants_epochs();
@@ -338,6 +358,25 @@ impl Running {
             self.s.trust.durable(extra);
         }
         self.settle(forming, head, first, now_ms)
+    }
+
+    /// Writes the records of nodes that withdrawals mark. More than one commit takes are written beforehand: a node that is
+    /// marked and whose withdrawal is not on record yet only has to attest anew.
+    fn mark(&self, forming: &Forming, batch: &mut Batch) -> Result<(), EntryError> {
+        let mut before = Batch::new();
+        let last = forming.nodes.len().saturating_sub(MAX_MARKED_IN_COMMIT);
+        for (nth, (key, record)) in (1..).zip(&forming.nodes) {
+            if nth > last {
+                batch.put(key.clone(), record.encode());
+                continue;
+            }
+            before.put(key.clone(), record.encode());
+            if nth % MAX_MARKED_IN_COMMIT == 0 || nth == last {
+                let full = std::mem::take(&mut before);
+                self.s.store.commit(full).map_err(stopped)?;
+            }
+        }
+        Ok(())
     }
 
     /// The parts of this commit's entries that are not stored yet, and the rows they are to be stored in with it. More
@@ -447,9 +486,24 @@ enum Admission {
     Refuse(EntryError),
 }
 
-fn is_revoked(lists: &touchstone_authorization::StatusLists, entry: &StatusIndex) -> bool {
-    let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
-    status == Some(touchstone_authorization::Status::Invalid)
+fn is_revoked(lists: &StatusLists, entry: &StatusIndex) -> bool {
+    status(lists, entry) == Some(Status::Invalid)
+}
+
+fn status(lists: &StatusLists, entry: &StatusIndex) -> Option<Status> {
+    lists.get(entry.list).and_then(|list| list.status(entry.index))
+}
+
+/// Why an entry can not be granted any more, if it can not: it was revoked since, or what it hangs below does not count.
+fn fallen(lists: &StatusLists, entry: &StatusIndex, under: Option<&StatusIndex>) -> Option<String> {
+    if is_revoked(lists, entry) {
+        return Some("its status entry was revoked".to_owned());
+    }
+    let under = under?;
+    match status(lists, under) {
+        Some(Status::Valid) => None,
+        found => Some(format!("what it hangs below is {found:?}")),
+    }
 }
 
 fn stopped(error: impl std::fmt::Display) -> EntryError {

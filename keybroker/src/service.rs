@@ -251,6 +251,7 @@ impl Broker {
             sequencer,
             federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
+            taking: Mutex::default(),
             head,
             attested: Mutex::new(attested),
             drift,

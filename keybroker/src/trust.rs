@@ -6,7 +6,7 @@
 
 mod places;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use places::{MAX_STATUS_ENTRIES, STATUS_LISTS, new_lists, number, place};
@@ -14,7 +14,7 @@ pub use places::{MAX_STATUS_ENTRIES, STATUS_LISTS, new_lists, number, place};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use places::{apply, grown, suspended};
+use places::{apply, grown, not_revoked, suspended};
 use tokio::sync::broadcast;
 use touchstone_authorization::lists::PAGE_ENTRIES;
 use touchstone_authorization::token::StatusIndex;
@@ -111,6 +111,8 @@ struct State {
     unused: Vec<StatusIndex>,
     /// Withdrawals that went out and are not durable yet.
     pending: u64,
+    /// Entries that [`Trust::take`] suspended: no grant lifts them until [`Trust::release`].
+    kept_back: HashSet<StatusIndex>,
     /// No head may go out any more: a withdrawal could not be shown.
     stopped: bool,
     /// Nothing is granted and no fresh head goes out, but one that takes away: this broker differs from its domain's others.
@@ -118,6 +120,26 @@ struct State {
     issued_at_ms: u64,
     head: Bytes,
     full: Bytes,
+}
+
+/// What becomes of entries that are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// They never count again.
+    Revoked,
+    /// They do not count until they are lifted.
+    Suspended,
+}
+
+impl Mark {
+    /// Its name in statements.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+        }
+    }
 }
 
 /// A withdrawal that went out. Given back with [`Trust::durable`] once its statement is on disk.
@@ -143,6 +165,8 @@ pub struct Start {
     pub epoch_limit: u64,
     /// Size and root of the ledger.
     pub ledger: (u64, [u8; 32]),
+    /// Suspended entries that stay so until they are lifted by command, whatever their nodes show.
+    pub kept_back: HashSet<StatusIndex>,
 }
 
 impl Trust {
@@ -165,6 +189,7 @@ impl Trust {
             dealt: start.dealt,
             unused: Vec::new(),
             pending: 0,
+            kept_back: start.kept_back,
             stopped: false,
             held: false,
             issued_at_ms: 0,
@@ -186,9 +211,24 @@ impl Trust {
     /// [`TrustError`]. Then no head goes out any more at all and nothing is granted until the process starts anew:
     /// what cannot be shown is denied by staleness.
     pub fn withdraw(&self, entries: &[StatusIndex], now_ms: u64) -> Result<Withdrawal, TrustError> {
+        self.take(entries, Mark::Revoked, now_ms)
+    }
+
+    /// The same, with the mark that entries get. What is revoked already is not suspended: it stays revoked.
+    ///
+    /// # Errors
+    /// As [`Trust::withdraw`].
+    pub fn take(&self, entries: &[StatusIndex], mark: Mark, now_ms: u64) -> Result<Withdrawal, TrustError> {
         let mut state = self.lock();
         state.pending += 1;
-        let outcome = match grown(&state.lists, entries).and_then(|lists| apply(&lists, entries, Status::Invalid)) {
+        let marked = |lists: StatusLists| match mark {
+            Mark::Revoked => apply(&lists, entries, Status::Invalid),
+            Mark::Suspended => apply(&lists, &not_revoked(&lists, entries), Status::Suspended),
+        };
+        if mark == Mark::Suspended {
+            state.kept_back.extend(entries);
+        }
+        let outcome = match grown(&state.lists, entries).and_then(marked) {
             Ok(lists) => self
                 .publish(&mut state, lists.clone(), now_ms)
                 .inspect_err(|_| state.lists = lists),
@@ -198,6 +238,17 @@ impl Trust {
             state.stopped = true;
         }
         outcome.map(|()| Withdrawal { epoch: state.epoch })
+    }
+
+    /// From here on only `kept_back` stay suspended whatever is granted; the others come back with the next grant of them.
+    pub fn release(&self, kept_back: HashSet<StatusIndex>) {
+        self.lock().kept_back = kept_back;
+    }
+
+    /// Whether an entry stays suspended whatever is granted.
+    #[must_use]
+    pub fn is_kept_back(&self, entry: &StatusIndex) -> bool {
+        self.lock().kept_back.contains(entry)
     }
 
     /// The statement of a withdrawal is on disk.
@@ -250,7 +301,7 @@ impl Trust {
         let mut state = self.lock();
         state.ledger = ledger;
         let grown = grown(&state.lists, valid)?;
-        let lifts = suspended(&grown, valid);
+        let lifts = state.lifted_by(&grown, valid);
         let changed = apply(&grown, &lifts, Status::Valid)?;
         if changed == state.lists {
             return Ok(());
@@ -348,7 +399,7 @@ impl Trust {
     #[must_use]
     pub fn pages(&self, revoked: &[StatusIndex], granted: &[StatusIndex]) -> Vec<(u16, u32, Vec<u8>)> {
         let state = self.lock();
-        let lifts = suspended(&state.lists, granted);
+        let lifts = state.lifted_by(&state.lists, granted);
         let Ok(lists) = apply(&state.lists, &lifts, Status::Valid) else {
             return Vec::new();
         };
@@ -425,6 +476,13 @@ impl Trust {
 }
 
 impl State {
+    /// What a grant of these entries lifts: what is suspended of them, and not kept back.
+    fn lifted_by(&self, lists: &StatusLists, granted: &[StatusIndex]) -> Vec<StatusIndex> {
+        let mut lifts = suspended(lists, granted);
+        lifts.retain(|entry| !self.kept_back.contains(entry));
+        lifts
+    }
+
     /// The time from which a head counts that is made at `now_ms` because of something else than a withdrawal. While one
     /// is not durable such a head says what is new, and is no fresher than the one before.
     fn freshness(&self, now_ms: u64) -> u64 {

@@ -1,18 +1,260 @@
-//! Taking rights away without evidence: by an operator's command, because a node is overdue, because another machine has
-//! taken its place.
+//! Taking rights away, whatever the cause: the entries that it names and everything below them go out in one epoch, and
+//! then one statement says why, how many, and exactly which.
+//!
+//! Taking away never waits (`docs/protocol.md`, section 7): [`out`] marks and sends before anything is written. What it
+//! gives back must be handed in, whatever happens to who asked for it.
 
+pub mod set;
+
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use touchstone_ledger::statement::{Reason, Statement};
-use touchstone_store::Write;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_cose::cbor::Value;
+use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
+use touchstone_store::{Guard, Write};
 
 use crate::app::App;
 use crate::entry::{Effect, Entry, Recorded};
 use crate::hello::{internal, unreadable};
 use crate::nodes;
 use crate::problem::{Refusal, RefusalCode};
+use crate::trust::{Mark, number};
 
-/// Withdraws what the node `name` holds: out at once, then recorded. Resolves when it is durable.
+/// Most roots that a statement lists by number; the set has them all.
+pub const MAX_ROOTS_NAMED: usize = 64;
+
+/// Label, among the inputs of a statement, of the set that was taken.
+pub const SET: &str = "set";
+
+/// First member of a statement's body that belongs to its cause; those before it are the same for all.
+pub const BODY_CAUSE: i64 = 16;
+
+/// Why something is taken, as its statement says it.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// The kind of statement: a revocation, a quarantine, a containment.
+    pub kind: Kind,
+    /// The node or workload it is about, where it is about one.
+    pub subject: Option<String>,
+    /// The reason.
+    pub reason: Reason,
+    /// SHA-256 of what it rests on, by label: the decision, the command, the event.
+    pub inputs: BTreeMap<String, [u8; 32]>,
+    /// More members of the body, numbered from [`BODY_CAUSE`] on.
+    pub body: Vec<(i64, Value)>,
+}
+
+impl Cause {
+    /// A cause that rests on nothing else.
+    #[must_use]
+    pub fn new(kind: Kind, subject: Option<&str>, reason: Reason) -> Self {
+        Self {
+            kind,
+            subject: subject.map(str::to_owned),
+            reason,
+            inputs: BTreeMap::new(),
+            body: Vec::new(),
+        }
+    }
+}
+
+/// What is to be taken.
+#[derive(Debug)]
+pub struct Taking {
+    /// Why.
+    pub cause: Cause,
+    /// What becomes of it.
+    pub mark: Mark,
+    /// Nodes, each with the entry it holds: roots, whose records are marked where they are revoked.
+    pub nodes: Vec<(String, StatusIndex)>,
+    /// Other roots: entries of workloads.
+    pub roots: Vec<StatusIndex>,
+    /// What must hold when it is recorded. Nothing, for what goes out is out; only what may go out twice has a guard.
+    pub guards: Vec<Guard>,
+    /// More rows, written in the commit that records it.
+    pub writes: Vec<Write>,
+}
+
+impl Taking {
+    /// One with nothing in it yet.
+    #[must_use]
+    pub const fn new(cause: Cause, mark: Mark) -> Self {
+        Self {
+            cause,
+            mark,
+            nodes: Vec::new(),
+            roots: Vec::new(),
+            guards: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+}
+
+/// What went out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Out {
+    /// The epoch it went out under.
+    pub epoch: u64,
+    /// Every entry that fell: the roots and what hangs below them, sorted.
+    pub set: Vec<StatusIndex>,
+}
+
+/// What was taken, and is on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its statement.
+    pub recorded: Recorded,
+    /// The epoch it went out under.
+    pub epoch: u64,
+    /// Every entry that fell.
+    pub set: Vec<StatusIndex>,
+}
+
+/// Takes, and records it. Resolves when that is durable.
+///
+/// # Errors
+/// The broker's failure. What went out stays out whatever fails afterwards.
+pub async fn take(app: &App, taking: Taking) -> Result<Taken, Refusal> {
+    let (entry, Out { epoch, set }) = out(app, taking)?;
+    let recorded = app.sequencer.record(entry).await;
+    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
+    Ok(Taken { recorded, epoch, set })
+}
+
+/// Takes, now, and makes what is to be recorded of it: to be handed in at once.
+///
+/// # Errors
+/// The broker's failure: then no head goes out any more.
+pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
+    let Taking {
+        cause,
+        mark,
+        nodes,
+        mut roots,
+        guards,
+        writes,
+    } = taking;
+    let now_ms = app.clock.now_ms();
+    roots.extend(nodes.iter().map(|(_, entry)| *entry));
+    let roots = set::sorted(roots);
+    let (set, withdrawal) = {
+        // Nothing is hung below a root between the look at what hangs there and the mark.
+        let _alone = app.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = below(app, &roots);
+        let withdrawal = app.trust.take(&set, mark, now_ms).map_err(internal)?;
+        (set, withdrawal)
+    };
+    let epoch = withdrawal.epoch;
+    if mark == Mark::Revoked {
+        let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, _) in &nodes {
+            attested.remove(name);
+        }
+    }
+    let subject = cause.subject.as_deref().unwrap_or_default();
+    tracing::info!(
+        target: "touchstone::event",
+        event = event(mark),
+        node = nodes.first().map_or(subject, |(name, _)| name.as_str()),
+        reason = cause.reason.code,
+        epoch,
+        entries = set.len(),
+        at_ms = now_ms
+    );
+    let bytes = set::encode(&set);
+    let statement = statement(app, cause, (mark, epoch), (&roots, &set), set::digest(&bytes), now_ms);
+    let entry = Entry {
+        statement: statement.sign(&app.keys.statement).map_err(internal)?,
+        subject: None,
+        policy: None,
+        guards,
+        writes,
+        parts: vec![(set::digest(&bytes), bytes)],
+        effect: Effect::Withdraw {
+            nodes: match mark {
+                Mark::Revoked => nodes.into_iter().map(|(name, _)| name).collect(),
+                Mark::Suspended => Vec::new(),
+            },
+            entries: set.clone(),
+            withdrawal,
+        },
+    };
+    Ok((entry, Out { epoch, set }))
+}
+
+const fn event(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Revoked => "withdrawn",
+        Mark::Suspended => "suspended",
+    }
+}
+
+/// Body: 0 the epoch it went out under, 1 how many entries fell, 2 "revoked" or "suspended", 3 the numbers of the roots, at
+/// most [`MAX_ROOTS_NAMED`]; from [`BODY_CAUSE`] on what the cause says. The set is the input [`SET`].
+fn statement(
+    app: &App,
+    cause: Cause,
+    (mark, epoch): (Mark, u64),
+    (roots, set): (&[StatusIndex], &[StatusIndex]),
+    digest: [u8; 32],
+    now_ms: u64,
+) -> Statement {
+    let Cause {
+        kind,
+        subject,
+        reason,
+        mut inputs,
+        body,
+    } = cause;
+    inputs.insert(SET.to_owned(), digest);
+    let numbers = roots
+        .iter()
+        .take(MAX_ROOTS_NAMED)
+        .map(|root| Value::Unsigned(number(root)));
+    let members = [
+        (0, Value::Unsigned(epoch)),
+        (1, Value::Unsigned(set.len() as u64)),
+        (2, Value::text(mark.as_str())),
+        (3, Value::array(numbers)),
+    ];
+    let body = Value::map(members.into_iter().chain(body));
+    // Of a node that signs for itself in part, the policy that counted.
+    let region = subject.as_deref().and_then(|name| region(app, name));
+    Statement {
+        region_policy: region.and_then(|region| app.policy().region_digest(&region)),
+        subject,
+        reasons: Reason::bounded(vec![reason]),
+        inputs,
+        ..app.circumstances(now_ms).statement(kind, Outcome::Recorded, body)
+    }
+}
+
+/// The region of a node, or of the node that a workload is on.
+fn region(app: &App, subject: &str) -> Option<String> {
+    let node = subject.split_once('@').map_or(subject, |(_, node)| node);
+    let (record, _) = nodes::by_name(&*app.store, node).ok()??;
+    Some(record.region)
+}
+
+/// The roots and everything that hangs below them.
+fn below(_app: &App, roots: &[StatusIndex]) -> Vec<StatusIndex> {
+    roots.to_vec()
+}
+
+/// Runs `grow`, which hangs something below the entries of `above`, while nothing is taken away. Nothing is run where one of
+/// them does not count: what is hung below is seen by every withdrawal from here on.
+pub fn while_valid<T>(app: &App, above: &[StatusIndex], grow: impl FnOnce() -> T) -> Option<T> {
+    let _alone = app.taking.lock().unwrap_or_else(PoisonError::into_inner);
+    let lists = app.trust.lists();
+    let counts = |entry: &StatusIndex| {
+        let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
+        status == Some(touchstone_authorization::Status::Valid) && entry.generation == app.trust.generation()
+    };
+    above.iter().all(counts).then(grow)
+}
+
+/// Withdraws what the node `name` holds, and everything below it. Resolves when it is durable.
 ///
 /// # Errors
 /// [`RefusalCode::NotFound`] if no such node has enrolled; otherwise the broker's failure. A withdrawal that went out
@@ -23,40 +265,21 @@ pub async fn withdraw(app: &App, name: &str, reason: Reason) -> Result<Recorded,
 
 /// The same, with more rows written in the commit that records it.
 pub async fn withdraw_with(app: &App, name: &str, reason: Reason, writes: Vec<Write>) -> Result<Recorded, Refusal> {
-    let found = nodes::by_name(&*app.store, name).map_err(unreadable)?;
-    let Some((record, _)) = found else {
-        return Err(Refusal::new(RefusalCode::NotFound, "no node of this name has enrolled"));
-    };
-    let now_ms = app.clock.now_ms();
-    let withdrawal = app.trust.withdraw(&[record.status], now_ms).map_err(internal)?;
-    app.attested.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-    tracing::info!(
-        target: "touchstone::event",
-        event = "withdrawn",
-        node = name,
-        reason = reason.code,
-        epoch = withdrawal.epoch,
-        at_ms = now_ms
-    );
-    let statement = Statement {
-        region_policy: app.policy().region_digest(&record.region),
-        ..app.circumstances(now_ms).revocation(name, reason, withdrawal.epoch)
-    };
-    let statement = statement.sign(&app.keys.statement).map_err(internal)?;
-    let entry = Entry {
-        statement,
-        subject: None,
-        policy: None,
-        guards: Vec::new(),
+    let holds = holds(app, name)?;
+    let taking = Taking {
+        nodes: vec![(name.to_owned(), holds)],
         writes,
-        parts: Vec::new(),
-        effect: Effect::Withdraw {
-            node: name.to_owned(),
-            withdrawal,
-        },
+        ..Taking::new(Cause::new(Kind::Revocation, Some(name), reason), Mark::Revoked)
     };
-    app.sequencer
-        .record(entry)
-        .await
-        .map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))
+    Ok(take(app, taking).await?.recorded)
+}
+
+/// The entry that the node `name` holds.
+///
+/// # Errors
+/// [`RefusalCode::NotFound`] if no such node has enrolled; otherwise its row cannot be read.
+pub fn holds(app: &App, name: &str) -> Result<StatusIndex, Refusal> {
+    let found = nodes::by_name(&*app.store, name).map_err(unreadable)?;
+    let (record, _) = found.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "no node of this name has enrolled"))?;
+    Ok(record.status)
 }

@@ -2,13 +2,14 @@
 
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::message::BOOT_ID_LEN;
+use touchstone_ledger::statement::{Kind, Reason};
 use touchstone_policies::PolicySet;
 use touchstone_store::{Guard, Write};
 use touchstone_verifier::ima::chunk_digest;
 use touchstone_verifier::inventory::CvmIdentity;
 
 use crate::app::App;
-use crate::decision::Decided;
+use crate::decision::{Decided, DenialCode};
 use crate::entry::{Effect, Entry};
 use crate::first_use::Seat;
 use crate::hello::{internal, unreadable};
@@ -19,6 +20,8 @@ use crate::nodes::Stored;
 use crate::problem::Refusal;
 use crate::release::shown::{Shown, vouched};
 use crate::rows;
+use crate::trust::Mark;
+use crate::withdraw::{Cause, Taking, out};
 
 /// What a decision rests on and changes in the store.
 pub(super) struct Standing<'a> {
@@ -34,6 +37,17 @@ pub(super) struct Standing<'a> {
     pub(super) receive_key: Option<&'a VerifyingKey>,
 }
 
+/// Label, among the inputs of a revocation's statement, of the decision that it follows from.
+pub const DECISION: &str = "decision";
+
+/// What is to be recorded.
+pub(super) struct Entries {
+    /// The decision.
+    pub(super) decision: Entry,
+    /// What it takes away, which is out already: to be handed in before anything else.
+    pub(super) taken: Option<Entry>,
+}
+
 /// The statement of a decision and everything that happens with it. What takes away goes out here.
 pub(super) fn entry(
     app: &App,
@@ -41,7 +55,8 @@ pub(super) fn entry(
     standing: &Standing<'_>,
     inputs: &DecisionInputs,
     decided: &mut Decided,
-) -> Result<Entry, Refusal> {
+) -> Result<Entries, Refusal> {
+    let mut taken = None;
     let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
     let Standing {
         stored,
@@ -98,33 +113,32 @@ pub(super) fn entry(
             };
             writes.push(shown.write(&decided.node)?);
             writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);
-            (Some(policy.digest), Effect::Grant { status: inputs.status })
+            (Some(policy.digest), Effect::grant(inputs.status))
         }
         // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
         (None, Some(record)) if !record.withdrawn => {
-            let now_ms = app.clock.now_ms();
-            let withdrawal = app.trust.withdraw(&[record.status], now_ms).map_err(internal)?;
-            tracing::info!(
-                target: "touchstone::event",
-                event = "withdrawn",
-                node = %decided.node,
-                epoch = withdrawal.epoch,
-                at_ms = now_ms
-            );
+            let reason = decided.statement.reasons.first().cloned();
+            let reason = reason.unwrap_or_else(|| Reason {
+                code: DenialCode::NothingGranted.as_str().into(),
+                claim: "evidence".into(),
+                expected: "acceptable".into(),
+                found: "not acceptable".into(),
+            });
+            let mut cause = Cause::new(Kind::Revocation, Some(&decided.node), reason);
+            cause.inputs.insert(DECISION.to_owned(), decided.digest);
+            let taking = Taking {
+                nodes: vec![(decided.node.clone(), record.status)],
+                ..Taking::new(cause, Mark::Revoked)
+            };
+            taken = Some(out(app, taking)?.0);
             // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
             guards.clear();
-            (
-                None,
-                Effect::Withdraw {
-                    node: decided.node.clone(),
-                    withdrawal,
-                },
-            )
+            (None, Effect::None)
         }
         (None, _) => (Some(policy.digest), Effect::None),
     };
     let subject = Some(decided.node.clone());
-    Ok(Entry {
+    let decision = Entry {
         statement,
         subject,
         policy: policy_digest,
@@ -132,5 +146,6 @@ pub(super) fn entry(
         writes,
         parts,
         effect,
-    })
+    };
+    Ok(Entries { decision, taken })
 }

@@ -14,7 +14,7 @@ use touchstone_verifier::ear::EarReason;
 
 use crate::app::App;
 use crate::decision::Decided;
-use crate::entry::{Effect, EntryError};
+use crate::entry::EntryError;
 use crate::hello::{Pending, internal};
 use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
@@ -98,7 +98,8 @@ enum Tried {
         policy: Arc<PolicySet>,
         status: StatusIndex,
         statement: Vec<u8>,
-        withdraws: bool,
+        /// What it took away, handed in too.
+        taken: Option<Result<HandedIn, EntryError>>,
         handed_in: Result<HandedIn, EntryError>,
     },
 }
@@ -110,9 +111,12 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
         policy,
         status,
         entry,
+        taken,
         replaces,
         takes_seat,
     } = prepare(app, submitted)?;
+    // First of all: it is out already, and nothing is granted before it is on record.
+    let taken = taken.map(|taken| app.sequencer.hand_in(taken));
     if takes_seat && !in_turn {
         app.trust.give_back(status);
         return Ok(Tried::NotItsTurn);
@@ -122,7 +126,7 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
     }
     Ok(Tried::Decided {
         statement: entry.statement.bytes.clone(),
-        withdraws: matches!(entry.effect, Effect::Withdraw { .. }),
+        taken,
         handed_in: app.sequencer.hand_in(entry),
         decided: Box::new(decided),
         policy,
@@ -140,7 +144,7 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 .await
                 .map_err(internal)??
         };
-        let (decided, policy, status, statement, withdraws, handed_in) = match tried {
+        let (decided, policy, status, statement, taken, handed_in) = match tried {
             Tried::Replaces(node, reason) => {
                 // The machine behind the name is another one: what the old one holds goes first.
                 withdraw(&app, &node, reason).await?;
@@ -157,10 +161,16 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 policy,
                 status,
                 statement,
-                withdraws,
+                taken,
                 handed_in,
-            } => (decided, policy, status, statement, withdraws, handed_in),
+            } => (decided, policy, status, statement, taken, handed_in),
         };
+        let withdrawn = match taken {
+            None => Ok(()),
+            Some(Ok(taken)) => taken.recorded().await.map(|_| ()),
+            Some(Err(error)) => Err(error),
+        };
+        withdrawn.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
         let recorded = match handed_in {
             Ok(handed_in) => handed_in.recorded().await,
             Err(error) => Err(error),
@@ -197,8 +207,6 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
             if decided.grant.is_some() {
                 attested.insert(decided.node.clone(), (received_at_ms, status));
-            } else if withdraws {
-                attested.remove(&decided.node);
             }
         }
         let authorization = match &decided.grant {

@@ -17,7 +17,7 @@ use touchstone_verifier::tpm::Public;
 use touchstone_verifier::tpm::credential::check_activation;
 
 use super::Submitted;
-use super::entry::{Standing, entry};
+use super::entry::{Entries, Standing, entry};
 use crate::app::App;
 use crate::asked::asked;
 use crate::clock::seconds;
@@ -40,6 +40,8 @@ pub(super) struct Prepared {
     pub(super) policy: Arc<PolicySet>,
     pub(super) status: StatusIndex,
     pub(super) entry: Entry,
+    /// What it takes away, which is out already: to be handed in first.
+    pub(super) taken: Option<Entry>,
     /// Set where another identity takes the place of one that still holds rights.
     pub(super) replaces: Option<Reason>,
     /// Whether it takes one of the seats of first use.
@@ -185,13 +187,14 @@ fn judge(
         boot: pending.boot,
         receive_key: pending.receive_public.as_ref(),
     };
-    let entry = entry(app, &policy, &standing, &inputs, &mut decided)?;
+    let Entries { decision, taken } = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {
         takes_seat: decided.grant.is_some() && seat.is_some_and(|seat| seat.take.is_some()),
         decided,
         policy,
         status,
-        entry,
+        entry: decision,
+        taken,
         replaces,
     })
 }

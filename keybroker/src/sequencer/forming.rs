@@ -7,7 +7,7 @@ use touchstone_store::{Key, Write};
 
 use super::handle::Waiting;
 use super::{MAX_BATCH_ENTRIES, MAX_BATCH_ENTRY_BYTES, MAX_BATCH_ENTRY_WRITES};
-use crate::entry::{Effect, Entry};
+use crate::entry::Entry;
 use crate::node::NodeRecord;
 
 /// A commit in the making.
@@ -22,7 +22,10 @@ pub(super) struct Forming {
     pub(super) writes: usize,
     /// Node records as withdrawals in this commit leave them.
     pub(super) nodes: HashMap<Key, NodeRecord>,
+    /// What marked nodes hold, as their records say now.
     pub(super) revoked: Vec<StatusIndex>,
+    /// What went out already.
+    pub(super) out: Vec<StatusIndex>,
     pub(super) granted: Vec<StatusIndex>,
 }
 
@@ -45,7 +48,7 @@ pub(super) fn latest(forming: &Forming, first: u64) -> HashMap<&str, u64> {
 
 /// Whether an entry takes rights away.
 pub(super) fn takes_away(entry: &Entry) -> bool {
-    matches!(entry.effect, Effect::Withdraw { .. })
+    entry.effect.takes_away()
 }
 
 /// Bytes an entry adds to a commit.

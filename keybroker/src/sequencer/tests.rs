@@ -1,6 +1,5 @@
 //! The order of a commit, with a store that waits, fails and comes back.
 
-use touchstone_authorization::{Status, StatusLists};
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::Signed;
 use touchstone_store::{Changes, CommitError, RangeRow, RedbStore, StoreError, Versioned};
@@ -9,8 +8,8 @@ use super::*;
 use crate::entry::Activation;
 use crate::log;
 use crate::node::tests::record;
-use crate::trust::EPOCH_BLOCK;
 use crate::trust::tests::{facts, trust};
+use crate::trust::{EPOCH_BLOCK, Mark, place};
 
 const POLICY: [u8; 32] = [1; 32];
 
@@ -309,7 +308,7 @@ async fn nothing_is_granted_while_a_withdrawal_is_not_durable() {
     let bed = bed();
     let (bad, good) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
     let withdrawal = bed.trust.withdraw(&[bad], 1).unwrap();
-    let grant = hand_in(&bed, entry("grant", Effect::Grant { status: good })).await;
+    let grant = hand_in(&bed, entry("grant", Effect::grant(good))).await;
     bed.permit(1);
     // The permit is not used by the grant: an event can still have it.
     bed.handle.record(entry("event", Effect::None)).await.unwrap();
@@ -317,7 +316,8 @@ async fn nothing_is_granted_while_a_withdrawal_is_not_durable() {
     assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
     bed.permit(2);
     let withdraw = Effect::Withdraw {
-        node: "bad".into(),
+        nodes: vec!["bad".into()],
+        entries: vec![],
         withdrawal,
     };
     bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
@@ -330,22 +330,20 @@ async fn while_the_trust_state_is_held_what_would_grant_is_decided_again_and_the
     let bed = bed();
     let (taken, wanted) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
     bed.trust.hold(true);
-    for effect in [Effect::Grant { status: wanted }, Effect::Release] {
+    for effect in [Effect::grant(wanted), Effect::Release] {
         let refused = bed.handle.record(entry("grant", effect)).await;
         assert_eq!(refused, Err(EntryError::PolicyChanged));
     }
     bed.permit(3);
     bed.handle.record(entry("divergence", Effect::None)).await.unwrap();
     let withdraw = Effect::Withdraw {
-        node: "taken".into(),
+        nodes: vec!["taken".into()],
+        entries: vec![],
         withdrawal: bed.trust.withdraw(&[taken], 1).unwrap(),
     };
     bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
     bed.trust.hold(false);
-    let granted = bed
-        .handle
-        .record(entry("grant", Effect::Grant { status: wanted }))
-        .await;
+    let granted = bed.handle.record(entry("grant", Effect::grant(wanted))).await;
     assert!(granted.is_ok(), "{granted:?}");
 }
 
@@ -365,7 +363,8 @@ async fn a_withdrawal_marks_record_and_page_whatever_was_granted_meanwhile() {
     bed.handle.record(put).await.unwrap();
     let withdrawal = bed.trust.withdraw(&[old], 1).unwrap();
     let withdraw = Effect::Withdraw {
-        node: "bad".into(),
+        nodes: vec!["bad".into()],
+        entries: vec![],
         withdrawal,
     };
     bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
@@ -402,7 +401,8 @@ async fn a_full_queue_refuses_grants_and_never_a_withdrawal() {
         entry(
             "w",
             Effect::Withdraw {
-                node: "n".into(),
+                nodes: vec!["n".into()],
+                entries: vec![],
                 withdrawal,
             },
         ),
@@ -500,7 +500,18 @@ async fn a_release_waits_for_withdrawals_as_a_grant_does() {
         "nothing is released while a withdrawal is not durable"
     );
     let node = "node-1".to_owned();
-    let withdraw = hand_in(&bed, entry("withdraw", Effect::Withdraw { node, withdrawal })).await;
+    let withdraw = hand_in(
+        &bed,
+        entry(
+            "withdraw",
+            Effect::Withdraw {
+                nodes: vec![node],
+                entries: vec![],
+                withdrawal,
+            },
+        ),
+    )
+    .await;
     bed.permit(2);
     withdraw.await.unwrap().unwrap();
     release.await.unwrap().unwrap();
@@ -582,7 +593,14 @@ async fn a_grant_from_a_thread_waits_for_withdrawals_and_is_not_forgotten() {
     );
     let node = "node-1".to_owned();
     bed.permit(2);
-    let withdraw = entry("withdraw", Effect::Withdraw { node, withdrawal });
+    let withdraw = entry(
+        "withdraw",
+        Effect::Withdraw {
+            nodes: vec![node],
+            entries: vec![],
+            withdrawal,
+        },
+    );
     bed.handle.hand_in(withdraw).unwrap().recorded().await.unwrap();
     release.await.unwrap();
     bed.stop().1.unwrap();
@@ -663,5 +681,116 @@ fn statements_of_many_threads_are_each_recorded_once() {
     }
     assert_eq!(all.len(), THREADS * EACH);
     assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, all.len() as u64);
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_granted_of_an_entry_that_fell_or_below_one_that_does_not_count() {
+    let bed = bed();
+    bed.permit(9);
+    bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let [revoked, suspended, valid, kept_back] = [(); 4].map(|()| bed.trust.deal().unwrap());
+    bed.handle.record(entry("valid", Effect::grant(valid))).await.unwrap();
+    let withdrawal = bed.trust.take(&[revoked], Mark::Revoked, 1).unwrap();
+    bed.trust.durable(withdrawal);
+    let withdrawal = bed.trust.take(&[suspended, kept_back], Mark::Suspended, 1).unwrap();
+    bed.trust.durable(withdrawal);
+    let child = |under| Effect::Grant {
+        status: place(90, 1).unwrap(),
+        under: Some(under),
+        lifts: Vec::new(),
+    };
+    for (what, effect) in [
+        ("a revoked entry", Effect::grant(revoked)),
+        ("a suspended entry that is kept back", Effect::grant(kept_back)),
+        ("below a revoked one", child(revoked)),
+        ("below a suspended one", child(suspended)),
+        ("below one that was never granted", child(place(80_000, 1).unwrap())),
+    ] {
+        let refused = bed.handle.record(entry(what, effect)).await;
+        assert!(
+            matches!(refused, Err(EntryError::Conflict { .. })),
+            "{what}: {refused:?}"
+        );
+    }
+    bed.handle
+        .record(entry("below a valid one", child(valid)))
+        .await
+        .unwrap();
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_suspended_while_it_is_granted_stays_suspended() {
+    let bed = bed();
+    let place = bed.trust.deal().unwrap();
+    // The grant hangs in its commit when the suspension goes out.
+    let granted = from_a_thread(&bed, entry("grant", Effect::grant(place)));
+    bed.until_arrived(1);
+    let withdrawal = bed.trust.take(&[place], Mark::Suspended, 1).unwrap();
+    bed.permit(1);
+    let _ = granted.join().unwrap().unwrap();
+    assert_eq!(status_of(&bed.trust.lists(), place), Status::Suspended);
+    bed.permit(1);
+    let suspend = Effect::Withdraw {
+        nodes: vec![],
+        entries: vec![place],
+        withdrawal,
+    };
+    bed.handle.record(entry("suspension", suspend)).await.unwrap();
+    let page = bed.store.get(&rows::status(place.list, 0)).unwrap().unwrap().value;
+    assert_eq!(page[0] & 3, 2, "and is stored so");
+    // Lifted by command and by a grant, never by one of them.
+    bed.trust.release(std::collections::HashSet::new());
+    assert_eq!(status_of(&bed.trust.lists(), place), Status::Suspended);
+    bed.permit(1);
+    bed.handle.record(entry("again", Effect::grant(place))).await.unwrap();
+    assert_eq!(status_of(&bed.trust.lists(), place), Status::Valid);
+    let page = bed.store.get(&rows::status(place.list, 0)).unwrap().unwrap().value;
+    assert_eq!(page[0] & 3, 0, "and that is stored with the grant");
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_thousand_nodes_and_more_are_marked_by_one_statement() {
+    let bed = bed();
+    let names: Vec<String> = (0..MAX_MARKED_IN_COMMIT * 2 + 3).map(|n| format!("node-{n}")).collect();
+    let mut placed = Vec::new();
+    for chunk in names.chunks(1_000) {
+        let mut batch = Batch::new();
+        for name in chunk {
+            let mut node = record(name);
+            node.status = bed.trust.deal().unwrap();
+            placed.push(node.status);
+            batch.put(rows::NODE.key(name.as_bytes()).unwrap(), node.encode());
+        }
+        bed.permit(1);
+        bed.store.commit(batch).unwrap();
+    }
+    let withdrawal = bed.trust.take(&placed, Mark::Revoked, 1).unwrap();
+    let epoch = withdrawal.epoch;
+    bed.permit(9);
+    let withdraw = Effect::Withdraw {
+        nodes: names.clone(),
+        entries: placed.clone(),
+        withdrawal,
+    };
+    bed.handle.record(entry("all", withdraw)).await.unwrap();
+    assert_eq!(
+        (bed.trust.epoch(), bed.trust.pending()),
+        (epoch, 0),
+        "one epoch for all of them"
+    );
+    for name in &names {
+        let row = bed
+            .store
+            .get(&rows::NODE.key(name.as_bytes()).unwrap())
+            .unwrap()
+            .unwrap();
+        assert!(NodeRecord::decode(&row.value).unwrap().withdrawn, "{name}");
+    }
+    let lists = bed.trust.lists();
+    assert!(placed.iter().all(|place| status_of(&lists, *place) == Status::Invalid));
+    assert_eq!(log::head(&*bed.store).unwrap().unwrap().size, 1);
     bed.stop().1.unwrap();
 }

@@ -71,6 +71,12 @@ pub(super) fn suspended(lists: &StatusLists, entries: &[StatusIndex]) -> Vec<Sta
     entries.iter().filter(is).copied().collect()
 }
 
+/// Those of `entries` that are not revoked.
+pub(super) fn not_revoked(lists: &StatusLists, entries: &[StatusIndex]) -> Vec<StatusIndex> {
+    let is = |e: &&StatusIndex| lists.get(e.list).and_then(|l| l.status(e.index)) != Some(Status::Invalid);
+    entries.iter().filter(is).copied().collect()
+}
+
 /// The lists with these entries set.
 pub(super) fn apply(lists: &StatusLists, entries: &[StatusIndex], status: Status) -> Result<StatusLists, ListError> {
     let mut by_list: BTreeMap<u16, Vec<(u32, Status)>> = BTreeMap::new();

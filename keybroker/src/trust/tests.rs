@@ -26,6 +26,7 @@ pub(crate) fn start(epoch: u64, epoch_limit: u64) -> Start {
         epoch,
         epoch_limit,
         ledger: (0, [0; 32]),
+        kept_back: HashSet::new(),
     }
 }
 
@@ -289,4 +290,28 @@ fn after_the_end_nothing_goes_out() {
     trust.heartbeat(2_000).unwrap();
     assert_eq!(enforcer.follow(), 0);
     assert!(!trust.end(), "and such a run did not end in order");
+}
+
+#[test]
+fn what_is_revoked_is_never_made_suspended() {
+    let trust = trust(EPOCH_BLOCK);
+    let mut enforcer = Follower::new(&trust);
+    let (revoked, other) = (trust.deal().unwrap(), trust.deal().unwrap());
+    let withdrawal = trust.take(&[revoked], Mark::Revoked, 1_001).unwrap();
+    trust.durable(withdrawal);
+    let withdrawal = trust.take(&[revoked, other], Mark::Suspended, 1_002).unwrap();
+    trust.durable(withdrawal);
+    enforcer.follow();
+    let seen = [revoked, other].map(|place| enforcer.status(place).unwrap());
+    assert_eq!(seen, [Status::Invalid, Status::Suspended]);
+    // Nothing that is granted lifts either of them.
+    trust.granted(&[revoked, other], (1, [1; 32]), 1_003).unwrap();
+    trust.release(HashSet::new());
+    trust.granted(&[revoked], (1, [1; 32]), 1_004).unwrap();
+    enforcer.follow();
+    let seen = [revoked, other].map(|place| enforcer.status(place).unwrap());
+    assert_eq!(seen, [Status::Invalid, Status::Suspended]);
+    trust.granted(&[other], (1, [1; 32]), 1_005).unwrap();
+    enforcer.follow();
+    assert_eq!(enforcer.status(other), Some(Status::Valid));
 }

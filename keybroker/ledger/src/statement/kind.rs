@@ -34,6 +34,28 @@ pub enum Kind {
     Reinstatement,
     /// Another broker of the domain governs otherwise, or no longer does.
     Divergence,
+    /// A workload, under its node or another workload, asked for an authorization of its own.
+    WorkloadAuthorization,
+    /// A holder asked for a narrower authorization for another under its own.
+    Delegation,
+    /// An enforcer reported a chain with off-line blocks, at its first use.
+    ChainReport,
+    /// Enforcers reported what authorizations were used for.
+    UseReport,
+    /// Rights were suspended: kept, and of no use until the quarantine is lifted.
+    Quarantine,
+    /// A quarantine or a containment was lifted: what it took comes back with fresh good evidence.
+    Lift,
+    /// A zone or the whole domain was suspended, because of one of its members or by command.
+    Containment,
+    /// Which enforcers acknowledged that something was taken away, and who did not in time.
+    RevocationClosure,
+    /// A detector that policy names reported an event about a subject.
+    SecurityEvent,
+    /// A node changed between trusted, stale, unreachable, refused and quarantined.
+    Standing,
+    /// An operator commanded something, signed or on the machine itself.
+    Command,
 }
 
 impl Kind {
@@ -54,6 +76,17 @@ impl Kind {
         Self::FederationUpdate,
         Self::Reinstatement,
         Self::Divergence,
+        Self::WorkloadAuthorization,
+        Self::Delegation,
+        Self::ChainReport,
+        Self::UseReport,
+        Self::Quarantine,
+        Self::Lift,
+        Self::Containment,
+        Self::RevocationClosure,
+        Self::SecurityEvent,
+        Self::Standing,
+        Self::Command,
     ];
 
     /// Its name in statements.
@@ -75,6 +108,17 @@ impl Kind {
             Self::FederationUpdate => "federation-update",
             Self::Reinstatement => "reinstatement",
             Self::Divergence => "divergence",
+            Self::WorkloadAuthorization => "workload-authorization",
+            Self::Delegation => "delegation",
+            Self::ChainReport => "chain-report",
+            Self::UseReport => "use-report",
+            Self::Quarantine => "quarantine",
+            Self::Lift => "lift",
+            Self::Containment => "containment",
+            Self::RevocationClosure => "revocation-closure",
+            Self::SecurityEvent => "security-event",
+            Self::Standing => "standing",
+            Self::Command => "command",
         }
     }
 
