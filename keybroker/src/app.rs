@@ -17,6 +17,7 @@ use crate::drift::Drift;
 use crate::federation::Neighbours;
 use crate::hello::Pending;
 use crate::keys::BrokerKeys;
+use crate::lineage::Lineage;
 use crate::log::LogHead;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::refusals::Refusals;
@@ -61,6 +62,8 @@ pub struct App {
     pub refusals: Mutex<Refusals>,
     /// Where statements are handed in.
     pub sequencer: SequencerHandle,
+    /// Which authorization hangs below which.
+    pub lineage: Arc<Lineage>,
     /// What is held of other domains.
     pub federation: Neighbours,
     /// The trust state.

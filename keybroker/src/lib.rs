@@ -21,6 +21,7 @@ pub mod hello;
 pub mod inputs;
 pub mod key_files;
 pub mod keys;
+pub mod lineage;
 pub mod log;
 pub mod logs;
 pub mod node;

@@ -11,11 +11,13 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{ListError, Status, StatusArray, StatusLists};
 use touchstone_store::{Batch, CommitError, Key, KeyError, Store, StoreError};
 
+use crate::lineage::graph::Graph;
+use crate::lineage::load::{Loaded, load};
 use crate::log::LogHead;
 use crate::node::NodeRecord;
 use crate::rows;
 use crate::sequencer::EPOCH_LIMIT;
-use crate::trust::{EPOCH_BLOCK, Facts, STATUS_LISTS, Start, number};
+use crate::trust::{EPOCH_BLOCK, Facts, STATUS_LISTS, Start, place};
 
 /// The key, in [`rows::META`], of the mark that the last process ended in order.
 pub const CLEAN_STOP: &[u8] = b"clean-stop";
@@ -65,6 +67,8 @@ pub struct Restored {
     pub start: Start,
     /// Nodes whose authorization may still count: their status entries.
     pub live: HashMap<String, StatusIndex>,
+    /// Which authorization hangs below which.
+    pub lineage: Graph,
     /// Whether the last process ended in order.
     pub clean: bool,
 }
@@ -85,12 +89,19 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
     }
     let clean = head.size == 0 || store.get(&rows::META.key(CLEAN_STOP)?)?.is_some();
     let nodes = nodes(store)?;
-    let dealt = nodes
-        .iter()
-        .map(|(_, record)| number(&record.status) + 1)
-        .max()
-        .unwrap_or(0);
+    let Loaded {
+        graph: lineage,
+        orphans,
+        dealt,
+        unused,
+    } = load(store, &nodes, facts.generation)?;
     let mut lists = lists(store, dealt)?;
+    let unused = unused
+        .into_iter()
+        .filter_map(|unused| place(unused, facts.generation))
+        // Marked, and nobody knows whose it was: what had it may still live.
+        .filter(|place| lists.get(place.list).and_then(|list| list.status(place.index)) == Some(Status::Valid))
+        .collect();
     let live: HashMap<String, StatusIndex> = nodes
         .into_iter()
         .filter(|(_, record)| !record.withdrawn && record.granted.expires > now)
@@ -98,8 +109,13 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
         .collect();
 
     let mut batch = Batch::new();
-    if !clean {
-        lists = suspend(&lists, live.values())?;
+    if !clean || !orphans.is_empty() {
+        let below = lineage.live(now);
+        // Whose lineage cannot be told falls with nothing any more, so it falls now.
+        lists = mark(&lists, orphans.iter(), Status::Invalid)?;
+        if !clean {
+            lists = mark(&lists, live.values().chain(&below), Status::Suspended)?;
+        }
         for (number, list) in lists.iter() {
             for page in 0..list.page_count() {
                 let bytes = list.page(page).unwrap_or_default();
@@ -122,12 +138,14 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
             facts,
             lists,
             dealt,
+            unused,
             epoch,
             epoch_limit,
             ledger,
             kept_back: HashSet::new(),
         },
         live,
+        lineage,
         clean,
     })
 }
@@ -200,15 +218,21 @@ fn lists(store: &dyn Store, dealt: u64) -> Result<StatusLists, RestoreError> {
     Ok(StatusLists::new(lists)?)
 }
 
-fn suspend<'a>(lists: &StatusLists, live: impl Iterator<Item = &'a StatusIndex>) -> Result<StatusLists, ListError> {
+/// The lists with those of these entries that are valid, or suspended where they are to be revoked, set to `to`.
+fn mark<'a>(
+    lists: &StatusLists,
+    entries: impl Iterator<Item = &'a StatusIndex>,
+    to: Status,
+) -> Result<StatusLists, ListError> {
     let mut changes: BTreeMap<u16, Vec<(u32, Status)>> = BTreeMap::new();
-    for entry in live {
+    for entry in entries {
         let list = lists.get(entry.list);
-        if list.and_then(|list| list.status(entry.index)) == Some(Status::Valid) {
-            changes
-                .entry(entry.list)
-                .or_default()
-                .push((entry.index, Status::Suspended));
+        let status = list.and_then(|list| list.status(entry.index));
+        if matches!(
+            (status, to),
+            (Some(Status::Valid), _) | (Some(Status::Suspended), Status::Invalid)
+        ) {
+            changes.entry(entry.list).or_default().push((entry.index, to));
         }
     }
     let changed: Result<Vec<_>, ListError> = lists
@@ -255,7 +279,6 @@ mod tests {
 
     use super::*;
     use crate::node::tests::record;
-    use crate::trust::place;
     use crate::trust::tests::facts;
 
     const NOW: u64 = 1_000;

@@ -41,6 +41,8 @@ pub const COSIGNED: Namespace = Namespace::new("cosigned");
 pub const DIFFERS: Namespace = Namespace::new("differs");
 /// `gone/<name>`: a node that an operator has decommissioned: why, as text. It enrols no more.
 pub const GONE: Namespace = Namespace::new("gone");
+/// `lineage/<number>`: an entry of the lineage, by the number of its status entry.
+pub const LINEAGE: Namespace = Namespace::new("lineage");
 /// `meta/<what>`: single values.
 pub const META: Namespace = Namespace::new("meta");
 

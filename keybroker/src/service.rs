@@ -23,6 +23,7 @@ use crate::drift::{self, Drift};
 use crate::entry::{Effect, Entry, EntryError};
 use crate::federation::{Neighbours, keep};
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
+use crate::lineage::Lineage;
 use crate::log::{LogEdge, LogError};
 use crate::plain;
 use crate::policy::{Floors, PolicySource, PolicySourceError, facts, public_keyset, replica};
@@ -207,6 +208,7 @@ impl Broker {
         let trust = Arc::new(Trust::start(restored.start, Arc::clone(&keys.trust_state), first_ms)?);
         trust.hold(denies);
         let begun_ms = clock.now_ms();
+        let lineage = Arc::new(Lineage::new(restored.lineage));
         let attested = restored
             .live
             .into_iter()
@@ -249,6 +251,7 @@ impl Broker {
             chains: Chains::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
+            lineage,
             federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
             taking: Mutex::default(),

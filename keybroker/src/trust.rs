@@ -159,6 +159,8 @@ pub struct Start {
     pub lists: StatusLists,
     /// Entries dealt out, over all lists.
     pub dealt: u64,
+    /// Of these, entries that nobody holds.
+    pub unused: Vec<StatusIndex>,
     /// An epoch above every one that was ever used.
     pub epoch: u64,
     /// The first epoch that is not reserved.
@@ -187,7 +189,7 @@ impl Trust {
             epoch_limit: start.epoch_limit,
             ledger: start.ledger,
             dealt: start.dealt,
-            unused: Vec::new(),
+            unused: start.unused,
             pending: 0,
             kept_back: start.kept_back,
             stopped: false,

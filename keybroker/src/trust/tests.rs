@@ -23,6 +23,7 @@ pub(crate) fn start(epoch: u64, epoch_limit: u64) -> Start {
         facts: facts(),
         lists: new_lists().unwrap(),
         dealt: 0,
+        unused: Vec::new(),
         epoch,
         epoch_limit,
         ledger: (0, [0; 32]),
