@@ -134,6 +134,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
+        let full = self.code == RefusalCode::SubscribersFull;
         let body = json!({
             "type": format!("tag:touchstone.dev,2026:problem/{}", self.code),
             "title": self.code.meaning(),
@@ -152,7 +153,9 @@ impl IntoResponse for Refusal {
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // A place on the stream is free when somebody leaves, not in a moment.
+            let seconds = if full { "5" } else { "1" };
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response
     }

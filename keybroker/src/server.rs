@@ -2,10 +2,15 @@
 //!
 //! A handshake runs in a task of its own with a deadline, so a slow or half-open one never holds up another
 //! (CVE-2023-38200). When too many are open the *oldest* is dropped: an honest one takes milliseconds.
+//!
+//! What is expensive about a handshake, one key exchange and one signature, begins when the client has sent all of its
+//! hello, and only on half of the cores: ten thousand enforcers that come back at once wait for their turn, and frames and
+//! requests of those who are here go on meanwhile. Who would wait too long is let go before anything was computed for it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +20,12 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt as _;
 
 use crate::config::Limits;
@@ -32,6 +39,10 @@ pub const MAX_HEADERS: usize = 32;
 
 /// How long the accept loop rests after the system refused a connection (out of files, for instance).
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a client that has sent its hello waits for its turn. Clients give a connection up after five seconds: who would
+/// be served later than that is let go while it can still come back elsewhere or later.
+pub const TURN_WAIT: Duration = Duration::from_secs(3);
 
 /// How long open connections may take to end after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -62,11 +73,14 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let connections = Arc::new(Semaphore::new(limits.connections));
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let shared = Arc::new(Shared {
-        acceptor,
+        tls: Arc::clone(acceptor.config()),
         router,
         limits,
-        handshakes: Handshakes::new(limits.handshakes),
+        greeting: Handshakes::new(limits.handshakes),
+        turns: Arc::new(Semaphore::new((cores / 2).max(1))),
+        finishing: Handshakes::new(limits.handshakes),
         next: AtomicU64::new(1),
     });
     loop {
@@ -98,10 +112,15 @@ pub async fn serve(
 }
 
 struct Shared {
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     router: Router,
     limits: Limits,
-    handshakes: Handshakes,
+    /// Those whose hello has not come whole yet.
+    greeting: Handshakes,
+    /// Handshakes that may be computed at once.
+    turns: Arc<Semaphore>,
+    /// Those that were answered and have not finished.
+    finishing: Handshakes,
     next: AtomicU64,
 }
 
@@ -117,14 +136,36 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let dropped = shared.handshakes.begin(id.0);
     let deadline = Duration::from_millis(shared.limits.handshake_ms);
-    let handshake = tokio::select! {
-        handshake = timeout(deadline, shared.acceptor.accept(stream)) => handshake,
+    let dropped = shared.greeting.begin(id.0);
+    let hello = tokio::select! {
+        hello = timeout(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream)) => hello,
         _ = dropped => return,
         () = stopped(&mut stop) => return,
     };
-    shared.handshakes.end(id.0);
+    shared.greeting.end(id.0);
+    let hello = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%peer, "TLS handshake was too slow"),
+    };
+    let turn = tokio::select! {
+        turn = timeout(TURN_WAIT, Arc::clone(&shared.turns).acquire_owned()) => turn,
+        () = stopped(&mut stop) => return,
+    };
+    let Ok(Ok(turn)) = turn else {
+        return tracing::debug!(%peer, "too many handshakes wait");
+    };
+    // The key exchange and the signature are in this call; what is awaited afterwards is the client.
+    let handshake = hello.into_stream(Arc::clone(&shared.tls));
+    drop(turn);
+    let dropped = shared.finishing.begin(id.0);
+    let handshake = tokio::select! {
+        handshake = timeout(deadline, handshake) => handshake,
+        _ = dropped => return,
+        () = stopped(&mut stop) => return,
+    };
+    shared.finishing.end(id.0);
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),

@@ -75,7 +75,20 @@ pub struct Facts {
 pub struct Trust {
     signer: SigningKeyRef,
     state: Mutex<State>,
+    /// Taken before the lock of the state where both are, never the other way round.
+    whole: Mutex<Whole>,
     frames: broadcast::Sender<Frame>,
+}
+
+/// The whole state as a frame, made once for each head whoever asks. It is made without holding the state: compressing
+/// megabytes for those who reconnect must not hold up what takes rights away.
+#[derive(Debug, Default)]
+struct Whole {
+    /// The head that `frame` is of.
+    head: Bytes,
+    frame: Option<Frame>,
+    /// The lists compressed, and what of: a heartbeat changes the head only.
+    lists: Option<(Vec<ListHead>, TrustFrame)>,
 }
 
 /// A frame, encoded once for everybody it goes to.
@@ -119,7 +132,6 @@ struct State {
     held: bool,
     issued_at_ms: u64,
     head: Bytes,
-    full: Bytes,
 }
 
 /// What becomes of entries that are taken.
@@ -196,12 +208,12 @@ impl Trust {
             held: false,
             issued_at_ms: 0,
             head: Bytes::new(),
-            full: Bytes::new(),
         };
         state.sign(&signer, now_ms)?;
         Ok(Self {
             signer,
             state: Mutex::new(state),
+            whole: Mutex::default(),
             frames: broadcast::channel(MAX_LAG).0,
         })
     }
@@ -356,14 +368,34 @@ impl Trust {
     /// The whole current state as one frame.
     #[must_use]
     pub fn full(&self) -> Bytes {
-        self.lock().full()
+        let mut whole = self.lock_whole();
+        let (head, lists) = self.lock().shown();
+        whole.frame(head, &lists).bytes
     }
 
     /// The whole current state and every frame after it, without a gap between them.
     #[must_use]
     pub fn subscribe(&self) -> (Frame, broadcast::Receiver<Frame>) {
-        let mut state = self.lock();
-        (Frame::new(state.full()), self.frames.subscribe())
+        let mut whole = self.lock_whole();
+        let (frames, (head, lists)) = {
+            let state = self.lock();
+            (self.frames.subscribe(), state.shown())
+        };
+        (whole.frame(head, &lists), frames)
+    }
+
+    /// The same while fewer than `limit` follow, counted and entered in one: however many come at once.
+    #[must_use]
+    pub fn subscribe_within(&self, limit: usize) -> Option<(Frame, broadcast::Receiver<Frame>)> {
+        let mut whole = self.lock_whole();
+        let (frames, (head, lists)) = {
+            let state = self.lock();
+            if self.frames.receiver_count() >= limit {
+                return None;
+            }
+            (self.frames.subscribe(), state.shown())
+        };
+        Some((whole.frame(head, &lists), frames))
     }
 
     /// The current epoch.
@@ -471,6 +503,10 @@ impl Trust {
         let _ = self.frames.send(Frame::new(frame));
     }
 
+    fn lock_whole(&self) -> MutexGuard<'_, Whole> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change of the state is made whole before it is stored, so a panic elsewhere leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -517,16 +553,36 @@ impl State {
             .map_err(|e| TrustError::Signing(e.to_string()))?;
         self.issued_at_ms = issued_at_ms;
         self.head = Bytes::from(signed);
-        self.full = Bytes::new();
         Ok(())
     }
 
-    /// The full frame of the current head, encoded once for all who ask.
-    fn full(&mut self) -> Bytes {
-        if self.full.is_empty() {
-            self.full = Bytes::from(TrustFrame::full(&self.head, &self.lists).encode());
+    /// The head and the lists it vouches for; a copy of these costs one pointer a page.
+    fn shown(&self) -> (Bytes, StatusLists) {
+        (self.head.clone(), self.lists.clone())
+    }
+}
+
+impl Whole {
+    /// The frame of this head with all of `lists`.
+    fn frame(&mut self, head: Bytes, lists: &StatusLists) -> Frame {
+        if let Some(frame) = self.frame.as_ref().filter(|_| self.head == head) {
+            return frame.clone();
         }
-        self.full.clone()
+        let of = ListHead::of(lists);
+        let made = match self.lists.take() {
+            Some((made_of, made)) if made_of == of => TrustFrame {
+                head: head.to_vec(),
+                ..made
+            },
+            _ => TrustFrame::full(&head, lists),
+        };
+        let frame = Frame::new(made.encode());
+        *self = Self {
+            head,
+            frame: Some(frame.clone()),
+            lists: Some((of, made)),
+        };
+        frame
     }
 }
 

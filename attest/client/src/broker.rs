@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use touchstone_evidence::message::{Answer, Challenge, Hello, RELEASE_PATH, ReleaseAnswer, ReleaseRequest, Submission};
@@ -14,6 +15,9 @@ use crate::{ClientError, Endpoint, EventStream};
 const MAX_REASONS: usize = 64;
 
 const CBOR: &str = "application/cbor";
+
+/// The largest problem document that is read where a stream was to begin.
+const MAX_PROBLEM: usize = 64 * 1024;
 
 /// How long a broker may take to begin the trust-state stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -178,9 +182,20 @@ impl BrokerClient {
                 })
             })?;
         if response.status() != StatusCode::OK {
-            return Err(refused(response.status(), &[]));
+            return Err(turned_away(&endpoint, response).await);
         }
         Ok(EventStream::new(connection, response.into_body()))
+    }
+
+    /// Lets go of the connection: nothing is to be asked for a while, and the broker has others to hold.
+    pub fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
+    /// How many brokers there are to choose from.
+    #[must_use]
+    pub fn choices(&self) -> usize {
+        self.endpoints.len()
     }
 
     async fn call(&mut self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
@@ -239,6 +254,28 @@ impl BrokerClient {
 
 fn answer(path: &'static str, expected: &'static str, found: String) -> ClientError {
     ClientError::Answer { path, expected, found }
+}
+
+/// Why a stream did not begin, and when to come again where that is said (RFC 9110, 10.2.3, in seconds).
+async fn turned_away(endpoint: &Endpoint, response: hyper::Response<hyper::body::Incoming>) -> ClientError {
+    let status = response.status();
+    let seconds = response
+        .headers()
+        .get(hyper::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let body = http_body_util::Limited::new(response.into_body(), MAX_PROBLEM).collect();
+    let body = match tokio::time::timeout(STREAM_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => bytes::Bytes::new(),
+    };
+    match (refused(status, &body), seconds) {
+        (ClientError::Refused { code, .. }, Some(seconds)) => ClientError::Later {
+            endpoint: endpoint.authority(),
+            code,
+            seconds: seconds.min(crate::MAX_RETRY_AFTER_S),
+        },
+        (refused, _) => refused,
+    }
 }
 
 /// Reads a problem document (RFC 9457); what is not one keeps its status and a short excerpt.

@@ -14,7 +14,7 @@ mod events;
 pub mod follow;
 mod tls;
 
-pub use backoff::{FIRST_BACKOFF_MS, MAX_BACKOFF_MS, backoff_ms};
+pub use backoff::{FIRST_BACKOFF_MS, MAX_BACKOFF_MS, MAX_RETRY_AFTER_S, backoff_ms, spread_ms};
 pub use broker::{BrokerClient, Submitted};
 pub use connection::{Connection, EXPORTER_LENGTH};
 pub use events::EventStream;
@@ -96,6 +96,16 @@ pub enum ClientError {
         message: String,
         /// What was found on the way: `code (claim): expected …, found …`.
         reasons: Vec<String>,
+    },
+    /// The broker has no place now and says when to come again.
+    #[error("broker {endpoint} has no place now ({code}): again in {seconds} s")]
+    Later {
+        /// Which one.
+        endpoint: String,
+        /// Stable reason code.
+        code: String,
+        /// What it said of the wait, in seconds; never more than [`MAX_RETRY_AFTER_S`].
+        seconds: u64,
     },
     /// The answer was not what the protocol says.
     #[error("answer to {path}: expected {expected}, found {found}")]

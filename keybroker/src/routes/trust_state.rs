@@ -65,14 +65,12 @@ pub(super) async fn stream(
             "subscriber must be there and be a name",
         ));
     }
-    if app.trust.subscribers() >= app.limits.subscribers {
-        return Err(Refusal::new(
-            RefusalCode::SubscribersFull,
-            format!("the limit is {}", app.limits.subscribers),
-        ));
-    }
+    let limit = app.limits.subscribers;
+    let (full, frames) = app
+        .trust
+        .subscribe_within(limit)
+        .ok_or_else(|| Refusal::new(RefusalCode::SubscribersFull, format!("the limit is {limit}")))?;
     tracing::debug!(subscriber, "follows the trust state");
-    let (full, frames) = app.trust.subscribe();
     let following = Following {
         first: Some(full),
         frames,

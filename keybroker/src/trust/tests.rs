@@ -316,3 +316,43 @@ fn what_is_revoked_is_never_made_suspended() {
     enforcer.follow();
     assert_eq!(enforcer.status(other), Some(Status::Valid));
 }
+
+#[test]
+fn the_whole_frame_is_made_once_for_everybody_and_anew_for_another_head() {
+    let trust = trust(EPOCH_BLOCK);
+    let place = trust.deal().unwrap();
+    trust.granted(&[place], (1, [1; 32]), 1_000).unwrap();
+    let (first, _kept) = trust.subscribe();
+    let (second, _) = trust.subscribe();
+    // The same bytes in memory, not equal ones: what ten thousand get is one.
+    assert_eq!(first.bytes.as_ptr(), second.bytes.as_ptr());
+    assert_eq!(first.event.as_ptr(), second.event.as_ptr());
+    assert_eq!(trust.full().as_ptr(), first.bytes.as_ptr());
+    trust.heartbeat(2_000).unwrap();
+    let (fresher, _) = trust.subscribe();
+    assert_ne!(fresher.bytes, first.bytes, "another head");
+    let mut follower = Follower::new(&trust);
+    trust.withdraw(&[place], 3_000).map(|gone| trust.durable(gone)).unwrap();
+    assert_eq!(
+        Follower::new(&trust).status(place),
+        Some(Status::Invalid),
+        "other lists"
+    );
+    assert_eq!(follower.follow(), 1);
+    assert_eq!(follower.view.lists(), Follower::new(&trust).view.lists());
+}
+
+#[test]
+fn a_place_on_the_stream_is_counted_and_taken_in_one() {
+    let trust = Arc::new(trust(EPOCH_BLOCK));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let trust = Arc::clone(&trust);
+            std::thread::spawn(move || (0..10).filter_map(|_| trust.subscribe_within(50)).collect::<Vec<_>>())
+        })
+        .collect();
+    let taken: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(taken.len(), 50);
+    drop(taken);
+    assert!(trust.subscribe_within(1).is_some(), "who leaves makes room");
+}

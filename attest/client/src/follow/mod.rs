@@ -12,13 +12,19 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
 
-use crate::{BrokerClient, ClientError, Endpoint, backoff_ms};
+use crate::{BrokerClient, ClientError, Endpoint, backoff_ms, spread_ms};
 
-/// How often the broker is asked for the time again.
-const TIME_PERIOD: Duration = Duration::from_secs(20);
+/// How often the broker is asked for the time again, at least; each follower adds up to half of it, so that those who
+/// began together do not ask together. Two clocks that count apart by 700 millionths (crystals, and the fastest slewing of
+/// a time daemon) are 126 ms apart at the end of it, a quarter of the shipped skew bound.
+const TIME_PERIOD: Duration = Duration::from_secs(120);
+/// A follower that lost its stream comes back within this part of its freshness window, beside the backoff: ten thousand
+/// that lost one broker at one instant do not come back in one instant, and all are back long before they must stop.
+const SPREAD_PART: u64 = 8;
 /// A stream that is silent for this long is given up and opened anew. Several heartbeats of any sane policy.
 const SILENCE: Duration = Duration::from_secs(8);
 
@@ -190,9 +196,10 @@ async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<Br
     let mut failures = 0u32;
     let mut source = sources.borrow_and_update().clone();
     let mut client = source.client();
+    let mut next_time = Instant::now();
     loop {
         let why = tokio::select! {
-            followed = follow_once(&mut client, &source.config, &publish, &clock, &mut failures) => match followed {
+            followed = follow_once(&mut client, &source.config, &publish, &clock, &mut failures, &mut next_time) => match followed {
                 Ok(never) => match never {},
                 Err(why) => Some(why),
             },
@@ -206,7 +213,18 @@ async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<Br
             // A broker that is silent, or shows what does not verify, must not hold an enforcer that has others.
             client.turn();
             tracing::info!(target: "touchstone::follow", failures, "trust-state stream: {why}");
-            Duration::from_millis(backoff_ms(failures, random()))
+            let window_ms = publish.borrow().as_ref().map_or(0, |view| {
+                view.head().fresh_until_ms.saturating_sub(view.head().issued_at_ms)
+            });
+            let asked_ms = match why {
+                // Each of the others is tried before anybody waits.
+                Broken::Later(seconds) if failures as usize >= client.choices() => {
+                    seconds * 1_000 + spread_ms(seconds * 1_000, random())
+                }
+                _ => 0,
+            };
+            let pause_ms = backoff_ms(failures, random()) + spread_ms(window_ms / SPREAD_PART, random());
+            Duration::from_millis(pause_ms.max(asked_ms))
         });
         if let Some(pause) = pause {
             // New keys are a reason to try at once.
@@ -215,6 +233,40 @@ async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<Br
         if sources.has_changed().unwrap_or(false) || pause.is_none() {
             source = sources.borrow_and_update().clone();
             client = source.client();
+            next_time = Instant::now();
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug)]
+enum Broken {
+    /// The broker has no place and said when to come again, in seconds.
+    Later(u64),
+    /// In words.
+    Words(String),
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Later(seconds) => write!(f, "the broker has no place, again in {seconds} s"),
+            Self::Words(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<String> for Broken {
+    fn from(words: String) -> Self {
+        Self::Words(words)
+    }
+}
+
+impl From<ClientError> for Broken {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Later { seconds, .. } => Self::Later(seconds),
+            other => Self::Words(other.to_string()),
         }
     }
 }
@@ -226,13 +278,10 @@ async fn follow_once(
     publish: &watch::Sender<Option<Arc<TrustView>>>,
     clock: &BrokerClock,
     failures: &mut u32,
-) -> Result<std::convert::Infallible, String> {
-    synchronize(client, config, clock).await?;
-    let mut stream = client
-        .follow(&config.route, &config.subscriber)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut next_time = tokio::time::Instant::now() + TIME_PERIOD;
+    next_time: &mut Instant,
+) -> Result<std::convert::Infallible, Broken> {
+    keep_time(client, config, clock, next_time).await?;
+    let mut stream = client.follow(&config.route, &config.subscriber).await?;
     loop {
         let frame = tokio::time::timeout(SILENCE, stream.next()).await;
         let frame = frame
@@ -240,17 +289,33 @@ async fn follow_once(
             .map_err(|error| error.to_string())?;
         let now_ms = match &config.time {
             Time::Asked => clock.now_ms().map_err(|error| error.to_string())?,
-            Time::Of(now) => now().ok_or("the time is not known")?,
+            Time::Of(now) => now().ok_or_else(|| "the time is not known".to_owned())?,
         };
         // The view that is held stays held and grows old; the stream starts anew with a whole list.
         take(publish, &frame, &config.keys, &config.domain, config.floor, now_ms)
             .map_err(|error| format!("{}: {error}", error.code().as_str()))?;
         *failures = 0;
-        if tokio::time::Instant::now() >= next_time {
-            next_time = tokio::time::Instant::now() + TIME_PERIOD;
-            synchronize(client, config, clock).await?;
-        }
+        keep_time(client, config, clock, next_time).await?;
     }
+}
+
+/// Asks for the time where it is due. The connection it is asked on is not kept: what a broker holds for each of ten
+/// thousand enforcers is one stream.
+async fn keep_time(
+    client: &mut BrokerClient,
+    config: &FollowConfig,
+    clock: &BrokerClock,
+    next_time: &mut Instant,
+) -> Result<(), Broken> {
+    if Instant::now() < *next_time {
+        return Ok(());
+    }
+    let asked = synchronize(client, config, clock).await;
+    client.hang_up();
+    asked?;
+    let more_ms = u64::try_from(TIME_PERIOD.as_millis()).unwrap_or(0) / 2;
+    *next_time = Instant::now() + TIME_PERIOD + Duration::from_millis(spread_ms(more_ms, random()));
+    Ok(())
 }
 
 /// Asks for the time with a fresh nonce.
