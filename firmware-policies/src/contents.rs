@@ -14,13 +14,18 @@ use touchstone_verifier::x509::certificate::CertificateError;
 
 use crate::cedar::Cedar;
 use crate::deny_file;
+use crate::detectors_file::Detectors;
+use crate::enforcers_file::Enforcers;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::federation_file::Federation;
 use crate::ima_keys::{self, MAX_IMA_KEYS};
 use crate::inventory_file::{MAX_NODES, NodeFile, Place};
 use crate::keyset_file::Keyset;
-use crate::layout::{RegionTarget, TargetKind};
+use crate::layout::{KEYSET, RegionTarget, TargetKind};
+use crate::network_file::Network;
+use crate::operators_file::Operators;
 use crate::policy_tests;
+use crate::public_key::Owners;
 use crate::region::{self, Additions, View, Whole, additions};
 use crate::settings::Settings;
 use crate::signers_file;
@@ -49,6 +54,10 @@ pub(crate) struct Contents {
     /// What the nodes of a region are judged by, for each region that says anything of its own.
     pub views: BTreeMap<String, Arc<View>>,
     pub tenants: Tenants,
+    pub operators: Operators,
+    pub detectors: Detectors,
+    pub enforcers: Enforcers,
+    pub network: Network,
 }
 
 /// Settings with the keys whose signatures on files count.
@@ -98,6 +107,11 @@ impl Contents {
             Some(_) => reader.required(&TargetKind::Keyset, Keyset::parse),
             None => Some(Keyset::default()),
         };
+        let operators = reader.optional(&TargetKind::Operators, Operators::parse);
+        let detectors = reader.optional(&TargetKind::Detectors, Detectors::parse);
+        let enforcers = reader.optional(&TargetKind::Enforcers, Enforcers::parse);
+        let network = reader.optional(&TargetKind::Network, Network::parse);
+        reader.one_owner(keyset.as_ref(), &operators, &detectors, &enforcers);
         let tenants = reader.tenants(&inventory);
         let cedar = reader.cedar(&tenants);
         let own = settings.as_ref().map_or("", |settings| settings.domain.as_str());
@@ -121,6 +135,10 @@ impl Contents {
             (Some(settings), Some(anchors), Some(references), Some(keyset), Some(cedar)) => Ok(Contents {
                 federation,
                 tenants,
+                operators,
+                detectors,
+                enforcers,
+                network,
                 ima_keys: ima_keys.iter().map(|key| key.key().clone()).collect(),
                 settings,
                 anchors,
@@ -153,6 +171,25 @@ pub(crate) fn anchors_of(files: &Files) -> Result<TrustAnchors, CertificateError
         _ => None,
     });
     TrustAnchors::new(anchors)?.with_intermediates(intermediates)
+}
+
+/// Reads who signs what (the keyset, operators, detectors, enforcers) and the segments, for those who stage them.
+///
+/// # Errors
+/// [`PolicyError`] naming every problem.
+pub(crate) fn check_keys(files: &Files) -> Result<(), PolicyError> {
+    let mut problems = Vec::new();
+    let mut reader = Reader {
+        files,
+        problems: &mut problems,
+    };
+    let keyset = reader.optional(&TargetKind::Keyset, Keyset::parse);
+    let operators = reader.optional(&TargetKind::Operators, Operators::parse);
+    let detectors = reader.optional(&TargetKind::Detectors, Detectors::parse);
+    let enforcers = reader.optional(&TargetKind::Enforcers, Enforcers::parse);
+    reader.optional(&TargetKind::Network, Network::parse);
+    reader.one_owner(Some(&keyset), &operators, &detectors, &enforcers);
+    PolicyError::unless_empty(problems)
 }
 
 struct Reader<'a> {
@@ -194,6 +231,29 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A file that may be left out.
+    fn optional<T: Default>(&mut self, kind: &TargetKind, parse: impl Fn(&[u8]) -> Result<T, PolicyError>) -> T {
+        let read = self.files.get(kind).map(|bytes| parse(bytes));
+        read.and_then(|read| self.note(read)).unwrap_or_default()
+    }
+
+    /// Whoever signs is told by the key alone, so no key is listed twice.
+    fn one_owner(
+        &mut self,
+        keyset: Option<&Keyset>,
+        operators: &Operators,
+        detectors: &Detectors,
+        enforcers: &Enforcers,
+    ) {
+        let mut owners = Owners::default();
+        for entry in keyset.iter().flat_map(|keyset| &keyset.keys) {
+            owners.add(&entry.key, format!("{KEYSET}: {:?}", entry.job), self.problems);
+        }
+        operators.own(&mut owners, self.problems);
+        detectors.own(&mut owners, self.problems);
+        enforcers.own(&mut owners, self.problems);
     }
 
     fn text(&mut self, kind: &TargetKind) -> Option<String> {
@@ -242,6 +302,10 @@ impl Reader<'_> {
                 | TargetKind::ImaKey(_)
                 | TargetKind::Regions
                 | TargetKind::Tenants
+                | TargetKind::Operators
+                | TargetKind::Detectors
+                | TargetKind::Enforcers
+                | TargetKind::Network
                 | TargetKind::Region(..)
                 | TargetKind::Test(_) => true,
                 TargetKind::TenantPolicy(_) => self.files.contains_key(&TargetKind::Tenants),

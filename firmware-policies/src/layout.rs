@@ -43,6 +43,14 @@ pub const INVENTORY: &str = "inventory.json";
 pub const REGIONS: &str = "regions.toml";
 /// The tenants of the domain.
 pub const TENANTS: &str = "tenants.toml";
+/// Who commands.
+pub const OPERATORS: &str = "operators.toml";
+/// Who reports security events.
+pub const DETECTORS: &str = "detectors.toml";
+/// Whose acknowledgements count.
+pub const ENFORCERS: &str = "enforcers.toml";
+/// What workloads reach.
+pub const NETWORK: &str = "network.toml";
 
 /// Longest name of a domain, region, zone, role or node (a DNS label's length).
 pub const MAX_NAME_LEN: usize = 63;
@@ -88,6 +96,14 @@ pub enum TargetKind {
     Test(String),
     /// [`TENANTS`].
     Tenants,
+    /// [`OPERATORS`].
+    Operators,
+    /// [`DETECTORS`].
+    Detectors,
+    /// [`ENFORCERS`].
+    Enforcers,
+    /// [`NETWORK`].
+    Network,
     /// `tenants/<tenant>/policy.cedar`.
     TenantPolicy(String),
     /// `federation/<domain>.toml`: what another domain's authorizations may do in this one.
@@ -117,6 +133,10 @@ impl TargetKind {
             DENY => TargetKind::Deny,
             REGIONS => TargetKind::Regions,
             TENANTS => TargetKind::Tenants,
+            OPERATORS => TargetKind::Operators,
+            DETECTORS => TargetKind::Detectors,
+            ENFORCERS => TargetKind::Enforcers,
+            NETWORK => TargetKind::Network,
             _ => {
                 let (folder, rest) = name.split_once('/')?;
                 match folder {
@@ -183,6 +203,10 @@ impl TargetKind {
             TargetKind::Region(region, target) => format!("{REGIONS_FOLDER}{region}/{}", target.name()),
             TargetKind::Test(name) => format!("tests/{name}.toml"),
             TargetKind::Tenants => TENANTS.into(),
+            TargetKind::Operators => OPERATORS.into(),
+            TargetKind::Detectors => DETECTORS.into(),
+            TargetKind::Enforcers => ENFORCERS.into(),
+            TargetKind::Network => NETWORK.into(),
             TargetKind::TenantPolicy(tenant) => format!("tenants/{tenant}/policy.cedar"),
             TargetKind::Federation(domain) => format!("federation/{domain}.toml"),
             TargetKind::FederationRoot(domain) => format!("federation/{domain}.root.json"),
@@ -212,7 +236,13 @@ impl TargetKind {
             TargetKind::Crl(_) => 4 << 20,
             TargetKind::Deny => 16 << 20,
             TargetKind::Schema | TargetKind::GlobalPolicy | TargetKind::TenantPolicy(_) => 256 << 10,
-            TargetKind::Keyset | TargetKind::Regions | TargetKind::Tenants => 1 << 20,
+            TargetKind::Keyset
+            | TargetKind::Regions
+            | TargetKind::Tenants
+            | TargetKind::Operators
+            | TargetKind::Detectors
+            | TargetKind::Network => 1 << 20,
+            TargetKind::Enforcers => 4 << 20,
             TargetKind::FederationRoot(_) => 512 << 10,
             TargetKind::Test(_) => MAX_TEST_LEN,
             TargetKind::Region(_, target) => target.max_len(),
@@ -296,6 +326,10 @@ mod tests {
             TargetKind::Region("eu-1".into(), RegionTarget::Test("a_debug-guest".into())),
             TargetKind::Test("a_debug-guest".into()),
             TargetKind::Tenants,
+            TargetKind::Operators,
+            TargetKind::Detectors,
+            TargetKind::Enforcers,
+            TargetKind::Network,
             TargetKind::TenantPolicy("acme".into()),
             TargetKind::Federation("partner.example".into()),
             TargetKind::FederationRoot("partner.example".into()),

@@ -14,6 +14,8 @@ use touchstone_verifier::x509::SubjectKey;
 use crate::cedar::Cedar;
 use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::delegation::SignedRegion;
+use crate::detectors_file::Detectors;
+use crate::enforcers_file::Enforcers;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::expiry::{self, RoleEnd};
 use crate::federation_file::Federation;
@@ -21,6 +23,8 @@ use crate::files::{RepositoryFiles, read_bounded};
 use crate::floors::{RoleVersions, check_time};
 use crate::keyset_file::Keyset;
 use crate::layout::{METADATA, TargetKind};
+use crate::network_file::Network;
+use crate::operators_file::Operators;
 use crate::region::{Additions, View};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -76,6 +80,14 @@ pub struct PolicySet {
     pub cedar: Cedar,
     /// Who shares this domain.
     pub tenants: Tenants,
+    /// Who commands; without any, commands need no signature.
+    pub operators: Operators,
+    /// Who reports security events.
+    pub detectors: Detectors,
+    /// Whose acknowledgements and reports of use count.
+    pub enforcers: Enforcers,
+    /// What workloads reach, by the scope that they run under.
+    pub network: Network,
     /// The domains this one is federated with.
     pub federation: Federation,
     /// What each region may add, by region.
@@ -166,6 +178,10 @@ pub(crate) async fn fetch(
         keyset: contents.keyset,
         cedar: contents.cedar,
         tenants: contents.tenants,
+        operators: contents.operators,
+        detectors: contents.detectors,
+        enforcers: contents.enforcers,
+        network: contents.network,
         federation: contents.federation,
         additions: contents.additions,
         views: contents.views,

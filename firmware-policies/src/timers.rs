@@ -40,6 +40,9 @@ pub struct Timers {
     pub attestation_retry_ms: u64,
     /// When a node that has not attested loses its rights.
     pub attestation_deadline_ms: u64,
+    /// How long after its deadline a silent node keeps the rights that it has, which are not renewed; 0: not at all.
+    #[serde(default)]
+    pub attestation_grace_ms: u64,
     /// How long an authorization lives.
     pub authorization_life_ms: u64,
     /// How long a status list may be cached.
@@ -90,7 +93,7 @@ impl Timers {
         let (window, life) = (self.freshness_window_ms, self.authorization_life_ms);
         let timestamp_limit = self.snapshot_life_ms.min(MAX_TIMESTAMP_LIFE_MS);
         let publish = self.publish_period_ms.unwrap_or(0);
-        let rules: [(PolicyCode, &str, u64, &str, u64); 10] = [
+        let rules: [(PolicyCode, &str, u64, &str, u64); 11] = [
             (
                 PolicyCode::TimerWindowShort,
                 "3·heartbeat_ms + failover_ms + skew_ms",
@@ -118,6 +121,14 @@ impl Timers {
                 self.attestation_deadline_ms,
                 "authorization_life_ms",
                 life,
+            ),
+            (
+                PolicyCode::TimerGraceOverLife,
+                "attestation_grace_ms",
+                self.attestation_grace_ms,
+                "authorization_life_ms - attestation_deadline_ms",
+                // A deadline beyond the life is a problem of its own.
+                life.checked_sub(self.attestation_deadline_ms).unwrap_or(u64::MAX),
             ),
             (
                 PolicyCode::TimerIntervalOverDeadline,
@@ -171,7 +182,7 @@ impl Timers {
         problems
     }
 
-    /// The timers that must not be 0, by name. Jitter may be.
+    /// The timers that must not be 0, by name. Jitter and grace may be.
     fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("skew_ms", self.skew_ms),
@@ -203,6 +214,7 @@ impl Default for Timers {
             attestation_jitter_percent: 10,
             attestation_retry_ms: 5_000,
             attestation_deadline_ms: 60_000,
+            attestation_grace_ms: 0,
             authorization_life_ms: 120_000,
             status_list_ttl_ms: 15_000,
             status_list_exp_ms: 60_000,
@@ -248,10 +260,11 @@ mod tests {
                 |t| (t.attestation_interval_ms, t.attestation_deadline_ms) = (100_000, 120_000),
             ),
             (
-                TimerDeadlineOverLife,
-                |t| t.attestation_deadline_ms = 120_001,
-                |t| t.attestation_deadline_ms = 120_000,
+                TimerGraceOverLife,
+                |t| t.attestation_grace_ms = 60_001,
+                |t| t.attestation_grace_ms = 60_000,
             ),
+            (TimerGraceOverLife, |t| t.attestation_grace_ms = u64::MAX, |_| ()),
             (
                 TimerIntervalOverDeadline,
                 |t| t.attestation_deadline_ms = 37_999,

@@ -150,6 +150,8 @@ mod tests {
         let view = View {
             timers: policy.settings.timers.clone(),
             appraisal: policy.settings.appraisal.clone(),
+            containment: None,
+            delegation: policy.settings.delegation,
             scopes: policy.settings.scopes.clone(),
             references: Arc::clone(&policy.references),
             with_own: Some(Arc::clone(&own)),

@@ -7,6 +7,7 @@
 //! itself: nothing is copied. Source: `docs/protocol.md`, section 8.
 
 pub mod additions;
+mod authority;
 mod gpu;
 mod judge;
 mod nodes;

@@ -28,6 +28,7 @@ use touchstone_verifier::policy::{
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::{CrlRule as ChainCrlRule, Expiry};
 
+use super::authority::{self, RegionDelegation};
 use super::gpu::RegionGpu;
 use super::rules::Rules;
 use super::snp::RegionSnp;
@@ -35,9 +36,10 @@ use super::tdx::RegionTdx;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_reference_name;
 use crate::scope::Scope;
+use crate::settings::containment::ContainmentSection;
 use crate::settings::{
-    AzureSettings, CrlRule, EkCertificateName, EkExpiryName, EventLogName, ImaSettings, MAX_SCOPES, NEVER_REQUIRED,
-    RequiredRoots as RootsName, RootsSettings, registers,
+    AzureSettings, Containment, CrlRule, Delegation, EkCertificateName, EkExpiryName, EventLogName, ImaSettings,
+    MAX_SCOPES, NEVER_REQUIRED, RequiredRoots as RootsName, RootsSettings, registers,
 };
 use crate::settings::{ImaMode as ModeName, ImaViolations, ReportFreshnessName};
 use crate::timers::Timers;
@@ -57,6 +59,8 @@ pub(super) struct RegionSettings {
     pub tdx: RegionTdx,
     pub azure: RegionAzure,
     pub gpu: RegionGpu,
+    pub containment: Option<ContainmentSection>,
+    pub delegation: RegionDelegation,
     pub grants: RegionGrants,
     pub select: RegionSelect,
 }
@@ -67,6 +71,7 @@ pub(super) struct RegionSettings {
 pub(super) struct RegionTimers {
     pub attestation_interval_ms: Option<u64>,
     pub attestation_deadline_ms: Option<u64>,
+    pub attestation_grace_ms: Option<u64>,
     pub authorization_life_ms: Option<u64>,
 }
 
@@ -214,6 +219,11 @@ impl RegionSettings {
                 whole.attestation_deadline_ms,
                 self.timers.attestation_deadline_ms,
             ),
+            attestation_grace_ms: shorter(
+                "attestation_grace_ms",
+                whole.attestation_grace_ms,
+                self.timers.attestation_grace_ms,
+            ),
             authorization_life_ms: shorter(
                 "authorization_life_ms",
                 whole.authorization_life_ms,
@@ -223,6 +233,16 @@ impl RegionSettings {
         };
         rules.take(timers.problems(crate::layout::SETTINGS));
         timers
+    }
+
+    /// What this region says of failures, beside the whole.
+    pub fn containment(&self, whole: &Containment, rules: &mut Rules<'_>) -> Option<Containment> {
+        authority::containment(self.containment.as_ref(), whole, rules)
+    }
+
+    /// The whole's limits with this region's smaller ones.
+    pub fn delegation(&self, whole: &Delegation, rules: &mut Rules<'_>) -> Delegation {
+        self.delegation.narrow(whole, rules)
     }
 
     /// Of the whole's scopes those that this region names too.

@@ -643,9 +643,10 @@ fn timers_said() -> impl Strategy<Value = RegionTimers> {
             Just(60_000)
         ])
     };
-    (time(), time(), time()).prop_map(|(interval, deadline, life)| RegionTimers {
+    (time(), time(), time(), time()).prop_map(|(interval, deadline, grace, life)| RegionTimers {
         attestation_interval_ms: interval,
         attestation_deadline_ms: deadline,
+        attestation_grace_ms: grace,
         authorization_life_ms: life,
     })
 }
@@ -697,16 +698,21 @@ proptest! {
 
     #[test]
     fn timers_only_shorten(said in timers_said()) {
-        let whole = Timers::default();
+        let whole = Timers {
+            attestation_grace_ms: 60_000,
+            ..Timers::default()
+        };
         let mut problems = Vec::new();
         let settings = RegionSettings { timers: said.clone(), ..RegionSettings::default() };
         let region = settings.timers(&whole, &mut Rules::new("f", &mut problems));
         prop_assert!(region.attestation_interval_ms <= whole.attestation_interval_ms);
         prop_assert!(region.attestation_deadline_ms <= whole.attestation_deadline_ms);
         prop_assert!(region.authorization_life_ms <= whole.authorization_life_ms);
+        prop_assert!(region.attestation_grace_ms <= whole.attestation_grace_ms);
         let others = Timers {
             attestation_interval_ms: whole.attestation_interval_ms,
             attestation_deadline_ms: whole.attestation_deadline_ms,
+            attestation_grace_ms: whole.attestation_grace_ms,
             authorization_life_ms: whole.authorization_life_ms,
             ..region.clone()
         };
@@ -716,6 +722,7 @@ proptest! {
             (said.attestation_interval_ms, region.attestation_interval_ms),
             (said.attestation_deadline_ms, region.attestation_deadline_ms),
             (said.authorization_life_ms, region.authorization_life_ms),
+            (said.attestation_grace_ms, region.attestation_grace_ms),
         ] {
             prop_assert!(!problems.is_empty() || said.is_none_or(|said| said == kept), "said, and without effect");
         }
@@ -745,6 +752,8 @@ fn problems_of(whole: &Settings, text: &str) -> Vec<Problem> {
     let mut rules = Rules::new(file, &mut problems);
     said.timers(&whole.timers, &mut rules);
     said.appraisal(&whole.appraisal, &mut rules);
+    said.containment(&whole.containment, &mut rules);
+    said.delegation(&whole.delegation, &mut rules);
     said.scopes(&whole.scopes, &mut rules);
     said.selection(&mut rules);
     problems

@@ -21,7 +21,7 @@ use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{RegionTarget, TargetKind};
 use crate::load::PolicySet;
 use crate::scope::Scope;
-use crate::settings::Settings;
+use crate::settings::{Containment, Delegation, Settings};
 use crate::signers_file::{self, Signers};
 use crate::timers::Timers;
 
@@ -32,6 +32,10 @@ pub struct View {
     pub timers: Timers,
     /// What is demanded of evidence.
     pub appraisal: AppraisalPolicy,
+    /// What the region says of failures of its nodes, beside the whole: see [`PolicySet::extents_of`].
+    pub containment: Option<Containment>,
+    /// What may stand below a node's authorization.
+    pub delegation: Delegation,
     /// What may be granted.
     pub scopes: Vec<Scope>,
     /// Reference values: shared with the whole's where nothing is selected and nothing added.
@@ -49,6 +53,8 @@ pub struct Demands<'a> {
     pub timers: &'a Timers,
     /// What is demanded of evidence.
     pub appraisal: &'a AppraisalPolicy,
+    /// What may stand below a node's authorization.
+    pub delegation: &'a Delegation,
     /// What may be granted.
     pub scopes: &'a [Scope],
     /// Reference values.
@@ -63,6 +69,7 @@ impl View {
         Demands {
             timers: &self.timers,
             appraisal: &self.appraisal,
+            delegation: &self.delegation,
             scopes: &self.scopes,
             references: self.with_own.as_ref().filter(|_| own).unwrap_or(&self.references),
             anchors: &self.anchors,
@@ -94,6 +101,7 @@ impl PolicySet {
         Demands {
             timers: &self.settings.timers,
             appraisal: &self.settings.appraisal,
+            delegation: &self.settings.delegation,
             scopes: &self.settings.scopes,
             references: &self.references,
             anchors: &self.anchors,
@@ -239,6 +247,8 @@ fn narrowed(
     View {
         timers: said.timers(&whole.settings.timers, rules),
         appraisal: said.appraisal(&whole.settings.appraisal, rules),
+        containment: said.containment(&whole.settings.containment, rules),
+        delegation: said.delegation(&whole.settings.delegation, rules),
         scopes: said.scopes(&whole.settings.scopes, rules),
         references: if all {
             Arc::clone(whole.references)

@@ -31,6 +31,7 @@ pub const KEYS: &[&str] = &[
     "timers.attestation_jitter_percent",
     "timers.attestation_retry_ms",
     "timers.attestation_deadline_ms",
+    "timers.attestation_grace_ms",
     "timers.authorization_life_ms",
     "timers.status_list_ttl_ms",
     "timers.status_list_exp_ms",
@@ -94,11 +95,22 @@ pub const KEYS: &[&str] = &[
     "enrolment.first_use.roles",
     "enrolment.first_use.name_prefix",
     "enrolment.first_use.most",
+    "containment.default",
+    "containment.roles",
+    "containment.zones",
+    "delegation.max_depth",
+    "delegation.max_children",
+    "delegation.workload_life_ms",
+    "delegation.offline",
+    "delegation.offline_depth",
+    "delegation.offline_life_ms",
+    "delegation.software_keys",
+    "status_list.uri",
     "grants.scopes",
 ];
 
 /// Values that overlook something; results name each where it was used.
-const LENIENCIES: [(&str, &str); 12] = [
+const LENIENCIES: [(&str, &str); 13] = [
     ("tpm.event_log", "registers-suffice"),
     ("tpm.ek_expiry", "ignore-with-claim"),
     ("ima.mode", "off"),
@@ -111,6 +123,7 @@ const LENIENCIES: [(&str, &str); 12] = [
     ("snp.debug", "allow"),
     ("snp.migration_agent", "allow"),
     ("azure.report_freshness", "boot"),
+    ("delegation.software_keys", "short-lived"),
 ];
 
 /// A key and what becomes of it.

@@ -29,6 +29,9 @@ fn every_key_is_one_of_the_file_and_the_other_way_round() {
         "min_driver",
         "min_vbios",
         "first_use",
+        "roles",
+        "zones",
+        "uri",
     ] {
         text = text.replace(&format!("# {key} ="), &format!("{key} ="));
     }

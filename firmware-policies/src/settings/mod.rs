@@ -3,6 +3,8 @@
 //! Unknown keys are refused, and so is every empty list of what is required or granted: an empty list never means "any".
 
 mod azure;
+pub(crate) mod containment;
+mod delegation;
 mod edit;
 mod first_use;
 mod gpu;
@@ -11,6 +13,7 @@ pub(crate) mod registers;
 mod residency;
 mod roots;
 mod snp;
+mod status_list;
 mod tdx;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,11 @@ use crate::layout::{SETTINGS, is_name};
 pub use crate::scope::{ACTIONS, Scope};
 use crate::timers::Timers;
 pub use azure::{AzureSettings, ReportFreshnessName};
+pub use containment::{Containment, Extent, MAX_ZONES, Reach, ReachRule};
+pub use delegation::{
+    Delegation, MAX_CHILDREN, MAX_DELEGATION_DEPTH, MAX_OFFLINE_DEPTH, MAX_OFFLINE_LIFE_MS, MAX_SOFTWARE_LIFE_MS,
+    SoftwareKeys,
+};
 pub use edit::{Assignment, KEYS, MAX_ASSIGNMENTS, SettingChange, SettingsChanged, settings_set};
 pub use first_use::{FirstUse, MAX_FIRST_USE_NODES, MAX_FIRST_USE_SECONDS};
 pub use ima::{ImaMode, ImaSettings, ImaViolations, MAX_EXCLUDED, MAX_RULE_LEN};
@@ -35,6 +43,7 @@ pub use gpu::{GpuSettings, Locality};
 pub use residency::{MAX_PROVIDERS, Residency};
 pub use roots::{Required as RequiredRoots, RootsSettings};
 pub use snp::{AliasCheck, Allowed, Demand, Floor, MAX_LISTED, SnpSettings};
+pub use status_list::MAX_STATUS_LIST_URI;
 pub use tdx::{MAX_DENIED_PLATFORMS, TdxSettings};
 
 /// Most scopes a domain grants.
@@ -68,6 +77,12 @@ pub struct Settings {
     pub residency: Residency,
     /// Whether machines that nobody has listed may enrol, and as what.
     pub first_use: Option<FirstUse>,
+    /// How far the failure of one member reaches.
+    pub containment: Containment,
+    /// What may stand below a node's authorization.
+    pub delegation: Delegation,
+    /// Where the status list is for those who poll, and what it names as its subject; nothing where there is none.
+    pub status_list_uri: Option<String>,
     /// What an affirmed node is granted, where the Cedar policies permit it. Sorted, each once.
     pub scopes: Vec<Scope>,
 }
@@ -95,6 +110,12 @@ struct SettingsFile {
     residency: residency::ResidencySection,
     #[serde(default)]
     enrolment: first_use::EnrolmentSection,
+    #[serde(default)]
+    containment: containment::ContainmentSection,
+    #[serde(default)]
+    delegation: Delegation,
+    #[serde(default)]
+    status_list: status_list::StatusListSection,
     grants: Grants,
 }
 
@@ -224,6 +245,9 @@ impl Settings {
         }
         let residency = file.residency.read(&mut problems);
         let first_use = file.enrolment.read(&mut problems);
+        let containment = file.containment.read(&mut problems);
+        problems.extend(file.delegation.problems(&file.timers));
+        let status_list_uri = file.status_list.read(&mut problems);
         let scopes = scopes(&file.grants.scopes, &mut problems);
         let snp = file.snp.policy(&mut problems);
         problems.extend(file.tdx.problems());
@@ -253,6 +277,9 @@ impl Settings {
             ima: file.ima,
             residency,
             first_use,
+            containment,
+            delegation: file.delegation,
+            status_list_uri,
             scopes,
         })
     }

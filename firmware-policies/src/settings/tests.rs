@@ -137,6 +137,14 @@ fn a_file_from_before_ima_loads_with_the_strict_values() {
     let (_, after) = rest.split_once("[grants]").unwrap();
     let settings = Settings::parse(format!("{before}[grants]{after}").as_bytes()).unwrap();
     assert_eq!(settings.ima, ImaSettings::default());
+    // Workloads are what a file has to ask for: one of before there were any has none.
+    assert_eq!(settings.delegation, Delegation::default());
+    let asked = Settings::parse(text.as_bytes()).unwrap().delegation;
+    assert!(asked.max_depth > 0 && !asked.offline);
+    let settings = Settings {
+        delegation: asked,
+        ..settings
+    };
     assert_eq!(
         settings,
         Settings::parse(text.as_bytes()).unwrap(),
