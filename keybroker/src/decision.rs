@@ -454,6 +454,10 @@ fn authorization(
         statement,
         status: inputs.status,
         key_kind,
+        depth: 0,
+        delegation: None,
+        region: None,
+        purpose: None,
     }
 }
 

@@ -20,7 +20,7 @@ use touchstone_authorization::lists::PAGE_ENTRIES;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::trust_frame::TrustFrame;
 use touchstone_authorization::trust_head::{ListHead, TrustHead};
-use touchstone_authorization::{ListError, Status, StatusLists};
+use touchstone_authorization::{ListError, RevokedIds, Status, StatusLists};
 use touchstone_cose::key::SigningKey;
 
 /// Frames a subscriber may lag behind before its stream is closed and it has to fetch the whole state again.
@@ -88,7 +88,7 @@ struct Whole {
     head: Bytes,
     frame: Option<Frame>,
     /// The lists compressed, and what of: a heartbeat changes the head only.
-    lists: Option<(Vec<ListHead>, TrustFrame)>,
+    lists: Option<((Vec<ListHead>, RevokedIds), TrustFrame)>,
 }
 
 /// A frame, encoded once for everybody it goes to.
@@ -115,6 +115,8 @@ pub type SigningKeyRef = std::sync::Arc<SigningKey>;
 struct State {
     facts: Facts,
     lists: StatusLists,
+    /// Off-line delegations that were taken back one by one.
+    revoked: RevokedIds,
     epoch: u64,
     epoch_limit: u64,
     ledger: (u64, [u8; 32]),
@@ -197,6 +199,7 @@ impl Trust {
         let mut state = State {
             facts: start.facts,
             lists: start.lists,
+            revoked: RevokedIds::default(),
             epoch: start.epoch,
             epoch_limit: start.epoch_limit,
             ledger: start.ledger,
@@ -369,33 +372,33 @@ impl Trust {
     #[must_use]
     pub fn full(&self) -> Bytes {
         let mut whole = self.lock_whole();
-        let (head, lists) = self.lock().shown();
-        whole.frame(head, &lists).bytes
+        let (head, lists, revoked) = self.lock().shown();
+        whole.frame(head, &lists, &revoked).bytes
     }
 
     /// The whole current state and every frame after it, without a gap between them.
     #[must_use]
     pub fn subscribe(&self) -> (Frame, broadcast::Receiver<Frame>) {
         let mut whole = self.lock_whole();
-        let (frames, (head, lists)) = {
+        let (frames, (head, lists, revoked)) = {
             let state = self.lock();
             (self.frames.subscribe(), state.shown())
         };
-        (whole.frame(head, &lists), frames)
+        (whole.frame(head, &lists, &revoked), frames)
     }
 
     /// The same while fewer than `limit` follow, counted and entered in one: however many come at once.
     #[must_use]
     pub fn subscribe_within(&self, limit: usize) -> Option<(Frame, broadcast::Receiver<Frame>)> {
         let mut whole = self.lock_whole();
-        let (frames, (head, lists)) = {
+        let (frames, (head, lists, revoked)) = {
             let state = self.lock();
             if self.frames.receiver_count() >= limit {
                 return None;
             }
             (self.frames.subscribe(), state.shown())
         };
-        Some((whole.frame(head, &lists), frames))
+        Some((whole.frame(head, &lists, &revoked), frames))
     }
 
     /// The current epoch.
@@ -494,7 +497,15 @@ impl Trust {
             state.lists = base;
             return Err(error);
         }
-        self.send(TrustFrame::delta(&state.head, base_epoch, &base, &state.lists).encode());
+        self.send(
+            TrustFrame::delta(
+                &state.head,
+                base_epoch,
+                (&base, &state.revoked),
+                (&state.lists, &state.revoked),
+            )
+            .encode(),
+        );
         Ok(())
     }
 
@@ -547,6 +558,7 @@ impl State {
             ledger_root: self.ledger.1,
             issued_at_ms,
             fresh_until_ms: issued_at_ms.saturating_add(self.facts.window_ms),
+            revoked: self.revoked.head(),
         };
         let signed = head
             .encode_signed(signer)
@@ -556,25 +568,25 @@ impl State {
         Ok(())
     }
 
-    /// The head and the lists it vouches for; a copy of these costs one pointer a page.
-    fn shown(&self) -> (Bytes, StatusLists) {
-        (self.head.clone(), self.lists.clone())
+    /// The head, and the lists and revoked ids it vouches for; a copy of these costs one pointer a page.
+    fn shown(&self) -> (Bytes, StatusLists, RevokedIds) {
+        (self.head.clone(), self.lists.clone(), self.revoked.clone())
     }
 }
 
 impl Whole {
-    /// The frame of this head with all of `lists`.
-    fn frame(&mut self, head: Bytes, lists: &StatusLists) -> Frame {
+    /// The frame of this head with all of `lists` and `revoked`.
+    fn frame(&mut self, head: Bytes, lists: &StatusLists, revoked: &RevokedIds) -> Frame {
         if let Some(frame) = self.frame.as_ref().filter(|_| self.head == head) {
             return frame.clone();
         }
-        let of = ListHead::of(lists);
+        let of = (ListHead::of(lists), revoked.clone());
         let made = match self.lists.take() {
             Some((made_of, made)) if made_of == of => TrustFrame {
                 head: head.to_vec(),
                 ..made
             },
-            _ => TrustFrame::full(&head, lists),
+            _ => TrustFrame::full(&head, lists, revoked),
         };
         let frame = Frame::new(made.encode());
         *self = Self {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use touchstone_authorization::{ChannelPolicy, Enforcer, UntrustedAuthorization, VerifiedAuthorization, redecide};
+use touchstone_authorization::{
+    ChannelPolicy, Enforcer, OfflineLimits, UntrustedAuthorization, VerifiedAuthorization, redecide,
+};
 use touchstone_evidence::message::Answer;
 use touchstone_policies::Location;
 
@@ -378,8 +380,11 @@ impl<E: Fn(AgentEvent)> Life<E> {
             skew_ms: timers.skew_ms,
             window_ms: timers.freshness_window_ms,
             requires_channel: ChannelPolicy::Challenge,
+            region: None,
+            purpose: None,
+            offline: OfflineLimits::NONE,
         };
-        if let Err(refusals) = redecide(&authorization, Some(&view), &enforcer, now_ms) {
+        if let Err(refusals) = redecide(&authorization.into(), Some(&view), &enforcer, now_ms) {
             let because = refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             self.desk.hold(None);
             self.shift(|standing| standing.withdrawn(because));

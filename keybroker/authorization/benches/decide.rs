@@ -40,11 +40,7 @@ fn least<const N: usize>(mut calls: [&mut dyn FnMut(); N]) -> [f64; N] {
 fn main() {
     let case = Case::default();
     let (authorization, proof, view) = (case.authorization_bytes(), case.proof_bytes(), case.view());
-    let verified = case
-        .decide()
-        .0
-        .map(|allowed| allowed.authorization)
-        .expect("a good request");
+    let verified = case.decide().0.map(|allowed| allowed.chain).expect("a good request");
 
     let holder = HolderKey::new(7);
     let message = vec![0x5a; 240];

@@ -1,22 +1,26 @@
 //! The decision of an enforcer: (authorization, proof of possession, trust state, now) to allow or every reason why not.
 //!
 //! What makes an answer "allow": the authorization verifies under a key of the domain, is for this domain, is within
-//! its time, and the trust state, fresh and of the same domain, holds nothing against it; the proof verifies under the
-//! key the authorization is bound to and was made for this enforcer, this authorization, this action and this channel.
+//! its time, and the trust state, fresh and of the same domain, holds nothing against it; every off-line delegation added
+//! to it verifies under the key of the link before, holds no more than that link, is within its time and not taken back;
+//! the proof verifies under the key of the last link and was made for this enforcer, this chain, this action and this
+//! channel.
 //! Anything missing or unreadable denies. Claims of an object whose signature does not verify are never looked at.
 //! Source: `docs/protocol.md`, sections 6 and 7.
 
 use std::sync::Arc;
 
+use crate::chain::{UntrustedChain, VerifiedChain};
 use crate::keys::KeyRing;
 use crate::lists::{Status, StatusLists};
 use crate::proof::{Channel, UntrustedProof, VerifiedProof};
 use crate::refusal::{Hex, Refusal, RefusalCode};
 use crate::replay::{MAX_PROOF_AGE_MS, ReplayMemory, Seen};
 use crate::request::{Allowed, ChannelPolicy, Enforcer, Presented, Request, RequestChannel};
+use crate::revoked::RevokedIds;
 use crate::scope::{Action, Scope, format_list};
 use crate::signed::SignedKind;
-use crate::token::{UntrustedAuthorization, VerifiedAuthorization};
+use crate::token::VerifiedAuthorization;
 use crate::trust_view::TrustView;
 
 /// Decides about one request at `now_ms` (Unix milliseconds of the domain's time). Gives every reason that can be told
@@ -28,14 +32,24 @@ pub fn decide(
     memory: ReplayMemory,
     now_ms: u64,
 ) -> (Result<Allowed, Vec<Refusal>>, ReplayMemory) {
+    let found = chain(request, enforcer.keys, now_ms);
+    decide_found(found, request, view, enforcer, memory, now_ms)
+}
+
+/// [`decide`], where the chain is verified already, or was found not to be one.
+pub(crate) fn decide_found(
+    found: Result<Arc<VerifiedChain>, Refusal>,
+    request: &Request<'_>,
+    view: Option<&TrustView>,
+    enforcer: &Enforcer<'_>,
+    memory: ReplayMemory,
+    now_ms: u64,
+) -> (Result<Allowed, Vec<Refusal>>, ReplayMemory) {
     let memory = memory.forget(now_ms);
     let mut refusals = Vec::new();
     let view = usable_view(view, enforcer, now_ms, &mut refusals);
-    let Presentation {
-        authorization,
-        wanted,
-        proof,
-    } = judge(
+    let presented = judge(
+        found,
         request,
         view.map(DomainState::of).as_ref(),
         &Issuer::home(enforcer),
@@ -43,39 +57,32 @@ pub fn decide(
         now_ms,
         &mut refusals,
     );
-    conclude((authorization, wanted, proof), request, memory, now_ms, refusals)
+    conclude(presented, request, memory, now_ms, refusals)
 }
 
 /// The end of every decision: what must be remembered of the proof, and allow where nothing speaks against it.
 pub(crate) fn conclude(
-    (authorization, wanted, proof): (Option<Arc<VerifiedAuthorization>>, Option<Scope>, Option<VerifiedProof>),
+    Presentation { chain, wanted, proof }: Presentation,
     request: &Request<'_>,
     memory: ReplayMemory,
     now_ms: u64,
     mut refusals: Vec<Refusal>,
 ) -> (Result<Allowed, Vec<Refusal>>, ReplayMemory) {
     let mut remember = None;
-    if let (Some(authorization), Some(proof), RequestChannel::None) = (&authorization, &proof, request.channel) {
+    if let (Some(chain), Some(proof), RequestChannel::None) = (&chain, &proof, request.channel) {
         judge_age(proof, now_ms, &mut refusals);
-        judge_replay(proof, authorization, &memory, &mut refusals);
-        remember = Some((*authorization.confirmation_thumbprint(), proof.claims().cti));
+        judge_replay(proof, chain, &memory, &mut refusals);
+        remember = Some((*chain.holder_thumbprint(), proof.claims().cti));
     }
 
-    match (authorization, wanted) {
-        (Some(authorization), Some(scope)) if refusals.is_empty() => {
+    match (chain, wanted) {
+        (Some(chain), Some(scope)) if refusals.is_empty() => {
             let memory = match remember {
                 Some((key, cti)) => memory.remember(&key, &cti, now_ms),
                 None => memory,
             };
-            let until_ms = authorization.contents().expires.saturating_mul(1_000);
-            (
-                Ok(Allowed {
-                    authorization,
-                    scope,
-                    until_ms,
-                }),
-                memory,
-            )
+            let until_ms = chain.expires().saturating_mul(1_000);
+            (Ok(Allowed { chain, scope, until_ms }), memory)
         }
         _ => {
             refusals.sort();
@@ -96,6 +103,8 @@ pub struct DomainState<'a> {
     pub policy_version: u64,
     /// The status lists.
     pub lists: &'a StatusLists,
+    /// Off-line delegations that were taken back one by one.
+    pub revoked: &'a RevokedIds,
 }
 
 impl<'a> DomainState<'a> {
@@ -106,6 +115,7 @@ impl<'a> DomainState<'a> {
             epoch: head.epoch,
             policy_version: head.policy_version,
             lists: view.lists(),
+            revoked: view.revoked(),
         }
     }
 }
@@ -113,9 +123,9 @@ impl<'a> DomainState<'a> {
 /// What was presented to an issuer, judged.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The authorization, where it verifies under a key of the domain.
-    pub authorization: Option<Arc<VerifiedAuthorization>>,
-    /// The proof, where it verifies under that authorization's key.
+    /// The chain, where its authorization verifies under a key of the domain and every delegation under the key before it.
+    pub chain: Option<Arc<VerifiedChain>>,
+    /// The proof, where it verifies under the key of the chain's last link.
     pub proof: Option<VerifiedProof>,
     /// Everything that speaks against it, sorted.
     pub refusals: Vec<Refusal>,
@@ -126,12 +136,20 @@ impl Asked {
     /// this enforcer, on this channel, to have its key. What else speaks against the request is a denial of *this*
     /// subject; where this is nothing, the requester is refused and nobody's state is touched.
     #[must_use]
-    pub fn subject(&self) -> Option<&Arc<VerifiedAuthorization>> {
+    pub fn subject(&self) -> Option<&VerifiedAuthorization> {
+        self.holder()
+            .filter(|chain| chain.blocks().is_empty())
+            .map(|chain| chain.root())
+    }
+
+    /// As [`Asked::subject`], where off-line delegations are taken: the chain whose last link the asker holds.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Arc<VerifiedChain>> {
         let known = self
             .refusals
             .iter()
             .all(|refusal| refusal.code.is_about_a_known_subject());
-        self.authorization.as_ref().filter(|_| known && self.proof.is_some())
+        self.chain.as_ref().filter(|_| known && self.proof.is_some())
     }
 }
 
@@ -140,7 +158,8 @@ impl Asked {
 pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'_>, now_ms: u64) -> Asked {
     let mut refusals = Vec::new();
     let issuer = Issuer::home(enforcer);
-    let presented = judge(request, Some(state), &issuer, enforcer, now_ms, &mut refusals);
+    let found = chain(request, enforcer.keys, now_ms);
+    let presented = judge(found, request, Some(state), &issuer, enforcer, now_ms, &mut refusals);
     if matches!(request.channel, RequestChannel::None) {
         let expected = ChannelPolicy::ExporterOrChallenge.as_str();
         refusals.push(Refusal::new(RefusalCode::ProofChannelMissing, expected, "neither"));
@@ -148,7 +167,7 @@ pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'
     refusals.sort();
     refusals.dedup();
     Asked {
-        authorization: presented.authorization,
+        chain: presented.chain,
         proof: presented.proof,
         refusals,
     }
@@ -158,7 +177,6 @@ pub fn ask(request: &Request<'_>, state: &DomainState<'_>, enforcer: &Enforcer<'
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Issuer<'a> {
     pub domain: &'a str,
-    pub keys: &'a KeyRing,
     /// Whether the state is as young as an authorization can be. One that is carried by hand is not: what was made since
     /// names a later epoch.
     pub current: bool,
@@ -168,7 +186,6 @@ impl<'a> Issuer<'a> {
     fn home(enforcer: &Enforcer<'a>) -> Self {
         Self {
             domain: enforcer.domain,
-            keys: enforcer.keys,
             current: true,
         }
     }
@@ -176,12 +193,13 @@ impl<'a> Issuer<'a> {
 
 /// What was presented, as far as it verifies.
 pub(crate) struct Presentation {
-    pub authorization: Option<Arc<VerifiedAuthorization>>,
+    pub chain: Option<Arc<VerifiedChain>>,
     pub wanted: Option<Scope>,
     pub proof: Option<VerifiedProof>,
 }
 
 pub(crate) fn judge(
+    found: Result<Arc<VerifiedChain>, Refusal>,
     request: &Request<'_>,
     state: Option<&DomainState<'_>>,
     issuer: &Issuer<'_>,
@@ -190,51 +208,51 @@ pub(crate) fn judge(
     refusals: &mut Vec<Refusal>,
 ) -> Presentation {
     let mut presented = Presentation {
-        authorization: None,
+        chain: None,
         wanted: wanted_scope(request, refusals),
         proof: None,
     };
-    let authorization = match authorization(request, issuer, now_ms) {
-        Ok(authorization) => authorization,
+    let chain = match found {
+        Ok(chain) => chain,
         Err(refusal) => {
             refusals.push(refusal);
             return presented;
         }
     };
-    judge_authorization(&authorization, state, issuer, enforcer, now_ms, refusals);
+    judge_chain(&chain, state, issuer, enforcer, now_ms, refusals);
     if let Some(wanted) = &presented.wanted
-        && !authorization.contents().scopes.iter().any(|held| held.covers(wanted))
+        && !chain.scopes().iter().any(|held| held.covers(wanted))
     {
-        let held = format_list(&authorization.contents().scopes).unwrap_or_default();
+        let held = format_list(chain.scopes()).unwrap_or_default();
         refusals.push(Refusal::new(RefusalCode::ScopeNotGranted, wanted, held));
     }
-    match UntrustedProof::parse(request.proof).and_then(|proof| proof.verify(&authorization.contents().confirmation)) {
+    match UntrustedProof::parse(request.proof).and_then(|proof| proof.verify(chain.holder())) {
         Ok(proof) => {
-            judge_proof(&proof, &authorization, request, enforcer, refusals);
+            judge_proof(&proof, chain.digest(), request, enforcer, refusals);
             presented.proof = Some(proof);
         }
         Err(error) => refusals.push(error.refusal(SignedKind::Proof)),
     }
-    presented.authorization = Some(authorization);
+    presented.chain = Some(chain);
     presented
 }
 
-/// Looks again at an authorization whose connection or process is open: freshness of the trust state, status, expiry
-/// and whatever else time can change. The proof is not looked at: it opened this very connection.
+/// Looks again at a chain whose connection or process is open: freshness of the trust state, status, expiry and whatever
+/// else time can change. The proof is not looked at: it opened this very connection.
 pub fn redecide(
-    authorization: &VerifiedAuthorization,
+    chain: &VerifiedChain,
     view: Option<&TrustView>,
     enforcer: &Enforcer<'_>,
     now_ms: u64,
 ) -> Result<(), Vec<Refusal>> {
     let mut refusals = Vec::new();
     let view = usable_view(view, enforcer, now_ms, &mut refusals);
-    if !authorization.signer_is_in(enforcer.keys, now_ms) {
-        refusals.push(signer_gone(authorization));
+    if !chain.root().signer_is_in(enforcer.keys, now_ms) {
+        refusals.push(signer_gone(chain.root()));
     }
     let state = view.map(DomainState::of);
     let issuer = Issuer::home(enforcer);
-    judge_authorization(authorization, state.as_ref(), &issuer, enforcer, now_ms, &mut refusals);
+    judge_chain(chain, state.as_ref(), &issuer, enforcer, now_ms, &mut refusals);
     refusals.sort();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
@@ -287,21 +305,14 @@ fn wanted_scope(request: &Request<'_>, refusals: &mut Vec<Refusal>) -> Option<Sc
     scope
 }
 
-fn authorization(
-    request: &Request<'_>,
-    issuer: &Issuer<'_>,
-    now_ms: u64,
-) -> Result<Arc<VerifiedAuthorization>, Refusal> {
+fn chain(request: &Request<'_>, keys: &KeyRing, now_ms: u64) -> Result<Arc<VerifiedChain>, Refusal> {
     match &request.authorization {
-        Presented::Bytes(bytes) => UntrustedAuthorization::parse(bytes)
-            .and_then(|authorization| authorization.verify(issuer.keys, now_ms))
+        Presented::Bytes(bytes) => UntrustedChain::parse(bytes)
+            .and_then(|chain| chain.verify(keys, now_ms))
             .map(Arc::new)
-            .map_err(|error| error.refusal(SignedKind::Authorization)),
-        // A key that was taken out of the keyset takes along what it signed, verified before or not.
-        Presented::Verified(authorization) if !authorization.signer_is_in(issuer.keys, now_ms) => {
-            Err(signer_gone(authorization))
-        }
-        Presented::Verified(authorization) => Ok(Arc::clone(authorization)),
+            .map_err(|error| error.refusal()),
+        Presented::Verified(chain) if !chain.root().signer_is_in(keys, now_ms) => Err(signer_gone(chain.root())),
+        Presented::Verified(chain) => Ok(Arc::clone(chain)),
     }
 }
 
@@ -315,7 +326,66 @@ pub(crate) fn signer_gone(authorization: &VerifiedAuthorization) -> Refusal {
     )
 }
 
-pub(crate) fn judge_authorization(
+/// What of a chain can change, or is this enforcer's to say. That no link holds more than the one before is so of every
+/// [`VerifiedChain`].
+pub(crate) fn judge_chain(
+    chain: &VerifiedChain,
+    state: Option<&DomainState<'_>>,
+    issuer: &Issuer<'_>,
+    enforcer: &Enforcer<'_>,
+    now_ms: u64,
+    refusals: &mut Vec<Refusal>,
+) {
+    judge_authorization(chain.root(), state, issuer, enforcer, now_ms, refusals);
+    let mut refuse = |code, expected: &dyn core::fmt::Display, found: &dyn core::fmt::Display| {
+        refusals.push(Refusal::new(code, expected, found));
+    };
+    for (code, only, here) in [
+        (RefusalCode::AuthorizationRegion, chain.region(), enforcer.region),
+        (RefusalCode::AuthorizationPurpose, chain.purpose(), enforcer.purpose),
+    ] {
+        if only.is_some() && only != here {
+            refuse(
+                code,
+                &here.unwrap_or("one that counts anywhere"),
+                &only.unwrap_or("none"),
+            );
+        }
+    }
+    let (blocks, limits) = (chain.blocks(), enforcer.offline);
+    if blocks.len() > usize::from(limits.depth) {
+        let expected = format_args!("at most {} off-line delegations", limits.depth);
+        refuse(RefusalCode::DelegationNotTaken, &expected, &blocks.len());
+    }
+    for block in blocks {
+        let life_s = block.expires.saturating_sub(block.not_before);
+        if life_s.saturating_mul(1_000) > limits.life_ms {
+            let expected = format_args!("one of at most {} ms", limits.life_ms);
+            refuse(RefusalCode::DelegationNotTaken, &expected, &format_args!("{life_s} s"));
+        }
+        if now_ms.saturating_add(enforcer.skew_ms) < block.not_before.saturating_mul(1_000) {
+            let expected = format_args!("now from {} s", block.not_before);
+            refuse(
+                RefusalCode::DelegationNotYetValid,
+                &expected,
+                &format_args!("{now_ms} ms"),
+            );
+        }
+        if now_ms >= block.expires.saturating_mul(1_000).saturating_add(enforcer.skew_ms) {
+            let expected = format_args!("now before {} s", block.expires);
+            refuse(RefusalCode::DelegationExpired, &expected, &format_args!("{now_ms} ms"));
+        }
+        if state.is_some_and(|state| state.revoked.contains(&block.cti)) {
+            refuse(
+                RefusalCode::DelegationRevoked,
+                &"one that was not taken back",
+                &Hex(&block.cti),
+            );
+        }
+    }
+}
+
+fn judge_authorization(
     authorization: &VerifiedAuthorization,
     state: Option<&DomainState<'_>>,
     issuer: &Issuer<'_>,
@@ -398,7 +468,7 @@ pub(crate) fn judge_authorization(
 
 fn judge_proof(
     proof: &VerifiedProof,
-    authorization: &VerifiedAuthorization,
+    chain_digest: &[u8; 32],
     request: &Request<'_>,
     enforcer: &Enforcer<'_>,
     refusals: &mut Vec<Refusal>,
@@ -410,9 +480,9 @@ fn judge_proof(
     if claims.audience != enforcer.id {
         refuse(RefusalCode::ProofAudience, &enforcer.id, &claims.audience);
     }
-    if claims.authorization_digest != *authorization.digest() {
+    if claims.authorization_digest != *chain_digest {
         let found = Hex(&claims.authorization_digest);
-        refuse(RefusalCode::ProofAuthorization, &Hex(authorization.digest()), &found);
+        refuse(RefusalCode::ProofAuthorization, &Hex(chain_digest), &found);
     }
     if claims.scope.action().as_str() != request.action || claims.scope.resource() != request.resource {
         refuse(
@@ -491,13 +561,8 @@ fn judge_age(proof: &VerifiedProof, now_ms: u64, refusals: &mut Vec<Refusal>) {
     }
 }
 
-fn judge_replay(
-    proof: &VerifiedProof,
-    authorization: &VerifiedAuthorization,
-    memory: &ReplayMemory,
-    refusals: &mut Vec<Refusal>,
-) {
-    match memory.judge(authorization.confirmation_thumbprint(), &proof.claims().cti) {
+fn judge_replay(proof: &VerifiedProof, chain: &VerifiedChain, memory: &ReplayMemory, refusals: &mut Vec<Refusal>) {
+    match memory.judge(chain.holder_thumbprint(), &proof.claims().cti) {
         Seen::New => {}
         Seen::Before => {
             refusals.push(Refusal::new(

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use crate::decide::{DomainState, Issuer, Presentation, conclude, decide, judge, judge_authorization, redecide};
+use crate::chain::{ChainError, RootedChain, UntrustedChain, VerifiedChain};
+use crate::decide::{DomainState, Issuer, conclude, decide_found, judge, judge_chain, redecide};
 use crate::decide::{signer_gone, usable_view};
 use crate::keys::KeyRing;
 use crate::name::is_name;
@@ -18,7 +19,6 @@ use crate::refusal::{Refusal, RefusalCode};
 use crate::replay::ReplayMemory;
 use crate::request::{Allowed, Enforcer, Presented, Request};
 use crate::scope::Scope;
-use crate::token::{UntrustedAuthorization, VerifiedAuthorization};
 use crate::trust_view::{MAX_STEP_BACK_MS, TrustView};
 
 /// What is known of the state of another domain, all of it verified under keys that this domain's policy leads to.
@@ -85,12 +85,12 @@ pub fn decide_among(
     memory: ReplayMemory,
     now_ms: u64,
 ) -> (Result<Admitted, Vec<Refusal>>, ReplayMemory) {
-    let (issuer, verified) = match issuer(request, foreign, enforcer, now_ms) {
-        Signed::ByForeign(issuer, verified) => (issuer, verified),
-        Signed::AtHome(request) => {
-            let (decision, memory) = decide(&request, view, enforcer, memory, now_ms);
+    let (issuer, found) = match issuer(request, foreign, enforcer, now_ms) {
+        Signed::ByForeign(issuer, found) => (issuer, found),
+        Signed::AtHome(found) => {
+            let (decision, memory) = decide_found(found, request, view, enforcer, memory, now_ms);
             let admitted = decision.map(|allowed| Admitted {
-                subject: allowed.authorization.contents().subject.clone(),
+                subject: allowed.chain.subject(),
                 allowed,
                 authority: None,
                 state_age_ms: None,
@@ -103,29 +103,22 @@ pub fn decide_among(
     usable_view(view, enforcer, now_ms, &mut refusals);
     let state = usable(issuer, enforcer, now_ms, &mut refusals);
     let by_age = state.and_then(|(_, age)| age);
-    let request = Request {
-        authorization: Presented::Verified(verified),
-        ..request.clone()
-    };
-    let Presentation {
-        authorization,
-        wanted,
-        proof,
-    } = judge(
-        &request,
+    let presented = judge(
+        found,
+        request,
         state.map(|(view, _)| DomainState::of(view)).as_ref(),
         &rules(issuer, by_age),
         enforcer,
         now_ms,
         &mut refusals,
     );
-    if let Some(authorization) = &authorization {
-        judge_policy(authorization, state.map(|(view, _)| view), issuer, &mut refusals);
-        narrow(authorization, wanted.as_ref(), issuer, &mut refusals);
+    if let Some(chain) = &presented.chain {
+        judge_policy(chain, state.map(|(view, _)| view), issuer, &mut refusals);
+        narrow(chain, presented.wanted.as_ref(), issuer, &mut refusals);
     }
-    let (decision, memory) = conclude((authorization, wanted, proof), &request, memory, now_ms, refusals);
+    let (decision, memory) = conclude(presented, request, memory, now_ms, refusals);
     let admitted = decision.map(|allowed| Admitted {
-        subject: shown_as(issuer.link.domain, &allowed.authorization.contents().subject),
+        subject: shown_as(issuer.link.domain, &allowed.chain.subject()),
         authority: Some(issuer.link.domain.to_owned()),
         state_age_ms: by_age,
         allowed,
@@ -142,9 +135,9 @@ pub fn redecide_among(
     enforcer: &Enforcer<'_>,
     now_ms: u64,
 ) -> Result<(), Vec<Refusal>> {
-    let authorization = &admitted.allowed.authorization;
+    let chain = &admitted.allowed.chain;
     let Some(authority) = &admitted.authority else {
-        return redecide(authorization, view, enforcer, now_ms);
+        return redecide(chain, view, enforcer, now_ms);
     };
     let Some(issuer) = foreign.iter().find(|foreign| foreign.link.domain == authority) else {
         let expected = "a domain that the policy lets in";
@@ -156,22 +149,15 @@ pub fn redecide_among(
     };
     let mut refusals = Vec::new();
     usable_view(view, enforcer, now_ms, &mut refusals);
-    if !authorization.signer_is_in(issuer.keys, now_ms) {
-        refusals.push(signer_gone(authorization));
+    if !chain.root().signer_is_in(issuer.keys, now_ms) {
+        refusals.push(signer_gone(chain.root()));
     }
     let state = usable(issuer, enforcer, now_ms, &mut refusals);
-    judge_policy(authorization, state.map(|(view, _)| view), issuer, &mut refusals);
+    judge_policy(chain, state.map(|(view, _)| view), issuer, &mut refusals);
     let issuer_rules = rules(issuer, state.and_then(|(_, age)| age));
     let state = state.map(|(view, _)| DomainState::of(view));
-    judge_authorization(
-        authorization,
-        state.as_ref(),
-        &issuer_rules,
-        enforcer,
-        now_ms,
-        &mut refusals,
-    );
-    narrow(authorization, Some(&admitted.allowed.scope), issuer, &mut refusals);
+    judge_chain(chain, state.as_ref(), &issuer_rules, enforcer, now_ms, &mut refusals);
+    narrow(chain, Some(&admitted.allowed.scope), issuer, &mut refusals);
     refusals.sort();
     refusals.dedup();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
@@ -183,59 +169,82 @@ pub fn shown_as(domain: &str, subject: &str) -> String {
     format!("{domain}/{subject}")
 }
 
-/// Who signed what is presented.
-enum Signed<'r, 'a, 'f> {
-    /// This domain, or nobody that is known: to be judged as its own, verified already where it is.
-    AtHome(Request<'r>),
+/// Who signed what is presented, and the chain, or why it is none.
+enum Signed<'a, 'f> {
+    /// This domain, or nobody that is known: to be judged as its own.
+    AtHome(Result<Arc<VerifiedChain>, Refusal>),
     /// That domain.
-    ByForeign(&'a Foreign<'f>, Arc<VerifiedAuthorization>),
+    ByForeign(&'a Foreign<'f>, Result<Arc<VerifiedChain>, Refusal>),
+}
+
+/// A chain whose authorization verified under the keys that were tried.
+enum Rooted {
+    /// Just now: its delegations are still to be verified.
+    Now(Box<RootedChain>),
+    /// Before, the whole of it.
+    Before(Arc<VerifiedChain>),
+}
+
+impl Rooted {
+    fn issuer(&self) -> &str {
+        match self {
+            Self::Now(chain) => chain.issuer(),
+            Self::Before(chain) => &chain.root().contents().issuer,
+        }
+    }
+
+    fn whole(self) -> Result<Arc<VerifiedChain>, Refusal> {
+        match self {
+            Self::Now(chain) => chain.verify_blocks().map(Arc::new).map_err(|error| error.refusal()),
+            Self::Before(chain) => Ok(chain),
+        }
+    }
 }
 
 /// Whose key signed what is presented, and is named in it as the issuer. A domain that lists another's key in its own
 /// keyset takes nothing over by that.
-fn issuer<'r, 'a, 'f>(
-    request: &Request<'r>,
+fn issuer<'a, 'f>(
+    request: &Request<'_>,
     foreign: &'a [Foreign<'f>],
     enforcer: &Enforcer<'_>,
     now_ms: u64,
-) -> Signed<'r, 'a, 'f> {
+) -> Signed<'a, 'f> {
     let verify = |keys: &KeyRing| match &request.authorization {
-        Presented::Bytes(bytes) => {
-            let token = UntrustedAuthorization::parse(bytes).ok()?;
-            token.verify(keys, now_ms).ok().map(Arc::new)
-        }
-        Presented::Verified(authorization) => authorization
-            .signer_is_in(keys, now_ms)
-            .then(|| Arc::clone(authorization)),
+        Presented::Bytes(bytes) => UntrustedChain::parse(bytes)
+            .and_then(|chain| {
+                let rooted = chain.verify_root(keys, now_ms).map_err(ChainError::Authorization)?;
+                Ok(Rooted::Now(Box::new(rooted)))
+            })
+            .map_err(|error| error.refusal()),
+        Presented::Verified(chain) if chain.root().signer_is_in(keys, now_ms) => Ok(Rooted::Before(Arc::clone(chain))),
+        Presented::Verified(chain) => Err(signer_gone(chain.root())),
     };
     let own = verify(enforcer.keys);
-    if let Some(authorization) = own.filter(|authorization| authorization.contents().issuer == enforcer.domain) {
-        return Signed::AtHome(Request {
-            authorization: Presented::Verified(authorization),
-            ..request.clone()
-        });
+    if let Ok(rooted) = own.as_ref()
+        && rooted.issuer() == enforcer.domain
+    {
+        return Signed::AtHome(own.and_then(Rooted::whole));
     }
     let mut another = None;
     for candidate in foreign {
-        let Some(authorization) = verify(candidate.keys) else {
+        let Ok(rooted) = verify(candidate.keys) else {
             continue;
         };
-        if authorization.contents().issuer == candidate.link.domain {
-            return Signed::ByForeign(candidate, authorization);
+        if rooted.issuer() == candidate.link.domain {
+            return Signed::ByForeign(candidate, rooted.whole());
         }
         // Signed by that domain in the name of another one: refused as such.
-        another = another.or(Some((candidate, authorization)));
+        another = another.or(Some((candidate, rooted)));
     }
     match another {
-        Some((candidate, authorization)) => Signed::ByForeign(candidate, authorization),
-        None => Signed::AtHome(request.clone()),
+        Some((candidate, rooted)) => Signed::ByForeign(candidate, rooted.whole()),
+        None => Signed::AtHome(own.and_then(Rooted::whole)),
     }
 }
 
 fn rules<'a>(issuer: &Foreign<'a>, by_age: Option<u64>) -> Issuer<'a> {
     Issuer {
         domain: issuer.link.domain,
-        keys: issuer.keys,
         current: by_age.is_none(),
     }
 }
@@ -325,13 +334,8 @@ fn judge_link<'a>(
 
 /// What a domain issues for others is issued under the policy it had then: what that policy no longer issues ends with the
 /// state that names the next one, as fast as a revocation does.
-fn judge_policy(
-    authorization: &VerifiedAuthorization,
-    view: Option<&TrustView>,
-    issuer: &Foreign<'_>,
-    refusals: &mut Vec<Refusal>,
-) {
-    let (made, domain) = (authorization.contents().policy_version, issuer.link.domain);
+fn judge_policy(chain: &VerifiedChain, view: Option<&TrustView>, issuer: &Foreign<'_>, refusals: &mut Vec<Refusal>) {
+    let (made, domain) = (chain.root().contents().policy_version, issuer.link.domain);
     let now = view.map(|view| view.head().policy_version);
     if let Some(now) = now.filter(|now| made < *now) {
         let expected = format_args!("{domain}: policy {now}");
@@ -340,26 +344,21 @@ fn judge_policy(
 }
 
 /// What this domain's policy says of that domain's authorizations.
-fn narrow(
-    authorization: &VerifiedAuthorization,
-    wanted: Option<&Scope>,
-    issuer: &Foreign<'_>,
-    refusals: &mut Vec<Refusal>,
-) {
-    let (claims, domain) = (authorization.contents(), issuer.link.domain);
+fn narrow(chain: &VerifiedChain, wanted: Option<&Scope>, issuer: &Foreign<'_>, refusals: &mut Vec<Refusal>) {
+    let domain = issuer.link.domain;
     if let Some(wanted) = wanted.filter(|wanted| !issuer.narrowing.permits(wanted)) {
         let expected = format_args!("a scope that is let in from {domain}");
         refusals.push(Refusal::new(RefusalCode::FederatedScope, expected, wanted));
     }
-    if !issuer.narrowing.takes(claims.key_kind) {
+    if !issuer.narrowing.takes(chain.key_kind()) {
         let expected = format_args!("a kind of key that is taken from {domain}");
         refusals.push(Refusal::new(
             RefusalCode::FederatedKeyKind,
             expected,
-            claims.key_kind.as_str(),
+            chain.key_kind().as_str(),
         ));
     }
-    let shown = shown_as(domain, &claims.subject);
+    let shown = shown_as(domain, &chain.subject());
     if !is_name(&shown) {
         refusals.push(Refusal::new(
             RefusalCode::FederatedName,

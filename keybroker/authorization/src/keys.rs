@@ -1,4 +1,5 @@
-//! The keys of one job (authorizations, or trust states), as the domain's signed keyset gives them.
+//! The keys of one job (authorizations, or trust states), as the domain's signed keyset gives them; and the keys of those
+//! whom signed policy names (enforcers, operators).
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,9 @@ pub enum KeyRingError {
     /// More than [`MAX_KEYS`].
     #[error("more than {MAX_KEYS} keys")]
     TooMany,
+    /// More than [`MAX_NAMED_KEYS`].
+    #[error("more than {MAX_NAMED_KEYS} keys")]
+    TooManyNamed,
 }
 
 /// Keys of one job by key id (the first eight bytes of the RFC 9679 thumbprint).
@@ -63,6 +67,47 @@ impl KeyRing {
     }
 }
 
+/// The most keys of those whom policy names.
+pub const MAX_NAMED_KEYS: usize = 65_536;
+
+/// The keys of enforcers, or of operators, with whose they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamedKeys {
+    keys: BTreeMap<[u8; KID_LEN], (String, VerifyingKey)>,
+}
+
+impl NamedKeys {
+    /// These keys, each with the name of its holder. A holder may have several.
+    ///
+    /// # Errors
+    /// Two keys with one id, or more than [`MAX_NAMED_KEYS`].
+    pub fn new(keys: impl IntoIterator<Item = (String, VerifyingKey)>) -> Result<Self, KeyRingError> {
+        let mut named = BTreeMap::new();
+        for (name, key) in keys {
+            let kid = key.kid();
+            if named.insert(kid, (name, key)).is_some() {
+                return Err(KeyRingError::SameKeyId { kid });
+            }
+            if named.len() > MAX_NAMED_KEYS {
+                return Err(KeyRingError::TooManyNamed);
+            }
+        }
+        Ok(Self { keys: named })
+    }
+
+    /// The key with this id, and whose it is.
+    #[must_use]
+    pub fn find(&self, kid: &[u8; KID_LEN]) -> Option<(&str, &VerifyingKey)> {
+        self.keys.get(kid).map(|(name, key)| (name.as_str(), key))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +135,20 @@ mod tests {
         assert_eq!(
             KeyRing::new([trusted.clone(), trusted]),
             Err(KeyRingError::SameKeyId { kid: key.kid() })
+        );
+    }
+
+    #[test]
+    fn named_keys_tell_whose_they_are() {
+        let key = |seed| SigningKey::from_seed([seed; 32]).verifying_key();
+        let named = NamedKeys::new([("a".into(), key(1)), ("a".into(), key(2)), ("b".into(), key(3))]).unwrap();
+        assert_eq!(named.find(&key(3).kid()), Some(("b", &key(3))));
+        assert_eq!(named.find(&key(4).kid()), None);
+        assert!(NamedKeys::default().is_empty() && !named.is_empty());
+        assert_eq!(
+            NamedKeys::new([("a".into(), key(1)), ("b".into(), key(1))]),
+            Err(KeyRingError::SameKeyId { kid: key(1).kid() }),
+            "one key has one holder"
         );
     }
 

@@ -29,6 +29,29 @@ touchstone_cose::reason_codes! {
         AuthorizationRevoked = "authorization-revoked": "The authorization was withdrawn. The ledger says why.",
         AuthorizationSuspended = "authorization-suspended": "The authorization is suspended. It passes again when the suspension is lifted.",
         AuthorizationStatusUnknown = "authorization-status-unknown": "The status list holds a value without a meaning; such an entry is refused.",
+        AuthorizationRegion = "authorization-region": "The authorization counts in one region, and this enforcer is in another or says none. Present it there, or look at the enforcer's configuration.",
+        AuthorizationPurpose = "authorization-purpose": "The authorization counts for one purpose, and this enforcer was asked for another or for none.",
+        ChainTooLarge = "chain-too-large": "The chain of authorization and delegations is larger than any valid one.",
+        ChainMalformed = "chain-malformed": "The chain is not an authorization with the delegations added to it.",
+        ChainTooLong = "chain-too-long": "The chain has more delegations than may be added off-line. Ask the broker for an authorization of its own.",
+        DelegationTooLarge = "delegation-too-large": "An off-line delegation is larger than any valid one.",
+        DelegationMalformed = "delegation-malformed": "An off-line delegation is not one of this profile.",
+        DelegationType = "delegation-type": "A signed object of another type was presented as an off-line delegation.",
+        DelegationSignature = "delegation-signature": "An off-line delegation was not signed by the holder of the link before it: it was altered or forged.",
+        DelegationOrder = "delegation-order": "An off-line delegation was made for another chain: a link was taken out, put in or exchanged.",
+        DelegationNotGranted = "delegation-not-granted": "The authorization gives no right to delegate off-line. Ask the broker for an authorization of its own.",
+        DelegationDepth = "delegation-depth": "An off-line delegation follows where none may follow any more, or lets more follow than its parent may.",
+        DelegationScope = "delegation-scope": "An off-line delegation gives a scope that its parent does not hold, or may not delegate. Delegate only what you hold, on resources you hold delegate for.",
+        DelegationAction = "delegation-action": "Only execute and delegate are handed on off-line: no key release, no administration, no bootstrap.",
+        DelegationOutlives = "delegation-outlives": "An off-line delegation begins before its parent or ends after it.",
+        DelegationLife = "delegation-life": "An off-line delegation counts for longer than five minutes. Make shorter ones, and new ones in time.",
+        DelegationRegion = "delegation-region": "An off-line delegation changes or drops the region of its parent.",
+        DelegationPurpose = "delegation-purpose": "An off-line delegation changes or drops the purpose of its parent.",
+        DelegationLoop = "delegation-loop": "A key or an id stands twice in one chain of delegations.",
+        DelegationNotTaken = "delegation-not-taken": "What is asked here takes no off-line delegation, or policy allows only shorter ones. Ask the broker for an authorization of its own.",
+        DelegationNotYetValid = "delegation-not-yet-valid": "An off-line delegation begins later. If it was just made, the clocks disagree.",
+        DelegationExpired = "delegation-expired": "An off-line delegation has run out. Its parent makes a new one.",
+        DelegationRevoked = "delegation-revoked": "An off-line delegation was taken back by its id. The ledger says why.",
         ScopeNotGranted = "scope-not-granted": "The authorization does not grant this action on this resource.",
         ProofTooLarge = "proof-too-large": "The proof of possession is larger than any valid one.",
         ProofMalformed = "proof-malformed": "The proof of possession is not one of this profile.",
@@ -74,6 +97,30 @@ touchstone_cose::reason_codes! {
         TrustStateDeltaBase = "trust-state-delta-base": "The delta builds on an epoch that is not held. Fetch the whole trust state.",
         TrustStateInflated = "trust-state-inflated": "A list in the trust state inflates to another length than the head says.",
         TrustStateDigest = "trust-state-digest": "A list in the trust state does not have the digest in the signed head.",
+        TrustStateRevokedIds = "trust-state-revoked-ids": "The revoked ids in the trust state are not those that the signed head vouches for. Fetch the whole trust state.",
+        AckTooLarge = "ack-too-large": "The acknowledgement is larger than any valid one.",
+        AckMalformed = "ack-malformed": "The acknowledgement is not one of this profile.",
+        AckType = "ack-type": "A signed object of another type was sent as an acknowledgement.",
+        AckKeyUnknown = "ack-key-unknown": "No enforcer in the signed policy has the key that this acknowledgement names. Add it with policy enforcer add.",
+        AckSignature = "ack-signature": "The acknowledgement's signature does not verify: it was altered or forged.",
+        AckName = "ack-name": "An enforcer acknowledged in the name of another.",
+        AckDomain = "ack-domain": "The acknowledgement is about the trust state of another domain.",
+        UseTooLarge = "use-too-large": "The report of a use is larger than any valid one.",
+        UseMalformed = "use-malformed": "The report of a use is not one of this profile.",
+        UseType = "use-type": "A signed object of another type was sent as the report of a use.",
+        UseKeyUnknown = "use-key-unknown": "No enforcer in the signed policy has the key that this report names. Add it with policy enforcer add.",
+        UseSignature = "use-signature": "The report's signature does not verify: it was altered or forged.",
+        UseName = "use-name": "An enforcer reported a use in the name of another.",
+        UseDomain = "use-domain": "The report is meant for another domain.",
+        CommandTooLarge = "command-too-large": "The command is larger than any valid one.",
+        CommandMalformed = "command-malformed": "The command is not one of this profile.",
+        CommandType = "command-type": "A signed object of another type was sent as a command.",
+        CommandKeyUnknown = "command-key-unknown": "No operator in the signed policy has the key that this command names. Add it with policy operator add.",
+        CommandSignature = "command-signature": "The command's signature does not verify: it was altered or forged.",
+        CommandName = "command-name": "An operator ordered in the name of another.",
+        CommandDomain = "command-domain": "The command is meant for another domain.",
+        CommandOver = "command-over": "The command's time is over. Look at what it would do now, and sign it again.",
+        CommandLife = "command-life": "The command would count for longer than five minutes. Sign one that ends sooner.",
     }
 }
 
@@ -94,8 +141,19 @@ impl RefusalCode {
                 | Self::AuthorizationRevoked
                 | Self::AuthorizationSuspended
                 | Self::AuthorizationStatusUnknown
+                | Self::AuthorizationRegion
+                | Self::AuthorizationPurpose
+                | Self::DelegationNotYetValid
+                | Self::DelegationExpired
+                | Self::DelegationRevoked
                 | Self::ScopeNotGranted
         )
+    }
+
+    /// Whether it ends when a suspension is lifted: what runs is frozen and kept, not killed.
+    #[must_use]
+    pub const fn is_suspension(self) -> bool {
+        matches!(self, Self::AuthorizationSuspended)
     }
 }
 
@@ -125,6 +183,13 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: expected {}, found {}", self.code, self.expected, self.found)
     }
+}
+
+/// Whether nothing but a suspension speaks against a request: then what runs is frozen and kept. With any other reason
+/// beside it, and with none at all, it is not.
+#[must_use]
+pub fn only_suspended(refusals: &[Refusal]) -> bool {
+    !refusals.is_empty() && refusals.iter().all(|refusal| refusal.code.is_suspension())
 }
 
 /// `text` with everything that a terminal or a log could interpret replaced.

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+use touchstone_cose::cbor::{Value, encode};
+
+use crate::block::MAX_BLOCK_LIFE_S;
+use crate::chain::{MAX_BLOCKS, VerifiedChain};
 use crate::keys::KeyRing;
 use crate::scope::Scope;
-use crate::token::VerifiedAuthorization;
 
 /// Which channels an enforcer takes proofs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +49,58 @@ pub struct Enforcer<'a> {
     pub window_ms: u64,
     /// Which channels it takes proofs over.
     pub requires_channel: ChannelPolicy,
+    /// The region it is in. Where there is none it takes no authorization that counts in one region only.
+    pub region: Option<&'a str>,
+    /// What it is asked for. Where there is none it takes no authorization that counts for one purpose only.
+    pub purpose: Option<&'a str>,
+    /// Which off-line delegations it takes.
+    pub offline: OfflineLimits,
 }
 
-/// The authorization of a request: as it came, or as this process has verified it before.
+/// Which off-line delegations an enforcer takes, beside that every one of them only narrows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfflineLimits {
+    /// How many may follow one another, at most [`MAX_BLOCKS`].
+    pub depth: u8,
+    /// For how long each may count, in milliseconds, at most [`MAX_BLOCK_LIFE_S`].
+    pub life_ms: u64,
+}
+
+impl OfflineLimits {
+    /// None at all: where keys are released, authorizations issued, or the domain changed.
+    pub const NONE: Self = Self { depth: 0, life_ms: 0 };
+
+    /// Every one that the format allows.
+    pub const MOST: Self = Self {
+        depth: MAX_BLOCKS as u8,
+        life_ms: MAX_BLOCK_LIFE_S * 1_000,
+    };
+}
+
+/// `req`: SHA-256 over the deterministic CBOR array `["touchstone-request/1", method, authority, path, body digest]`. The
+/// method is in capitals, the authority as in `Host` or `:authority` and in lower case, the path with its query as it was
+/// sent. `body` is SHA-256 of the body, of none for an empty one; null says that the enforcer does not see it, and then
+/// nothing ties the proof to it.
+#[must_use]
+pub fn request_digest(method: &str, authority: &str, path: &str, body: Option<&[u8; 32]>) -> [u8; 32] {
+    let request = Value::array([
+        Value::text("touchstone-request/1"),
+        Value::text(method),
+        Value::text(authority),
+        Value::text(path),
+        body.map_or(Value::Null, |digest| Value::bytes(*digest)),
+    ]);
+    Sha256::digest(encode(&request)).into()
+}
+
+/// The chain of a request: as it came, or as this process has verified it before.
 #[derive(Debug, Clone)]
 pub enum Presented<'a> {
-    /// Bytes from outside.
+    /// Bytes from outside: an authorization, or one with off-line delegations added to it.
     Bytes(&'a [u8]),
-    /// What [`Allowed::authorization`] gave for the very same bytes: the signature is not verified again, everything
-    /// else is looked at as if new.
-    Verified(Arc<VerifiedAuthorization>),
+    /// What [`Allowed::chain`] gave for the very same bytes: the signatures are not verified again, everything else is
+    /// looked at as if new.
+    Verified(Arc<VerifiedChain>),
 }
 
 /// The channel a request came over, as the enforcer itself knows it.
@@ -71,7 +117,7 @@ pub enum RequestChannel<'a> {
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The authorization.
+    /// The authorization, or the chain that begins with it.
     pub authorization: Presented<'a>,
     /// The proof of possession.
     pub proof: &'a [u8],
@@ -88,10 +134,11 @@ pub struct Request<'a> {
 /// A request that is allowed.
 #[derive(Debug, Clone)]
 pub struct Allowed {
-    /// The verified authorization, to be kept for [`Presented::Verified`] and [`crate::decide::redecide`].
-    pub authorization: Arc<VerifiedAuthorization>,
+    /// The verified chain, to be kept for [`Presented::Verified`] and [`crate::decide::redecide`]. It tells who the last
+    /// holder is, what it may do and until when.
+    pub chain: Arc<VerifiedChain>,
     /// The scope that grants it.
     pub scope: Scope,
-    /// When the authorization runs out, in Unix milliseconds. [`crate::decide::redecide`] says earlier where the trust state does.
+    /// When the chain runs out, in Unix milliseconds. [`crate::decide::redecide`] says earlier where the trust state does.
     pub until_ms: u64,
 }

@@ -1,4 +1,4 @@
-//! What the three signed formats of this crate have in common: COSE_Sign1 in the strict profile of `touchstone-cose`,
+//! What the signed formats of this crate have in common: COSE_Sign1 in the strict profile of `touchstone-cose`,
 //! a mandatory typ that separates their jobs, empty external_aad, and claims read from the bytes that were verified.
 
 use touchstone_cose::cbor::{CborError, Limits, ShapeError, Value, decode};
@@ -6,11 +6,15 @@ use touchstone_cose::cwt;
 use touchstone_cose::key::{KID_LEN, KeyError, SignError, Signer, VerifyingKey};
 use touchstone_cose::sign1::{self, CoseError, Protected, Unverified, Verified};
 
+use crate::ack::{ACK_TYPE, MAX_ACK_BYTES};
+use crate::block::{BLOCK_TYPE, MAX_BLOCK_BYTES};
+use crate::command::{COMMAND_TYPE, MAX_COMMAND_BYTES};
 use crate::keys::KeyRing;
 use crate::proof::{MAX_PROOF_BYTES, PROOF_TYPE};
 use crate::refusal::{Hex, Refusal, RefusalCode};
 use crate::token::{AUTHORIZATION_TYPE, MAX_AUTHORIZATION_BYTES};
 use crate::trust_head::{MAX_HEAD_BYTES, TRUST_HEAD_TYPE};
+use crate::usage::{MAX_USE_BYTES, USE_TYPE};
 
 const MAX_DEPTH: usize = 8;
 const MAX_ITEMS: usize = 256;
@@ -25,6 +29,14 @@ pub enum SignedKind {
     Proof,
     /// [`crate::trust_head`].
     TrustHead,
+    /// [`crate::block`].
+    Block,
+    /// [`crate::ack`].
+    Ack,
+    /// [`crate::usage`].
+    Use,
+    /// [`crate::command`].
+    Command,
 }
 
 impl SignedKind {
@@ -34,6 +46,10 @@ impl SignedKind {
             Self::Authorization => AUTHORIZATION_TYPE,
             Self::Proof => PROOF_TYPE,
             Self::TrustHead => TRUST_HEAD_TYPE,
+            Self::Block => BLOCK_TYPE,
+            Self::Ack => ACK_TYPE,
+            Self::Use => USE_TYPE,
+            Self::Command => COMMAND_TYPE,
         }
     }
 
@@ -42,6 +58,10 @@ impl SignedKind {
             Self::Authorization => MAX_AUTHORIZATION_BYTES,
             Self::Proof => MAX_PROOF_BYTES,
             Self::TrustHead => MAX_HEAD_BYTES,
+            Self::Block => MAX_BLOCK_BYTES,
+            Self::Ack => MAX_ACK_BYTES,
+            Self::Use => MAX_USE_BYTES,
+            Self::Command => MAX_COMMAND_BYTES,
         };
         Limits {
             max_bytes,
@@ -109,6 +129,25 @@ impl SignedError {
             (SignedKind::TrustHead, Self::Type { .. }) => RefusalCode::TrustStateType,
             (SignedKind::TrustHead, Self::KeyUnknown { .. }) => RefusalCode::TrustStateKeyUnknown,
             (SignedKind::TrustHead, Self::Signature { .. }) => RefusalCode::TrustStateSignature,
+            (SignedKind::Block, Self::TooLarge { .. }) => RefusalCode::DelegationTooLarge,
+            (SignedKind::Block, Self::Malformed(_) | Self::Signer(_)) => RefusalCode::DelegationMalformed,
+            (SignedKind::Block, Self::Type { .. }) => RefusalCode::DelegationType,
+            (SignedKind::Block, Self::KeyUnknown { .. } | Self::Signature { .. }) => RefusalCode::DelegationSignature,
+            (SignedKind::Ack, Self::TooLarge { .. }) => RefusalCode::AckTooLarge,
+            (SignedKind::Ack, Self::Malformed(_) | Self::Signer(_)) => RefusalCode::AckMalformed,
+            (SignedKind::Ack, Self::Type { .. }) => RefusalCode::AckType,
+            (SignedKind::Ack, Self::KeyUnknown { .. }) => RefusalCode::AckKeyUnknown,
+            (SignedKind::Ack, Self::Signature { .. }) => RefusalCode::AckSignature,
+            (SignedKind::Use, Self::TooLarge { .. }) => RefusalCode::UseTooLarge,
+            (SignedKind::Use, Self::Malformed(_) | Self::Signer(_)) => RefusalCode::UseMalformed,
+            (SignedKind::Use, Self::Type { .. }) => RefusalCode::UseType,
+            (SignedKind::Use, Self::KeyUnknown { .. }) => RefusalCode::UseKeyUnknown,
+            (SignedKind::Use, Self::Signature { .. }) => RefusalCode::UseSignature,
+            (SignedKind::Command, Self::TooLarge { .. }) => RefusalCode::CommandTooLarge,
+            (SignedKind::Command, Self::Malformed(_) | Self::Signer(_)) => RefusalCode::CommandMalformed,
+            (SignedKind::Command, Self::Type { .. }) => RefusalCode::CommandType,
+            (SignedKind::Command, Self::KeyUnknown { .. }) => RefusalCode::CommandKeyUnknown,
+            (SignedKind::Command, Self::Signature { .. }) => RefusalCode::CommandSignature,
         }
     }
 
@@ -178,7 +217,7 @@ impl UntrustedSigned {
             SignedKind::Authorization => {
                 cwt::unwrap(bytes).map_err(|error| SignedError::Malformed(error.to_string()))?
             }
-            SignedKind::Proof | SignedKind::TrustHead => bytes,
+            _ => bytes,
         };
         let object =
             Unverified::parse(bytes, kind.limits()).map_err(|error| SignedError::Malformed(error.to_string()))?;

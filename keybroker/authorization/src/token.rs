@@ -12,7 +12,7 @@ use touchstone_cose::cwt::{claim, confirmation};
 use touchstone_cose::key::{Algorithm, KID_LEN, Signer, VerifyingKey};
 
 use crate::keys::KeyRing;
-use crate::name::{MAX_NAME, is_name, is_subject};
+use crate::name::{MAX_NAME, MAX_SUBJECT, MAX_WORD, is_name, is_subject, is_word};
 use crate::scope::{MAX_RESOURCE, MAX_SCOPES, Scope, format_list, parse_list};
 use crate::signed::{SignedError, SignedKind, UntrustedSigned, sign};
 
@@ -22,7 +22,7 @@ pub const AUTHORIZATION_TYPE: &str = "application/touchstone-auth+cwt";
 /// The largest authorization that is looked at, in bytes.
 pub const MAX_AUTHORIZATION_BYTES: usize = 1_024;
 
-const MAX_SCOPE_TEXT: usize = MAX_SCOPES * ("administer: ".len() + MAX_RESOURCE);
+pub(crate) const MAX_SCOPE_TEXT: usize = MAX_SCOPES * ("administer: ".len() + MAX_RESOURCE);
 
 // Labels within the private map.
 const POLICY_VERSION: i64 = 0;
@@ -31,9 +31,16 @@ const PARENT: i64 = 2;
 const STATEMENT: i64 = 3;
 const STATUS: i64 = 4;
 const KEY_KIND: i64 = 5;
+const DEPTH: i64 = 6;
+const DELEGATION: i64 = 7;
+const REGION: i64 = 8;
+const PURPOSE: i64 = 9;
 
-/// SHA-256 of an authorization as it is presented: `ath` of its proofs, and the name to keep its
-/// [`VerifiedAuthorization`] under.
+/// How far below a node's authorization the deepest descendant may hang. What could be delegated further than that is none.
+pub const MAX_LINEAGE_DEPTH: u8 = 16;
+
+/// SHA-256 of an authorization, or of a whole chain ([`crate::chain`]), as it is presented: `ath` of its proofs, and the
+/// name to keep its [`crate::chain::VerifiedChain`] under.
 pub fn authorization_digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -89,6 +96,15 @@ pub struct StatusIndex {
     pub index: u32,
 }
 
+/// The right to hand on a part of one's own rights: those on a resource for which one also holds `delegate:RESOURCE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DelegationRight {
+    /// How many descendants may follow one another below this holder; at least 1.
+    pub depth: u8,
+    /// Whether it may be done without asking the broker, by signed blocks ([`crate::block`]).
+    pub offline: bool,
+}
+
 /// The contents of an authorization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
@@ -122,6 +138,14 @@ pub struct Authorization {
     pub status: StatusIndex,
     /// What keeps the confirmation key.
     pub key_kind: KeyKind,
+    /// How many ancestors it has: 0 for a node's own.
+    pub depth: u8,
+    /// Whether its holder may hand on a part of it.
+    pub delegation: Option<DelegationRight>,
+    /// The only region whose enforcers take it; everywhere where there is none.
+    pub region: Option<String>,
+    /// The only purpose it counts for; any where there is none.
+    pub purpose: Option<String>,
 }
 
 impl Authorization {
@@ -154,6 +178,13 @@ impl Authorization {
             Value::Unsigned(self.status.index.into()),
         ]);
         let parent = self.parent.map(|parent| (PARENT, Value::bytes(parent)));
+        let depth = (self.depth > 0).then(|| (DEPTH, Value::Unsigned(self.depth.into())));
+        let delegation = self.delegation.map(|right| {
+            let right = [Value::Unsigned(right.depth.into()), Value::Bool(right.offline)];
+            (DELEGATION, Value::array(right))
+        });
+        let region = self.region.as_deref().map(|region| (REGION, Value::text(region)));
+        let purpose = self.purpose.as_deref().map(|purpose| (PURPOSE, Value::text(purpose)));
         Value::map(
             [
                 (POLICY_VERSION, Value::Unsigned(self.policy_version)),
@@ -163,18 +194,22 @@ impl Authorization {
                 (KEY_KIND, Value::Unsigned(self.key_kind.number())),
             ]
             .into_iter()
-            .chain(parent),
+            .chain(parent)
+            .chain(depth)
+            .chain(delegation)
+            .chain(region)
+            .chain(purpose),
         )
     }
 
-    fn read(payload: Value) -> Result<Self, SignedError> {
+    pub(crate) fn read(payload: Value) -> Result<Self, SignedError> {
         let mut claims = MapReader::new(payload, "authorization")?;
         let mut cnf = claims.map(claim::CNF, "authorization, cnf")?;
         let mut private = claims.map(claim::PRIVATE, "authorization, private claims")?;
         let kind = private.u64(KEY_KIND)?;
         let authorization = Self {
             issuer: claims.text(claim::ISS, MAX_NAME)?,
-            subject: claims.text(claim::SUB, MAX_NAME)?,
+            subject: claims.text(claim::SUB, MAX_SUBJECT)?,
             audience: claims.text(claim::AUD, MAX_NAME)?,
             expires: claims.u64(claim::EXP)?,
             not_before: claims.u64(claim::NBF)?,
@@ -190,6 +225,10 @@ impl Authorization {
             statement: private.fixed(STATEMENT)?,
             status: status_index(private.array(STATUS)?)?,
             key_kind: KeyKind::from_number(kind).ok_or_else(|| SignedError::out_of_range("key kind", kind))?,
+            depth: optional_depth(&mut private, DEPTH)?,
+            delegation: private.optional(DELEGATION).map(delegation_right).transpose()?,
+            region: optional_word(&mut private, REGION)?,
+            purpose: optional_word(&mut private, PURPOSE)?,
         };
         claims.finish()?;
         cnf.finish()?;
@@ -209,15 +248,77 @@ impl Authorization {
                 return Err(SignedError::Malformed(format!("{what} is not a name")));
             }
         }
-        // Proofs are made with these two; another curve could never prove possession.
-        if !matches!(self.confirmation.algorithm(), Algorithm::Ed25519 | Algorithm::Esp256) {
-            return Err(SignedError::malformed("cnf is neither an Ed25519 nor a P-256 key"));
-        }
+        check_confirmation(&self.confirmation)?;
+        check_words(self.region.as_deref(), self.purpose.as_deref())?;
         if self.not_before >= self.expires {
             return Err(SignedError::malformed("it ends before it begins"));
         }
+        // A child names its parent, and a node's own authorization has none above it; the one that a node fetches for another
+        // domain names its own and stays a node's.
+        if self.depth > 0 && self.parent.is_none() {
+            return Err(SignedError::malformed("it has ancestors and names no parent"));
+        }
+        let further = self.delegation.map_or(0, |right| right.depth);
+        if self.delegation.is_some() && further == 0 {
+            return Err(SignedError::malformed("a delegation right of no depth is none"));
+        }
+        if self.depth.saturating_add(further) > MAX_LINEAGE_DEPTH {
+            let found = u64::from(self.depth) + u64::from(further);
+            return Err(SignedError::out_of_range("depth of its lineage", found));
+        }
         Ok(())
     }
+}
+
+/// Proofs are made with these two; another curve could never prove possession.
+pub(crate) fn check_confirmation(key: &VerifyingKey) -> Result<(), SignedError> {
+    match key.algorithm() {
+        Algorithm::Ed25519 | Algorithm::Esp256 => Ok(()),
+        _ => Err(SignedError::malformed("cnf is neither an Ed25519 nor a P-256 key")),
+    }
+}
+
+pub(crate) fn check_words(region: Option<&str>, purpose: Option<&str>) -> Result<(), SignedError> {
+    for (what, word) in [("region", region), ("purpose", purpose)] {
+        if !word.is_none_or(is_word) {
+            return Err(SignedError::Malformed(format!(
+                "{what} does not follow [a-z0-9][a-z0-9._-]{{0,63}}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn optional_word(map: &mut MapReader, key: i64) -> Result<Option<String>, SignedError> {
+    match map.optional(key) {
+        None => Ok(None),
+        Some(Value::Text(text)) if text.len() <= MAX_WORD => Ok(Some(text)),
+        Some(_) => Err(SignedError::malformed("region and purpose are short texts, or absent")),
+    }
+}
+
+/// A depth of 0 is written by leaving it out, so that there is one encoding.
+pub(crate) fn optional_depth(map: &mut MapReader, key: i64) -> Result<u8, SignedError> {
+    match map.optional(key) {
+        None => Ok(0),
+        Some(Value::Unsigned(depth)) if (1..=u64::from(MAX_LINEAGE_DEPTH)).contains(&depth) => {
+            u8::try_from(depth).map_err(|_| SignedError::out_of_range("depth", depth))
+        }
+        Some(Value::Unsigned(depth)) => Err(SignedError::out_of_range("depth", depth)),
+        Some(_) => Err(SignedError::malformed("a depth is a number, or absent for 0")),
+    }
+}
+
+fn delegation_right(value: Value) -> Result<DelegationRight, SignedError> {
+    let malformed = || SignedError::malformed("the right to delegate is [depth, off-line]");
+    let [Value::Unsigned(depth), Value::Bool(offline)] = value.as_array().ok_or_else(malformed)? else {
+        return Err(malformed());
+    };
+    let depth = u8::try_from(*depth).map_err(|_| SignedError::out_of_range("depth of delegation", *depth))?;
+    Ok(DelegationRight {
+        depth,
+        offline: *offline,
+    })
 }
 
 /// An authorization that was presented. Nothing in it may be believed before [`UntrustedAuthorization::verify`].

@@ -2,7 +2,9 @@
 //!
 //! CBOR map {0: head (bstr), 1: body}; body is `[0]` (heartbeat), `[1, [[number, list] …]]` (whole lists) or
 //! `[2, base epoch, [[number, page, bytes] …]]` (pages that changed since the base epoch). Lists and pages are zlib
-//! streams (RFC 1950), rising by number and page. A frame is not signed: the digests in its head judge the body.
+//! streams (RFC 1950), rising by number and page. The ids of revoked off-line delegations follow as one more byte string
+//! ([`crate::revoked`]): with whole lists where there are any, with pages where they changed. A frame is not signed: the
+//! digests in its head judge the body.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use touchstone_cose::cbor::{Limits, MapReader, Value, decode, encode};
 use touchstone_cose::status_list::StatusList;
 
 use crate::lists::{MAX_ENTRIES, MAX_LISTS, PAGE_ENTRIES, StatusLists};
+use crate::revoked::RevokedIds;
 use crate::signed::SignedError;
 use crate::trust_head::MAX_HEAD_BYTES;
 
@@ -36,14 +39,21 @@ const DELTA: u64 = 2;
 pub enum Body {
     /// A heartbeat: nothing changed since the head of the same epoch.
     None,
-    /// Every list by number, each as a zlib stream of its uncompressed bytes.
-    Full(BTreeMap<u16, Vec<u8>>),
+    /// Everything.
+    Full {
+        /// Every list by number, each as a zlib stream of its uncompressed bytes.
+        lists: BTreeMap<u16, Vec<u8>>,
+        /// Every revoked id.
+        revoked: RevokedIds,
+    },
     /// Pages that changed.
     Delta {
         /// The epoch the pages are the difference to.
         base_epoch: u64,
         /// By list number and page number, each page as a zlib stream.
         pages: BTreeMap<u16, BTreeMap<u16, Vec<u8>>>,
+        /// Every revoked id, where they are others than in the base epoch.
+        revoked: Option<RevokedIds>,
     },
 }
 
@@ -65,20 +75,28 @@ impl TrustFrame {
         }
     }
 
-    /// A head with all its lists.
-    pub fn full(head: &[u8], lists: &StatusLists) -> Self {
+    /// A head with all its lists and revoked ids.
+    pub fn full(head: &[u8], lists: &StatusLists, revoked: &RevokedIds) -> Self {
         let lists = lists
             .iter()
             .map(|(number, list)| (number, deflate(&list.to_bytes())))
             .collect();
         Self {
             head: head.to_vec(),
-            body: Body::Full(lists),
+            body: Body::Full {
+                lists,
+                revoked: revoked.clone(),
+            },
         }
     }
 
-    /// A head with the pages in which `lists` differ from `base`, the lists of `base_epoch`.
-    pub fn delta(head: &[u8], base_epoch: u64, base: &StatusLists, lists: &StatusLists) -> Self {
+    /// A head with what differs from `base`, the lists and revoked ids of `base_epoch`.
+    pub fn delta(
+        head: &[u8],
+        base_epoch: u64,
+        (base, base_revoked): (&StatusLists, &RevokedIds),
+        (lists, revoked): (&StatusLists, &RevokedIds),
+    ) -> Self {
         let mut pages = BTreeMap::new();
         for (number, list) in lists.iter() {
             let mut changed = BTreeMap::new();
@@ -93,7 +111,11 @@ impl TrustFrame {
         }
         Self {
             head: head.to_vec(),
-            body: Body::Delta { base_epoch, pages },
+            body: Body::Delta {
+                base_epoch,
+                pages,
+                revoked: (revoked != base_revoked).then(|| revoked.clone()),
+            },
         }
     }
 
@@ -101,13 +123,19 @@ impl TrustFrame {
     pub fn encode(&self) -> Vec<u8> {
         let body = match &self.body {
             Body::None => vec![Value::Unsigned(NONE)],
-            Body::Full(lists) => {
+            Body::Full { lists, revoked } => {
                 let list = |(number, bytes): (&u16, &Vec<u8>)| {
                     Value::Array(vec![Value::Unsigned((*number).into()), Value::bytes(bytes.as_slice())])
                 };
-                vec![Value::Unsigned(FULL), Value::Array(lists.iter().map(list).collect())]
+                let mut body = vec![Value::Unsigned(FULL), Value::Array(lists.iter().map(list).collect())];
+                body.extend((!revoked.is_empty()).then(|| Value::Bytes(revoked.to_bytes())));
+                body
             }
-            Body::Delta { base_epoch, pages } => {
+            Body::Delta {
+                base_epoch,
+                pages,
+                revoked,
+            } => {
                 let changed = pages.iter().flat_map(|(number, pages)| {
                     pages.iter().map(|(page, bytes)| {
                         Value::Array(vec![
@@ -117,11 +145,13 @@ impl TrustFrame {
                         ])
                     })
                 });
-                vec![
+                let mut body = vec![
                     Value::Unsigned(DELTA),
                     Value::Unsigned(*base_epoch),
                     Value::Array(changed.collect()),
-                ]
+                ];
+                body.extend(revoked.iter().map(|revoked| Value::Bytes(revoked.to_bytes())));
+                body
             }
         };
         encode(&Value::map([
@@ -149,19 +179,42 @@ impl TrustFrame {
         }
         let mut body = frame.array(BODY)?.into_iter();
         frame.finish()?;
-        let body = match (body.next(), body.next(), body.next(), body.next()) {
-            (Some(Value::Unsigned(NONE)), None, None, None) => Body::None,
-            (Some(Value::Unsigned(FULL)), Some(Value::Array(lists)), None, None) => Body::Full(full(lists)?),
-            (Some(Value::Unsigned(DELTA)), Some(Value::Unsigned(base_epoch)), Some(Value::Array(pages)), None) => {
-                Body::Delta {
-                    base_epoch,
-                    pages: delta(pages)?,
-                }
-            }
-            _ => return Err(SignedError::malformed("unknown body")),
+        let unknown = || SignedError::malformed("unknown body");
+        let mut part = || body.next();
+        let body = match (part(), part(), part(), part(), part()) {
+            (Some(Value::Unsigned(NONE)), None, None, None, None) => Body::None,
+            (Some(Value::Unsigned(FULL)), Some(Value::Array(lists)), revoked, None, None) => Body::Full {
+                lists: full(lists)?,
+                // None are written by leaving them out, so that there is one encoding.
+                revoked: match revoked {
+                    None => RevokedIds::default(),
+                    Some(Value::Bytes(ids)) if !ids.is_empty() => ids_of(&ids)?,
+                    Some(_) => return Err(unknown()),
+                },
+            },
+            (
+                Some(Value::Unsigned(DELTA)),
+                Some(Value::Unsigned(base_epoch)),
+                Some(Value::Array(pages)),
+                revoked,
+                None,
+            ) => Body::Delta {
+                base_epoch,
+                pages: delta(pages)?,
+                revoked: match revoked {
+                    None => None,
+                    Some(Value::Bytes(ids)) => Some(ids_of(&ids)?),
+                    Some(_) => return Err(unknown()),
+                },
+            },
+            _ => return Err(unknown()),
         };
         Ok(Self { head, body })
     }
+}
+
+fn ids_of(bytes: &[u8]) -> Result<RevokedIds, SignedError> {
+    RevokedIds::from_bytes(bytes).map_err(|error| SignedError::Malformed(error.to_string()))
 }
 
 fn full(values: Vec<Value>) -> Result<BTreeMap<u16, Vec<u8>>, SignedError> {

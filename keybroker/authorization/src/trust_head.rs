@@ -11,6 +11,7 @@ use touchstone_cose::key::Signer;
 use crate::keys::KeyRing;
 use crate::lists::{MAX_LISTS, StatusLists};
 use crate::name::{MAX_NAME, is_name};
+use crate::revoked::{MAX_REVOKED_IDS, RevokedHead};
 use crate::signed::{SignedError, SignedKind, UntrustedSigned, sign};
 
 /// The typ (COSE header 16) of trust heads.
@@ -31,6 +32,7 @@ const LEDGER_SIZE: i64 = 7;
 const LEDGER_ROOT: i64 = 8;
 const ISSUED_AT_MS: i64 = 9;
 const FRESH_UNTIL_MS: i64 = 10;
+const REVOKED: i64 = 11;
 
 /// What a head says about one status list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct TrustHead {
     pub issued_at_ms: u64,
     /// Until when it counts at most, in the broker's Unix milliseconds.
     pub fresh_until_ms: u64,
+    /// Off-line delegations that were taken back one by one; nothing where there is none.
+    pub revoked: Option<RevokedHead>,
 }
 
 impl TrustHead {
@@ -122,6 +126,7 @@ impl TrustHead {
             ledger_root: private.fixed(LEDGER_ROOT)?,
             issued_at_ms: private.u64(ISSUED_AT_MS)?,
             fresh_until_ms: private.u64(FRESH_UNTIL_MS)?,
+            revoked: private.optional(REVOKED).as_ref().map(revoked_head).transpose()?,
         };
         private.finish()?;
         head.check()?;
@@ -132,7 +137,7 @@ impl TrustHead {
     /// times, as deterministic CBOR.
     pub fn contents_digest(&self) -> [u8; 32] {
         let contents = Value::Array(vec![
-            Value::text("touchstone-trust-contents/1"),
+            Value::text("touchstone-trust-contents/2"),
             Value::text(self.domain.as_str()),
             Value::Unsigned(self.generation.into()),
             Value::Unsigned(self.epoch),
@@ -140,6 +145,7 @@ impl TrustHead {
             Value::bytes(self.policy_digest),
             Value::Unsigned(self.keyset_version),
             self.lists_value(),
+            self.revoked.as_ref().map_or(Value::Null, revoked_value),
         ]);
         Sha256::digest(encode(&contents)).into()
     }
@@ -154,6 +160,11 @@ impl TrustHead {
         if !self.lists.is_sorted_by(|one, next| one.number < next.number) {
             return Err(SignedError::malformed("list numbers must rise"));
         }
+        if let Some(RevokedHead { count, .. }) = self.revoked
+            && !(1..=MAX_REVOKED_IDS).contains(&usize::from(count))
+        {
+            return Err(SignedError::out_of_range("number of revoked ids", count.into()));
+        }
         match self
             .lists
             .iter()
@@ -165,7 +176,8 @@ impl TrustHead {
     }
 
     fn private_claims(&self) -> Value {
-        Value::map([
+        let revoked = self.revoked.as_ref().map(|revoked| (REVOKED, revoked_value(revoked)));
+        let always = [
             (GENERATION, Value::Unsigned(self.generation.into())),
             (EPOCH, Value::Unsigned(self.epoch)),
             (TERM, Value::Unsigned(self.term)),
@@ -177,7 +189,8 @@ impl TrustHead {
             (LEDGER_ROOT, Value::bytes(self.ledger_root)),
             (ISSUED_AT_MS, Value::Unsigned(self.issued_at_ms)),
             (FRESH_UNTIL_MS, Value::Unsigned(self.fresh_until_ms)),
-        ])
+        ];
+        Value::map(always.into_iter().chain(revoked))
     }
 
     /// `[[number, entries, digest] …]`.
@@ -191,6 +204,23 @@ impl TrustHead {
         };
         Value::Array(self.lists.iter().map(list).collect())
     }
+}
+
+/// `[count, digest]`.
+fn revoked_value(revoked: &RevokedHead) -> Value {
+    Value::array([Value::Unsigned(revoked.count.into()), Value::bytes(revoked.digest)])
+}
+
+fn revoked_head(value: &Value) -> Result<RevokedHead, SignedError> {
+    let malformed = || SignedError::malformed("the revoked ids in a head are [count, digest]");
+    let [count, digest] = value.as_array().ok_or_else(malformed)? else {
+        return Err(malformed());
+    };
+    let digest = digest.as_bytes().and_then(|digest| digest.try_into().ok());
+    Ok(RevokedHead {
+        count: count.as_u64().and_then(|n| n.try_into().ok()).ok_or_else(malformed)?,
+        digest: digest.ok_or_else(malformed)?,
+    })
 }
 
 fn list_head(value: Value) -> Result<ListHead, SignedError> {

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::keys::KeyRing;
 use crate::lists::{PAGE_BYTES, StatusArray, StatusLists, byte_length};
 use crate::refusal::{Hex, Refusal, RefusalCode};
+use crate::revoked::{RevokedHead, RevokedIds};
 use crate::signed::{SignedError, SignedKind};
 use crate::trust_frame::{Body, TrustFrame, inflate};
 use crate::trust_head::{ListHead, TrustHead};
@@ -105,6 +106,21 @@ pub enum TrustStateError {
         /// The digest of what the frame gives.
         found: [u8; 32],
     },
+    /// Revoked ids that are not those of the head.
+    #[error("the revoked ids are {}, the head vouches for {}", shown(*found), shown(*expected))]
+    RevokedIds {
+        /// What the head says.
+        expected: Option<RevokedHead>,
+        /// What the frame gives.
+        found: Option<RevokedHead>,
+    },
+}
+
+/// Revoked ids as an error names them.
+fn shown(head: Option<RevokedHead>) -> String {
+    head.map_or("none".to_owned(), |head| {
+        format!("{} with digest {}", head.count, Hex(&head.digest))
+    })
 }
 
 impl TrustStateError {
@@ -121,6 +137,7 @@ impl TrustStateError {
             Self::DeltaBase { .. } => RefusalCode::TrustStateDeltaBase,
             Self::Inflated { .. } => RefusalCode::TrustStateInflated,
             Self::Digest { .. } => RefusalCode::TrustStateDigest,
+            Self::RevokedIds { .. } => RefusalCode::TrustStateRevokedIds,
         }
     }
 
@@ -128,7 +145,11 @@ impl TrustStateError {
     pub const fn wants_full(&self) -> bool {
         matches!(
             self,
-            Self::BodyMissing | Self::DeltaBase { .. } | Self::Digest { .. } | Self::Inflated { .. }
+            Self::BodyMissing
+                | Self::DeltaBase { .. }
+                | Self::Digest { .. }
+                | Self::Inflated { .. }
+                | Self::RevokedIds { .. }
         )
     }
 
@@ -144,6 +165,7 @@ pub struct TrustView {
     head: Arc<TrustHead>,
     head_bytes: Arc<[u8]>,
     lists: Arc<StatusLists>,
+    revoked: RevokedIds,
     received_at_ms: u64,
 }
 
@@ -169,6 +191,7 @@ impl TrustView {
         if let Some(previous) = previous {
             follows(&previous.head, &head)?;
         }
+        let revoked = revoked(previous, &head, &frame.body)?;
         let lists = lists(previous, &head, frame.body)?;
         // A head that was heard before does not count as news: only a younger one renews the receipt.
         let received_at_ms = match previous {
@@ -179,6 +202,7 @@ impl TrustView {
             head: Arc::new(head),
             head_bytes: frame.head.into(),
             lists,
+            revoked,
             received_at_ms,
         })
     }
@@ -201,6 +225,16 @@ impl TrustView {
     /// The status lists, each with the digest in the head.
     pub fn lists(&self) -> &StatusLists {
         &self.lists
+    }
+
+    /// Ids of off-line delegations that were taken back one by one.
+    pub fn revoked(&self) -> &RevokedIds {
+        &self.revoked
+    }
+
+    /// Whether the off-line delegation with this id was taken back.
+    pub fn is_revoked(&self, id: &[u8; 16]) -> bool {
+        self.revoked.contains(id)
     }
 
     /// When the head arrived, in the enforcer's Unix milliseconds.
@@ -265,6 +299,33 @@ fn follows(held: &TrustHead, head: &TrustHead) -> Result<(), TrustStateError> {
     Ok(())
 }
 
+/// The revoked ids that `head` vouches for, out of what is held and what came.
+fn revoked(previous: Option<&TrustView>, head: &TrustHead, body: &Body) -> Result<RevokedIds, TrustStateError> {
+    let held = previous.filter(|held| held.head.generation == head.generation);
+    let found = match body {
+        Body::Full { revoked, .. } => revoked,
+        Body::Delta {
+            revoked: Some(revoked), ..
+        } => revoked,
+        // Unchanged, or a frame that builds on something else: the digest tells.
+        Body::Delta { revoked: None, .. } | Body::None => held.map_or(RevokedIds::none(), |held| &held.revoked),
+    };
+    if found.head() == head.revoked {
+        return Ok(found.clone());
+    }
+    match (body, held) {
+        (Body::None, _) => Err(TrustStateError::BodyMissing),
+        (Body::Delta { base_epoch, .. }, None) => Err(TrustStateError::DeltaBase {
+            base: *base_epoch,
+            held: previous.map(|held| held.head.epoch),
+        }),
+        _ => Err(TrustStateError::RevokedIds {
+            expected: head.revoked,
+            found: found.head(),
+        }),
+    }
+}
+
 /// The lists that `head` vouches for, out of what is held and what came.
 fn lists(previous: Option<&TrustView>, head: &TrustHead, body: Body) -> Result<Arc<StatusLists>, TrustStateError> {
     // What is held already needs no body: a reconnecting enforcer gets a full frame and inflates none of it.
@@ -277,8 +338,8 @@ fn lists(previous: Option<&TrustView>, head: &TrustHead, body: Body) -> Result<A
     }
     let lists = match body {
         Body::None => return Err(TrustStateError::BodyMissing),
-        Body::Full(lists) => full(head, lists)?,
-        Body::Delta { base_epoch, pages } => {
+        Body::Full { lists, .. } => full(head, lists)?,
+        Body::Delta { base_epoch, pages, .. } => {
             // Pages travel whole, so a delta from an earlier epoch than the one held gives the same lists.
             let base = previous
                 .filter(|held| held.head.generation == head.generation && base_epoch <= held.head.epoch)

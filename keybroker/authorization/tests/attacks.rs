@@ -35,7 +35,7 @@ fn what_is_allowed() {
     let allowed = Case::default().decide().0.unwrap();
     assert_eq!(allowed.scope, scope("execute:workloads"));
     assert_eq!(allowed.until_ms, (NOW_S + 110) * 1_000);
-    assert_eq!(allowed.authorization.contents(), &authorization());
+    assert_eq!(allowed.chain.root().contents(), &authorization());
 }
 
 #[test]

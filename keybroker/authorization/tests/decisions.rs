@@ -56,7 +56,7 @@ fn a_proof_counts_once() {
 fn a_verified_authorization_is_judged_anew_each_time() {
     let case = Case::default();
     let allowed = case.decide().0.unwrap();
-    let presented = || Presented::Verified(allowed.authorization.clone());
+    let presented = || Presented::Verified(allowed.chain.clone());
     let proof = case.proof_bytes();
     let again = |case: &Case| codes(&case.decide_presented(presented(), &proof, Some(&case.view())).0);
     assert_eq!(again(&case), [""; 0]);
@@ -89,12 +89,7 @@ fn an_open_connection_is_looked_at_again() {
     let keys = ring(&[&issuer()]);
     let again = |case: &Case| -> Vec<&str> {
         let view = (!case.without_view).then(|| case.view());
-        let result = redecide(
-            &allowed.authorization,
-            view.as_ref(),
-            &case.enforcer(&keys),
-            case.now_ms,
-        );
+        let result = redecide(&allowed.chain, view.as_ref(), &case.enforcer(&keys), case.now_ms);
         result
             .err()
             .into_iter()
@@ -141,13 +136,7 @@ fn an_open_connection_is_looked_at_again() {
     // A key withdrawn from the keyset takes open connections along.
     let other = ring(&[&trust_key()]);
     let case = Case::default();
-    let refused = redecide(
-        &allowed.authorization,
-        Some(&case.view()),
-        &case.enforcer(&other),
-        NOW_MS,
-    )
-    .unwrap_err();
+    let refused = redecide(&allowed.chain, Some(&case.view()), &case.enforcer(&other), NOW_MS).unwrap_err();
     assert_eq!(refused[0].code.as_str(), "authorization-key-unknown");
 }
 

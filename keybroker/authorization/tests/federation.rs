@@ -6,9 +6,9 @@ mod common;
 use common::*;
 use touchstone_authorization::token::KeyKind;
 use touchstone_authorization::{
-    Admitted, Authorization, ChannelPolicy, Enforcer, Foreign, Link, ListHead, Narrowing, Presented, Refusal,
-    RefusalCode, ReplayMemory, Request, RequestChannel, Scope, Status, TrustFrame, TrustHead, TrustStateError,
-    TrustView, decide_among, redecide_among,
+    Admitted, Authorization, ChannelPolicy, Enforcer, Foreign, Link, ListHead, Narrowing, OfflineLimits, Presented,
+    Refusal, RefusalCode, ReplayMemory, Request, RequestChannel, RevokedIds, Scope, Status, TrustFrame, TrustHead,
+    TrustStateError, TrustView, decide_among, redecide_among,
 };
 use touchstone_cose::key::SigningKey;
 
@@ -119,6 +119,9 @@ impl Row {
             skew_ms: SKEW_MS,
             window_ms: A_WINDOW_MS,
             requires_channel: ChannelPolicy::Challenge,
+            region: None,
+            purpose: None,
+            offline: OfflineLimits::MOST,
         };
         let home = TrustHead {
             domain: self.home_domain.into(),
@@ -618,7 +621,7 @@ fn a_relayed_head_cannot_be_stamped_anew() {
         fresh_until_ms: NOW_MS + 70_000,
         ..honest.clone()
     };
-    let relay = TrustFrame::full(&restamped.encode_signed(&a_keys()).unwrap(), &lists).encode();
+    let relay = TrustFrame::full(&restamped.encode_signed(&a_keys()).unwrap(), &lists, RevokedIds::none()).encode();
     let refused = TrustView::accept(None, &relay, &keys, B, NOW_MS + 60_000).unwrap_err();
     assert_eq!(refused.code(), RefusalCode::TrustStateKeyUnknown);
     let other = TrustHead {

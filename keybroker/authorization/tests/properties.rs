@@ -6,7 +6,9 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use touchstone_authorization::{ListHead, Presented, ReplayMemory, Status, TrustFrame, TrustHead, TrustView};
+use touchstone_authorization::{
+    ListHead, Presented, ReplayMemory, RevokedIds, Status, TrustFrame, TrustHead, TrustView,
+};
 
 /// Some bytes with some of them overwritten, cut or extended.
 fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
@@ -89,8 +91,13 @@ impl Step {
         let head = head.encode_signed(&trust_key()).unwrap();
         match self.body {
             0 => TrustFrame::heartbeat(&head),
-            1 => TrustFrame::full(&head, &lists_now),
-            _ => TrustFrame::delta(&head, self.base, &lists(&[]), &lists_now),
+            1 => TrustFrame::full(&head, &lists_now, RevokedIds::none()),
+            _ => TrustFrame::delta(
+                &head,
+                self.base,
+                (&lists(&[]), RevokedIds::none()),
+                (&lists_now, RevokedIds::none()),
+            ),
         }
         .encode()
     }

@@ -7,8 +7,8 @@ mod common;
 use common::*;
 use touchstone_authorization::trust_frame::MAX_FRAME_BYTES;
 use touchstone_authorization::{
-    Body, KeyRing, ListHead, SignedError, Status, StatusArray, StatusLists, TrustFrame, TrustHead, TrustStateError,
-    TrustView,
+    Body, KeyRing, ListHead, RevokedIds, SignedError, Status, StatusArray, StatusLists, TrustFrame, TrustHead,
+    TrustStateError, TrustView,
 };
 use touchstone_cose::key::SigningKey;
 
@@ -51,7 +51,13 @@ fn a_revocation_travels_as_one_page() {
     let (view, head, before) = held();
     let after = lists(&[(STATUS.index, Status::Invalid)]);
     let next = next(&head, &after);
-    let delta = TrustFrame::delta(&signed(&next), head.epoch, &before, &after).encode();
+    let delta = TrustFrame::delta(
+        &signed(&next),
+        head.epoch,
+        (&before, RevokedIds::none()),
+        (&after, RevokedIds::none()),
+    )
+    .encode();
     assert!(delta.len() < 600, "{} bytes", delta.len());
     let taken = accept(Some(&view), &delta).unwrap();
     assert_eq!(taken.lists(), &after);
@@ -63,7 +69,13 @@ fn a_revocation_travels_as_one_page() {
         epoch: next.epoch + 1,
         ..next.clone()
     };
-    let from_before = TrustFrame::delta(&signed(&later), head.epoch, &before, &after).encode();
+    let from_before = TrustFrame::delta(
+        &signed(&later),
+        head.epoch,
+        (&before, RevokedIds::none()),
+        (&after, RevokedIds::none()),
+    )
+    .encode();
     assert_eq!(accept(Some(&taken), &from_before).unwrap().lists(), &after);
 }
 
@@ -86,7 +98,13 @@ fn a_list_may_grow_and_a_new_one_may_begin() {
     ])
     .unwrap();
     let next = next(&head, &after);
-    let delta = TrustFrame::delta(&signed(&next), head.epoch, &before, &after).encode();
+    let delta = TrustFrame::delta(
+        &signed(&next),
+        head.epoch,
+        (&before, RevokedIds::none()),
+        (&after, RevokedIds::none()),
+    )
+    .encode();
     assert_eq!(accept(Some(&view), &delta).unwrap().lists(), &after);
 }
 
@@ -202,7 +220,13 @@ fn a_new_generation_starts_over() {
         code(accept(Some(&taken), &full_frame(&next(&head, &lists), &lists))),
         "trust-state-epoch-back"
     );
-    let delta = TrustFrame::delta(&signed(&restored), 0, &lists, &lists).encode();
+    let delta = TrustFrame::delta(
+        &signed(&restored),
+        0,
+        (&lists, RevokedIds::none()),
+        (&lists, RevokedIds::none()),
+    )
+    .encode();
     assert_eq!(
         code(accept(Some(&view), &delta)),
         "trust-state-delta-base",
@@ -215,7 +239,7 @@ fn a_new_generation_starts_over() {
 fn signatures_and_keys() {
     let lists = lists(&[]);
     let head = head(&lists);
-    let frame = |head: Vec<u8>| TrustFrame::full(&head, &lists).encode();
+    let frame = |head: Vec<u8>| TrustFrame::full(&head, &lists, RevokedIds::none()).encode();
     let mut forged = signed(&head);
     *forged.last_mut().unwrap() ^= 1;
     let authorization = Case::default().authorization_bytes();
@@ -247,8 +271,8 @@ fn bodies_that_do_not_give_the_digests() {
     let (view, head, before) = held();
     let after = lists(&[(STATUS.index, Status::Invalid)]);
     let next = next(&head, &after);
-    let good = |lists: &StatusLists| match TrustFrame::full(&[], lists).body {
-        Body::Full(lists) => lists,
+    let good = |lists: &StatusLists| match TrustFrame::full(&[], lists, RevokedIds::none()).body {
+        Body::Full { lists, .. } => lists,
         _ => unreachable!(),
     };
     let full = |change: fn(&mut std::collections::BTreeMap<u16, Vec<u8>>)| {
@@ -256,7 +280,10 @@ fn bodies_that_do_not_give_the_digests() {
         change(&mut lists);
         let frame = TrustFrame {
             head: signed(&next),
-            body: Body::Full(lists),
+            body: Body::Full {
+                lists,
+                revoked: RevokedIds::default(),
+            },
         };
         [
             code(accept(None, &frame.encode())),
@@ -284,7 +311,11 @@ fn bodies_that_do_not_give_the_digests() {
         }
         let frame = TrustFrame {
             head: signed(&next),
-            body: Body::Delta { base_epoch, pages: map },
+            body: Body::Delta {
+                base_epoch,
+                pages: map,
+                revoked: None,
+            },
         };
         frame.encode()
     };
@@ -312,7 +343,13 @@ fn every_changed_byte_of_a_frame_is_refused_or_without_effect() {
     let (view, head, before) = held();
     let after = lists(&[(STATUS.index, Status::Invalid)]);
     let next = next(&head, &after);
-    let delta = TrustFrame::delta(&signed(&next), head.epoch, &before, &after).encode();
+    let delta = TrustFrame::delta(
+        &signed(&next),
+        head.epoch,
+        (&before, RevokedIds::none()),
+        (&after, RevokedIds::none()),
+    )
+    .encode();
     let good = accept(Some(&view), &delta).unwrap();
     for position in 0..delta.len() {
         for mask in [0x01, 0x80, 0xff] {

@@ -6,8 +6,8 @@
 
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{
-    Asked, Authorization, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, Presented, Request,
-    RequestChannel, Scope, StatusLists, TrustedKey, VerifiedAuthorization, ask,
+    Asked, Authorization, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits,
+    Presented, Request, RequestChannel, RevokedIds, Scope, StatusLists, TrustedKey, VerifiedAuthorization, ask,
 };
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_cose::key::KID_LEN;
@@ -150,6 +150,9 @@ pub fn judge_request(
         skew_ms: policy.settings.timers.skew_ms,
         window_ms: policy.settings.timers.freshness_window_ms,
         requires_channel: ChannelPolicy::ExporterOrChallenge,
+        region: None,
+        purpose: None,
+        offline: OfflineLimits::NONE,
     };
     let first = request.scopes.first().map(String::as_str).unwrap_or_default();
     let (action, resource) = first.split_once(':').unwrap_or_default();
@@ -226,6 +229,7 @@ impl ForeignInputs {
             epoch: self.epoch,
             policy_version: policy.version,
             lists: &lists,
+            revoked: RevokedIds::none(),
         };
         let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
         self.decide(&asked, policy)
@@ -397,6 +401,11 @@ impl ForeignInputs {
             // One lineage, one entry: what is taken from the node here is taken from it there.
             status: parent.status,
             key_kind: parent.key_kind,
+            // What counts there is a node's own right; nothing is handed on from it.
+            depth: parent.depth,
+            delegation: None,
+            region: parent.region.clone(),
+            purpose: parent.purpose.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{DomainState, authorization_digest};
+use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
 use touchstone_cose::key::Signer as _;
 use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, WireReason};
 use touchstone_ledger::statement::Reason;
@@ -93,6 +93,7 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
         epoch,
         policy_version: policy.version,
         lists: &lists,
+        revoked: RevokedIds::none(),
     };
     let asked = judge_request(request, &exporter, &policy, &state, now_ms).map_err(internal)?;
     let Some((subject, nonce)) = known(&asked) else {

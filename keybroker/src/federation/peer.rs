@@ -506,10 +506,17 @@ fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 pub fn frame_between(sent: Option<&TrustView>, view: &TrustView) -> TrustFrame {
     let (bytes, head) = (view.head_bytes(), view.head());
     match sent {
-        Some(sent) if sent.head().generation != head.generation => TrustFrame::full(bytes, view.lists()),
+        Some(sent) if sent.head().generation != head.generation => {
+            TrustFrame::full(bytes, view.lists(), view.revoked())
+        }
         Some(sent) if sent.head().epoch == head.epoch => TrustFrame::heartbeat(bytes),
-        Some(sent) => TrustFrame::delta(bytes, sent.head().epoch, sent.lists(), view.lists()),
-        None => TrustFrame::full(bytes, view.lists()),
+        Some(sent) => TrustFrame::delta(
+            bytes,
+            sent.head().epoch,
+            (sent.lists(), sent.revoked()),
+            (view.lists(), view.revoked()),
+        ),
+        None => TrustFrame::full(bytes, view.lists(), view.revoked()),
     }
 }
 

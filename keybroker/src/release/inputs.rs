@@ -7,8 +7,8 @@
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::proof::VerifiedProof;
 use touchstone_authorization::{
-    Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, Presented, Request, RequestChannel,
-    Status, StatusArray, StatusIndex, StatusLists, TrustedKey, VerifiedAuthorization, ask,
+    Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits, Presented, Request,
+    RequestChannel, RevokedIds, Status, StatusArray, StatusIndex, StatusLists, TrustedKey, VerifiedAuthorization, ask,
 };
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_evidence::message::{ReleaseRequest, release_audience, release_nonce};
@@ -183,6 +183,9 @@ pub fn judge_request(
         skew_ms: policy.settings.timers.skew_ms,
         window_ms: policy.settings.timers.freshness_window_ms,
         requires_channel: ChannelPolicy::ExporterOrChallenge,
+        region: None,
+        purpose: None,
+        offline: OfflineLimits::NONE,
     };
     Ok(ask(
         &Request {
@@ -318,6 +321,7 @@ impl ReleaseInputs {
             epoch: self.epoch,
             policy_version: policy.version,
             lists: &lists,
+            revoked: RevokedIds::none(),
         };
         let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
         self.decide(&asked, policy)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{DomainState, authorization_digest};
+use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
 use touchstone_cose::cbor::Value;
 use touchstone_cose::encrypt::encrypt;
 use touchstone_cose::key::Signer as _;
@@ -136,6 +136,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         epoch,
         policy_version: policy.version,
         lists: &lists,
+        revoked: RevokedIds::none(),
     };
     let asked = judge_request(request, exporter, &policy, &state, now_ms).map_err(internal)?;
     let Some((subject, nonce)) = known(&asked) else {

@@ -304,7 +304,7 @@ fn next(
 /// Rights go on only under the entry of the trust state that they began with: what falls with the one falls with the other.
 fn same_holder(before: &Admitted, now: &Admitted) -> Result<(), Vec<Refusal>> {
     let identity = |admitted: &Admitted| {
-        let entry = admitted.allowed.authorization.contents().status;
+        let entry = admitted.allowed.chain.status();
         format!(
             "{} at {}/{}/{} for {}",
             admitted.subject, entry.generation, entry.list, entry.index, admitted.allowed.scope

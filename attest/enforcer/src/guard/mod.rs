@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 use tokio::sync::watch;
 use touchstone_authorization::{
-    Admitted, ChannelPolicy, Enforcer, KeyRing, Presented, Refusal, RefusalCode, ReplayMemory, Request, RequestChannel,
-    Scope, decide_among, redecide_among,
+    Admitted, ChannelPolicy, Enforcer, KeyRing, OfflineLimits, Presented, Refusal, RefusalCode, ReplayMemory, Request,
+    RequestChannel, Scope, decide_among, redecide_among,
 };
 
 use self::foreign::{Neighbours, Reach};
@@ -227,13 +227,13 @@ impl Guard {
         })?;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         if admitted.len() >= MAX_ADMITTED {
-            admitted.retain(|_, held| held.allowed.authorization.contents().expires > now_ms / 1000);
+            admitted.retain(|_, held| held.allowed.chain.expires() > now_ms / 1000);
         }
         if admitted.len() >= MAX_ADMITTED {
             return Err(vec![Refusal::new(RefusalCode::EnforcerFull, MAX_ADMITTED, "one more")]);
         }
         let scope = allowed.authority.is_some().then(|| allowed.allowed.scope.clone());
-        admitted.insert((*allowed.allowed.authorization.digest(), scope), allowed.clone());
+        admitted.insert((*allowed.allowed.chain.digest(), scope), allowed.clone());
         Ok(allowed)
     }
 
@@ -447,5 +447,8 @@ fn enforcer(config: &GuardConfig) -> Enforcer<'_> {
         skew_ms: config.skew_ms,
         window_ms: config.window_ms,
         requires_channel: ChannelPolicy::Challenge,
+        region: None,
+        purpose: None,
+        offline: OfflineLimits::MOST,
     }
 }

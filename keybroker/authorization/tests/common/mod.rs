@@ -9,9 +9,9 @@ pub mod cases;
 
 use p256::ecdsa::signature::Signer as _;
 use touchstone_authorization::{
-    Allowed, Authorization, Channel, ChannelPolicy, Enforcer, KeyKind, KeyRing, ListHead, Presented, Proof, Refusal,
-    ReplayMemory, Request, RequestChannel, Scope, Status, StatusArray, StatusIndex, StatusLists, TrustFrame, TrustHead,
-    TrustView, TrustedKey, decide,
+    Allowed, Authorization, Channel, ChannelPolicy, Enforcer, KeyKind, KeyRing, ListHead, OfflineLimits, Presented,
+    Proof, Refusal, ReplayMemory, Request, RequestChannel, RevokedIds, Scope, Status, StatusArray, StatusIndex,
+    StatusLists, TrustFrame, TrustHead, TrustView, TrustedKey, decide,
 };
 use touchstone_cose::key::{Algorithm, KID_LEN, SignError, Signer, SigningKey, VerifyingKey};
 
@@ -107,6 +107,10 @@ pub fn authorization() -> Authorization {
         statement: [0x57; 32],
         status: STATUS,
         key_kind: KeyKind::Tpm,
+        depth: 0,
+        delegation: None,
+        region: None,
+        purpose: None,
     }
 }
 
@@ -145,11 +149,12 @@ pub fn head(lists: &StatusLists) -> TrustHead {
         ledger_root: [0x1e; 32],
         issued_at_ms: NOW_MS - 500,
         fresh_until_ms: NOW_MS + 9_000,
+        revoked: None,
     }
 }
 
 pub fn full_frame(head: &TrustHead, lists: &StatusLists) -> Vec<u8> {
-    TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), lists).encode()
+    TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), lists, RevokedIds::none()).encode()
 }
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -175,6 +180,9 @@ pub struct Case {
     pub enforcer_id: &'static str,
     pub enforcer_domain: &'static str,
     pub policy: ChannelPolicy,
+    pub region: Option<&'static str>,
+    pub purpose: Option<&'static str>,
+    pub offline: OfflineLimits,
     pub action: &'static str,
     pub resource: &'static str,
     pub request_digest: Option<[u8; 32]>,
@@ -200,6 +208,9 @@ impl Default for Case {
             enforcer_id: ENFORCER,
             enforcer_domain: DOMAIN,
             policy: ChannelPolicy::Challenge,
+            region: None,
+            purpose: None,
+            offline: OfflineLimits::MOST,
             action: "execute",
             resource: "workloads",
             request_digest: None,
@@ -300,6 +311,9 @@ impl Case {
             skew_ms: SKEW_MS,
             window_ms: WINDOW_MS,
             requires_channel: self.policy,
+            region: self.region,
+            purpose: self.purpose,
+            offline: self.offline,
         }
     }
 

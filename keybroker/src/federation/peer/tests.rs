@@ -1,4 +1,4 @@
-use touchstone_authorization::{ListHead, Status, StatusArray, StatusLists, TrustHead};
+use touchstone_authorization::{ListHead, RevokedIds, Status, StatusArray, StatusLists, TrustHead};
 use touchstone_cose::key::SigningKey;
 use touchstone_policies as policies;
 use touchstone_policies::federation_file::{Trust, federation_list, federation_trust};
@@ -77,7 +77,7 @@ fn view(previous: Option<&TrustView>, head: &TrustHead, lists: &StatusLists) -> 
         lists: ListHead::of(lists),
         ..head.clone()
     };
-    let frame = TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), lists).encode();
+    let frame = TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), lists, RevokedIds::none()).encode();
     TrustView::accept(previous, &frame, &ring(), &head.domain, NOW_MS).unwrap()
 }
 
@@ -104,6 +104,7 @@ fn head(domain: &str, generation: u32, epoch: u64, issued_at_ms: u64) -> TrustHe
         ledger_root: [2; 32],
         issued_at_ms,
         fresh_until_ms: issued_at_ms + 10_000,
+        revoked: None,
     }
 }
 
@@ -113,7 +114,7 @@ fn frame(domain: &str, key: &SigningKey, epoch: u64) -> Vec<u8> {
         lists: ListHead::of(&lists),
         ..head(domain, 1, epoch, NOW_MS)
     };
-    TrustFrame::full(&head.encode_signed(key).unwrap(), &lists).encode()
+    TrustFrame::full(&head.encode_signed(key).unwrap(), &lists, RevokedIds::none()).encode()
 }
 
 #[test]
