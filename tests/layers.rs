@@ -27,10 +27,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         "touchstone-client",
         &["touchstone-authorization", "touchstone-cose", "touchstone-evidence"],
     ),
+    ("touchstone-cage", &[]),
     (
         "touchstone-enforcer",
         &[
             "touchstone-authorization",
+            "touchstone-cage",
             "touchstone-client",
             "touchstone-cose",
             "touchstone-ledger",

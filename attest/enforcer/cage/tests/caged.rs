@@ -1,0 +1,457 @@
+//! A workload in the cage: whatever happens to whoever holds it, nothing of it is left outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests: what is not as it must be fails"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough to be sure that something does not happen.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Whether this machine can do what the test is about; CI must.
+fn able() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let cgroup = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .contains(" - cgroup2 ");
+    if root && cgroup {
+        return true;
+    }
+    touchstone_vectors::skip("the cage: it takes root and a cgroup version 2");
+    false
+}
+
+struct Guard {
+    child: Child,
+    orders: ChildStdin,
+    said: Receiver<String>,
+    cgroup: PathBuf,
+    mark: String,
+}
+
+/// The processes whose command line has the mark.
+fn marked(mark: &str) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let is_sleep = line.starts_with(b"sleep\0");
+            (is_sleep && String::from_utf8_lossy(&line).contains(mark)).then_some(pid)
+        })
+        .collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Guard {
+    /// A guard over a shell with a mark of its own: a number of seconds that nobody else sleeps.
+    fn start(options: &[&str], script: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!(
+            "{}.{}",
+            10_000 + std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let script = script.replace("FOREVER", &format!("sleep {mark}"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_caged"))
+            .args(options)
+            .args(["sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (tell, said) = channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let orders = child.stdin.take().unwrap();
+        let mut guard = Self {
+            child,
+            orders,
+            said,
+            cgroup: PathBuf::new(),
+            mark,
+        };
+        let first = guard.hear("guard ");
+        guard.cgroup = PathBuf::from(first.split(' ').nth(2).unwrap());
+        guard
+    }
+
+    /// Waits for a line that begins so.
+    fn hear(&self, beginning: &str) -> String {
+        let mut heard = Vec::new();
+        loop {
+            let line = self.said.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("{beginning:?} never came ({error}): {heard:#?}"));
+            if line.starts_with(beginning) {
+                return line;
+            }
+            heard.push(line);
+        }
+    }
+
+    fn order(&mut self, order: &str) {
+        self.orders.write_all(format!("{order}\n").as_bytes()).unwrap();
+        self.hear(&format!("did {order}"));
+    }
+
+    fn sleepers(&self, number: usize) {
+        until("the sleepers", || marked(&self.mark).len() == number);
+    }
+
+    fn none_left(mut self) {
+        until("nothing to be left", || marked(&self.mark).is_empty());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A shell, a child, one in a session of its own whose parent is gone, and one that ignores every signal it can.
+const FAMILY: &str =
+    "(setsid sh -c 'FOREVER & exit 0' &) ; sh -c \"trap '' TERM HUP INT; FOREVER & wait\" & FOREVER & wait";
+
+#[test]
+fn the_exit_code_and_standard_streams_are_the_workloads() {
+    if !able() {
+        return;
+    }
+    let script = "echo its own words; echo pid $$; echo init $(cat /proc/1/cmdline | tr '\\0' ' '); exit 42";
+    let guard = Guard::start(&[], script);
+    let mut said = vec![guard.hear("")];
+    while !said.last().unwrap().starts_with("ended") {
+        said.push(guard.hear(""));
+    }
+    let has = |part: &str| said.iter().any(|line| line.contains(part));
+    for part in [
+        "\"by\":\"pid-namespace\"",
+        "its own words",
+        "{\"report\":\"exited\",\"code\":42}",
+        "pid 2",
+        "ended exit status: 42",
+    ] {
+        assert!(has(part), "{part}: {said:#?}");
+    }
+    let init = said.iter().find(|line| line.starts_with("init ")).unwrap();
+    assert!(init.contains("exec-stage"), "its init is ours: {init}");
+    let group = guard.cgroup.clone();
+    guard.none_left();
+    assert!(!group.exists(), "its cgroup goes with it");
+
+    let guard = Guard::start(&[], "kill -KILL $$");
+    guard.hear("{\"report\":\"signalled\",\"signal\":9}");
+    assert!(guard.hear("ended").contains("137"));
+    let missing = Guard::start(&[], "exec /no/such/program");
+    assert!(missing.hear("{\"report\":\"exited\"").contains("127"));
+}
+
+#[test]
+fn what_is_not_there_is_not_started() {
+    if !able() {
+        return;
+    }
+    for (command, code) in [("/no/such/program", 127), ("/etc/passwd", 126)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_caged"))
+            .arg(command)
+            .stdin(Stdio::null())
+            .output();
+        let said = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(said.contains(&format!("\"code\":{code}")), "{command}: {said}");
+    }
+}
+
+#[test]
+fn killing_takes_all_of_it_at_once() {
+    if !able() {
+        return;
+    }
+    for options in [&[][..], &["nocgroup"]] {
+        let mut guard = Guard::start(options, FAMILY);
+        guard.sleepers(3);
+        guard.order("kill");
+        assert_eq!(marked(&guard.mark), [], "{options:?}: when it says killed, it is");
+        guard.none_left();
+    }
+}
+
+#[test]
+fn a_frozen_workload_stands_still_and_goes_on() {
+    if !able() {
+        return;
+    }
+    for options in [&[][..], &["nocgroup"]] {
+        let folder = std::env::temp_dir().join(format!("cage-{}-{}", std::process::id(), options.len()));
+        let count = format!("while :; do echo x >> {}; sleep 0.005; done", folder.display());
+        let mut guard = Guard::start(options, &format!("{count} & FOREVER"));
+        let size = || fs::metadata(&folder).map_or(0, |data| data.len());
+        until("it to run", || size() > 4);
+        guard.order("freeze");
+        // What was on its way arrives.
+        std::thread::sleep(QUIET);
+        let still = size();
+        std::thread::sleep(QUIET);
+        assert_eq!(size(), still, "{options:?}: frozen");
+        guard.order("thaw");
+        until("it to go on", || size() > still);
+        guard.order("freeze");
+        guard.order("kill");
+        assert_eq!(marked(&guard.mark), [], "{options:?}: what is frozen dies too");
+        guard.none_left();
+        let _ = fs::remove_file(&folder);
+    }
+}
+
+#[test]
+fn nothing_outlives_its_guard() {
+    if !able() {
+        return;
+    }
+    for (name, options, frozen, signal) in [
+        ("killed", &[][..], false, Signal::SIGKILL),
+        ("killed while the workload is frozen", &[], true, Signal::SIGKILL),
+        ("killed, without a cgroup", &["nocgroup"], false, Signal::SIGKILL),
+        (
+            "killed while frozen, without a cgroup",
+            &["nocgroup"],
+            true,
+            Signal::SIGKILL,
+        ),
+        ("stopped", &["silence=500"], false, Signal::SIGSTOP),
+        ("ended by a signal it does not handle", &[], false, Signal::SIGTERM),
+    ] {
+        let mut guard = Guard::start(options, FAMILY);
+        guard.sleepers(3);
+        if frozen {
+            guard.order("freeze");
+        }
+        kill(Pid::from_raw(guard.child.id().cast_signed()), signal).unwrap();
+        until(name, || marked(&guard.mark).is_empty());
+        let group = guard.cgroup.clone();
+        guard.none_left();
+        if group.is_absolute() {
+            let next = Guard::start(&[], "exit 0");
+            assert!(!group.exists(), "{name}: the next guard takes its empty cgroup away");
+            next.none_left();
+        }
+    }
+}
+
+#[test]
+fn a_silent_guard_is_a_gone_guard() {
+    if !able() {
+        return;
+    }
+    let mut guard = Guard::start(&["silence=400"], FAMILY);
+    guard.sleepers(3);
+    std::thread::sleep(2 * QUIET);
+    assert_eq!(marked(&guard.mark).len(), 3, "while it beats nothing happens");
+    guard.order("silent");
+    guard.hear("{\"report\":\"guard-silent\"");
+    guard.none_left();
+}
+
+#[test]
+fn the_stage_or_the_init_killed_alone_takes_everything_along() {
+    if !able() {
+        return;
+    }
+    for which in [0, 1] {
+        let guard = Guard::start(&[], FAMILY);
+        guard.sleepers(3);
+        // The stage is the guard's child, the init the stage's.
+        let child = |parent: u32| -> u32 {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+            children.trim().parse().unwrap()
+        };
+        let stage = child(guard.child.id());
+        let target = if which == 0 { stage } else { child(stage) };
+        kill(Pid::from_raw(target.cast_signed()), Signal::SIGKILL).unwrap();
+        guard.hear("ended");
+        guard.none_left();
+    }
+}
+
+#[test]
+fn signals_reach_the_workload() {
+    if !able() {
+        return;
+    }
+    let mut guard = Guard::start(
+        &[],
+        "trap 'echo got it; exit 7' USR1; echo ready; while :; do sleep 0.01; done",
+    );
+    guard.hear("ready");
+    guard.order("signal 10");
+    guard.hear("got it");
+    guard.hear("{\"report\":\"exited\",\"code\":7}");
+    guard.none_left();
+}
+
+#[test]
+fn a_workload_cannot_undo_what_holds_it() {
+    if !able() {
+        return;
+    }
+    for (name, attempt) in [
+        ("leave its cgroup", "echo $$ > $(dirname GROUP)/cgroup.procs"),
+        ("make the cgroup writable", "mount -o remount,rw,bind ROOT"),
+        (
+            "mount another",
+            "mkdir -p /tmp/.cage && mount -t cgroup2 none /tmp/.cage",
+        ),
+        ("kill its init", "kill -KILL 1; sleep 0.05; false"),
+        (
+            "enter another namespace",
+            "nsenter -t 1 -m -p true && nsenter --net=/proc/1/ns/net true",
+        ),
+        ("make a namespace", "unshare -m true"),
+        ("trace its init", "cat /proc/1/environ > /dev/null"),
+        (
+            "have CAP_SYS_ADMIN",
+            "test $((0x$(awk '/CapEff/{print $2}' /proc/self/status) & 0x200000)) -ne 0",
+        ),
+        (
+            "get it back",
+            "test $((0x$(awk '/CapBnd/{print $2}' /proc/self/status) & 0x200000)) -ne 0",
+        ),
+        ("see other processes", "test $(ls /proc | grep -c '^[0-9]*$') -gt 6"),
+    ] {
+        let (group, root) = {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+            (
+                format!("{}/x", line.split(' ').nth(4).unwrap()),
+                line.split(' ').nth(4).unwrap().to_owned(),
+            )
+        };
+        let attempt = attempt.replace("GROUP", &group).replace("ROOT", &root);
+        let guard = Guard::start(
+            &[],
+            &format!("if {{ {attempt}; }} 2>/dev/null; then echo it could; else echo it could not; fi"),
+        );
+        let said = guard.hear("it could");
+        assert_eq!(said, "it could not", "{name}");
+        guard.none_left();
+    }
+}
+
+#[test]
+fn a_workload_is_given_no_pipe_of_its_guard() {
+    if !able() {
+        return;
+    }
+    // What the test itself was started with is passed on, and nothing besides.
+    let count = "echo has $(ls /proc/self/fd | wc -l)";
+    let plain = Command::new("sh")
+        .args(["-c", count])
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    let guard = Guard::start(&[], count);
+    assert_eq!(guard.hear("has"), String::from_utf8(plain.stdout).unwrap().trim());
+    guard.none_left();
+}
+
+#[test]
+fn another_user_has_nothing_of_root() {
+    if !able() {
+        return;
+    }
+    let guard = Guard::start(
+        &["user=65534:65534"],
+        "echo user $(id -u); echo groups $(id -G); grep CapPrm /proc/self/status; grep NoNewPrivs /proc/self/status",
+    );
+    for (part, why) in [
+        ("user 65534", ""),
+        ("groups 65534", "no group of root's"),
+        ("CapPrm:\t0000000000000000", "no capability"),
+        ("NoNewPrivs:\t1", "and no way to one"),
+    ] {
+        assert_eq!(guard.hear(part), part, "{why}");
+    }
+    guard.none_left();
+}
+
+#[test]
+fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
+    if !able() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("caged-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("caged");
+    fs::copy(env!("CARGO_BIN_EXE_caged"), &program).unwrap();
+    let script = FAMILY.replace("FOREVER", &format!("sleep {}.7", 20_000 + std::process::id()));
+    let mark = format!("{}.7", 20_000 + std::process::id());
+    for (name, signal) in [("killed", Signal::SIGKILL), ("stopped", Signal::SIGSTOP)] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+        let mut child = command
+            .arg(&program)
+            .args(["nocgroup", "silence=500", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        until("the sleepers", || marked(&mark).len() == 3);
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        until(name, || marked(&mark).is_empty());
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let _ = fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn a_tree_without_a_namespace_dies_with_its_guard() {
+    // The namespaces are refused by a user namespace that may have no more of them.
+    if !able() {
+        return;
+    }
+    let limit = Path::new("/proc/sys/user/max_pid_namespaces");
+    let script = FAMILY.replace("FOREVER", &format!("sleep {}.8", 30_000 + std::process::id()));
+    let mark = format!("{}.8", 30_000 + std::process::id());
+    // Inside: limits of namespaces are per user namespace (namespaces(7)).
+    let inner = format!(
+        "echo 0 > {} && exec \"$0\" nocgroup silence=500 sh -c \"$1\"",
+        limit.display()
+    );
+    let mut child = Command::new("unshare")
+        .args(["-Ur", "sh", "-c", &inner, env!("CARGO_BIN_EXE_caged"), &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let guard = lines.next().unwrap().unwrap();
+    let confined = lines.next().unwrap().unwrap();
+    assert!(
+        confined.contains("process-tree") && confined.contains("because"),
+        "{confined}"
+    );
+    until("the sleepers", || marked(&mark).len() == 3);
+    let pid: i32 = guard.split(' ').nth(1).unwrap().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    until("the tree to die", || marked(&mark).is_empty());
+    let _ = child.wait();
+}
