@@ -68,8 +68,6 @@ pub struct App {
     pub federation: Neighbours,
     /// The trust state.
     pub trust: Arc<Trust>,
-    /// Held while something is taken away, and while something is hung below an entry that may be: neither misses the other.
-    pub taking: Mutex<()>,
     /// The ledger's head.
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.

@@ -5,6 +5,7 @@ use touchstone_ledger::statement::Signed;
 use touchstone_store::{Guard, Write};
 
 use crate::inputs::Part;
+use crate::lineage::Growth;
 use crate::trust::{Facts, Withdrawal};
 
 /// A signed statement on its way into the ledger, with everything that must hold and happen in the same commit.
@@ -33,10 +34,9 @@ pub enum Effect {
     None,
     /// Grants: committed only while every withdrawal is durable, and visible only afterwards.
     Grant {
-        /// The status entry of the authorization.
-        status: StatusIndex,
-        /// The entry it hangs below: as long as that does not count, nothing is granted.
-        under: Option<StatusIndex>,
+        /// The entry of the lineage, new or renewed. As long as something that it rests on does not count, nothing is
+        /// granted.
+        growth: Growth,
         /// Suspended entries that come back with it, beside its own.
         lifts: Vec<StatusIndex>,
     },
@@ -52,17 +52,25 @@ pub enum Effect {
         /// The withdrawal that went out.
         withdrawal: Withdrawal,
     },
+    /// Frees status entries: nothing that was granted under them can be taken by anybody any more.
+    Free {
+        /// The entries.
+        entries: Vec<StatusIndex>,
+        /// When they were found to be over, Unix seconds.
+        now: u64,
+        /// For how long everything under them must have ended then, in seconds.
+        margin: u64,
+    },
     /// Another policy comes into force.
     Activate(Activation),
 }
 
 impl Effect {
-    /// A grant that hangs below nothing and lifts nothing but its own entry.
+    /// A grant that lifts nothing but its own entry.
     #[must_use]
-    pub const fn grant(status: StatusIndex) -> Self {
+    pub const fn grant(growth: Growth) -> Self {
         Self::Grant {
-            status,
-            under: None,
+            growth,
             lifts: Vec::new(),
         }
     }

@@ -26,12 +26,13 @@ use touchstone_store::{Batch, Guard, Key, MAX_VALUE_LEN, Revision, Store, Write}
 
 use crate::clock::{Clock, seconds};
 use crate::entry::{Effect, Entry, EntryError, Recorded};
+use crate::lineage::{self, Lineage};
 use crate::log::{LogEdge, LogHead};
 use crate::node::NodeRecord;
 use crate::parts::{self, MAX_COMMIT_BYTES, MAX_PART_BYTES};
 use crate::queue::Queue;
 use crate::rows;
-use crate::trust::Trust;
+use crate::trust::{Trust, number};
 
 /// Digests of parts that are stored already or written now, and the rows to write.
 type NewParts = (HashSet<[u8; 32]>, BTreeMap<Key, Vec<u8>>);
@@ -62,6 +63,8 @@ pub struct Sequencer {
     pub log: LogEdge,
     /// The trust state.
     pub trust: Arc<Trust>,
+    /// Which authorization hangs below which.
+    pub lineage: Arc<Lineage>,
     /// Signs roots.
     pub checkpoint: Arc<SigningKey>,
     /// The ledger's name.
@@ -231,18 +234,22 @@ impl Running {
                 }
                 forming.out.extend_from_slice(entries);
             }
-            Effect::Grant { status, under, lifts } => {
-                let kept_back = self
-                    .s
-                    .trust
-                    .is_kept_back(status)
-                    .then(|| "its status entry is kept back".to_owned());
-                let fallen = fallen(&self.s.trust.lists(), status, under.as_ref());
-                if let Some(detail) = kept_back.or(fallen) {
+            Effect::Grant { growth, lifts } => {
+                let stands = || self.stands(&growth.entry);
+                if let Err(detail) = self.s.lineage.grow(growth, stands) {
                     return Ok(Admission::Refuse(EntryError::Conflict { detail }));
                 }
-                forming.granted.push(*status);
+                forming.grown.insert(growth.entry.status);
+                forming.granted.push(growth.entry.status);
                 forming.granted.extend_from_slice(lifts);
+            }
+            Effect::Free { entries, now, margin } => {
+                let falling = || self.s.trust.pending() > 0;
+                if !self.s.lineage.free(entries, *now, *margin, falling) {
+                    let detail = "something of it was renewed, or something falls".to_owned();
+                    return Ok(Admission::Refuse(EntryError::Conflict { detail }));
+                }
+                forming.freed.extend_from_slice(entries);
             }
             Effect::Release | Effect::None => {}
             // What comes after an activation is looked at again under the new policy.
@@ -254,6 +261,29 @@ impl Running {
         forming.bytes = forming.bytes.saturating_add(size(entry));
         forming.writes += writes(entry);
         Ok(Admission::Take)
+    }
+
+    /// Whether an entry may be granted: it was not taken since, and everything it rests on counts.
+    fn stands(&self, entry: &lineage::Entry) -> Result<(), String> {
+        let lists = self.s.trust.lists();
+        if self.s.trust.is_kept_back(&entry.status) {
+            return Err("its status entry is kept back".to_owned());
+        }
+        if is_revoked(&lists, &entry.status) {
+            return Err("its status entry was revoked".to_owned());
+        }
+        let generation = self.s.trust.generation();
+        let rests_on = entry
+            .parent
+            .iter()
+            .chain(entry.depends_on.iter().map(|dependency| &dependency.on));
+        for on in rests_on {
+            let found = status(&lists, on);
+            if found != Some(Status::Valid) || on.generation != generation {
+                return Err(format!("{on:?}, on which it rests, is {found:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Marks the node's record, as it is now, and whatever status entry it has now.
@@ -290,7 +320,11 @@ impl Running {
         let extra = if late.is_empty() {
             None
         } else {
-            Some(self.s.trust.withdraw(&late, now_ms).map_err(stopped)?)
+            let take = |set: &[StatusIndex]| {
+                forming.revoked.extend_from_slice(set);
+                self.s.trust.withdraw(set, now_ms)
+            };
+            Some(self.s.lineage.fall(&late, take).map_err(stopped)?)
         };
 
         let mut batch = Batch::new();
@@ -310,6 +344,15 @@ impl Running {
             }
         }
         self.mark(forming, &mut batch)?;
+        for status in &forming.freed {
+            batch.delete(rows::LINEAGE.numbered(number(status)));
+        }
+        for status in &forming.grown {
+            // As it is with all that was taken in since: what it rests on, and the latest end.
+            if let Some(entry) = self.s.lineage.get(status) {
+                batch.put(rows::LINEAGE.numbered(number(status)), entry.encode());
+            }
+        }
         let first = self.s.log.head().size;
         for (subject, index) in latest(forming, first) {
             batch.put(
@@ -322,7 +365,7 @@ impl Running {
             batch.put(key, bytes);
         }
         forming.out.append(&mut forming.revoked);
-        for (list, page, bytes) in self.s.trust.pages(&forming.out, &forming.granted) {
+        for (list, page, bytes) in self.s.trust.pages(&forming.out, &forming.granted, &forming.freed) {
             batch.put(rows::status(list, page), bytes);
         }
         let epochs = self.s.trust.wants_epochs();
@@ -443,6 +486,7 @@ impl Running {
             .trust
             .granted(&forming.granted, ledger, now_ms)
             .map_err(stopped)?;
+        self.s.trust.freed(&forming.freed, now_ms).map_err(stopped)?;
         let mut answers = Vec::with_capacity(forming.taken.len());
         for ((index, waiting), receipt) in (first..).zip(std::mem::take(&mut forming.taken)).zip(receipts) {
             let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release);
@@ -456,7 +500,7 @@ impl Running {
                         .map_err(stopped)?;
                     (activation.install)();
                 }
-                Effect::Grant { .. } | Effect::Release | Effect::None => {}
+                Effect::Grant { .. } | Effect::Free { .. } | Effect::Release | Effect::None => {}
             }
             answers.push((waiting.reply, Recorded { index, receipt }, grant));
         }
@@ -492,18 +536,6 @@ fn is_revoked(lists: &StatusLists, entry: &StatusIndex) -> bool {
 
 fn status(lists: &StatusLists, entry: &StatusIndex) -> Option<Status> {
     lists.get(entry.list).and_then(|list| list.status(entry.index))
-}
-
-/// Why an entry can not be granted any more, if it can not: it was revoked since, or what it hangs below does not count.
-fn fallen(lists: &StatusLists, entry: &StatusIndex, under: Option<&StatusIndex>) -> Option<String> {
-    if is_revoked(lists, entry) {
-        return Some("its status entry was revoked".to_owned());
-    }
-    let under = under?;
-    match status(lists, under) {
-        Some(Status::Valid) => None,
-        found => Some(format!("what it hangs below is {found:?}")),
-    }
 }
 
 fn stopped(error: impl std::fmt::Display) -> EntryError {

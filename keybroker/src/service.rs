@@ -222,6 +222,7 @@ impl Broker {
                 store: Arc::clone(&store),
                 log,
                 trust: Arc::clone(&trust),
+                lineage: Arc::clone(&lineage),
                 checkpoint: Arc::clone(&keys.checkpoint),
                 origin: origin.clone(),
                 policy: policy.digest,
@@ -254,7 +255,6 @@ impl Broker {
             lineage,
             federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
-            taking: Mutex::default(),
             head,
             attested: Mutex::new(attested),
             drift,
@@ -307,6 +307,7 @@ impl Broker {
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(crate::lineage::free::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),
             tokio::spawn(ticker::follow_policy(
                 Arc::clone(&app),

@@ -139,6 +139,14 @@ impl Circumstances {
         }
     }
 
+    /// Status entries were freed: everything that was granted under them ended long ago. Body: 0 the set, as
+    /// [`crate::withdraw::set`] encodes it.
+    #[must_use]
+    pub fn status_freed(&self, set: &[u8]) -> Statement {
+        let body = Value::map([(0, Value::bytes(set))]);
+        self.statement(Kind::StatusFreed, Outcome::Recorded, body)
+    }
+
     /// What was refused before authentication. Body: 0 from and 1 until, Unix milliseconds, 2 rows of [code, source
     /// prefix, count].
     #[must_use]

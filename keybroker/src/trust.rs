@@ -431,17 +431,23 @@ impl Trust {
         self.frames.receiver_count()
     }
 
-    /// The pages to be stored with a commit, as (list, page, bytes): those that hold the `revoked` entries, and those
-    /// where a `granted` entry is to be lifted, as they will be then.
+    /// The pages to be stored with a commit, as (list, page, bytes): those that hold the `revoked` entries, those where a
+    /// `granted` entry is to be lifted, and those of `freed` ones, as they will be then.
     #[must_use]
-    pub fn pages(&self, revoked: &[StatusIndex], granted: &[StatusIndex]) -> Vec<(u16, u32, Vec<u8>)> {
+    pub fn pages(
+        &self,
+        revoked: &[StatusIndex],
+        granted: &[StatusIndex],
+        freed: &[StatusIndex],
+    ) -> Vec<(u16, u32, Vec<u8>)> {
         let state = self.lock();
         let lifts = state.lifted_by(&state.lists, granted);
-        let Ok(lists) = apply(&state.lists, &lifts, Status::Valid) else {
+        let clean = |lists: StatusLists| apply(&lists, freed, Status::Valid);
+        let Ok(lists) = apply(&state.lists, &lifts, Status::Valid).and_then(clean) else {
             return Vec::new();
         };
         let mut pages = BTreeMap::new();
-        for entry in revoked.iter().chain(&lifts) {
+        for entry in revoked.iter().chain(&lifts).chain(freed) {
             let page = entry.index / PAGE_ENTRIES;
             if let Some(bytes) = lists.get(entry.list).and_then(|list| list.page(page as usize)) {
                 pages.entry((entry.list, page)).or_insert_with(|| bytes.to_vec());
@@ -451,6 +457,27 @@ impl Trust {
             .into_iter()
             .map(|((list, page), bytes)| (list, page, bytes))
             .collect()
+    }
+
+    /// A durable statement freed these entries: their marks go, and they are dealt out anew.
+    ///
+    /// # Errors
+    /// [`TrustError`]; the previous state goes on being shown.
+    pub fn freed(&self, entries: &[StatusIndex], now_ms: u64) -> Result<(), TrustError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let cleaned = apply(&state.lists, entries, Status::Valid)?;
+        if cleaned != state.lists {
+            let now_ms = state.freshness(now_ms);
+            self.publish(&mut state, cleaned, now_ms)?;
+        }
+        for entry in entries {
+            state.kept_back.remove(entry);
+        }
+        state.unused.extend_from_slice(entries);
+        Ok(())
     }
 
     /// Holds back fresh heads, but those that take away, and lets them go out again.

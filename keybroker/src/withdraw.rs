@@ -138,13 +138,12 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
     let now_ms = app.clock.now_ms();
     roots.extend(nodes.iter().map(|(_, entry)| *entry));
     let roots = set::sorted(roots);
-    let (set, withdrawal) = {
-        // Nothing is hung below a root between the look at what hangs there and the mark.
-        let _alone = app.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = below(app, &roots);
-        let withdrawal = app.trust.take(&set, mark, now_ms).map_err(internal)?;
-        (set, withdrawal)
-    };
+    // Nothing is hung below a root between the look at what hangs there and the mark.
+    let (set, withdrawal) = app.lineage.fall(&roots, |set| {
+        let withdrawal = app.trust.take(set, mark, now_ms);
+        (set.to_vec(), withdrawal)
+    });
+    let withdrawal = withdrawal.map_err(internal)?;
     let epoch = withdrawal.epoch;
     if mark == Mark::Revoked {
         let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,23 +234,6 @@ fn region(app: &App, subject: &str) -> Option<String> {
     let node = subject.split_once('@').map_or(subject, |(_, node)| node);
     let (record, _) = nodes::by_name(&*app.store, node).ok()??;
     Some(record.region)
-}
-
-/// The roots and everything that hangs below them.
-fn below(_app: &App, roots: &[StatusIndex]) -> Vec<StatusIndex> {
-    roots.to_vec()
-}
-
-/// Runs `grow`, which hangs something below the entries of `above`, while nothing is taken away. Nothing is run where one of
-/// them does not count: what is hung below is seen by every withdrawal from here on.
-pub fn while_valid<T>(app: &App, above: &[StatusIndex], grow: impl FnOnce() -> T) -> Option<T> {
-    let _alone = app.taking.lock().unwrap_or_else(PoisonError::into_inner);
-    let lists = app.trust.lists();
-    let counts = |entry: &StatusIndex| {
-        let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
-        status == Some(touchstone_authorization::Status::Valid) && entry.generation == app.trust.generation()
-    };
-    above.iter().all(counts).then(grow)
 }
 
 /// Withdraws what the node `name` holds, and everything below it. Resolves when it is durable.

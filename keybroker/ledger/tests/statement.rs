@@ -97,7 +97,8 @@ fn names_of_kinds_and_outcomes_are_fixed() {
         kinds.join(" "),
         "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary trust-state-epoch key-change \
          key-release federated-authorization federation-update reinstatement \
-         divergence"
+         divergence workload-authorization delegation chain-report use-report quarantine lift containment \
+         revocation-closure security-event standing command status-freed"
     );
     assert!(Kind::ALL.iter().all(|kind| Kind::parse(kind.as_str()) == Some(*kind)));
     assert!(

@@ -14,6 +14,7 @@ use crate::entry::{Effect, Entry};
 use crate::first_use::Seat;
 use crate::hello::{internal, unreadable};
 use crate::inputs::{DecisionInputs, RecordedInputs};
+use crate::lineage::{self, Growth, scopes_text};
 use crate::logs;
 use crate::node::{Granted, NodeRecord};
 use crate::nodes::Stored;
@@ -113,7 +114,15 @@ pub(super) fn entry(
             };
             writes.push(shown.write(&decided.node)?);
             writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);
-            (Some(policy.digest), Effect::grant(inputs.status))
+            let held = stored.record.as_ref().map(|(held, _)| held.status);
+            let growth = Growth {
+                entry: lineage::Entry {
+                    scopes: scopes_text(&grant.authorization.scopes),
+                    ..lineage::load::root(decided.node.clone(), &record)
+                },
+                renews: held == Some(record.status),
+            };
+            (Some(policy.digest), Effect::grant(growth))
         }
         // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
         (None, Some(record)) if !record.withdrawn => {

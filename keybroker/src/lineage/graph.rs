@@ -434,6 +434,20 @@ impl Graph {
         self.held(status).map_or(0, |held| held.children.len())
     }
 
+    /// The entries directly below this one.
+    #[must_use]
+    pub fn below(&self, status: &StatusIndex) -> Vec<StatusIndex> {
+        let below = self.held(status).into_iter().flat_map(|held| &held.children);
+        below.filter_map(|n| Some(self.at(*n)?.status)).collect()
+    }
+
+    /// The entries that rest on this one without hanging below it.
+    #[must_use]
+    pub fn dependants(&self, status: &StatusIndex) -> Vec<StatusIndex> {
+        let dependants = self.held(status).into_iter().flat_map(|held| &held.dependants);
+        dependants.filter_map(|n| Some(self.at(*n)?.status)).collect()
+    }
+
     /// Who is above this entry, its parent first.
     #[must_use]
     pub fn above(&self, status: &StatusIndex) -> Vec<StatusIndex> {

@@ -9,11 +9,15 @@
 //! into a commit while that lock is held. So a child is either in the set, or finds its parent fallen and is refused.
 
 pub mod entry;
+pub mod free;
 pub mod graph;
+pub mod history;
 pub mod load;
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use touchstone_authorization::Scope;
 use touchstone_authorization::token::StatusIndex;
 
 pub use entry::{Dependency, Entry, Link};
@@ -22,6 +26,18 @@ pub use graph::{Graph, LineageError};
 /// Where an entry stands in the body of the statement of its grant, as [`Entry::value`] makes it: in statements about
 /// workloads and delegations. Those about nodes say the same in members of their own.
 pub const BODY_LINEAGE: i64 = 20;
+
+/// Where the set of entries that it lifts stands in the body of a lift's statement, as [`crate::withdraw::set`] encodes it.
+pub const BODY_LIFTED: i64 = 21;
+
+/// What a grant does to the lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growth {
+    /// The entry, as it is from then on.
+    pub entry: Entry,
+    /// Whether the subject holds it already, and it is renewed; otherwise its place is new.
+    pub renews: bool,
+}
 
 /// The lineage of a running broker; one of it in a process.
 #[derive(Debug, Default)]
@@ -38,6 +54,22 @@ pub enum Id<'a> {
     Subject(&'a str),
 }
 
+/// Scopes as an entry keeps them: one space between two, and no more of them than [`entry::MAX_SCOPES`] bytes hold.
+#[must_use]
+pub fn scopes_text(scopes: &[Scope]) -> String {
+    let mut text = String::new();
+    for scope in scopes.iter().map(ToString::to_string) {
+        let room = entry::MAX_SCOPES.saturating_sub(text.len());
+        if scope.len() < room {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(&scope);
+        }
+    }
+    text
+}
+
 impl Lineage {
     /// A lineage of these entries.
     #[must_use]
@@ -52,6 +84,7 @@ impl Lineage {
     #[must_use]
     pub fn descendants(&self, roots: &[StatusIndex]) -> Vec<StatusIndex> {
         let mut found = self.lock().closure(roots);
+        let roots: HashSet<&StatusIndex> = roots.iter().collect();
         found.retain(|entry| !roots.contains(entry));
         found
     }
@@ -87,26 +120,42 @@ impl Lineage {
         look(&self.lock())
     }
 
-    /// Takes a granted entry in, if `stands` says that what it rests on counts; a renewal where it `renews`. Only the
-    /// sequencer does this, as it takes the grant into a commit.
+    /// Takes a granted entry in, if `stands` finds nothing that speaks against it. Only the sequencer does this, as it
+    /// takes the grant into a commit.
     ///
     /// # Errors
-    /// [`LineageError`], or what `stands` says: nothing is changed and the grant is refused.
-    pub fn grant<E: From<LineageError>>(
-        &self,
-        entry: &Entry,
-        renews: bool,
-        stands: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// What `stands` says, or [`LineageError`] in words: nothing is changed, and the grant is refused.
+    pub fn grow(&self, growth: &Growth, stands: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let mut graph = self.lock();
-        graph.check(entry, renews)?;
+        graph
+            .check(&growth.entry, growth.renews)
+            .map_err(|error| error.to_string())?;
         stands()?;
-        if renews {
-            graph.renew(entry)?;
+        let grown = if growth.renews {
+            graph.renew(&growth.entry)
         } else {
-            graph.insert(entry)?;
+            graph.insert(&growth.entry)
+        };
+        grown.map_err(|error| error.to_string())
+    }
+
+    /// Takes these entries out, if all of them are over still ([`Graph::over`]) and nothing is `falling`; `false`, and nothing
+    /// is changed, where one was renewed since, or something was hung below it, or where a withdrawal is on its way that
+    /// may name one. Only the sequencer does this, as it takes it into a commit.
+    #[must_use]
+    pub fn free(&self, entries: &[StatusIndex], now: u64, margin: u64, falling: impl FnOnce() -> bool) -> bool {
+        let mut graph = self.lock();
+        if falling() {
+            return false;
         }
-        Ok(())
+        let over: HashSet<StatusIndex> = graph.over(now, margin, usize::MAX).into_iter().collect();
+        if !entries.iter().all(|entry| over.contains(entry)) {
+            return false;
+        }
+        for entry in entries {
+            graph.remove(entry);
+        }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Graph> {
@@ -114,3 +163,6 @@ impl Lineage {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use touchstone_store::{Key, Write};
 
 use super::handle::Waiting;
 use super::{MAX_BATCH_ENTRIES, MAX_BATCH_ENTRY_BYTES, MAX_BATCH_ENTRY_WRITES};
-use crate::entry::Entry;
+use crate::entry::{Effect, Entry};
 use crate::node::NodeRecord;
 
 /// A commit in the making.
@@ -27,6 +27,10 @@ pub(super) struct Forming {
     /// What went out already.
     pub(super) out: Vec<StatusIndex>,
     pub(super) granted: Vec<StatusIndex>,
+    /// Entries that are freed.
+    pub(super) freed: Vec<StatusIndex>,
+    /// Entries of the lineage whose rows are written.
+    pub(super) grown: BTreeSet<StatusIndex>,
 }
 
 impl Forming {
@@ -63,5 +67,11 @@ pub(super) fn size(entry: &Entry) -> usize {
 
 /// Guards and writes an entry adds to a commit.
 pub(super) fn writes(entry: &Entry) -> usize {
-    entry.writes.len() + entry.guards.len() + entry.parts.len()
+    // Rows of the lineage come on top.
+    let lineage = match &entry.effect {
+        Effect::Grant { .. } => 1,
+        Effect::Free { entries, .. } => entries.len(),
+        _ => 0,
+    };
+    entry.writes.len() + entry.guards.len() + entry.parts.len() + lineage
 }

@@ -6,6 +6,8 @@ use touchstone_store::{Changes, CommitError, RangeRow, RedbStore, StoreError, Ve
 
 use super::*;
 use crate::entry::Activation;
+use crate::lineage::entry::tests::entry as lineage_entry;
+use crate::lineage::{Dependency, Growth, Link};
 use crate::log;
 use crate::node::tests::record;
 use crate::trust::tests::{facts, trust};
@@ -52,6 +54,7 @@ struct Bed {
     folder: tempfile::TempDir,
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
+    lineage: Arc<Lineage>,
     handle: SequencerHandle,
     thread: Option<std::thread::JoinHandle<Result<(), EntryError>>>,
     permits: std::sync::mpsc::Sender<bool>,
@@ -73,12 +76,14 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
         permits: std::sync::Mutex::new(gate),
     });
     let trust = Arc::new(trust(EPOCH_BLOCK));
+    let lineage = Arc::new(Lineage::default());
     let key = Arc::new(SigningKey::from_seed([9; 32]));
     let sequencer = Sequencer {
         store: store.clone(),
         head: Arc::new(RwLock::new(log.head())),
         log,
         trust: trust.clone(),
+        lineage: lineage.clone(),
         checkpoint: key.clone(),
         origin: "demo/ledger".into(),
         policy: POLICY,
@@ -89,6 +94,7 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
         folder,
         store,
         trust,
+        lineage,
         handle,
         thread: Some(thread),
         permits,
@@ -133,6 +139,22 @@ fn entry(text: &str, effect: Effect) -> Entry {
         parts: vec![],
         effect,
     }
+}
+
+/// The grant of a new entry of a node.
+fn grant(place: StatusIndex) -> Effect {
+    Effect::grant(Growth {
+        entry: lineage_entry(number(&place), None),
+        renews: false,
+    })
+}
+
+/// The grant of a new entry below another one.
+fn grant_below(place: StatusIndex, parent: &lineage::Entry) -> Effect {
+    Effect::grant(Growth {
+        entry: lineage_entry(number(&place), Some(parent)),
+        renews: false,
+    })
 }
 
 fn nonce(name: &str) -> Key {
@@ -308,7 +330,7 @@ async fn nothing_is_granted_while_a_withdrawal_is_not_durable() {
     let bed = bed();
     let (bad, good) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
     let withdrawal = bed.trust.withdraw(&[bad], 1).unwrap();
-    let grant = hand_in(&bed, entry("grant", Effect::grant(good))).await;
+    let grant = hand_in(&bed, entry("grant", grant(good))).await;
     bed.permit(1);
     // The permit is not used by the grant: an event can still have it.
     bed.handle.record(entry("event", Effect::None)).await.unwrap();
@@ -330,7 +352,7 @@ async fn while_the_trust_state_is_held_what_would_grant_is_decided_again_and_the
     let bed = bed();
     let (taken, wanted) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
     bed.trust.hold(true);
-    for effect in [Effect::grant(wanted), Effect::Release] {
+    for effect in [grant(wanted), Effect::Release] {
         let refused = bed.handle.record(entry("grant", effect)).await;
         assert_eq!(refused, Err(EntryError::PolicyChanged));
     }
@@ -343,7 +365,7 @@ async fn while_the_trust_state_is_held_what_would_grant_is_decided_again_and_the
     };
     bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
     bed.trust.hold(false);
-    let granted = bed.handle.record(entry("grant", Effect::grant(wanted))).await;
+    let granted = bed.handle.record(entry("grant", grant(wanted))).await;
     assert!(granted.is_ok(), "{granted:?}");
 }
 
@@ -690,33 +712,94 @@ async fn nothing_is_granted_of_an_entry_that_fell_or_below_one_that_does_not_cou
     bed.permit(9);
     bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
     let [revoked, suspended, valid, kept_back] = [(); 4].map(|()| bed.trust.deal().unwrap());
-    bed.handle.record(entry("valid", Effect::grant(valid))).await.unwrap();
+    let node = |place: StatusIndex| lineage_entry(number(&place), None);
+    for place in [revoked, suspended, valid] {
+        bed.handle.record(entry("granted", grant(place))).await.unwrap();
+    }
     let withdrawal = bed.trust.take(&[revoked], Mark::Revoked, 1).unwrap();
     bed.trust.durable(withdrawal);
     let withdrawal = bed.trust.take(&[suspended, kept_back], Mark::Suspended, 1).unwrap();
     bed.trust.durable(withdrawal);
-    let child = |under| Effect::Grant {
-        status: place(90, 1).unwrap(),
-        under: Some(under),
-        lifts: Vec::new(),
+    let child = |parent: StatusIndex| grant_below(place(90, 1).unwrap(), &node(parent));
+    let resting_on = |on: StatusIndex| {
+        let mut entry = lineage_entry(90, Some(&node(valid)));
+        entry.depends_on = vec![Dependency {
+            on,
+            why: Link::DependsOn,
+        }];
+        Effect::grant(Growth { entry, renews: false })
     };
+    let again = Effect::grant(Growth {
+        entry: node(revoked),
+        renews: true,
+    });
     for (what, effect) in [
-        ("a revoked entry", Effect::grant(revoked)),
-        ("a suspended entry that is kept back", Effect::grant(kept_back)),
+        ("a revoked entry", again),
+        ("a suspended entry that is kept back", grant(kept_back)),
         ("below a revoked one", child(revoked)),
         ("below a suspended one", child(suspended)),
         ("below one that was never granted", child(place(80_000, 1).unwrap())),
+        ("resting on a revoked one", resting_on(revoked)),
+        ("resting on a suspended one", resting_on(suspended)),
+        (
+            "resting on one that was never granted",
+            resting_on(place(80_000, 1).unwrap()),
+        ),
     ] {
         let refused = bed.handle.record(entry(what, effect)).await;
         assert!(
             matches!(refused, Err(EntryError::Conflict { .. })),
             "{what}: {refused:?}"
         );
+        assert_eq!(bed.lineage.get(&place(90, 1).unwrap()), None, "{what}");
     }
     bed.handle
         .record(entry("below a valid one", child(valid)))
         .await
         .unwrap();
+    let row = bed.store.get(&rows::LINEAGE.numbered(90)).unwrap().unwrap().value;
+    let held = bed.lineage.get(&place(90, 1).unwrap());
+    assert_eq!(lineage::Entry::decode(&row).ok(), held, "written with the grant");
+    assert_eq!(bed.lineage.descendants(&[valid]), [place(90, 1).unwrap()]);
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_being_granted_something_as_its_parent_falls_is_in_the_set() {
+    let bed = bed();
+    bed.permit(1);
+    let [parent, child] = [(); 2].map(|()| bed.trust.deal().unwrap());
+    bed.handle.record(entry("parent", grant(parent))).await.unwrap();
+    // The child's grant hangs in its commit when the parent falls.
+    let below = grant_below(child, &lineage_entry(number(&parent), None));
+    let granted = hand_in(&bed, entry("child", below)).await;
+    let arrived = std::thread::spawn({
+        let arrived = bed.arrived.clone();
+        move || {
+            while arrived.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+        }
+    });
+    tokio::task::spawn_blocking(move || arrived.join().unwrap())
+        .await
+        .unwrap();
+    let (set, withdrawal) = bed
+        .lineage
+        .fall(&[parent], |set| (set.to_vec(), bed.trust.withdraw(set, 1).unwrap()));
+    assert_eq!(set, [parent, child]);
+    bed.permit(2);
+    let withdraw = Effect::Withdraw {
+        nodes: vec![],
+        entries: set,
+        withdrawal,
+    };
+    bed.handle.record(entry("withdrawal", withdraw)).await.unwrap();
+    granted.await.unwrap().unwrap();
+    // It was granted before, and counts for nothing since: its answer came after the withdrawal was durable.
+    assert_eq!(status_of(&bed.trust.lists(), child), Status::Invalid);
+    let page = bed.store.get(&rows::status(child.list, 0)).unwrap().unwrap().value;
+    assert_eq!(page[0] & 3, 1, "and that is stored");
     bed.stop().1.unwrap();
 }
 
@@ -725,7 +808,7 @@ async fn what_is_suspended_while_it_is_granted_stays_suspended() {
     let bed = bed();
     let place = bed.trust.deal().unwrap();
     // The grant hangs in its commit when the suspension goes out.
-    let granted = from_a_thread(&bed, entry("grant", Effect::grant(place)));
+    let granted = from_a_thread(&bed, entry("grant", grant(place)));
     bed.until_arrived(1);
     let withdrawal = bed.trust.take(&[place], Mark::Suspended, 1).unwrap();
     bed.permit(1);
@@ -744,7 +827,11 @@ async fn what_is_suspended_while_it_is_granted_stays_suspended() {
     bed.trust.release(std::collections::HashSet::new());
     assert_eq!(status_of(&bed.trust.lists(), place), Status::Suspended);
     bed.permit(1);
-    bed.handle.record(entry("again", Effect::grant(place))).await.unwrap();
+    let again = Effect::grant(Growth {
+        entry: lineage_entry(number(&place), None),
+        renews: true,
+    });
+    bed.handle.record(entry("again", again)).await.unwrap();
     assert_eq!(status_of(&bed.trust.lists(), place), Status::Valid);
     let page = bed.store.get(&rows::status(place.list, 0)).unwrap().unwrap().value;
     assert_eq!(page[0] & 3, 0, "and that is stored with the grant");

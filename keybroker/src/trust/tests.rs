@@ -160,7 +160,7 @@ fn a_used_up_block_stops_heads_rather_than_hiding_a_withdrawal() {
     trust.heartbeat(1_003).unwrap();
     assert_eq!(enforcer.follow(), 0, "enforcers are left to go stale");
     assert_eq!(
-        trust.pages(&[second], &[])[0].2[0] & 3,
+        trust.pages(&[second], &[], &[])[0].2[0] & 3,
         1,
         "and the mark is kept for the commit"
     );
@@ -207,7 +207,7 @@ fn lists_grow_for_a_grant_and_suspended_entries_are_lifted_by_one() {
     let trust = Trust::start(begin, Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap();
     let place = place(0, 1).unwrap();
     assert_eq!(
-        trust.pages(&[], &[place]),
+        trust.pages(&[], &[place], &[]),
         [(0, 0, vec![0; 4_096])],
         "the page as it will be"
     );

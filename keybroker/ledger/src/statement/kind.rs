@@ -56,6 +56,8 @@ pub enum Kind {
     Standing,
     /// An operator commanded something, signed or on the machine itself.
     Command,
+    /// Status entries whose last authorization is long over are to be dealt out anew.
+    StatusFreed,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Kind {
         Self::SecurityEvent,
         Self::Standing,
         Self::Command,
+        Self::StatusFreed,
     ];
 
     /// Its name in statements.
@@ -119,6 +122,7 @@ impl Kind {
             Self::SecurityEvent => "security-event",
             Self::Standing => "standing",
             Self::Command => "command",
+            Self::StatusFreed => "status-freed",
         }
     }
 
