@@ -15,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use cedar_policy::{Schema, SchemaFragment, Validator};
 use touchstone_verifier::appraisal::ClaimValue;
 
-pub use crate::decision::{CedarDecision, DecisionCode, DecisionReason, NodeSeen, Principal, Request};
+pub use crate::decision::{
+    CedarDecision, DecisionCode, DecisionReason, LineageFacts, MAX_LINEAGE_FACTS, NodeSeen, Principal, Request,
+};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{GLOBAL_POLICY, SCHEMA, TargetKind};
 use compiled::{Answer, Compiled, Slice};

@@ -1,6 +1,7 @@
 //! What is asked of the Cedar policies, and what they answer.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use touchstone_verifier::appraisal::Claims;
 
@@ -63,6 +64,33 @@ pub struct NodeSeen<'a> {
     pub owner: Option<&'a str>,
 }
 
+/// Most entries of one set of [`LineageFacts`]: whoever has more is not shown to policies, and denied.
+pub const MAX_LINEAGE_FACTS: usize = 4096;
+
+/// What policies are told of a lineage (`context.lineage`): of the tree of authorizations below one node's own, up to the
+/// moment of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LineageFacts {
+    /// How many authorizations stand above the one that is asked for.
+    pub depth: u32,
+    /// The subjects above it.
+    pub parents: BTreeSet<String>,
+    /// The rights (`action:resource`) that were granted in this tree so far.
+    pub issued: BTreeSet<String>,
+    /// The rights whose use in this tree was reported by listed enforcers.
+    pub used: BTreeSet<String>,
+    /// How many uses were reported.
+    pub uses: u64,
+    /// How many authorizations stand directly below the one above.
+    pub children: u64,
+    /// What holds the key of the one that asks: `tpm`, `tee`, `software`, or `none` where none was named.
+    pub key_kind: String,
+    /// Who started it, as its node says.
+    pub started_by: Option<String>,
+    /// SHA-256 of its executable in hexadecimal, as its node says.
+    pub executable: Option<String>,
+}
+
 /// What is decided about.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -95,8 +123,11 @@ pub struct Request<'a> {
     pub claims: &'a Claims,
     /// What it is for, as the request says.
     pub purpose: Option<&'a str>,
-    /// How many authorizations stand above the one that is asked for: 0 for a node's own.
+    /// How many authorizations stand above the one that is asked for: 0 for a node's own. Where [`Request::lineage`] is
+    /// there, what it says counts.
     pub lineage_depth: u32,
+    /// What the authorization that is asked for hangs below, and what has come of that so far; nothing for a node's own.
+    pub lineage: Option<&'a LineageFacts>,
     /// Unix seconds.
     pub now: i64,
     /// The version of the policy that decides.
@@ -123,6 +154,7 @@ impl<'a> Request<'a> {
             claims,
             purpose: None,
             lineage_depth: 0,
+            lineage: None,
             now: 0,
             policy_version: 0,
         }

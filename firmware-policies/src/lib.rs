@@ -66,7 +66,9 @@ pub use author::{
     Initialised, KeysetAdded, NodeAdded, NodePlace, ReferenceAdded, TrustAdded, init, keyset_add, node_add,
     reference_add, trust_add, withdraw,
 };
-pub use cedar::{Cedar, CedarDecision, DecisionCode, DecisionReason, NodeSeen, Principal, Request};
+pub use cedar::{
+    Cedar, CedarDecision, DecisionCode, DecisionReason, LineageFacts, MAX_LINEAGE_FACTS, NodeSeen, Principal, Request,
+};
 pub use compute::{Compute, ReferenceComputed, reference_compute};
 pub use delegation::SignedRegion;
 pub use detectors_file::{Detector, DetectorReach, Detectors};
@@ -86,7 +88,7 @@ pub use keyset_file::{Job, Keyset, KeysetEntry};
 pub use load::{Fetched, LoadOptions, PolicySet, load, load_blocking};
 pub use mirror::{Behind, Mirror};
 pub use network_file::{Network, Reachable, Transport};
-pub use node_name::{NodeName, is_node_name};
+pub use node_name::{NodeName, is_node_name, is_workload_name};
 pub use operators_file::{Operator, Operators, Power};
 pub use publish::{PublishOptions, PublishedVersion, publish, publish_with};
 pub use region::{Additions, Demands, View};

@@ -38,6 +38,23 @@ pub fn is_node_name(text: &str) -> bool {
     NodeName::parse(text).is_some()
 }
 
+/// Longest label of a workload, in bytes.
+pub const MAX_LABEL_LEN: usize = 32;
+
+/// Whether this may name a workload: `<label>@<node>`, the label `[a-z0-9][a-z0-9._-]{0,31}`. No name of a node has an `@`.
+pub fn is_workload_name(text: &str) -> bool {
+    let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.len() <= MAX_LABEL_LEN
+            && label.bytes().next().is_some_and(first)
+            && label.bytes().all(|b| first(b) || matches!(b, b'.' | b'_' | b'-'))
+    };
+    text.len() <= MAX_LABEL_LEN + 1 + MAX_NODE_NAME_LEN
+        && text
+            .split_once('@')
+            .is_some_and(|(label, node)| is_label(label) && is_node_name(node))
+}
+
 /// Names that are none, and what they try: for the tests of everything that takes a name.
 #[cfg(test)]
 pub(crate) fn hostile() -> Vec<String> {
@@ -116,6 +133,32 @@ mod tests {
                 prop_assert!(text.bytes().all(|b| b.is_ascii_graphic()));
                 prop_assert!(text.bytes().filter(|b| *b == b'/').count() == usize::from(name.region.is_some()));
             }
+        }
+    }
+
+    #[test]
+    fn workloads_are_named_after_their_node() {
+        let longest = format!("{}@{}", "a".repeat(MAX_LABEL_LEN), "b".repeat(63));
+        for name in ["agent@web-1", "job.1_a-b@eu-1/web-1", "0@a", &longest] {
+            assert!(is_workload_name(name), "{name}");
+        }
+        for name in [
+            "agent",
+            "@web-1",
+            "agent@",
+            "a@b@c",
+            "A@web-1",
+            "-a@web-1",
+            "a/b@web-1",
+            "a @web-1",
+            "*@web-1",
+        ] {
+            assert!(!is_workload_name(name), "{name}");
+        }
+        assert!(!is_workload_name(&format!("a{longest}")));
+        for node in hostile() {
+            assert!(!is_workload_name(&format!("agent@{node}")), "{node:?}");
+            assert!(!is_workload_name(&node), "{node:?}");
         }
     }
 }

@@ -196,6 +196,7 @@ fn of_claims(case: &Case, given: &GivenClaims, contents: &Contents) -> Came {
         ak_binding: &given.ak_binding,
         purpose: case.purpose.as_deref(),
         lineage_depth: case.lineage_depth,
+        lineage: case.lineage.as_ref(),
         now: case.at,
         policy_version: CASE_VERSION,
         ..Request::of_node(
@@ -283,6 +284,7 @@ fn of_appraisal(case: &Case, appraisal: &Appraisal, contents: &Contents) -> Came
         ak_binding: appraisal.ak_binding.as_str(),
         purpose: case.purpose.as_deref(),
         lineage_depth: case.lineage_depth,
+        lineage: case.lineage.as_ref(),
         now: case.at,
         policy_version: CASE_VERSION,
         ..Request::of_node(

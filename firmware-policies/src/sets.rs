@@ -177,6 +177,82 @@ mod tests {
         }
     }
 
+    /// Which failures reach how far in each set as it is shipped, and what may stand below a node.
+    #[test]
+    fn what_falls_with_a_node_is_what_each_set_says() {
+        use crate::settings::{Extent, SoftwareKeys};
+        use touchstone_verifier::inventory::Node;
+        let node = |zone: Option<&str>, role: &str, authority: &str| Node {
+            region: "region-1".into(),
+            zone: zone.map(Into::into),
+            roles: vec![role.to_owned()],
+            authority: authority.into(),
+            ..Node::default()
+        };
+        let zone = |zone: Option<&str>, region: Option<&str>| Extent::Zone {
+            zone: zone.map(Into::into),
+            region: region.map(Into::into),
+        };
+        let region = || Extent::Region("region-1".into());
+        let fabric = Some("fabric-1");
+        let rows: [(&str, Node, Vec<Extent>); 13] = [
+            ("bare-metal-tpm", node(fabric, "key-user", "targets"), vec![]),
+            ("bare-metal-tpm", node(None, "ai", "targets"), vec![]),
+            ("confidential-vm", node(fabric, "key-custodian", "targets"), vec![]),
+            ("edge-node", node(fabric, "edge", "targets"), vec![]),
+            (
+                "two-root-ai-node",
+                node(fabric, "ai", "targets"),
+                vec![zone(fabric, None)],
+            ),
+            // Without a zone it is the region's nodes that have none either.
+            (
+                "two-root-ai-node",
+                node(None, "ai", "targets"),
+                vec![zone(None, Some("region-1"))],
+            ),
+            ("two-root-ai-node", node(fabric, "web", "targets"), vec![]),
+            (
+                "sovereign-region",
+                node(fabric, "key-custodian", "targets"),
+                vec![Extent::Cluster, region()],
+            ),
+            ("sovereign-region", node(fabric, "web", "targets"), vec![]),
+            ("sovereign-region", node(fabric, "key-user", "targets"), vec![region()]),
+            // A region stops nobody else's nodes: not by a role that nobody delegated to it, and not by one that is.
+            (
+                "sovereign-region",
+                node(fabric, "key-custodian", "region-1"),
+                vec![region()],
+            ),
+            ("sovereign-region", node(fabric, "key-user", "region-1"), vec![region()]),
+            (
+                "sovereign-region",
+                node(fabric, "key-custodian", "region-2"),
+                vec![region()],
+            ),
+        ];
+        for (name, node, expected) in rows {
+            let (dir, _) = published(named(name).unwrap());
+            let repo = dir.path().join("repo");
+            let policy = crate::load_blocking(repo.as_path(), crate::LoadOptions::default(), NOW).unwrap();
+            assert_eq!(policy.extents_of(&node), expected, "{name}: {node:?}");
+            let delegation = policy.settings.delegation;
+            assert_eq!(delegation.software_keys, SoftwareKeys::Refused, "{name}");
+            assert_eq!(delegation.max_depth > 0, name != "edge-node", "{name}");
+            assert_eq!(delegation.offline, name == "two-root-ai-node", "{name}");
+            let in_region = policy.demands("region-1").delegation.max_depth;
+            assert_eq!(
+                in_region,
+                if name == "sovereign-region" {
+                    1
+                } else {
+                    delegation.max_depth
+                }
+            );
+        }
+    }
+
     #[test]
     fn every_line_is_explained() {
         for set in SETS {

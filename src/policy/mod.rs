@@ -1,17 +1,21 @@
 //! `touchstone policy`: author, sign, publish and look at the policy repository. One file a subcommand.
 
+mod detector;
 mod diff;
+mod enforcer;
 mod ima;
 mod init;
 mod key;
 mod keydir;
 mod keyset;
 mod node;
+mod operator;
 mod propose;
 mod publish;
 mod region;
 mod root;
 mod scope;
+mod segment;
 mod set;
 mod show;
 mod sign;
@@ -46,6 +50,10 @@ enum Command {
     Node(node::Args),
     Keyset(keyset::Args),
     ImaKey(ima::Args),
+    Operator(operator::Args),
+    Detector(detector::Args),
+    Enforcer(enforcer::Args),
+    Segment(segment::Args),
     Set(set::Args),
     Propose(propose::Args),
     Review(propose::ReviewArgs),
@@ -68,6 +76,10 @@ pub fn run(args: Args) -> CommandResult {
         Command::Node(args) => node::run(args),
         Command::Keyset(args) => keyset::run(&args),
         Command::ImaKey(args) => ima::run(&args),
+        Command::Operator(args) => operator::run(args),
+        Command::Detector(args) => detector::run(args),
+        Command::Enforcer(args) => enforcer::run(args),
+        Command::Segment(args) => segment::run(args),
         Command::Set(args) => set::run(&args),
         Command::Propose(args) => propose::run(&args),
         Command::Review(args) => propose::review(&args),

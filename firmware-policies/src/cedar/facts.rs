@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 use touchstone_verifier::appraisal::ClaimValue;
 
-use crate::decision::{Principal, Request};
+use crate::decision::{LineageFacts, MAX_LINEAGE_FACTS, Principal, Request};
 use crate::settings::ACTIONS;
 
 /// Attributes of principals, in the order of [`Facts::principal`].
@@ -23,6 +23,11 @@ pub(super) const CONTEXT_ATTRIBUTES: [&str; 7] = [
 ];
 /// The attribute of the context that holds the claims.
 pub(super) const CLAIMS: &str = "claims";
+
+/// The attribute of the context that holds the facts of the lineage.
+const LINEAGE: &str = "lineage";
+/// What holds the key where nothing says.
+const NO_KEY_KIND: &str = "none";
 
 /// The type of a claim in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +118,8 @@ pub(super) struct Vocabulary {
     /// Whether it is the schema of before there were classes: every resource is a `Resource`, and the context says nothing
     /// of region, purpose and lineage.
     plain: bool,
+    /// Whether the context says anything of the lineage beside its depth: schemas of before there were workloads do not.
+    lineage: bool,
     types: BTreeMap<&'static str, EntityTypeName>,
     actions: Vec<EntityUid>,
     action_entities: Entities,
@@ -140,6 +147,7 @@ impl Vocabulary {
         let action_type = EntityTypeName::from_str("Action").map_err(|e| e.to_string())?;
         let mut words = Vocabulary {
             plain: !schema.entity_types().any(|name| name.basename() == "KeyClass"),
+            lineage: candidates.contains(LINEAGE),
             types,
             actions: ACTIONS
                 .map(|action| EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(action)))
@@ -155,12 +163,22 @@ impl Vocabulary {
     /// Every kind of request that is made must fit the schema.
     fn check(&self, schema: &Schema) -> Result<(), String> {
         let (roles, claims) = (["role".to_owned()], BTreeMap::new());
+        let some = BTreeSet::from(["subject".to_owned()]);
+        let lineage = LineageFacts {
+            parents: some.clone(),
+            issued: some.clone(),
+            used: some,
+            started_by: Some("unit".into()),
+            executable: Some("digest".into()),
+            ..LineageFacts::default()
+        };
         let sample = |principal, action| Request {
             principal,
             zone: Some("zone"),
             roles: &roles,
             owner: Some("owner"),
             purpose: Some("purpose"),
+            lineage: Some(&lineage),
             ..Request::of_node("name", "region", action, "class", &claims)
         };
         let mut made: Vec<Request<'_>> = ACTIONS.map(|action| sample(Principal::Node, action)).into();
@@ -276,6 +294,8 @@ pub(super) struct Facts<'a> {
     pub class: Option<Uid<'a>>,
     /// By [`CONTEXT_ATTRIBUTES`].
     pub context: [Option<Seen<'a>>; 7],
+    lineage: Option<&'a LineageFacts>,
+    depth: u32,
     /// By the vocabulary's claims.
     pub claims: Vec<Option<Seen<'a>>>,
 }
@@ -298,6 +318,15 @@ impl<'a> Facts<'a> {
         };
         // A version beyond what Cedar can count would be a wrong number: there is none.
         let version = i64::try_from(request.policy_version).map_err(|e| e.to_string())?;
+        let depth = request.lineage.map_or(request.lineage_depth, |lineage| lineage.depth);
+        let sets = request.lineage.map_or([0; 3], |lineage| {
+            [&lineage.parents, &lineage.issued, &lineage.used].map(BTreeSet::len)
+        });
+        if sets.iter().any(|len| *len > MAX_LINEAGE_FACTS) {
+            return Err(format!(
+                "a lineage with more than {MAX_LINEAGE_FACTS} facts of one kind"
+            ));
+        }
         let newer = |value: Option<Seen<'a>>| value.filter(|_| !words.plain);
         let mut claims = vec![None; words.declared.len()];
         let mut given = request.claims.iter().peekable();
@@ -334,8 +363,10 @@ impl<'a> Facts<'a> {
                 Some(Seen::Int(version)),
                 newer(Some(Seen::Text(request.region))),
                 newer(request.purpose.map(Seen::Text)),
-                newer(Some(Seen::Int(request.lineage_depth.into()))),
+                newer(Some(Seen::Int(depth.into()))),
             ],
+            lineage: request.lineage,
+            depth,
             claims,
         })
     }
@@ -364,7 +395,37 @@ impl<'a> Facts<'a> {
     fn context_with(&self, claims: RestrictedExpression) -> Result<Context, String> {
         let known = CONTEXT_ATTRIBUTES.iter().zip(self.context);
         let known = known.filter_map(|(name, value)| Some(((*name).to_owned(), value?.expression())));
-        Context::from_pairs(known.chain([(CLAIMS.to_owned(), claims)])).map_err(|e| e.to_string())
+        let lineage = self.words.lineage.then(|| self.lineage()).transpose()?;
+        let lineage = lineage.map(|lineage| (LINEAGE.to_owned(), lineage));
+        let records = [(CLAIMS.to_owned(), claims)].into_iter().chain(lineage);
+        Context::from_pairs(known.chain(records)).map_err(|e| e.to_string())
+    }
+
+    /// The facts of the lineage; those of a node's own authorization, which hangs below nothing, where there are none.
+    fn lineage(&self) -> Result<RestrictedExpression, String> {
+        let none = LineageFacts::default();
+        let facts = self.lineage.unwrap_or(&none);
+        let count = |n: u64| i64::try_from(n).map(Seen::Int).map_err(|e| e.to_string());
+        let kind = match facts.key_kind.as_str() {
+            "" => NO_KEY_KIND,
+            kind => kind,
+        };
+        let known = [
+            ("depth", Seen::Int(self.depth.into())),
+            ("parents", Seen::Set(&facts.parents)),
+            ("issued", Seen::Set(&facts.issued)),
+            ("used", Seen::Set(&facts.used)),
+            ("uses", count(facts.uses)?),
+            ("children", count(facts.children)?),
+            ("key_kind", Seen::Text(kind)),
+        ];
+        let told = [("started_by", &facts.started_by), ("executable", &facts.executable)];
+        let told = told
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, Seen::Text(text.as_deref()?))));
+        let all = known.into_iter().chain(told);
+        let pairs = all.map(|(name, seen)| (name.to_owned(), seen.expression()));
+        RestrictedExpression::new_record(pairs).map_err(|e| e.to_string())
     }
 
     fn request(&self, context: Context, schema: Option<&Schema>) -> Result<cedar_policy::Request, String> {

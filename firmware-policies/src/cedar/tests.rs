@@ -135,7 +135,7 @@ fn forbid_wins_and_is_named() {
 
 #[test]
 fn the_examples_in_the_default_files_hold_against_the_schema() {
-    for (file, expected) in [(DEFAULT_POLICY.to_owned(), 3), (default_region_policy("north"), 1)] {
+    for (file, expected) in [(DEFAULT_POLICY.to_owned(), 4), (default_region_policy("north"), 1)] {
         let examples: String = file
             .lines()
             .filter_map(|l| l.strip_prefix("//     "))
@@ -481,6 +481,140 @@ fn policies_of_the_schema_of_before_still_decide_as_they_did() {
     );
     // The same words under the schema of now would never apply to a key: they do not load.
     let error = Cedar::compile(DEFAULT_SCHEMA, policies, &BTreeMap::new()).unwrap_err();
+    assert_eq!(error.code(), PolicyCode::CedarInvalid);
+}
+
+/// A workload's deployment under a policy that demands a scan before it.
+fn deploys(lineage: Option<&LineageFacts>) -> Vec<DecisionCode> {
+    let global = r#"
+        permit (principal is Workload, action == Action::"execute", resource);
+        @id("scan-before-deploy")
+        forbid (principal, action, resource in WorkloadClass::"deploy")
+        unless { context.lineage.used.contains("execute:scan") };
+        @id("not-too-deep")
+        forbid (principal, action, resource) when { context.lineage.depth > 2 || context.lineage_depth > 2 };
+        @id("known-programs")
+        forbid (principal, action, resource)
+        when { context.lineage has executable && context.lineage.executable == "bad" };
+    "#;
+    let cedar = compile(global, "permit (principal, action, resource);");
+    let case = Case::new();
+    let request = Request {
+        principal: Principal::Workload,
+        name: "agent@node-1",
+        action: "execute",
+        resource: "deploy",
+        lineage,
+        ..case.request()
+    };
+    let decision = cedar.decide("north", &request);
+    decision.reasons.into_iter().map(|reason| reason.code).collect()
+}
+
+#[test]
+fn a_policy_asks_what_came_before_in_the_lineage() {
+    use DecisionCode::*;
+    let scanned = LineageFacts {
+        depth: 1,
+        parents: ["node-1".to_owned()].into(),
+        used: ["execute:scan".to_owned()].into(),
+        uses: 1,
+        key_kind: "tpm".into(),
+        ..LineageFacts::default()
+    };
+    let many = (0..=MAX_LINEAGE_FACTS).map(|n| format!("execute:{n}")).collect();
+    let rows: [(&str, Option<LineageFacts>, &[DecisionCode]); 8] = [
+        ("after a scan", Some(scanned.clone()), &[]),
+        (
+            "no scan",
+            Some(LineageFacts {
+                used: [].into(),
+                ..scanned.clone()
+            }),
+            &[GlobalDenied],
+        ),
+        (
+            "a right to scan is none",
+            Some(LineageFacts {
+                used: [].into(),
+                issued: ["execute:scan".to_owned()].into(),
+                ..scanned.clone()
+            }),
+            &[GlobalDenied],
+        ),
+        (
+            "a scan by a name like it",
+            Some(LineageFacts {
+                used: [
+                    "execute:scan2".to_owned(),
+                    "execute:*".to_owned(),
+                    "release:scan".to_owned(),
+                ]
+                .into(),
+                ..scanned.clone()
+            }),
+            &[GlobalDenied],
+        ),
+        ("no lineage at all", None, &[GlobalDenied]),
+        (
+            "too deep",
+            Some(LineageFacts {
+                depth: 3,
+                ..scanned.clone()
+            }),
+            &[GlobalDenied],
+        ),
+        (
+            "a program",
+            Some(LineageFacts {
+                executable: Some("bad".into()),
+                ..scanned.clone()
+            }),
+            &[GlobalDenied],
+        ),
+        (
+            "more than policies are shown",
+            Some(LineageFacts {
+                issued: many,
+                ..scanned
+            }),
+            &[RequestInvalid],
+        ),
+    ];
+    for (row, lineage, expected) in rows {
+        assert_eq!(deploys(lineage.as_ref()), expected, "{row}");
+    }
+}
+
+/// A repository that was published before there were workloads keeps its schema: it decides as it did.
+#[test]
+fn a_schema_without_the_lineage_is_asked_without_it() {
+    let schema = DEFAULT_SCHEMA.replace("    lineage: Lineage,\n", "");
+    assert_ne!(schema, DEFAULT_SCHEMA);
+    let global = "permit (principal, action, resource) when { context.lineage_depth <= 1 };";
+    let schema = schema.split("type Lineage = {").next().unwrap().to_owned()
+        + schema
+            .split_once("type Situation")
+            .map(|(_, rest)| format!("type Situation{rest}"))
+            .unwrap()
+            .as_str();
+    let all = BTreeMap::from([("north".to_owned(), "permit (principal, action, resource);".to_owned())]);
+    let cedar = Cedar::compile(&schema, global, &all).unwrap();
+    let case = Case::new();
+    for (depth, allow) in [(1, true), (2, false)] {
+        let lineage = LineageFacts {
+            depth,
+            ..LineageFacts::default()
+        };
+        let request = Request {
+            lineage: Some(&lineage),
+            region: "north",
+            ..case.request()
+        };
+        assert_eq!(cedar.decide("north", &request).allow, allow, "depth {depth}");
+    }
+    let asks = "permit (principal, action, resource) when { context.lineage.uses > 0 };";
+    let error = Cedar::compile(&schema, asks, &all).unwrap_err();
     assert_eq!(error.code(), PolicyCode::CedarInvalid);
 }
 

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use touchstone_verifier::appraisal::{ClaimValue, Claims};
 
 use crate::cedar::Cedar;
-use crate::decision::Principal;
+use crate::decision::{LineageFacts, Principal};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_name;
-use crate::node_name::is_node_name;
+use crate::node_name::{is_node_name, is_workload_name};
 use crate::scope::Scope;
 
 /// Most cases in one file.
@@ -66,11 +66,26 @@ struct CaseFile {
     purpose: Option<String>,
     #[serde(default)]
     lineage_depth: u32,
+    lineage: Option<LineageFile>,
     at: Option<String>,
     expect: Expect,
     verdict: Option<String>,
     reasons: Option<Vec<String>>,
     forbidden_by: Option<Vec<String>>,
+}
+
+/// `[case.lineage]`: what is left out is as for a node's own request, and the depth is `lineage_depth`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LineageFile {
+    parents: Vec<String>,
+    issued: Vec<String>,
+    used: Vec<String>,
+    uses: u32,
+    children: u32,
+    key_kind: Option<String>,
+    started_by: Option<String>,
+    executable: Option<String>,
 }
 
 /// Whose policies are asked.
@@ -139,6 +154,7 @@ pub(super) struct Case {
     pub item: Option<String>,
     pub purpose: Option<String>,
     pub lineage_depth: u32,
+    pub lineage: Option<LineageFacts>,
     pub at: i64,
     pub given: Given,
     pub expect: Expect,
@@ -265,6 +281,10 @@ impl<W: FnMut(&str, &str, String)> Reading<'_, W> {
         let (ask, principal, expect) = (self.ask(case.ask), case.principal, case.expect);
         let (name, action, resource) = (case.name.clone(), case.action.clone(), case.resource.clone());
         let (item, purpose, lineage_depth) = (case.item.clone(), case.purpose.clone(), case.lineage_depth);
+        let lineage = case
+            .lineage
+            .as_ref()
+            .map(|lineage| self.lineage(lineage, lineage_depth));
         let given = match case.evidence.clone() {
             Some(named) => self.evidence(case, &named, evidence)?,
             None => Given::Claims(self.claims(case)),
@@ -282,12 +302,48 @@ impl<W: FnMut(&str, &str, String)> Reading<'_, W> {
             item,
             purpose,
             lineage_depth,
+            lineage,
             at,
             given,
             expect,
             reasons,
             forbidden_by,
         })
+    }
+
+    fn lineage(&mut self, lineage: &LineageFile, depth: u32) -> LineageFacts {
+        for (key, rights) in [("lineage.issued", &lineage.issued), ("lineage.used", &lineage.used)] {
+            for right in rights {
+                self.check(key, Scope::parse(right).is_some(), "rights, action:resource", right);
+            }
+        }
+        let kind = lineage.key_kind.as_deref().unwrap_or("none");
+        let known = ["tpm", "tee", "software", "none"];
+        self.check(
+            "lineage.key_kind",
+            known.contains(&kind),
+            "tpm, tee, software or none",
+            kind,
+        );
+        for (key, text) in [
+            ("lineage.started_by", &lineage.started_by),
+            ("lineage.executable", &lineage.executable),
+        ] {
+            let text = text.as_deref().unwrap_or("-");
+            let good = !text.is_empty() && text.len() <= MAX_CASE_TEXT;
+            self.check(key, good, "1 to 256 bytes", text);
+        }
+        LineageFacts {
+            depth,
+            parents: self.set("lineage.parents", Some(&lineage.parents)),
+            issued: self.set("lineage.issued", Some(&lineage.issued)),
+            used: self.set("lineage.used", Some(&lineage.used)),
+            uses: lineage.uses.into(),
+            children: lineage.children.into(),
+            key_kind: kind.to_owned(),
+            started_by: lineage.started_by.clone(),
+            executable: lineage.executable.clone(),
+        }
     }
 
     /// A region's tests are about the region's own policy: what the whole decides is the whole's to change, and no region
@@ -378,7 +434,8 @@ impl<W: FnMut(&str, &str, String)> Reading<'_, W> {
             &region,
         );
         let subject = case.subject.unwrap_or_else(|| "subject".to_owned());
-        self.check("subject", is_node_name(&subject), "a name", &subject);
+        let named = is_node_name(&subject) || is_workload_name(&subject);
+        self.check("subject", named, "a name, or <label>@<name> of a workload", &subject);
         if let Some(zone) = &case.zone {
             self.check("zone", is_name(zone), "a name", zone);
         }

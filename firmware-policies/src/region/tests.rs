@@ -8,6 +8,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
+use touchstone_authorization::KeyKind;
 use touchstone_verifier::gpu::{self, GpuPolicy, Version};
 use touchstone_verifier::ima::{ImaMode, ImaPolicy, ImaRules, PathRule, Violations};
 use touchstone_verifier::policy::{AppraisalPolicy, EkCertificateRule, EventLogRule, ReportFreshness, RequiredRoots};
@@ -16,6 +17,7 @@ use touchstone_verifier::tdx::{TcbStatus, TdxPolicy};
 use touchstone_verifier::tpm::{HashAlg, PcrSelection};
 use touchstone_verifier::x509::{CrlRule, Expiry};
 
+use super::authority::RegionDelegation;
 use super::gpu::RegionGpu;
 use super::rules::Rules;
 use super::settings::{RegionGrants, RegionIma, RegionRoots, RegionSettings, RegionTimers, RegionTpm};
@@ -23,7 +25,7 @@ use super::snp::RegionSnp;
 use super::tdx::RegionTdx;
 use crate::error::{PolicyCode, Problem};
 use crate::scope::Scope;
-use crate::settings::{self as file, Settings};
+use crate::settings::{self as file, Containment, Delegation, Reach, ReachRule, Settings, SoftwareKeys};
 use crate::timers::Timers;
 
 /// A rule of a policy, and whether something keeps it.
@@ -653,8 +655,77 @@ fn timers_said() -> impl Strategy<Value = RegionTimers> {
 
 const SCOPES: &[&str] = &["execute:a", "execute:b", "release:a", "administer:a"];
 
+const ROLES: &[&str] = &["a", "b", "c"];
+
+fn rules() -> impl Strategy<Value = ReachRule> {
+    (select(&[Reach::Subject, Reach::Zone, Reach::Cluster][..]), some(ROLES)).prop_map(|(reach, roles)| ReachRule {
+        reach,
+        roles: roles.into_iter().map(Into::into).collect(),
+    })
+}
+
+fn delegations() -> impl Strategy<Value = Delegation> {
+    let software = select(&[SoftwareKeys::Refused, SoftwareKeys::ShortLived][..]);
+    (0..9u8, 0..9u32, 0..9u64, any::<bool>(), 0..9u8, 0..9u64, software).prop_map(
+        |(max_depth, max_children, workload_life_ms, offline, offline_depth, offline_life_ms, software_keys)| {
+            Delegation {
+                max_depth,
+                max_children,
+                workload_life_ms,
+                offline,
+                offline_depth,
+                offline_life_ms,
+                software_keys,
+            }
+        },
+    )
+}
+
+fn delegation_said() -> impl Strategy<Value = RegionDelegation> {
+    (delegations(), any::<[bool; 7]>()).prop_map(|(all, said)| {
+        let [depth, children, life, offline, offline_depth, offline_life, software] = said;
+        RegionDelegation {
+            max_depth: depth.then_some(all.max_depth),
+            max_children: children.then_some(all.max_children),
+            workload_life_ms: life.then_some(all.workload_life_ms),
+            offline: offline.then_some(all.offline),
+            offline_depth: offline_depth.then_some(all.offline_depth),
+            offline_life_ms: offline_life.then_some(all.offline_life_ms),
+            software_keys: software.then_some(all.software_keys),
+        }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn delegation_only_shrinks(whole in delegations(), said in delegation_said()) {
+        let mut problems = Vec::new();
+        let region = said.narrow(&whole, &mut Rules::new("f", &mut problems));
+        prop_assert!(region.max_depth <= whole.max_depth);
+        prop_assert!(region.max_children <= whole.max_children);
+        prop_assert!(region.workload_life_ms <= whole.workload_life_ms);
+        prop_assert!(!region.offline || whole.offline);
+        prop_assert!(region.offline_depth <= whole.offline_depth);
+        prop_assert!(region.offline_life_ms <= whole.offline_life_ms);
+        for kind in [KeyKind::Tpm, KeyKind::Tee, KeyKind::Software] {
+            prop_assert!(region.life_ms(kind) <= whole.life_ms(kind));
+        }
+        let wider = said.max_depth.is_some_and(|n| n > whole.max_depth)
+            || said.offline.is_some_and(|offline| offline && !whole.offline);
+        prop_assert!(!wider || !problems.is_empty(), "wider, and not refused");
+    }
+
+    /// Where nothing is refused a region's rule reaches at least as far as the whole's, for every role.
+    #[test]
+    fn a_regions_rule_reaches_as_far(whole in rules(), said in rules(), roles in few(ROLES)) {
+        let of = |rule: &ReachRule| Containment { default: rule.clone(), zones: BTreeMap::new() };
+        let roles: Vec<String> = roles.into_iter().map(Into::into).collect();
+        if said.is_as_strict_as(&whole) {
+            prop_assert!(of(&said).reach(None, &roles) >= of(&whole).reach(None, &roles));
+        }
+    }
 
     #[test]
     fn sev_snp_only_narrows(whole in snp_policies(), said in snp_said(), guests in vec(guests(), 8)) {
@@ -784,6 +855,15 @@ fn whole() -> Settings {
     settings.appraisal.ek_certificate = EkCertificateRule::Required;
     settings.appraisal.ima.mode = ImaMode::Required;
     settings.appraisal.roots.required = RequiredRoots::Tpm;
+    let rule = |reach, roles: &[&str]| ReachRule {
+        reach,
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+    };
+    settings.containment = Containment {
+        default: rule(Reach::Zone, &["gateway"]),
+        zones: BTreeMap::from([("vault".to_owned(), rule(Reach::Cluster, &["a", "b"]))]),
+    };
+    settings.timers.attestation_grace_ms = 10_000;
     settings
 }
 
@@ -834,6 +914,35 @@ fn every_wider_value_is_refused_with_its_key() {
         ("gpu.min_driver", "[gpu]\nmin_driver = \"550.9\""),
         ("gpu.min_vbios.gh100", "[gpu]\nmin_vbios = { GH100 = \"96.00.0F\" }"),
         ("grants.scopes", "[grants]\nscopes = [\"administer:everything\"]"),
+        ("timers.attestation_grace_ms", "[timers]\nattestation_grace_ms = 10001"),
+        ("containment.default", "[containment]\ndefault = \"subject\""),
+        (
+            "containment.default",
+            "[containment]\ndefault = \"cluster\"\nroles = [\"other\"]",
+        ),
+        (
+            "containment.zones.vault",
+            "[containment]\nzones.vault = { reach = \"zone\", roles = [\"a\", \"b\"] }",
+        ),
+        (
+            "containment.zones.vault",
+            "[containment]\nzones.vault = { reach = \"cluster\", roles = [\"a\"] }",
+        ),
+        // A zone that the whole does not name has the whole's default.
+        (
+            "containment.zones.office",
+            "[containment]\nzones.office = { reach = \"subject\" }",
+        ),
+        ("delegation.max_depth", "[delegation]\nmax_depth = 5"),
+        ("delegation.max_children", "[delegation]\nmax_children = 65"),
+        ("delegation.workload_life_ms", "[delegation]\nworkload_life_ms = 60001"),
+        ("delegation.offline", "[delegation]\noffline = true"),
+        ("delegation.offline_depth", "[delegation]\noffline_depth = 3"),
+        ("delegation.offline_life_ms", "[delegation]\noffline_life_ms = 60001"),
+        (
+            "delegation.software_keys",
+            "[delegation]\nsoftware_keys = \"short-lived\"",
+        ),
     ] {
         let problems = problems_of(&whole(), text);
         let [problem] = problems.as_slice() else {
@@ -851,6 +960,9 @@ fn every_wider_value_is_refused_with_its_key() {
 #[test]
 fn what_a_region_has_no_say_in_is_refused() {
     for text in [
+        "[status_list]\nuri = \"https://a/b\"",
+        "[delegation]\noperators = 1",
+        "[containment]\nreach = \"zone\"",
         "domain = \"other\"",
         "generation = 2",
         "[timers]\nfreshness_window_ms = 1",

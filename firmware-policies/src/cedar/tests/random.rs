@@ -38,6 +38,14 @@ fn condition() -> impl Strategy<Value = String> {
         "context.now <= 5",
         "context.policy_version != 1",
         "context.lineage_depth > 1",
+        "context.lineage.depth > 1",
+        "context.lineage.used.contains(\"execute:scan\")",
+        "context.lineage.issued.containsAll([\"execute:scan\", \"execute:deploy\"])",
+        "context.lineage.parents == [\"web-1\"]",
+        "context.lineage.uses * 4611686018427387904 > 0",
+        "context.lineage.key_kind == \"tpm\"",
+        "context.lineage has started_by && context.lineage.started_by == \"job.service\"",
+        "context.lineage == context.lineage",
         "context has purpose && context.purpose == \"backup\"",
         "context.region == \"north\"",
         "context.claims == context.claims",
@@ -103,6 +111,7 @@ struct Asked {
     claims: Claims,
     purpose: Option<&'static str>,
     lineage_depth: u32,
+    lineage: Option<LineageFacts>,
     now: i64,
 }
 
@@ -118,6 +127,7 @@ impl Asked {
             ak_binding: self.ak_binding,
             purpose: self.purpose,
             lineage_depth: self.lineage_depth,
+            lineage: self.lineage.as_ref(),
             now: self.now,
             policy_version: 1,
             ..Request::of_node(self.name, "north", self.action, self.resource, &self.claims)
@@ -150,6 +160,27 @@ fn claims() -> impl Strategy<Value = Claims> {
     })
 }
 
+fn lineages() -> impl Strategy<Value = LineageFacts> {
+    let rights = || {
+        let rights = prop::sample::subsequence(vec!["execute:scan".to_owned(), "execute:deploy".into()], 0..=2);
+        rights.prop_map(|rights| rights.into_iter().collect::<BTreeSet<_>>())
+    };
+    let kind = prop::sample::select(vec!["", "tpm", "software"]);
+    let by = prop::option::of(Just("job.service".to_owned()));
+    (0u32..3, rights(), rights(), 0u64..4, kind, by).prop_map(|(depth, issued, used, uses, kind, started_by)| {
+        LineageFacts {
+            depth,
+            parents: ["web-1".to_owned()].into_iter().take(depth as usize).collect(),
+            issued,
+            used,
+            uses,
+            key_kind: kind.into(),
+            started_by,
+            ..LineageFacts::default()
+        }
+    })
+}
+
 fn asked() -> impl Strategy<Value = Asked> {
     let who = (
         prop_oneof![4 => Just(Principal::Node), 1 => Just(Principal::Workload)],
@@ -171,7 +202,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         prop::sample::select(vec!["activated", "golden", "none"]),
         claims(),
         prop::option::of(Just("backup")),
-        0u32..3,
+        (0u32..3, prop::option::of(lineages())),
         prop::sample::select(vec![0, 5, 1_760_000_000, i64::MAX, i64::MIN]),
     );
     (who, what, how).prop_map(|(who, what, how)| Asked {
@@ -187,7 +218,8 @@ fn asked() -> impl Strategy<Value = Asked> {
         ak_binding: how.1,
         claims: how.2,
         purpose: how.3,
-        lineage_depth: how.4,
+        lineage_depth: how.4.0,
+        lineage: how.4.1,
         now: how.5,
     })
 }
