@@ -80,7 +80,8 @@ fn of_jwk(text: &str) -> Result<VerifyingKey, String> {
     }
 }
 
-/// A public key as our tables write it.
+/// A public key as people write it into our tables.
+#[cfg(test)]
 pub(crate) fn to_pem(key: &VerifyingKey) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("PUBLIC KEY", key.to_spki_der()), config)
