@@ -353,13 +353,14 @@ pub(crate) fn judge_chain(
         }
     }
     let (blocks, limits) = (chain.blocks(), enforcer.offline);
-    if blocks.len() > usize::from(limits.depth) {
+    let too_many = blocks.len() > usize::from(limits.depth);
+    if too_many {
         let expected = format_args!("at most {} off-line delegations", limits.depth);
         refuse(RefusalCode::DelegationNotTaken, &expected, &blocks.len());
     }
     for block in blocks {
         let life_s = block.expires.saturating_sub(block.not_before);
-        if life_s.saturating_mul(1_000) > limits.life_ms {
+        if !too_many && life_s.saturating_mul(1_000) > limits.life_ms {
             let expected = format_args!("one of at most {} ms", limits.life_ms);
             refuse(RefusalCode::DelegationNotTaken, &expected, &format_args!("{life_s} s"));
         }

@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use touchstone_authorization::{
-    SignedError, TrustFrame, TrustHead, UntrustedAuthorization, UntrustedProof, proof::PROOF_TYPE,
+    Ack, Block, Command, CommandAction, NamedError, NamedKeys, Outcome, SignedError, SignedKind, TargetKind,
+    TrustFrame, TrustHead, UntrustedAuthorization, UntrustedChain, UntrustedProof, Use, proof::PROOF_TYPE,
     token::AUTHORIZATION_TYPE, trust_head::TRUST_HEAD_TYPE,
 };
 use touchstone_cose::cbor::{Limits, Value, decode, encode};
@@ -49,6 +50,10 @@ fn remove(map: &mut Value, key: i64) {
 
 fn private(claims: &mut Value, key: i64) -> &mut Value {
     entry(entry(claims, PRIVATE), key)
+}
+
+fn right(depth: u64, offline: Value) -> Value {
+    Value::array([Value::Unsigned(depth), offline])
 }
 
 fn numbers(values: &[u64]) -> Value {
@@ -98,7 +103,29 @@ fn authorizations() {
         ("no scope means any", |c| *entry(c, 9) = Value::text("")),
         ("scopes as an array", |c| *entry(c, 9) = Value::array([Value::text("execute:workloads")])),
         ("an unknown claim", |c| *entry(c, 38) = Value::text("x")),
-        ("an unknown private claim", |c| *private(c, 9) = Value::Null),
+        ("an unknown private claim", |c| *private(c, 10) = Value::Null),
+        ("a workload without its node", |c| *entry(c, 2) = Value::text("agent@")),
+        ("a workload of a workload", |c| *entry(c, 2) = Value::text("tool@agent@node-1")),
+        ("a label with a wildcard", |c| *entry(c, 2) = Value::text("*@node-1")),
+        ("a depth of nothing, written out", |c| *private(c, 6) = Value::Unsigned(0)),
+        ("deeper than any lineage", |c| *private(c, 6) = Value::Unsigned(17)),
+        ("a depth of 2^64 - 1", |c| *private(c, 6) = Value::Unsigned(u64::MAX)),
+        ("a negative depth", |c| *private(c, 6) = Value::int(-1)),
+        ("ancestors and no parent", |c| *private(c, 6) = Value::Unsigned(1)),
+        ("a right to delegate to no depth", |c| *private(c, 7) = right(0, Value::Bool(true))),
+        ("a right to delegate deeper than any lineage", |c| *private(c, 7) = right(17, Value::Bool(true))),
+        ("a right to delegate to 256, which is 0 in a byte", |c| *private(c, 7) = right(256, Value::Bool(true))),
+        ("a right to delegate off-line as a number", |c| *private(c, 7) = right(1, Value::Unsigned(1))),
+        ("half a right to delegate", |c| *private(c, 7) = numbers(&[1])),
+        ("a right to delegate null", |c| *private(c, 7) = Value::Null),
+        ("a region with a wildcard", |c| *private(c, 8) = Value::text("*")),
+        ("an empty region", |c| *private(c, 8) = Value::text("")),
+        ("a region null", |c| *private(c, 8) = Value::Null),
+        ("several regions", |c| *private(c, 8) = Value::array([Value::text("eu-1")])),
+        ("a region in capitals", |c| *private(c, 8) = Value::text("EU-1")),
+        ("a region one too long", |c| *private(c, 8) = Value::text("a".repeat(65))),
+        ("a purpose of two lines", |c| *private(c, 9) = Value::text("a\nb")),
+        ("an empty purpose", |c| *private(c, 9) = Value::text("")),
         ("negative policy version", |c| *private(c, 0) = Value::int(-1)),
         ("parent too short", |c| *private(c, 2) = Value::bytes([1; 15])),
         ("parent null", |c| *private(c, 2) = Value::Null),
@@ -184,7 +211,13 @@ fn heads() {
         ("a list number too large", 6, Value::array([list(1 << 16, 4)])),
         ("a list without its digest", 6, Value::array([numbers(&[1, 4])])),
         ("too many lists", 6, Value::array((0..17).map(|number| list(number, 4)))),
-        ("an unknown private claim", 11, Value::Null),
+        ("an unknown private claim", 12, Value::Null),
+        ("no revoked ids, written out", 11, Value::array([Value::Unsigned(0), Value::bytes([0; 32])])),
+        ("more revoked ids than there may be", 11, Value::array([Value::Unsigned(1_025), Value::bytes([0; 32])])),
+        ("2^16 + 1 revoked ids, which is one in two bytes", 11, Value::array([Value::Unsigned(65_537), Value::bytes([0; 32])])),
+        ("revoked ids with a short digest", 11, Value::array([Value::Unsigned(1), Value::bytes([0; 31])])),
+        ("revoked ids without a digest", 11, Value::array([Value::Unsigned(1)])),
+        ("revoked ids null", 11, Value::Null),
     ];
     for (attack, key, value) in rows {
         let mut claims = good.clone();
@@ -240,7 +273,18 @@ fn frames() {
     let delta = |pages: Vec<Value>| Value::array([Value::Unsigned(2), Value::Unsigned(7), Value::Array(pages)]);
     let full = |lists: Vec<Value>| Value::array([Value::Unsigned(1), Value::Array(lists)]);
     let read = |body: &Value| TrustFrame::parse(&encode(&Value::map([(0, Value::bytes([1])), (1, body.clone())])));
-    for good in [numbers(&[0]), full(vec![list(0), list(1)]), full(vec![]), delta(vec![page(0, 1), page(0, 2), page(1, 0)]), delta(vec![])] {
+    let and = |body: Value, more: Value| Value::array(body.as_array().unwrap().iter().cloned().chain([more]));
+    let ids = |count: u16| (0..count).flat_map(|n| [[0; 14].as_slice(), &n.to_be_bytes()].concat()).collect::<Vec<u8>>();
+    for good in [
+        numbers(&[0]),
+        full(vec![list(0), list(1)]),
+        full(vec![]),
+        and(full(vec![]), Value::Bytes(ids(1_024))),
+        delta(vec![page(0, 1), page(0, 2), page(1, 0)]),
+        delta(vec![]),
+        and(delta(vec![]), Value::bytes([])),
+        and(delta(vec![page(0, 1)]), Value::bytes([1; 16])),
+    ] {
         let bytes = encode(&Value::map([(0, Value::bytes([1])), (1, good.clone())]));
         assert_eq!(read(&good).unwrap().encode(), bytes);
     }
@@ -263,9 +307,272 @@ fn frames() {
         ("too many pages", delta((0..1_025).map(|n| page(0, n)).collect())),
         ("a page without bytes", delta(vec![numbers(&[0, 1])])),
         ("a delta without its base", Value::array([Value::Unsigned(2), Value::array([])])),
+        ("no revoked ids, written out", and(full(vec![list(0)]), Value::bytes([]))),
+        ("revoked ids out of order", and(full(vec![]), Value::bytes([[2; 16], [1; 16]].concat()))),
+        ("a revoked id twice", and(delta(vec![]), Value::bytes([1; 32]))),
+        ("a piece of a revoked id", and(delta(vec![]), Value::bytes([1; 17]))),
+        ("more revoked ids than there may be", and(delta(vec![]), Value::Bytes(ids(1_025)))),
+        ("revoked ids as an array", and(full(vec![]), Value::array([Value::bytes([1; 16])]))),
+        ("revoked ids and more", and(and(full(vec![]), Value::bytes([1; 16])), Value::bytes([1; 16]))),
+        ("a heartbeat with revoked ids", and(numbers(&[0]), Value::bytes([1; 16]))),
     ] {
         assert!(matches!(read(&body), Err(SignedError::Malformed(_))), "{attack}");
     }
     let extra = Value::map([(0, Value::bytes([1])), (1, numbers(&[0])), (2, Value::Null)]);
     assert!(matches!(TrustFrame::parse(&encode(&extra)), Err(SignedError::Malformed(_))), "an unknown key");
+}
+
+/// Blocks, each behind an authorization that lets it be added.
+#[test]
+#[rustfmt::skip]
+fn blocks() {
+    use common::links::{ROOT, delegable, join, link};
+    let root = delegable().encode_signed(&issuer()).unwrap();
+    let good = claims(&Block { before: sha256(&root), ..link(1).block }.encode_signed(&HolderKey::new(ROOT)).unwrap());
+    let read = |claims: &Value| {
+        let block = signed(claims, SignedKind::Block.typ(), &HolderKey::new(ROOT));
+        UntrustedChain::parse(&join(&[root.clone(), block])).and_then(|chain| chain.verify(&ring(&[&issuer()]), NOW_MS))
+    };
+    assert_eq!(read(&good).unwrap().blocks(), [Block { before: sha256(&root), ..link(1).block }]);
+    let rows: &[Row] = &[
+        ("expiry as text", |c| *entry(c, 4) = Value::text("2000000000")),
+        ("ends where it begins", |c| *entry(c, 4) = Value::Unsigned(NOW_S - 9)),
+        ("cti too short", |c| *entry(c, 7) = Value::bytes([1; 15])),
+        ("P-384 confirmation key", |c| *entry(entry(c, 8), 1) = p384().to_cose_key(true)),
+        ("confirmation key with its private half", |c| *entry(entry(entry(c, 8), 1), -4) = Value::bytes([1; 32])),
+        ("confirmation key off the curve", |c| *entry(entry(entry(c, 8), 1), -2) = Value::bytes([0xff; 32])),
+        ("a wildcard scope smuggled in", |c| *entry(c, 9) = Value::text("execute:*")),
+        ("a wildcard resource below one that is held", |c| *entry(c, 9) = Value::text("execute:workloads/*")),
+        ("a wildcard among scopes", |c| *entry(c, 9) = Value::text("execute:workloads *:*")),
+        ("a percent-encoded wildcard", |c| *entry(c, 9) = Value::text("execute:%2a")),
+        ("no scope means any", |c| *entry(c, 9) = Value::text("")),
+        ("no scope means all of the parent's", |c| remove(c, 9)),
+        ("seventeen scopes", |c| *entry(c, 9) = Value::text((0..17).map(|n| format!("execute:n{n}")).collect::<Vec<_>>().join(" "))),
+        ("an unknown claim", |c| *entry(c, 3) = Value::text(DOMAIN)),
+        ("an unknown private claim", |c| *private(c, 5) = Value::Null),
+        ("no label", |c| remove(entry(c, PRIVATE), 1)),
+        ("an empty label", |c| *private(c, 1) = Value::text("")),
+        ("a label that is another subject", |c| *private(c, 1) = Value::text("agent@node-2")),
+        ("a label that looks like two links", |c| *private(c, 1) = Value::text("a:b")),
+        ("a label that is a path", |c| *private(c, 1) = Value::text("../a")),
+        ("a label of two lines", |c| *private(c, 1) = Value::text("a\nb")),
+        ("a label one too long", |c| *private(c, 1) = Value::text("a".repeat(33))),
+        ("a depth of nothing, written out", |c| *private(c, 2) = Value::Unsigned(0)),
+        ("a depth of 256, which is 0 in a byte", |c| *private(c, 2) = Value::Unsigned(256)),
+        ("a depth bomb of 2^64 - 1", |c| *private(c, 2) = Value::Unsigned(u64::MAX)),
+        ("a negative depth", |c| *private(c, 2) = Value::int(-1)),
+        ("a region with a wildcard", |c| *private(c, 3) = Value::text("*")),
+        ("a region null", |c| *private(c, 3) = Value::Null),
+        ("a purpose with a space", |c| *private(c, 4) = Value::text("a b")),
+        ("a digest one short", |c| *private(c, 0) = Value::bytes([0; 31])),
+        ("no digest: fits any chain", |c| remove(entry(c, PRIVATE), 0)),
+    ];
+    for (attack, change) in rows {
+        let mut claims = good.clone();
+        change(&mut claims);
+        let code = read(&claims).err().map(|error| error.code().as_str());
+        assert_eq!(code, Some("delegation-malformed"), "{attack}");
+    }
+    for key in [4, 5, 7, 8, PRIVATE] {
+        let mut claims = good.clone();
+        remove(&mut claims, key);
+        assert_eq!(read(&claims).unwrap_err().code().as_str(), "delegation-malformed", "without claim {key}");
+    }
+}
+
+fn enforcer_key() -> touchstone_cose::key::SigningKey {
+    touchstone_cose::key::SigningKey::from_seed([3; 32])
+}
+
+/// An enforcer, and an operator with a P-256 key.
+fn named() -> NamedKeys {
+    let operator = HolderKey::new(60).verifying_key();
+    let another = touchstone_cose::key::SigningKey::from_seed([4; 32]).verifying_key();
+    NamedKeys::new([
+        (ENFORCER.to_owned(), enforcer_key().verifying_key()),
+        ("alice".to_owned(), operator),
+        ("guard:node-9".to_owned(), another),
+    ])
+    .unwrap()
+}
+
+fn ack() -> Ack {
+    Ack {
+        domain: DOMAIN.into(),
+        enforcer: ENFORCER.into(),
+        generation: 2,
+        epoch: 4_712,
+        enforced_at_ms: NOW_MS + 3,
+        refused: 2,
+    }
+}
+
+fn usage() -> Use {
+    Use {
+        domain: DOMAIN.into(),
+        enforcer: ENFORCER.into(),
+        id: [0x1d; 16],
+        chain_digest: sha256(b"a chain"),
+        chain: Some(b"a chain".to_vec()),
+        scope: scope("execute:workloads"),
+        at_ms: NOW_MS,
+        outcome: Outcome::Allowed,
+    }
+}
+
+fn command() -> Command {
+    Command {
+        domain: DOMAIN.into(),
+        operator: "alice".into(),
+        id: [0x1d; 16],
+        not_after: NOW_S + 60,
+        action: CommandAction::Revoke,
+        target: TargetKind::Node,
+        target_id: "node-1".into(),
+        set: [0x5e; 32],
+        revision: 17,
+        reason: "its disk was found on a market".into(),
+    }
+}
+
+/// The reason an object is refused for, of whatever kind.
+fn refused<T>(kind: SignedKind, result: Result<T, NamedError>) -> &'static str {
+    result.err().map_or("accepted", |error| error.code(kind).as_str())
+}
+
+#[test]
+#[rustfmt::skip]
+fn acknowledgements() {
+    let good = claims(&ack().encode_signed(&enforcer_key()).unwrap());
+    let read = |claims: &Value| refused(SignedKind::Ack, Ack::verify(&signed(claims, SignedKind::Ack.typ(), &enforcer_key()), &named(), DOMAIN));
+    assert_eq!(Ack::verify(&ack().encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(ack()));
+    let rows: &[(&str, fn(&mut Value), &str)] = &[
+        ("as it should be", |_| {}, "accepted"),
+        ("in the name of another enforcer", |c| *entry(c, 1) = Value::text("guard:node-9"), "ack-name"),
+        ("in the name of an operator", |c| *entry(c, 1) = Value::text("alice"), "ack-name"),
+        ("of another domain's trust state", |c| *entry(c, 3) = Value::text("other.example"), "ack-domain"),
+        ("in the name of everybody", |c| *entry(c, 1) = Value::text("*"), "ack-malformed"),
+        ("for every domain", |c| *entry(c, 3) = Value::text("*"), "ack-malformed"),
+        ("generation too large", |c| *private(c, 0) = Value::Unsigned(1 << 32), "ack-malformed"),
+        ("a negative epoch", |c| *private(c, 1) = Value::int(-1), "ack-malformed"),
+        ("no instant", |c| remove(entry(c, PRIVATE), 2), "ack-malformed"),
+        ("an unknown claim", |c| *entry(c, 4) = Value::Unsigned(1), "ack-malformed"),
+        ("an unknown private claim", |c| *private(c, 4) = Value::Null, "ack-malformed"),
+    ];
+    for (attack, change, expected) in rows {
+        let mut claims = good.clone();
+        change(&mut claims);
+        assert_eq!(read(&claims), *expected, "{attack}");
+    }
+    let bytes = ack().encode_signed(&enforcer_key()).unwrap();
+    let mut altered = bytes.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for (attack, bytes, expected) in [
+        ("altered", altered, "ack-signature"),
+        ("by nobody that policy names", ack().encode_signed(&issuer()).unwrap(), "ack-key-unknown"),
+        ("a command in its place", command().encode_signed(&HolderKey::new(60)).unwrap(), "ack-type"),
+        ("a use in its place", usage().encode_signed(&enforcer_key()).unwrap(), "ack-type"),
+        ("cut short", bytes[..bytes.len() - 1].to_vec(), "ack-malformed"),
+        ("nothing", vec![], "ack-malformed"),
+        ("a megabyte", vec![0xd2; 1 << 20], "ack-too-large"),
+    ] {
+        assert_eq!(refused(SignedKind::Ack, Ack::verify(&bytes, &named(), DOMAIN)), expected, "{attack}");
+    }
+}
+
+#[test]
+#[rustfmt::skip]
+fn uses() {
+    let good = claims(&usage().encode_signed(&enforcer_key()).unwrap());
+    let read = |claims: &Value| refused(SignedKind::Use, Use::verify(&signed(claims, SignedKind::Use.typ(), &enforcer_key()), &named(), DOMAIN));
+    assert_eq!(Use::verify(&usage().encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(usage()));
+    let known = Use { chain: None, outcome: Outcome::Stopped, ..usage() };
+    assert_eq!(Use::verify(&known.encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(known));
+    let rows: &[(&str, fn(&mut Value), &str)] = &[
+        ("as it should be", |_| {}, "accepted"),
+        ("in the name of another enforcer", |c| *entry(c, 1) = Value::text("guard:node-9"), "use-name"),
+        ("for another domain", |c| *entry(c, 3) = Value::text("other.example"), "use-domain"),
+        ("another chain than its digest", |c| *private(c, 4) = Value::bytes(*b"b chain"), "use-malformed"),
+        ("another digest than its chain", |c| *private(c, 0) = Value::bytes([0; 32]), "use-malformed"),
+        ("a chain longer than any", |c| *private(c, 4) = Value::Bytes(vec![0; 4_097]), "use-malformed"),
+        ("a chain null", |c| *private(c, 4) = Value::Null, "use-malformed"),
+        ("an id too short", |c| *entry(c, 7) = Value::bytes([1; 15]), "use-malformed"),
+        ("no id: counts as often as it is sent", |c| remove(c, 7), "use-malformed"),
+        ("any action", |c| *private(c, 1) = Value::array([Value::text("*"), Value::text("workloads")]), "use-malformed"),
+        ("any resource", |c| *private(c, 1) = Value::array([Value::text("execute"), Value::text("*")]), "use-malformed"),
+        ("an outcome without a meaning", |c| *private(c, 3) = Value::Unsigned(3), "use-malformed"),
+        ("an unknown private claim", |c| *private(c, 5) = Value::Null, "use-malformed"),
+    ];
+    for (attack, change, expected) in rows {
+        let mut claims = good.clone();
+        change(&mut claims);
+        assert_eq!(read(&claims), *expected, "{attack}");
+    }
+    for (attack, bytes, expected) in [
+        ("by nobody that policy names", usage().encode_signed(&issuer()).unwrap(), "use-key-unknown"),
+        ("an acknowledgement in its place", ack().encode_signed(&enforcer_key()).unwrap(), "use-type"),
+        ("a megabyte", vec![0xd2; 1 << 20], "use-too-large"),
+    ] {
+        assert_eq!(refused(SignedKind::Use, Use::verify(&bytes, &named(), DOMAIN)), expected, "{attack}");
+    }
+    let altered = Use { chain_digest: [0; 32], ..usage() };
+    assert!(altered.encode_signed(&enforcer_key()).is_err(), "what nobody would take is not signed");
+}
+
+#[test]
+#[rustfmt::skip]
+fn commands() {
+    let operator = HolderKey::new(60);
+    let good = claims(&command().encode_signed(&operator).unwrap());
+    let at = |now_ms: u64, bytes: &[u8]| refused(SignedKind::Command, Command::verify(bytes, &named(), DOMAIN, (now_ms, SKEW_MS)));
+    let read = |claims: &Value| at(NOW_MS, &signed(claims, SignedKind::Command.typ(), &operator));
+    let bytes = command().encode_signed(&operator).unwrap();
+    let read_back = Command::verify(&bytes, &named(), DOMAIN, (NOW_MS, SKEW_MS)).unwrap();
+    assert_eq!((read_back.digest(), &read_back), (command().digest(), &command()));
+    let rows: &[(&str, fn(&mut Value), &str)] = &[
+        ("as it should be", |_| {}, "accepted"),
+        ("in the name of an enforcer", |c| *entry(c, 1) = Value::text(ENFORCER), "command-name"),
+        ("in the name of another operator", |c| *entry(c, 1) = Value::text("bob"), "command-name"),
+        ("for another domain", |c| *entry(c, 3) = Value::text("other.example"), "command-domain"),
+        ("for ever", |c| *entry(c, 4) = Value::Unsigned(u64::MAX), "command-life"),
+        ("for five minutes and a bit", |c| *entry(c, 4) = Value::Unsigned(NOW_S + 301), "command-life"),
+        ("for five minutes", |c| *entry(c, 4) = Value::Unsigned(NOW_S + 300), "accepted"),
+        ("over", |c| *entry(c, 4) = Value::Unsigned(NOW_S - 1), "command-over"),
+        ("over since the beginning of time", |c| *entry(c, 4) = Value::Unsigned(0), "command-over"),
+        ("no end", |c| remove(c, 4), "command-malformed"),
+        ("an id too short", |c| *entry(c, 7) = Value::bytes([1; 15]), "command-malformed"),
+        ("an unknown action", |c| *private(c, 0) = Value::text("sudo"), "command-malformed"),
+        ("an action in capitals", |c| *private(c, 0) = Value::text("Revoke"), "command-malformed"),
+        ("an unknown kind of target", |c| *private(c, 1) = Value::array([Value::text("moon"), Value::text("a")]), "command-malformed"),
+        ("a target without an id", |c| *private(c, 1) = Value::array([Value::text("node")]), "command-malformed"),
+        ("an empty target", |c| *private(c, 1) = Value::array([Value::text("node"), Value::text("")]), "command-malformed"),
+        ("a target of two lines", |c| *private(c, 1) = Value::array([Value::text("node"), Value::text("a\nb")]), "command-malformed"),
+        ("an endless target", |c| *private(c, 1) = Value::array([Value::text("node"), Value::text("a".repeat(257))]), "command-malformed"),
+        ("a set one byte short", |c| *private(c, 2) = Value::bytes([0; 31]), "command-malformed"),
+        ("no set: whatever is there", |c| remove(entry(c, PRIVATE), 2), "command-malformed"),
+        ("no revision: whenever", |c| remove(entry(c, PRIVATE), 3), "command-malformed"),
+        ("no reason", |c| *private(c, 4) = Value::text(""), "command-malformed"),
+        ("a reason that drives a terminal", |c| *private(c, 4) = Value::text("\u{1b}[31m"), "command-malformed"),
+        ("an endless reason", |c| *private(c, 4) = Value::text("a".repeat(513)), "command-malformed"),
+        ("an unknown private claim", |c| *private(c, 5) = Value::Null, "command-malformed"),
+    ];
+    for (attack, change, expected) in rows {
+        let mut claims = good.clone();
+        change(&mut claims);
+        assert_eq!(read(&claims), *expected, "{attack}");
+    }
+    let mut altered = bytes.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for (attack, now_ms, bytes, expected) in [
+        ("the last millisecond, within the skew", NOW_MS + 60_499, bytes.clone(), "accepted"),
+        ("a millisecond later", NOW_MS + 60_500, bytes.clone(), "command-over"),
+        ("a clock at the end of time", u64::MAX, bytes.clone(), "command-over"),
+        ("a clock at the beginning of time", 0, bytes.clone(), "command-life"),
+        ("altered", NOW_MS, altered, "command-signature"),
+        ("by nobody that policy names", NOW_MS, command().encode_signed(&issuer()).unwrap(), "command-key-unknown"),
+        ("an acknowledgement in its place", NOW_MS, ack().encode_signed(&enforcer_key()).unwrap(), "command-type"),
+        ("a megabyte", NOW_MS, vec![0xd2; 1 << 20], "command-too-large"),
+    ] {
+        assert_eq!(at(now_ms, &bytes), expected, "{attack}");
+    }
 }

@@ -6,6 +6,7 @@
 )]
 
 pub mod cases;
+pub mod links;
 
 use p256::ecdsa::signature::Signer as _;
 use touchstone_authorization::{
@@ -168,12 +169,18 @@ pub struct Case {
     pub issuer: SigningKey,
     /// Changes the signed bytes on their way.
     pub alter_authorization: fn(Vec<u8>) -> Vec<u8>,
+    /// Off-line delegations added to the authorization.
+    pub links: Vec<links::Link>,
+    /// Puts the links together; as it should be done, unless a test does it otherwise.
+    pub join: fn(&[Vec<u8>]) -> Vec<u8>,
     pub proof: Proof,
     /// `ath` other than the digest of what is presented.
     pub other_ath: Option<[u8; 32]>,
     pub holder: HolderKey,
     pub alter_proof: fn(Vec<u8>) -> Vec<u8>,
     pub status: Vec<(u32, Status)>,
+    /// Ids of delegations that were taken back.
+    pub revoked: Vec<[u8; 16]>,
     /// Changes the head before it is signed.
     pub alter_head: fn(&mut TrustHead),
     pub without_view: bool,
@@ -198,11 +205,14 @@ impl Default for Case {
             authorization: authorization(),
             issuer: issuer(),
             alter_authorization: |bytes| bytes,
+            links: Vec::new(),
+            join: links::join,
             proof: proof(),
             other_ath: None,
             holder: HolderKey::new(7),
             alter_proof: |bytes| bytes,
             status: Vec::new(),
+            revoked: Vec::new(),
             alter_head: |_| {},
             without_view: false,
             enforcer_id: ENFORCER,
@@ -255,8 +265,13 @@ impl Case {
         (self.alter_authorization)(self.authorization.encode_signed(&self.issuer).unwrap())
     }
 
+    /// The authorization and the links added to it.
+    pub fn chain_bytes(&self) -> Vec<u8> {
+        (self.join)(&links::signed(self.authorization_bytes(), &self.links))
+    }
+
     pub fn proof_bytes(&self) -> Vec<u8> {
-        let authorization_digest = self.other_ath.unwrap_or_else(|| sha256(&self.authorization_bytes()));
+        let authorization_digest = self.other_ath.unwrap_or_else(|| sha256(&self.chain_bytes()));
         let proof = Proof {
             authorization_digest,
             ..self.proof.clone()
@@ -266,12 +281,17 @@ impl Case {
 
     pub fn view(&self) -> TrustView {
         let lists = lists(&self.status);
-        let mut head = head(&lists);
+        let revoked = RevokedIds::new(self.revoked.iter().copied()).unwrap();
+        let mut head = TrustHead {
+            revoked: revoked.head(),
+            ..head(&lists)
+        };
         (self.alter_head)(&mut head);
         let domain = head.domain.clone();
+        let frame = TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), &lists, &revoked);
         TrustView::accept(
             None,
-            &full_frame(&head, &lists),
+            &frame.encode(),
             &ring(&[&trust_key()]),
             &domain,
             self.received_at_ms,
@@ -318,7 +338,7 @@ impl Case {
     }
 
     pub fn decide(&self) -> (Result<Allowed, Vec<Refusal>>, ReplayMemory) {
-        self.decide_bytes(&self.authorization_bytes(), &self.proof_bytes())
+        self.decide_bytes(&self.chain_bytes(), &self.proof_bytes())
     }
 
     /// The codes this case is refused with; empty if it is allowed.
