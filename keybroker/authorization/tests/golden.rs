@@ -1,11 +1,15 @@
-//! The exact bytes of the three signed formats, and how many there are. A change here is a change of the protocol.
+//! The exact bytes of the signed formats, and how many there are. A change here is a change of the protocol.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod common;
 
 use common::*;
-use touchstone_authorization::{Authorization, Channel, Proof, TrustHead, UntrustedAuthorization, UntrustedProof};
+use touchstone_authorization::{
+    Ack, Authorization, Channel, Command, CommandAction, Delegation, DelegationRight, NamedKeys, Outcome, Proof,
+    RevokedIds, TargetKind, TrustFrame, TrustHead, UntrustedAuthorization, UntrustedChain, UntrustedProof, Use,
+    delegate, request_digest,
+};
 use touchstone_cose::key::SigningKey;
 
 /// The holder of the golden objects: Ed25519, so that its signatures are the same every time.
@@ -103,4 +107,212 @@ fn the_authorization_of_the_demo_is_small() {
         assert!(bytes <= 400, "{bytes} bytes");
         assert!(bytes - scopes <= 340, "{} bytes besides the scopes", bytes - scopes);
     }
+}
+
+/// The workload that the golden chain begins with: every claim that an authorization may have.
+fn golden_workload() -> Authorization {
+    Authorization {
+        subject: "agent@node-1".into(),
+        depth: 1,
+        delegation: Some(DelegationRight {
+            depth: 2,
+            offline: true,
+        }),
+        region: Some("eu-1".into()),
+        purpose: Some("billing".into()),
+        ..golden_authorization()
+    }
+}
+
+fn child() -> SigningKey {
+    SigningKey::from_seed([8; 32])
+}
+
+fn golden_chain() -> Vec<u8> {
+    let delegation = Delegation {
+        key: child().verifying_key(),
+        label: "tool".into(),
+        scopes: vec![scope("execute:workloads")],
+        not_before: NOW_S,
+        expires: NOW_S + 60,
+        depth: 1,
+        region: Some("eu-1".into()),
+        purpose: Some("billing".into()),
+        cti: [0xc3; 16],
+    };
+    delegate(
+        &golden_workload().encode_signed(&issuer()).unwrap(),
+        &delegation,
+        &holder(),
+    )
+    .unwrap()
+}
+
+const CHAIN: &str = "\
+    82590190d83dd284582fa301320448dd2fb4e18b5e1ce310781f6170706c69636174696f6e2f746f75636873746f6e652d61\
+    7574682b637774a0590115aa016c64656d6f2e6578616d706c65026c6167656e74406e6f64652d31036c64656d6f2e657861\
+    6d706c65041a6b49d26e051a6b49d1f6061a6b49d1f60750c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c108a101a3010120062158\
+    20ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c097839657865637574653a776f726b6c6f\
+    6164732072656c656173653a6e6f64652d736563726574732064656c65676174653a776f726b6c6f6164733a00010000aa00\
+    0c011912670250aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa035820575757575757575757575757575757575757575757575757\
+    575757575757575704830302194e2005000601078202f5086465752d31096762696c6c696e67584097c2726733f004ba86c7\
+    3d692f3d75706faff2cb0e5f1aace4f9683566ef8f22398fe6d11803bf8f24b65d641a20765921635d12ffdbab6c319d5465\
+    3a5ea40359011bd2845835a301320448cbf65c8afcb5f6901078256170706c69636174696f6e2f746f75636873746f6e652d\
+    64656c65676174696f6e2b637774a0589da6041a6b49d23c051a6b49d2000750c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c308a1\
+    01a3010120062158201398f62c6d1a457c51ba6a4b5f3dbd2f69fca93216218dc8997e416bd17d93ca097165786563757465\
+    3a776f726b6c6f6164733a00010000a500582013a42abe69e8ae314f4e84f2d103287632235e2bacfabcfc42f289773436aa\
+    da0164746f6f6c0201036465752d31046762696c6c696e675840ff233bdcd26f58e45dba30ecb0dc717b3615d2dbadd080ef\
+    d308eb88040e9343bb81d3ed6771707ac8f3c21cb6b3dd9c0ef482e83f57eac068d0487cff390800";
+const ACK: &str = "\
+    d284582ea301320448cbf65c8afcb5f69010781e6170706c69636174696f6e2f746f75636873746f6e652d61636b2b637774\
+    a05835a3016c67756172643a6e6f64652d32036c64656d6f2e6578616d706c653a00010000a4000201191268021b000001a3\
+    185c500303025840684cc7fc48d010b884471f8de900fbd6135e6698f6ef43390e37ad58fbf83bb115af34061d9b9c3e360a\
+    833a43d9ed6f7201b65af9ceda9f845be1a5ea424002";
+const USE: &str = "\
+    0ded82c1eeb52296ca1acd7d9eb0213e36e083b86f5ba9a1adc3a0fbb6d0c498";
+const COMMAND: &str = "\
+    d2845832a30132044813881c1d1c3478551078226170706c69636174696f6e2f746f75636873746f6e652d636f6d6d616e64\
+    2b637774a05897a50165616c696365036c64656d6f2e6578616d706c65041a6b49d23c0750c5c5c5c5c5c5c5c5c5c5c5c5c5\
+    c5c5c53a00010000a5006a71756172616e74696e650182676c696e656167656863316331633163310258205e5e5e5e5e5e5e\
+    5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e031104781c6c6f6f6b656420617420627920746865206e6967\
+    68742073686966745840768d90395b5cea2215acf839e2a0ef2404da385159608f4aa4c3cc599d80cb668bc56afb0b8a3af3\
+    ff5f5d44d62ccd2f1ff7438528722b7034112bf64d93ce02";
+const FRAME: &str = "\
+    a20059011fd2845830a30132044801565176601c895c1078206170706c69636174696f6e2f746f75636873746f6e652d7472\
+    7573742b637774a058a6a2016c64656d6f2e6578616d706c653a00010000ac0002011912670201030c0458209d9d9d9d9d9d\
+    9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d05030680071903e80858201e1e1e1e1e1e1e1e1e1e1e1e1e\
+    1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e091b000001a3185c4e0c0a1b000001a3185c73280b8202582034ca57652d6a\
+    7e56fefb982d4c4d56bce0cc251257b11a6f220eafb493ae1525584095ced9102a2a4ecc8dcdac6f42a8236891977f623914\
+    01f650f1ce93806b357f440fc226d8037709c51aea7ab7ec5899cae70300d7306d1b43ba306f8302ce09018301805820c3c3\
+    c3c3c3c3c3c3c3c3c3c3c3c3c3c3c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4";
+
+#[test]
+fn a_chain() {
+    let bytes = golden_chain();
+    assert_eq!(hex::encode(&bytes), CHAIN);
+    let read = UntrustedChain::parse(&bytes)
+        .unwrap()
+        .verify(&ring(&[&issuer()]), NOW_MS)
+        .unwrap();
+    assert_eq!(read.root().contents(), &golden_workload());
+    assert_eq!(read.subject(), "agent@node-1:tool");
+    assert_eq!(
+        (read.digest(), read.depth(), read.further_offline()),
+        (&sha256(&bytes), 2, 1)
+    );
+    assert_eq!(
+        read.blocks()[0].before,
+        sha256(&golden_workload().encode_signed(&issuer()).unwrap())
+    );
+}
+
+fn keys() -> NamedKeys {
+    NamedKeys::new([
+        (ENFORCER.to_owned(), holder().verifying_key()),
+        ("alice".to_owned(), child().verifying_key()),
+    ])
+    .unwrap()
+}
+
+#[test]
+fn an_acknowledgement() {
+    let ack = Ack {
+        domain: DOMAIN.into(),
+        enforcer: ENFORCER.into(),
+        generation: 2,
+        epoch: 4_712,
+        enforced_at_ms: NOW_MS + 3,
+        refused: 2,
+    };
+    let bytes = ack.encode_signed(&holder()).unwrap();
+    assert_eq!(hex::encode(&bytes), ACK);
+    assert_eq!(Ack::verify(&bytes, &keys(), DOMAIN), Ok(ack));
+}
+
+#[test]
+fn a_use() {
+    let chain = golden_chain();
+    let report = Use {
+        domain: DOMAIN.into(),
+        enforcer: ENFORCER.into(),
+        id: [0xc4; 16],
+        chain_digest: sha256(&chain),
+        chain: Some(chain),
+        scope: scope("execute:workloads"),
+        at_ms: NOW_MS,
+        outcome: Outcome::Refused,
+    };
+    let bytes = report.encode_signed(&holder()).unwrap();
+    assert_eq!(hex::encode(sha256(&bytes)), USE, "SHA-256: the chain stands above");
+    assert_eq!(Use::verify(&bytes, &keys(), DOMAIN), Ok(report));
+}
+
+#[test]
+fn a_command() {
+    let command = Command {
+        domain: DOMAIN.into(),
+        operator: "alice".into(),
+        id: [0xc5; 16],
+        not_after: NOW_S + 60,
+        action: CommandAction::Quarantine,
+        target: TargetKind::Lineage,
+        target_id: "c1c1c1c1".into(),
+        set: [0x5e; 32],
+        revision: 17,
+        reason: "looked at by the night shift".into(),
+    };
+    let bytes = command.encode_signed(&child()).unwrap();
+    assert_eq!(hex::encode(&bytes), COMMAND);
+    assert_eq!(Command::verify(&bytes, &keys(), DOMAIN, (NOW_MS, SKEW_MS)), Ok(command));
+}
+
+#[test]
+fn a_frame_with_revoked_ids() {
+    let lists = touchstone_authorization::StatusLists::default();
+    let revoked = RevokedIds::new([[0xc4; 16], [0xc3; 16]]).unwrap();
+    let head = TrustHead {
+        revoked: revoked.head(),
+        ..head(&lists)
+    };
+    let frame = TrustFrame::full(&head.encode_signed(&trust_key()).unwrap(), &lists, &revoked);
+    assert_eq!(hex::encode(frame.encode()), FRAME);
+    assert_eq!(TrustFrame::parse(&frame.encode()), Ok(frame));
+}
+
+/// `req`: whatever of a request is another gives another digest.
+#[test]
+fn a_request_digest() {
+    let body = sha256(b"{}");
+    let digest = |method, authority, path, body| hex::encode(request_digest(method, authority, path, body));
+    let good = digest("POST", "api.example", "/v1/tools?x=1", Some(&body));
+    assert_eq!(good, "d0521f7dd03352bfd40347930ad538a3ab76f7d822fb165961b929547a3c3639");
+    for (what, other) in [
+        ("method", digest("GET", "api.example", "/v1/tools?x=1", Some(&body))),
+        (
+            "authority",
+            digest("POST", "api.example:8443", "/v1/tools?x=1", Some(&body)),
+        ),
+        ("path", digest("POST", "api.example", "/v1/tool", Some(&body))),
+        ("query", digest("POST", "api.example", "/v1/tools?x=2", Some(&body))),
+        ("body", digest("POST", "api.example", "/v1/tools?x=1", Some(&[0; 32]))),
+        ("no body seen", digest("POST", "api.example", "/v1/tools?x=1", None)),
+        (
+            "a boundary moved",
+            digest("POST", "api.example/v1", "/tools?x=1", Some(&body)),
+        ),
+    ] {
+        assert_ne!(other, good, "{what}");
+    }
+}
+
+/// What a workload's authorization with every claim and one delegation cost on the wire.
+#[test]
+fn a_link_is_small() {
+    let (root, chain) = (golden_workload().encode_signed(&issuer()).unwrap(), golden_chain());
+    assert!(root.len() <= 450, "{} bytes", root.len());
+    assert!(
+        chain.len() - root.len() <= 400,
+        "{} bytes a link",
+        chain.len() - root.len()
+    );
 }

@@ -45,6 +45,8 @@ struct Step {
     body: u8,
     base: u64,
     received: u64,
+    /// The id of the one delegation that was taken back; none for 0.
+    id: u8,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,9 +60,10 @@ fn step() -> impl Strategy<Value = Step> {
         0..3_u8,
         0..4_u64,
         0..5_u64,
+        0..3_u8,
     )
         .prop_map(
-            |(generation, epoch, revoked, policy_version, fresh, ledger, body, base, received)| Step {
+            |(generation, epoch, revoked, policy_version, fresh, ledger, body, base, received, id)| Step {
                 generation,
                 epoch,
                 revoked,
@@ -70,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
                 body,
                 base,
                 received,
+                id,
             },
         )
 }
@@ -77,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl Step {
     fn frame(&self) -> Vec<u8> {
         let lists_now = lists(&[(self.revoked, Status::Invalid)]);
+        let revoked = RevokedIds::new((self.id > 0).then_some([self.id; 16])).unwrap();
         let head = TrustHead {
             generation: self.generation,
             epoch: self.epoch,
@@ -86,17 +91,18 @@ impl Step {
             fresh_until_ms: NOW_MS + 1_000 * self.fresh,
             ledger_size: self.ledger,
             ledger_root: [self.ledger as u8; 32],
+            revoked: revoked.head(),
             ..head(&lists_now)
         };
         let head = head.encode_signed(&trust_key()).unwrap();
         match self.body {
             0 => TrustFrame::heartbeat(&head),
-            1 => TrustFrame::full(&head, &lists_now, RevokedIds::none()),
+            1 => TrustFrame::full(&head, &lists_now, &revoked),
             _ => TrustFrame::delta(
                 &head,
                 self.base,
                 (&lists(&[]), RevokedIds::none()),
-                (&lists_now, RevokedIds::none()),
+                (&lists_now, &revoked),
             ),
         }
         .encode()
@@ -119,11 +125,13 @@ proptest! {
             };
             let head = next.head();
             prop_assert_eq!(ListHead::of(next.lists()), head.lists.clone());
+            prop_assert_eq!(next.revoked().head(), head.revoked);
             if let Some(held) = &held {
                 let (before, after) = (held.head(), head);
                 prop_assert!((before.generation, before.epoch) <= (after.generation, after.epoch));
                 if (before.generation, before.epoch) == (after.generation, after.epoch) {
                     prop_assert_eq!(held.lists(), next.lists());
+                    prop_assert_eq!(held.revoked(), next.revoked());
                     prop_assert_eq!(before.policy_version, after.policy_version);
                     prop_assert!(before.fresh_until_ms <= after.fresh_until_ms);
                 }

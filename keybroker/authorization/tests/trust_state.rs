@@ -398,6 +398,8 @@ fn heads_that_cannot_be_signed() {
         ("a domain that is not a name", (|h| h.domain = "a b".into()) as fn(&mut TrustHead)),
         ("lists out of order", |h| h.lists.reverse()),
         ("a list twice", |h| h.lists[1] = h.lists[0]),
+        ("no revoked ids, counted", |h| h.revoked = Some(touchstone_authorization::RevokedHead { count: 0, digest: [0; 32] })),
+        ("too many revoked ids", |h| h.revoked = Some(touchstone_authorization::RevokedHead { count: 1_025, digest: [0; 32] })),
         ("too many lists", |h| {
             h.lists = (0..17).map(|number| ListHead { number, ..h.lists[0] }).collect()
         }),
@@ -411,4 +413,156 @@ fn heads_that_cannot_be_signed() {
             "{what}"
         );
     }
+}
+
+fn ids(ids: &[u8]) -> RevokedIds {
+    RevokedIds::new(ids.iter().map(|id| [*id; 16])).unwrap()
+}
+
+/// A head that takes back these delegations and changes nothing else, an epoch after `head`.
+fn taking_back(head: &TrustHead, lists: &StatusLists, revoked: &RevokedIds) -> TrustHead {
+    TrustHead {
+        revoked: revoked.head(),
+        ..next(head, lists)
+    }
+}
+
+#[test]
+fn a_delegation_that_is_taken_back_travels_as_its_id() {
+    let (view, head, lists) = held();
+    let none = RevokedIds::none();
+    let one = ids(&[7]);
+    let next = taking_back(&head, &lists, &one);
+    let delta = TrustFrame::delta(&signed(&next), head.epoch, (&lists, none), (&lists, &one)).encode();
+    assert!(delta.len() < 500, "{} bytes", delta.len());
+    let taken = accept(Some(&view), &delta).unwrap();
+    assert!(taken.is_revoked(&[7; 16]) && !taken.is_revoked(&[8; 16]) && !view.is_revoked(&[7; 16]));
+    let whole = TrustFrame::full(&signed(&next), &lists, &one).encode();
+    assert_eq!(accept(Some(&view), &whole).unwrap(), taken);
+    assert_eq!(accept(None, &whole).unwrap().revoked(), &one);
+
+    // A heartbeat keeps it, and so does a delta that changes something else.
+    let beat = TrustHead {
+        issued_at_ms: next.issued_at_ms + 1,
+        fresh_until_ms: next.fresh_until_ms + 1,
+        ..next.clone()
+    };
+    let beat = accept(Some(&taken), &TrustFrame::heartbeat(&signed(&beat)).encode()).unwrap();
+    assert_eq!(beat.revoked(), &one);
+    let after = common::lists(&[(STATUS.index, Status::Invalid)]);
+    let later = taking_back(&next, &after, &one);
+    let delta = TrustFrame::delta(&signed(&later), next.epoch, (&lists, &one), (&after, &one));
+    assert!(
+        matches!(&delta.body, Body::Delta { revoked: None, .. }),
+        "what did not change does not travel"
+    );
+    let taken = accept(Some(&taken), &delta.encode()).unwrap();
+    assert_eq!((taken.revoked(), taken.lists()), (&one, &after));
+
+    // Its time is over: it is dropped, by an epoch like any other change.
+    let last = taking_back(&later, &after, none);
+    let delta = TrustFrame::delta(&signed(&last), later.epoch, (&after, &one), (&after, none)).encode();
+    assert!(accept(Some(&taken), &delta).unwrap().revoked().is_empty());
+}
+
+#[test]
+#[rustfmt::skip]
+fn revoked_ids_that_are_not_the_heads() {
+    let (view, head, lists) = held();
+    let none = RevokedIds::none();
+    let (one, other) = (ids(&[7]), ids(&[8]));
+    let with_one = taking_back(&head, &lists, &one);
+    let held_one = accept(Some(&view), &TrustFrame::full(&signed(&with_one), &lists, &one).encode()).unwrap();
+    let two = taking_back(&with_one, &lists, &ids(&[7, 9]));
+    let full = |head: &TrustHead, revoked: &RevokedIds| TrustFrame::full(&signed(head), &lists, revoked).encode();
+    let delta = |head: &TrustHead, base: u64, revoked: Option<RevokedIds>| {
+        TrustFrame { head: signed(head), body: Body::Delta { base_epoch: base, pages: Default::default(), revoked } }.encode()
+    };
+    let same_epoch = TrustHead { epoch: with_one.epoch, ..two.clone() };
+    let restored = TrustHead { generation: 3, ..with_one.clone() };
+    for (attack, found, expected) in [
+        ("as it should be", accept(Some(&held_one), &delta(&two, with_one.epoch, Some(ids(&[7, 9])))), "accepted"),
+        ("left out of the whole state", accept(None, &full(&with_one, none)), "trust-state-revoked-ids"),
+        ("left out of the whole state, for who holds the lists", accept(Some(&view), &full(&with_one, none)), "trust-state-revoked-ids"),
+        ("another one in its place", accept(Some(&view), &full(&with_one, &other)), "trust-state-revoked-ids"),
+        ("one more than the head says", accept(Some(&view), &full(&with_one, &ids(&[7, 8]))), "trust-state-revoked-ids"),
+        ("one that the head does not know", accept(Some(&view), &full(&next(&head, &lists), &one)), "trust-state-revoked-ids"),
+        ("as many as may be, that the head does not know", accept(Some(&view), &full(&next(&head, &lists), &RevokedIds::new((0..1_024_u16).map(|n| { let mut id = [0; 16]; id[..2].copy_from_slice(&n.to_be_bytes()); id })).unwrap())), "trust-state-revoked-ids"),
+        ("left out of a delta", accept(Some(&view), &delta(&with_one, head.epoch, None)), "trust-state-revoked-ids"),
+        ("the older ones in a delta", accept(Some(&held_one), &delta(&two, with_one.epoch, Some(one.clone()))), "trust-state-revoked-ids"),
+        ("given back by a delta", accept(Some(&held_one), &delta(&two, with_one.epoch, Some(none.clone()))), "trust-state-revoked-ids"),
+        ("a delta without what it builds on", accept(None, &delta(&two, with_one.epoch, None)), "trust-state-delta-base"),
+        ("a delta to a later epoch than is held, that gives what the head vouches for all the same", accept(Some(&view), &delta(&two, with_one.epoch, Some(ids(&[7, 9])))), "accepted"),
+        ("a heartbeat that takes one back", accept(Some(&held_one), &TrustFrame::heartbeat(&signed(&same_epoch)).encode()), "trust-state-forked"),
+        ("the same epoch with and without", accept(Some(&held_one), &full(&TrustHead { revoked: None, issued_at_ms: with_one.issued_at_ms + 1, fresh_until_ms: with_one.fresh_until_ms + 1, ..with_one.clone() }, none)), "trust-state-forked"),
+        ("a heartbeat of a later epoch", accept(Some(&held_one), &TrustFrame::heartbeat(&signed(&two)).encode()), "trust-state-body-missing"),
+        ("another generation's ids carried over", accept(Some(&held_one), &delta(&restored, 0, None)), "trust-state-delta-base"),
+        ("the state before it was taken back, replayed", accept(Some(&held_one), &full_frame(&head, &lists)), "trust-state-epoch-back"),
+    ] {
+        assert_eq!(code(found), expected, "{attack}");
+    }
+    assert!(accept(Some(&view), &delta(&with_one, head.epoch, None)).unwrap_err().wants_full());
+}
+
+/// A whole trust state that somebody recorded, shown to an enforcer that has just started and remembers nothing: it is
+/// taken, since it was true once, and counts no longer than it was signed to.
+#[test]
+fn a_recorded_state_does_not_outlive_its_signed_time() {
+    let lists = lists(&[]);
+    let head = head(&lists);
+    let frame = full_frame(&head, &lists);
+    for (what, received_ms, fresh) in [
+        ("just made", NOW_MS, true),
+        ("the last millisecond it was signed for", head.fresh_until_ms - 1, true),
+        ("a millisecond later", head.fresh_until_ms, false),
+        ("a minute later", NOW_MS + 60_000, false),
+        ("by a clock at the end of time", (NOW_S + 3_599) * 1_000, false),
+    ] {
+        let view = TrustView::accept(None, &frame, &keys(), DOMAIN, received_ms).unwrap();
+        assert_eq!(view.fresh(received_ms, WINDOW_MS), fresh, "{what}");
+    }
+}
+
+/// A clock that jumps, forwards or back, never makes a trust state count for longer.
+#[test]
+fn a_clock_that_jumps_either_way() {
+    let lists = lists(&[]);
+    let head = TrustHead {
+        fresh_until_ms: NOW_MS + 600_000,
+        ..head(&lists)
+    };
+    let frame = full_frame(&head, &lists);
+    let received = |at_ms: u64| TrustView::accept(None, &frame, &keys(), DOMAIN, at_ms).unwrap();
+    for (jump, received_ms, now_ms, fresh) in [
+        ("none", NOW_MS, NOW_MS + 9_999, true),
+        ("the window is over", NOW_MS, NOW_MS + WINDOW_MS, false),
+        ("an hour forwards after receipt", NOW_MS, NOW_MS + 3_600_000, false),
+        ("back by as much as clocks may differ", NOW_MS, NOW_MS - 500, true),
+        ("back by a millisecond more", NOW_MS, NOW_MS - 501, false),
+        ("back by an hour", NOW_MS, NOW_MS - 3_600_000, false),
+        ("to the beginning of time", NOW_MS, 0, false),
+        ("to the end of time", NOW_MS, u64::MAX, false),
+        (
+            "received in an hour to come, looked at now",
+            NOW_MS + 3_500_000,
+            NOW_MS,
+            false,
+        ),
+    ] {
+        assert_eq!(received(received_ms).fresh(now_ms, WINDOW_MS), fresh, "{jump}");
+    }
+    // A clock that was ahead at receipt and is put right: what was heard then does not count, and the next head does.
+    let ahead = received(NOW_MS + 60_000);
+    assert!(!ahead.fresh(NOW_MS, WINDOW_MS));
+    let beat = TrustHead {
+        issued_at_ms: head.issued_at_ms + 1,
+        fresh_until_ms: head.fresh_until_ms + 1,
+        ..head.clone()
+    };
+    let beat = TrustFrame::heartbeat(&signed(&beat)).encode();
+    let right = TrustView::accept(Some(&ahead), &beat, &keys(), DOMAIN, NOW_MS + 1_000).unwrap();
+    assert!(right.fresh(NOW_MS + 1_000, WINDOW_MS) && !right.fresh(NOW_MS + 1_000 + WINDOW_MS, WINDOW_MS));
+    // Hearing the old head again under a clock that is ahead does not renew it either.
+    let again = TrustView::accept(Some(&right), &frame, &keys(), DOMAIN, NOW_MS + 60_000);
+    assert_eq!(code(again), "trust-state-fresh-until-back");
 }
