@@ -14,6 +14,8 @@ use axum::extract::{Path as Parameter, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,6 +26,7 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 use crate::clock::seconds;
+use crate::command::{self, By, Command};
 use crate::decision::DenialCode;
 use crate::decommission;
 use crate::problem::{Refusal, RefusalCode};
@@ -93,6 +96,10 @@ fn router(admin: Admin) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/revoke", post(revoke))
+        .route("/commands", post(carry_out))
+        .route("/commands/preview", post(preview))
+        .route("/commands/signed", post(carry_out_signed))
+        .route("/holds", get(holds))
         .route("/decommission", post(decommission))
         .route("/reinstate", post(reinstate))
         .route("/reload", post(reload))
@@ -174,7 +181,7 @@ struct Revoke {
 }
 
 /// A command about one node, with its reason.
-async fn command(request: Request) -> Result<Revoke, Refusal> {
+async fn about(request: Request) -> Result<Revoke, Refusal> {
     let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES)
         .await
         .map_err(|_| {
@@ -192,21 +199,24 @@ async fn command(request: Request) -> Result<Revoke, Refusal> {
 }
 
 async fn decommission(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
-    let Revoke { node, reason } = command(request).await?;
-    let taking = tokio::spawn(async move { decommission::decommission(&app, &node, &reason).await });
+    command::needs_no_signature(&app)?;
+    let Revoke { node, reason } = about(request).await?;
+    let taking = tokio::spawn(async move { decommission::decommission(&app, &node, &reason, Vec::new()).await });
     let recorded = taking.await.map_err(crate::hello::internal)??;
     Ok(json_response(&json!({ "recorded": recorded.index })))
 }
 
 async fn reinstate(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
-    let Revoke { node, reason } = command(request).await?;
-    let giving = tokio::spawn(async move { decommission::reinstate(&app, &node, &reason).await });
+    command::needs_no_signature(&app)?;
+    let Revoke { node, reason } = about(request).await?;
+    let giving = tokio::spawn(async move { decommission::reinstate(&app, &node, &reason, Vec::new()).await });
     let recorded = giving.await.map_err(crate::hello::internal)??;
     Ok(json_response(&json!({ "recorded": recorded.index })))
 }
 
 async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
-    let command = command(request).await?;
+    command::needs_no_signature(&app)?;
+    let command = about(request).await?;
     let reason = Reason {
         code: DenialCode::OperatorCommand.as_str().into(),
         claim: "rights".into(),
@@ -217,6 +227,76 @@ async fn revoke(State(Admin { app, .. }): State<Admin>, request: Request) -> Res
     let revoking = tokio::spawn(async move { withdraw(&app, &command.node, reason).await });
     let recorded = revoking.await.map_err(crate::hello::internal)??;
     Ok(json_response(&json!({ "recorded": recorded.index })))
+}
+
+/// A command, whole.
+async fn ordered(request: Request) -> Result<Command, Refusal> {
+    let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES).await;
+    let too_large = |_| {
+        Refusal::new(
+            RefusalCode::BodyTooLarge,
+            format!("the limit is {MAX_COMMAND_BYTES} bytes"),
+        )
+    };
+    let command: Command = serde_json::from_slice(&body.map_err(too_large)?).map_err(|e| {
+        let detail = format!("expected {{\"action\", \"target\", \"id\", \"reason\", \"set\"}}: {e}");
+        Refusal::new(RefusalCode::MessageMalformed, detail)
+    })?;
+    command.checked()?;
+    Ok(command)
+}
+
+async fn preview(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let command = ordered(request).await?;
+    let plan = command::plan(&app, &command).await?;
+    Ok(json_response(&command::shown(&command, &plan, app.trust.epoch())))
+}
+
+async fn carry_out(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    command::needs_no_signature(&app)?;
+    let command = ordered(request).await?;
+    // Runs to its end also when the operator's connection goes away: what went out must be recorded.
+    let doing = tokio::spawn(async move { command::carry_out(&app, &command, &By::Local).await });
+    let done = doing.await.map_err(crate::hello::internal)??;
+    Ok(json_response(
+        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries }),
+    ))
+}
+
+async fn carry_out_signed(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
+    let body = axum::body::to_bytes(request.into_body(), MAX_COMMAND_BYTES).await;
+    let too_large = |_| {
+        Refusal::new(
+            RefusalCode::BodyTooLarge,
+            format!("the limit is {MAX_COMMAND_BYTES} bytes"),
+        )
+    };
+    let text = body.map_err(too_large)?;
+    let bytes = URL_SAFE_NO_PAD.decode(&text).map_err(|e| {
+        let detail = format!("expected a signed command, base64url: {e}");
+        Refusal::new(RefusalCode::MessageMalformed, detail)
+    })?;
+    let doing = tokio::spawn(async move { command::carry_out_signed(&app, &bytes).await });
+    let done = doing.await.map_err(crate::hello::internal)??;
+    Ok(json_response(
+        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries }),
+    ))
+}
+
+/// Every quarantine and containment.
+async fn holds(State(Admin { app, .. }): State<Admin>) -> Response {
+    let holds = app.holds.list().into_iter().map(|(hold, entries)| {
+        json!({
+            "number": hold.number,
+            "over": hold.over.kind(),
+            "name": hold.over.name(),
+            "why": hold.why,
+            "entries": entries,
+            "since": hold.since,
+            "lifted": hold.lifted,
+        })
+    });
+    json_response(&json!({ "holds": holds.collect::<Vec<_>>() }))
 }
 
 async fn reload(State(Admin { reload, .. }): State<Admin>) -> Result<Response, Refusal> {

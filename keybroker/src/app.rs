@@ -16,6 +16,7 @@ use crate::decision::SEMANTICS_ID;
 use crate::drift::Drift;
 use crate::federation::Neighbours;
 use crate::hello::Pending;
+use crate::holds::Holds;
 use crate::keys::BrokerKeys;
 use crate::lineage::Lineage;
 use crate::log::LogHead;
@@ -68,6 +69,10 @@ pub struct App {
     pub federation: Neighbours,
     /// The trust state.
     pub trust: Arc<Trust>,
+    /// Held while a signed command is looked at and carried out.
+    pub commanding: tokio::sync::Mutex<()>,
+    /// What is suspended until it is lifted.
+    pub holds: Holds,
     /// The ledger's head.
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.

@@ -25,6 +25,7 @@ use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 use touchstone_verifier::snp::KnownVek;
 
+use crate::bars;
 use crate::bootstrap;
 use crate::first_use;
 use crate::inputs::{DecisionInputs, RecordedInputs};
@@ -56,6 +57,9 @@ touchstone_cose::reason_codes! {
         TenantName = "tenant-name-of-another": "The node is named after a tenant who does not own it, or its owner's nodes are named otherwise. A tenant's nodes are called <tenant>.<name>.",
         TenantNodesFull = "tenant-nodes-full": "The node's tenant has as many nodes as signed policy allows. Raise nodes in tenants.toml, or take one out.",
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
+        Quarantined = "quarantined": "The node or workload is in quarantine: what it holds is suspended and it gets nothing new. touchstone lift takes that back, and its next good evidence brings back what was suspended.",
+        Contained = "contained": "The node's zone, or the whole domain, is suspended because of one of its members or by command. touchstone lift takes that back.",
+        ReferenceBarred = "reference-barred": "What the node shows rests on a reference value that an operator has barred, or that a barred signer signed. Update the machine to software of another reference, or lift the bar.",
     }
 }
 
@@ -178,8 +182,21 @@ pub fn decide_under(
     }
     let inventory = first_use::inventory(inputs.first_use.as_ref(), policy);
     let mut appraisal = appraise_in_region(policy, &inventory, inputs.region.as_deref(), |demands| {
-        appraise_with(inputs, (demands, &inventory), instead, known)
+        if inputs.barred.is_empty() {
+            return appraise_with(inputs, (demands, &inventory), instead, known);
+        }
+        let references = bars::without(demands.references, &inputs.barred);
+        let references = &references;
+        appraise_with(inputs, (Demands { references, ..demands }, &inventory), instead, known)
     });
+    // Whether it would be acceptable but for the bars: then it is told so.
+    let by_bars = !inputs.barred.is_empty()
+        && !appraisal.reasons.is_empty()
+        && appraise_in_region(policy, &inventory, inputs.region.as_deref(), |demands| {
+            appraise_with(inputs, (demands, &inventory), instead, known)
+        })
+        .reasons
+        .is_empty();
     let unlisted = appraisal
         .node
         .as_deref()
@@ -204,7 +221,7 @@ pub fn decide_under(
         let reasons = appraisal.reasons.iter().map(EarReason::from);
         return Ok(Decision::Refused(reasons.chain(unlisted_reasons).collect()));
     };
-    let judged = judge(inputs, policy, &appraisal, (node, unlisted_reasons));
+    let judged = judge(inputs, policy, &appraisal, (node, unlisted_reasons), by_bars);
     ear.expires = Some(
         ear.expires
             .map_or(judged.expires, |expires| expires.min(judged.expires)),
@@ -290,10 +307,32 @@ fn judge(
     policy: &PolicySet,
     appraisal: &Appraisal,
     (node, unlisted): (&Node, Vec<EarReason>),
+    by_bars: bool,
 ) -> Judged {
     let mut reasons: Vec<EarReason> = appraisal.reasons.iter().map(EarReason::from).collect();
     reasons.extend(unlisted);
     reasons.extend(tenants::against(policy, node));
+    if by_bars {
+        let barred: Vec<String> = inputs
+            .barred
+            .iter()
+            .map(|bar| format!("{} {}", bar.kind(), bar.name()))
+            .collect();
+        reasons.push(reason(
+            DenialCode::ReferenceBarred,
+            "references",
+            "none that is barred",
+            &barred.join(", "),
+        ));
+    }
+    if let Some(held) = &inputs.held {
+        reasons.push(reason(
+            held.code(),
+            &format!("{} {}", held.over, held.name),
+            "not suspended",
+            &held.why,
+        ));
+    }
     if let Some(enrolled) = inputs.region.as_deref().filter(|region| *region != node.region) {
         reasons.push(reason(DenialCode::RegionChanged, "region", enrolled, &node.region));
     }

@@ -15,24 +15,25 @@ use crate::rows;
 use crate::withdraw::withdraw_with;
 
 /// Longest reason of an operator, in bytes.
-pub const MAX_WHY: usize = 512;
+pub const MAX_WHY: usize = 640;
 
 /// Decommissions the node `name`, enrolled or not: what it holds is withdrawn, and the name enrols no more. Resolves when
 /// that is durable.
 ///
 /// # Errors
 /// [`RefusalCode::ParameterMalformed`] for a name that is none; otherwise the broker's failure.
-pub async fn decommission(app: &App, name: &str, why: &str) -> Result<Recorded, Refusal> {
+pub async fn decommission(app: &App, name: &str, why: &str, more: Vec<Write>) -> Result<Recorded, Refusal> {
     checked(name, why)?;
     let key = rows::GONE.key(name.as_bytes()).map_err(internal)?;
-    let write = Write::Put(key, why.as_bytes().to_vec());
+    let mut writes = more;
+    writes.push(Write::Put(key, why.as_bytes().to_vec()));
     let reason = Reason {
         code: DenialCode::Decommissioned.as_str().into(),
         claim: "node".into(),
         expected: "in service".into(),
         found: why.to_owned(),
     };
-    match withdraw_with(app, name, reason.clone(), vec![write.clone()]).await {
+    match withdraw_with(app, name, reason.clone(), writes.clone()).await {
         Err(refusal) if refusal.code == RefusalCode::NotFound => {}
         other => return other,
     }
@@ -48,13 +49,13 @@ pub async fn decommission(app: &App, name: &str, why: &str) -> Result<Recorded, 
         subject: None,
         policy: None,
         guards: vec![Guard::Absent(node)],
-        writes: vec![write.clone()],
+        writes: writes.clone(),
         parts: Vec::new(),
         effect: Effect::None,
     };
     match app.sequencer.record(entry).await {
         Ok(recorded) => Ok(recorded),
-        Err(_) => withdraw_with(app, name, reason, vec![write]).await,
+        Err(_) => withdraw_with(app, name, reason, writes).await,
     }
 }
 
@@ -62,20 +63,22 @@ pub async fn decommission(app: &App, name: &str, why: &str) -> Result<Recorded, 
 ///
 /// # Errors
 /// [`RefusalCode::NotFound`] where the node is not decommissioned; otherwise the broker's failure.
-pub async fn reinstate(app: &App, name: &str, why: &str) -> Result<Recorded, Refusal> {
+pub async fn reinstate(app: &App, name: &str, why: &str, more: Vec<Write>) -> Result<Recorded, Refusal> {
+    let mut writes = more;
     checked(name, why)?;
     if !nodes::is_gone(&*app.store, name).map_err(crate::hello::unreadable)? {
         let detail = "no node of this name is decommissioned";
         return Err(Refusal::new(RefusalCode::NotFound, detail));
     }
     let key = rows::GONE.key(name.as_bytes()).map_err(internal)?;
+    writes.push(Write::Delete(key));
     let statement = app.circumstances(app.clock.now_ms()).reinstatement(name, why);
     let entry = Entry {
         statement: statement.sign(&app.keys.statement).map_err(internal)?,
         subject: None,
         policy: None,
         guards: Vec::new(),
-        writes: vec![Write::Delete(key)],
+        writes,
         parts: Vec::new(),
         effect: Effect::None,
     };

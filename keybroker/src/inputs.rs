@@ -15,8 +15,10 @@ use touchstone_verifier::inventory::{EkId, EnrolledNode};
 use touchstone_verifier::tpm::PcrSelection;
 use touchstone_verifier::tpm::selection::SelectionError;
 
+use crate::bars::{self, Bar};
 use crate::enrolled;
 use crate::first_use::FirstUse;
+use crate::holds::Held;
 use crate::node::{self, RecordError};
 
 /// Parts of evidence from this length on are stored by digest.
@@ -84,6 +86,10 @@ pub struct DecisionInputs {
     pub signer: [u8; 8],
     /// Set where no entry of the inventory lists the machine, and signed settings may admit it.
     pub first_use: Option<FirstUse>,
+    /// What an operator has barred.
+    pub barred: Vec<Bar>,
+    /// Set where the node, its zone or the domain is suspended.
+    pub held: Option<Held>,
 }
 
 /// What is known of a node's IMA list from earlier rounds of the same boot.
@@ -198,6 +204,8 @@ impl DecisionInputs {
             .map(|(label, revision)| Value::array([Value::text(label.as_str()), Value::Unsigned(*revision)]));
         // Where there is nothing of it, the record is what it was before there was first use.
         let first_use = self.first_use.as_ref().map(|first_use| (22, first_use.value()));
+        let barred = (!self.barred.is_empty()).then(|| (23, bars::value(&self.barred)));
+        let held = self.held.as_ref().map(|held| (24, held.value()));
         let members = [
             (0, Value::Unsigned(FORMAT)),
             (1, Value::text(self.semantics.as_str())),
@@ -222,7 +230,9 @@ impl DecisionInputs {
             (20, Value::int(self.policy_expires)),
             (21, ima),
         ];
-        let record = cbor::encode(&Value::map(members.into_iter().chain(first_use)));
+        let record = cbor::encode(&Value::map(
+            members.into_iter().chain(first_use).chain(barred).chain(held),
+        ));
         RecordedInputs {
             digest: Sha256::digest(&record).into(),
             record,
@@ -279,6 +289,14 @@ impl DecisionInputs {
                 _ => return Err(ShapeError::member(CONTEXT, "key 21", "as the format says", "otherwise").into()),
             },
             first_use: reader.optional(22).map(|value| FirstUse::read(&value)).transpose()?,
+            barred: match reader.optional(23) {
+                None => Vec::new(),
+                // None is written where nothing is barred.
+                Some(value) => Some(bars::from_value(&value)?)
+                    .filter(|bars| !bars.is_empty())
+                    .ok_or_else(|| ShapeError::member(CONTEXT, "key 23", "at least one", "none"))?,
+            },
+            held: reader.optional(24).map(|value| Held::read(&value)).transpose()?,
         };
         reader.finish()?;
         Ok(inputs)

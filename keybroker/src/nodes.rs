@@ -193,7 +193,8 @@ impl Stored {
     }
 }
 
-fn guard(key: &Key, revision: Option<Revision>) -> Guard {
+/// What must hold of a row that was seen at this revision, or was not there.
+pub(crate) fn guard(key: &Key, revision: Option<Revision>) -> Guard {
     match revision {
         None => Guard::Absent(key.clone()),
         Some(revision) => Guard::Unchanged(key.clone(), revision),

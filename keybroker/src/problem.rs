@@ -50,6 +50,13 @@ touchstone_cose::reason_codes! {
         FederationNothingYet = "federation-nothing-yet": "Nothing of that domain has come here yet. Look at federation list, or import a bundle.",
         FederationRefused = "federation-refused": "What was sent of another domain does not verify, is older than what is held, or is not of that domain. What is held stays; the detail says why.",
         FederationNotAuthenticated = "federation-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided. The reasons say what was found.",
+        SetChanged = "command-set-changed": "What the command would take has changed since it was shown. Look at it again and command anew.",
+        CommandUnsigned = "command-unsigned": "Signed policy lists operators, so no command counts without the signature of one of them, also none from this machine. Sign it: --operator and --operator-key.",
+        CommandRefused = "command-not-accepted": "The command is not one of an operator of this domain that counts now, so nothing was done. The reasons say what was found.",
+        CommandNotPermitted = "command-not-permitted": "Signed policy does not let this operator command this, or not there. Look at operators.toml and at the Cedar policies for administer.",
+        CommandReplayed = "command-replayed": "The command was carried out before: each counts once. Look at what it would do now, and sign another one.",
+        HoldsFull = "holds-full": "As many quarantines and containments stand as are kept at once. Lift one, or revoke instead.",
+        BarsFull = "bars-full": "As many references and signers are barred as are kept at once. Withdraw them from policy and lift their bars.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -106,6 +113,8 @@ impl Refusal {
             C::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             C::BodyUnreadable | C::MessageMalformed | C::KindUnsupported => StatusCode::BAD_REQUEST,
             C::ParameterMalformed | C::IdentityMalformed | C::KeyNotAccepted => StatusCode::BAD_REQUEST,
+            C::SetChanged | C::CommandReplayed | C::HoldsFull | C::BarsFull => StatusCode::CONFLICT,
+            C::CommandUnsigned | C::CommandRefused | C::CommandNotPermitted => StatusCode::FORBIDDEN,
             C::RouteUnknown | C::NotFound | C::FederationUnknown | C::FederationNothingYet => StatusCode::NOT_FOUND,
             C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
             C::FederationNotAuthenticated => StatusCode::UNAUTHORIZED,

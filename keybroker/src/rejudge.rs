@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use touchstone_authorization::Scope;
+use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::Value;
-use touchstone_ledger::statement::{Reason, VerifiedStatement};
+use touchstone_ledger::statement::{Kind, Reason, VerifiedStatement};
 use touchstone_policies::Job;
 use touchstone_verifier::ima::ImaMode;
 
 use crate::app::App;
 use crate::asked::as_far_as_asked;
+use crate::bars::{self, Bar};
 use crate::clock::seconds;
 use crate::decision::{BODY_SCOPES, Decision, DenialCode, SEMANTICS_ID};
 use crate::inputs::DecisionInputs;
@@ -24,35 +26,92 @@ use crate::nodes;
 use crate::parts;
 use crate::record::DecisionRecord;
 use crate::rows;
-use crate::withdraw::withdraw;
+use crate::trust::Mark;
+use crate::withdraw::{BODY_CAUSE, Cause, Taking, take};
 
-/// Judges every node that holds rights, and withdraws what cannot be upheld.
+/// Most nodes that a statement lists by name; the set has them all.
+pub const MAX_NAMED: usize = 256;
+
+/// A node that cannot keep what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Falls {
+    /// Its name.
+    pub name: String,
+    /// The entry it holds.
+    pub entry: StatusIndex,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Judges every node that holds rights, and withdraws what cannot be upheld: all of it in one epoch, by one statement.
 pub async fn rejudge(app: &Arc<App>) {
-    let names: Vec<String> = app
-        .attested
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .keys()
-        .cloned()
-        .collect();
-    for name in names {
-        let judging = {
-            let (app, name) = (Arc::clone(app), name.clone());
-            tokio::task::spawn_blocking(move || against(&app, &name))
-        };
-        let reason = match judging.await {
-            Ok(None) => continue,
-            Ok(Some(reason)) => reason,
-            Err(error) => because("a judgement", &error.to_string()),
-        };
-        if let Err(refusal) = withdraw(app, &name, reason).await {
-            tracing::error!(node = name, detail = refusal.detail, "a node could not be withdrawn");
-        }
+    let falls = falling(app, None).await;
+    let Some(cause) = cause(&falls) else { return };
+    let taking = Taking {
+        nodes: falls.into_iter().map(|falls| (falls.name, falls.entry)).collect(),
+        ..Taking::new(cause, Mark::Revoked)
+    };
+    if let Err(refusal) = take(app, taking).await {
+        tracing::error!(detail = refusal.detail, "nodes could not be withdrawn");
     }
 }
 
+/// What a statement about all of these says: of one node, that node; of several, their names, at most [`MAX_NAMED`], and
+/// each reason once.
+#[must_use]
+pub fn cause(falls: &[Falls]) -> Option<Cause> {
+    let first = falls.first()?;
+    let subject = (falls.len() == 1).then_some(first.name.as_str());
+    let mut cause = Cause::new(Kind::Revocation, subject, first.reason.clone());
+    for falls in falls.iter().skip(1).take(MAX_NAMED) {
+        if !cause.reasons.contains(&falls.reason) {
+            cause.reasons.push(falls.reason.clone());
+        }
+    }
+    let names = falls
+        .iter()
+        .take(MAX_NAMED)
+        .map(|falls| Value::text(falls.name.as_str()));
+    cause.body.push((BODY_CAUSE, Value::array(names)));
+    Some(cause)
+}
+
+/// Who cannot keep what it holds: under the policy in force, or once this is barred besides.
+pub async fn falling(app: &Arc<App>, bar: Option<&Bar>) -> Vec<Falls> {
+    let mut holders: Vec<(String, StatusIndex)> = {
+        let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
+        attested
+            .iter()
+            .map(|(name, (_, entry))| (name.clone(), *entry))
+            .collect()
+    };
+    holders.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let (judged, bar) = (Arc::clone(app), bar.cloned());
+    let judging = tokio::task::spawn_blocking({
+        let holders = holders.clone();
+        move || {
+            let mut falling = Vec::new();
+            for (name, entry) in holders {
+                let reason = against(&judged, &name, bar.as_ref());
+                falling.extend(reason.map(|reason| Falls { name, entry, reason }));
+            }
+            falling
+        }
+    });
+    // What could not be judged is not upheld.
+    judging.await.unwrap_or_else(|error| {
+        let reason = because("a judgement", &error.to_string());
+        let falls = |(name, entry)| Falls {
+            name,
+            entry,
+            reason: reason.clone(),
+        };
+        holders.into_iter().map(falls).collect()
+    })
+}
+
 /// Why the node `name` cannot keep what it holds, if it cannot. What it showed and nobody can read counts against it.
-fn against(app: &App, name: &str) -> Option<Reason> {
+fn against(app: &App, name: &str, bar: Option<&Bar>) -> Option<Reason> {
     let record = match nodes::by_name(&*app.store, name) {
         Ok(Some((record, _))) if !record.withdrawn => record,
         Ok(_) => return None,
@@ -68,10 +127,17 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         Ok(inputs) => inputs,
         Err(error) => return Some(because("what it showed last", &error.to_string())),
     };
-    if inputs.policy_digest == policy.digest {
+    if inputs.policy_digest == policy.digest && bar.is_none() {
         // It was decided on under this very policy.
         return None;
     }
+    let mut barred = match bars::read(&*app.store) {
+        Ok((barred, ..)) => barred,
+        Err(error) => return Some(because("what is barred", &error.to_string())),
+    };
+    barred.extend(bar.cloned());
+    barred.sort();
+    barred.dedup();
     let now = seconds(app.clock.now_ms());
     let mut inputs = DecisionInputs {
         // What an earlier release granted is judged by the rules of this one.
@@ -79,6 +145,9 @@ fn against(app: &App, name: &str) -> Option<Reason> {
         policy_digest: policy.digest,
         policy_expires: policy.expires,
         now,
+        barred,
+        // What is suspended is kept: whether it could be upheld is another question.
+        held: None,
         ..inputs
     };
     // What it was not asked for does not speak against it, and what the broker has lost of its list does not either: it is

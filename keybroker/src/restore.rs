@@ -11,6 +11,7 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{ListError, Status, StatusArray, StatusLists};
 use touchstone_store::{Batch, CommitError, Key, KeyError, Store, StoreError};
 
+use crate::holds::{self, Hold, HoldError};
 use crate::lineage::graph::Graph;
 use crate::lineage::load::{Loaded, load};
 use crate::log::LogHead;
@@ -44,6 +45,9 @@ pub enum RestoreError {
     /// The status lists.
     #[error("the stored status lists: {0}")]
     List(#[from] ListError),
+    /// What is held back cannot be told: with it a quarantine might be lifted by nobody.
+    #[error("what is suspended by command: {0}")]
+    Hold(#[from] HoldError),
     /// A row that this release does not understand.
     #[error("the row {key} is malformed")]
     Row {
@@ -69,6 +73,8 @@ pub struct Restored {
     pub live: HashMap<String, StatusIndex>,
     /// Which authorization hangs below which.
     pub lineage: Graph,
+    /// What is suspended until it is lifted.
+    pub holds: Vec<(Hold, HashSet<StatusIndex>)>,
     /// Whether the last process ended in order.
     pub clean: bool,
 }
@@ -108,7 +114,18 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
         .map(|(name, record)| (name, record.status))
         .collect();
 
+    let holds = holds::load(store, facts.generation)?;
     let mut batch = Batch::new();
+    if !clean {
+        // Something may have fallen that nobody can name: a lift brings back no more than what shows itself.
+        for (hold, _) in holds.iter().filter(|(hold, _)| hold.exact) {
+            let hold = Hold {
+                exact: false,
+                ..hold.clone()
+            };
+            batch.put(hold.key(), hold.encode());
+        }
+    }
     if !clean || !orphans.is_empty() {
         let below = lineage.live(now);
         // Whose lineage cannot be told falls with nothing any more, so it falls now.
@@ -142,10 +159,17 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
             epoch,
             epoch_limit,
             ledger,
-            kept_back: HashSet::new(),
+            kept_back: holds::kept_back(&holds),
         },
         live,
         lineage,
+        holds: holds
+            .into_iter()
+            .map(|(hold, set)| {
+                let exact = hold.exact && clean;
+                (Hold { exact, ..hold }, set)
+            })
+            .collect(),
         clean,
     })
 }

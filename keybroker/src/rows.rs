@@ -33,6 +33,8 @@ pub const STATUS: Namespace = Namespace::new("status");
 pub const SHOWN: Namespace = Namespace::new("shown");
 /// `key/<name>`: a key that is released to attested nodes, its secrets sealed.
 pub const KEY: Namespace = Namespace::new("key");
+/// `withheld/<name>`: up to which version a key is released no more: an operator revoked it. Rotation goes on behind it.
+pub const WITHHELD: Namespace = Namespace::new("withheld");
 /// `witness/<digest>`: the head of another log that was cosigned last, by the digest of the log's origin.
 pub const WITNESS: Namespace = Namespace::new("witness");
 /// `cosigned/<digest>`: the newest head of this ledger that a witness cosigned, by the digest of the witness's name.
@@ -43,6 +45,10 @@ pub const DIFFERS: Namespace = Namespace::new("differs");
 pub const GONE: Namespace = Namespace::new("gone");
 /// `lineage/<number>`: an entry of the lineage, by the number of its status entry.
 pub const LINEAGE: Namespace = Namespace::new("lineage");
+/// `hold/<number>`: a quarantine or a containment, and what it took.
+pub const HOLD: Namespace = Namespace::new("hold");
+/// `command/<id>`: a signed command that was carried out, and until when it would have counted, in Unix milliseconds.
+pub const COMMAND: Namespace = Namespace::new("command");
 /// `meta/<what>`: single values.
 pub const META: Namespace = Namespace::new("meta");
 

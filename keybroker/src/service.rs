@@ -22,6 +22,7 @@ use crate::decision::SEMANTICS_ID;
 use crate::drift::{self, Drift};
 use crate::entry::{Effect, Entry, EntryError};
 use crate::federation::{Neighbours, keep};
+use crate::holds::Holds;
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
 use crate::lineage::Lineage;
 use crate::log::{LogEdge, LogError};
@@ -255,6 +256,8 @@ impl Broker {
             lineage,
             federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
+            commanding: tokio::sync::Mutex::default(),
+            holds: Holds::new(restored.holds),
             head,
             attested: Mutex::new(attested),
             drift,

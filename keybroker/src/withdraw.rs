@@ -37,8 +37,8 @@ pub struct Cause {
     pub kind: Kind,
     /// The node or workload it is about, where it is about one.
     pub subject: Option<String>,
-    /// The reason.
-    pub reason: Reason,
+    /// The reasons: at least one.
+    pub reasons: Vec<Reason>,
     /// SHA-256 of what it rests on, by label: the decision, the command, the event.
     pub inputs: BTreeMap<String, [u8; 32]>,
     /// More members of the body, numbered from [`BODY_CAUSE`] on.
@@ -52,7 +52,7 @@ impl Cause {
         Self {
             kind,
             subject: subject.map(str::to_owned),
-            reason,
+            reasons: vec![reason],
             inputs: BTreeMap::new(),
             body: Vec::new(),
         }
@@ -74,6 +74,8 @@ pub struct Taking {
     pub guards: Vec<Guard>,
     /// More rows, written in the commit that records it.
     pub writes: Vec<Write>,
+    /// Digest of the set that was shown before: another one is not taken.
+    pub expect: Option<[u8; 32]>,
 }
 
 impl Taking {
@@ -87,8 +89,14 @@ impl Taking {
             roots: Vec::new(),
             guards: Vec::new(),
             writes: Vec::new(),
+            expect: None,
         }
     }
+}
+
+fn changed(entries: usize) -> Refusal {
+    let detail = format!("it is another set than the one that was shown, of {entries} entries now: look at it again");
+    Refusal::new(RefusalCode::SetChanged, detail)
 }
 
 /// What went out.
@@ -125,7 +133,8 @@ pub async fn take(app: &App, taking: Taking) -> Result<Taken, Refusal> {
 /// Takes, now, and makes what is to be recorded of it: to be handed in at once.
 ///
 /// # Errors
-/// The broker's failure: then no head goes out any more.
+/// [`RefusalCode::SetChanged`] where another set was expected: then nothing is taken. Otherwise the broker's failure: then
+/// no head goes out any more.
 pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
     let Taking {
         cause,
@@ -134,16 +143,20 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         mut roots,
         guards,
         writes,
+        expect,
     } = taking;
     let now_ms = app.clock.now_ms();
     roots.extend(nodes.iter().map(|(_, entry)| *entry));
     let roots = set::sorted(roots);
     // Nothing is hung below a root between the look at what hangs there and the mark.
-    let (set, withdrawal) = app.lineage.fall(&roots, |set| {
-        let withdrawal = app.trust.take(set, mark, now_ms);
-        (set.to_vec(), withdrawal)
-    });
-    let withdrawal = withdrawal.map_err(internal)?;
+    let (set, withdrawal) = app.lineage.fall(&roots, |all| {
+        let set = set::sorted(all.iter().copied());
+        if expect.is_some_and(|expected| expected != set::digest(&set::encode(&set))) {
+            return Err(changed(set.len()));
+        }
+        let withdrawal = app.trust.take(&set, mark, now_ms).map_err(internal)?;
+        Ok((set, withdrawal))
+    })?;
     let epoch = withdrawal.epoch;
     if mark == Mark::Revoked {
         let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +169,7 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         target: "touchstone::event",
         event = event(mark),
         node = nodes.first().map_or(subject, |(name, _)| name.as_str()),
-        reason = cause.reason.code,
+        reason = cause.reasons.first().map_or("", |reason| reason.code.as_str()),
         epoch,
         entries = set.len(),
         at_ms = now_ms
@@ -202,7 +215,7 @@ fn statement(
     let Cause {
         kind,
         subject,
-        reason,
+        reasons,
         mut inputs,
         body,
     } = cause;
@@ -223,7 +236,7 @@ fn statement(
     Statement {
         region_policy: region.and_then(|region| app.policy().region_digest(&region)),
         subject,
-        reasons: Reason::bounded(vec![reason]),
+        reasons: Reason::bounded(reasons),
         inputs,
         ..app.circumstances(now_ms).statement(kind, Outcome::Recorded, body)
     }

@@ -468,6 +468,35 @@ async fn a_one_time_key_goes_out_once_however_it_is_raced() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_stops_who_holds_it_and_is_withheld_until_it_is_rotated() {
+    let mut w = world(&[]).await;
+    put(&w.domain, "name=db/main").await;
+    let answer = get(&mut w.client, &w.node, &w.authorization, &Ask::default())
+        .await
+        .unwrap();
+    assert!(answer.sealed.is_some());
+    let order = r#"{"action": "revoke", "target": "key", "id": "db/main", "reason": "copied"}"#;
+    let (status, body) = command(&w.domain, Method::POST, "/commands", order).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    let done: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(done["entries"], 1, "who was given it has fallen");
+    // New rights by good evidence, and the key all the same not.
+    let back = attest(&mut w.client, &mut w.node, true)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    let answer = get(&mut w.client, &w.node, &back, &Ask::default()).await.unwrap();
+    assert_eq!(codes(&answer), ["key-withheld"]);
+    assert_eq!(recorded(&w.broker, &answer).outcome, Outcome::Deny);
+    // Nobody holds it any more who was given it since: the command takes nothing more, and is recorded.
+    command(&w.domain, Method::POST, "/keys/rotate?name=db/main&generate=32", "").await;
+    let answer = get(&mut w.client, &w.node, &back, &Ask::default()).await.unwrap();
+    assert!(answer.sealed.is_some(), "{:?}", codes(&answer));
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_revoked_node_gets_nothing() {
     let mut w = world(&[]).await;
     put(&w.domain, "name=db/main").await;

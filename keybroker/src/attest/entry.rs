@@ -36,6 +36,8 @@ pub(super) struct Standing<'a> {
     pub(super) boot: Option<[u8; BOOT_ID_LEN]>,
     /// The receive key of the hello.
     pub(super) receive_key: Option<&'a VerifyingKey>,
+    /// What an operator has barred and suspended, as it was when this was decided.
+    pub(super) standing: &'a [Guard],
 }
 
 /// Label, among the inputs of a revocation's statement, of the decision that it follows from.
@@ -65,6 +67,7 @@ pub(super) fn entry(
         record,
         boot,
         receive_key,
+        standing,
     } = *standing;
     let seen = logs::seen(boot, inputs, decided);
     let RecordedInputs {
@@ -82,6 +85,7 @@ pub(super) fn entry(
     let (policy_digest, effect) = match (&decided.grant, record) {
         (Some(grant), _) => {
             guards.extend(stored.guards());
+            guards.extend_from_slice(standing);
             let record = NodeRecord {
                 region: decided.region.clone(),
                 enrolled: grant.enrolled.clone(),
@@ -122,8 +126,15 @@ pub(super) fn entry(
                 },
                 renews: held == Some(record.status),
             };
-            (Some(policy.digest), Effect::grant(growth))
+            let below = app.lineage.read(|graph| graph.closure(&[inputs.status]));
+            let grant = Effect::Grant {
+                growth,
+                lifts: app.holds.coming_back(&below),
+            };
+            (Some(policy.digest), grant)
         }
+        // Good, and suspended: what it holds is kept for it.
+        (None, Some(_)) if decided.is_only_held() => (Some(policy.digest), Effect::None),
         // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
         (None, Some(record)) if !record.withdrawn => {
             let reason = decided.statement.reasons.first().cloned();

@@ -13,6 +13,7 @@ use touchstone_policies::PolicySet;
 use touchstone_verifier::ear::EarReason;
 
 use crate::app::App;
+use crate::containment;
 use crate::decision::Decided;
 use crate::entry::EntryError;
 use crate::hello::{Pending, internal};
@@ -21,6 +22,7 @@ use crate::room::Taken;
 use crate::sequencer::HandedIn;
 use crate::server::ConnectionInfo;
 use crate::withdraw::withdraw;
+pub use entry::DECISION;
 use prepare::{Prepared, prepare};
 
 /// Label of the exporter that ties evidence to one TLS connection (`docs/protocol.md`, section 3).
@@ -165,6 +167,11 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 handed_in,
             } => (decided, policy, status, statement, taken, handed_in),
         };
+        if taken.is_some() {
+            // Its own rights are gone already; whom its failure reaches besides goes out before anything is waited for.
+            let (app, node, decision) = (Arc::clone(&app), decided.node.clone(), decided.digest);
+            tokio::spawn(async move { containment::after_failure(&app, &node, decision).await });
+        }
         let withdrawn = match taken {
             None => Ok(()),
             Some(Ok(taken)) => taken.recorded().await.map(|_| ()),
@@ -205,7 +212,8 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
         );
         {
             let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
-            if decided.grant.is_some() {
+            // Good evidence of a node that is suspended is in time, too: what it holds is kept for it.
+            if decided.grant.is_some() || (decided.is_only_held() && attested.contains_key(&decided.node)) {
                 attested.insert(decided.node.clone(), (received_at_ms, status));
             }
         }

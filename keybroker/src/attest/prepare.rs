@@ -20,16 +20,18 @@ use super::Submitted;
 use super::entry::{Entries, Standing, entry};
 use crate::app::App;
 use crate::asked::asked;
+use crate::bars;
 use crate::clock::seconds;
 use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID};
 use crate::entry::Entry;
-use crate::first_use::Seat;
+use crate::first_use::{self, Seat};
 use crate::hardware::{Hardware, enrolled_text};
 use crate::hello::{internal, may_speak, unlisted, unreadable};
+use crate::holds;
 use crate::inputs::{DecisionInputs, KnownList};
 use crate::logs;
 use crate::node::NodeRecord;
-use crate::nodes::Stored;
+use crate::nodes::{Stored, guard};
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::session::random;
 use crate::tenants;
@@ -119,6 +121,17 @@ fn judge(
     } = submitted;
     let record = stored.record.as_ref().map(|(record, _)| record);
     let same_machine = record.filter(|record| pending.hardware.is_machine_of(&record.enrolled));
+    // Read before what is in memory: what changes between the two is found at the commit.
+    let (key, revision) = holds::revision(&*app.store).map_err(unreadable)?;
+    let held_row = guard(&key, revision);
+    let (barred, key, revision) = bars::read(&*app.store).map_err(unreadable)?;
+    let standing_rows = [held_row, guard(&key, revision)];
+    let first_use = seat.map(|seat| seat.first_use);
+    let inventory = first_use::inventory(first_use.as_ref(), &policy);
+    let entry_of = match inventory.by_name(&pending.node) {
+        Lookup::Node(node) => Some(node),
+        _ => None,
+    };
     let mut inputs = DecisionInputs {
         semantics: SEMANTICS_ID.to_owned(),
         domain: policy.domain.clone(),
@@ -141,7 +154,9 @@ fn judge(
         status,
         epoch: app.trust.epoch(),
         signer: app.keys.authorization.kid(),
-        first_use: seat.map(|seat| seat.first_use),
+        first_use,
+        barred,
+        held: app.holds.against(&pending.node, entry_of),
     };
     let known = app.chains.of(&inputs.evidence);
     let decision = logs::decide_on(&*app.store, &mut inputs, &policy, None, known.as_ref()).map_err(internal)?;
@@ -186,6 +201,7 @@ fn judge(
         record: same_machine,
         boot: pending.boot,
         receive_key: pending.receive_public.as_ref(),
+        standing: &standing_rows,
     };
     let Entries { decision, taken } = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {

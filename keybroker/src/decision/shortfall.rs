@@ -2,7 +2,7 @@
 
 use touchstone_verifier::reason::{AppraisalCode, Code};
 
-use super::Decided;
+use super::{Decided, DenialCode};
 
 /// A log that does not reach what was quoted.
 const LOGS_BEHIND: &[Code] = &[Code::Appraisal(AppraisalCode::ImaLogDoesNotReplay)];
@@ -27,6 +27,15 @@ impl Decided {
     #[must_use]
     pub fn logs_are_missing(&self) -> bool {
         self.only(LOGS_MISSING)
+    }
+
+    /// Whether nothing speaks against the node but that it, its zone or the domain is suspended.
+    #[must_use]
+    pub fn is_only_held(&self) -> bool {
+        let held = [DenialCode::Quarantined, DenialCode::Contained].map(DenialCode::as_str);
+        self.grant.is_none()
+            && !self.reasons.is_empty()
+            && self.reasons.iter().all(|reason| held.contains(&reason.code.as_str()))
     }
 
     fn only(&self, codes: &[Code]) -> bool {

@@ -55,6 +55,8 @@ fn inputs() -> DecisionInputs {
         epoch: 11,
         signer: [12; 8],
         first_use: None,
+        barred: Vec::new(),
+        held: None,
     }
 }
 
@@ -68,7 +70,14 @@ fn inputs_come_back_as_recorded() {
     again.ima.as_mut().unwrap().entries = Some(vec![CHUNK.to_vec()]);
     let mut cvm = inputs();
     cvm.enrolled = Some(crate::node::tests::cvm_record("c", [13; 32]).enrolled);
-    for (inputs, count) in [(full, 2), (bare, 1), (again, 3), (cvm, 2)] {
+    let mut held = inputs();
+    held.barred = vec![Bar::Reference("golden".into()), Bar::Signer("a".into())];
+    held.held = Some(Held {
+        over: "subject".into(),
+        name: "a".into(),
+        why: "odd traffic".into(),
+    });
+    for (inputs, count) in [(full, 2), (bare, 1), (again, 3), (cvm, 2), (held, 2)] {
         let RecordedInputs {
             record, parts, digest, ..
         } = inputs.record();

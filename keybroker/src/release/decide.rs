@@ -27,6 +27,7 @@ touchstone_cose::reason_codes! {
         KeyResidencyUnproven = "key-residency-unproven": "The machine's evidence names a provider, not a machine, so it proves no place. List provider and region in residency.providers, or use machines known by their chip.",
         KeyLifeOver = "key-life-over": "The life of this version is over. Rotate the key.",
         KeySpent = "key-spent": "This one-time version was released before. Rotate the key for another one.",
+        KeyWithheld = "key-withheld": "An operator has revoked this version of the key. Rotate the key; the next version is released again.",
         NodeWithdrawn = "node-withdrawn": "The node's rights were withdrawn. It gets new ones by attesting.",
         NodeNotEnrolled = "node-not-enrolled": "The node is not enrolled, or no longer in the inventory of its region.",
         AuthorizationNotCurrent = "authorization-not-current": "The authorization is of an earlier lineage of this node. Attest again.",
@@ -301,6 +302,15 @@ fn key<'a>(situation: &Situation<'a>, reasons: &mut Vec<Reason>) -> Option<&'a K
             "life",
             &expected,
             &situation.now.to_string(),
+        ));
+    }
+    if version.number <= entry.withheld {
+        let expected = format!("after {}", entry.withheld);
+        reasons.push(reason(
+            ReleaseCode::KeyWithheld,
+            "version",
+            &expected,
+            &version.number.to_string(),
         ));
     }
     if version.kept.is_none() {

@@ -166,9 +166,27 @@ pub fn read(store: &dyn Store, name: &str) -> Result<Option<(KeyEntry, Revision)
     match store.get(&key).map_err(crate::hello::internal)? {
         None => Ok(None),
         Some(row) => match KeyEntry::decode(&row.value) {
-            Ok(entry) if entry.settings.name == name => Ok(Some((entry, row.revision))),
+            Ok(mut entry) if entry.settings.name == name => {
+                entry.withheld = entry.withheld.max(withheld(store, name)?.0);
+                Ok(Some((entry, row.revision)))
+            }
             Ok(_) => Err(failed(&"a key's row is another key's")),
             Err(error) => Err(failed(&error)),
+        },
+    }
+}
+
+/// Up to which version a key is released no more, and the revision of the row that says so.
+///
+/// # Errors
+/// A [`Refusal`]: the store, or a row that is none.
+pub fn withheld(store: &dyn Store, name: &str) -> Result<(u64, Option<Revision>), Refusal> {
+    let key = rows::WITHHELD.key(name.as_bytes()).map_err(crate::hello::internal)?;
+    match store.get(&key).map_err(crate::hello::internal)? {
+        None => Ok((0, None)),
+        Some(row) => match row.value.as_slice().try_into() {
+            Ok(bytes) => Ok((u64::from_be_bytes(bytes), Some(row.revision))),
+            Err(_) => Err(failed(&"what is withheld of a key cannot be read")),
         },
     }
 }
@@ -194,6 +212,7 @@ pub async fn put(app: &Arc<App>, settings: KeySettings, secret: NewSecret) -> Re
         settings,
         source: keeper.source_name().to_owned(),
         versions: vec![version],
+        withheld: 0,
     };
     match record(app, &entry, "put", Guard::Absent(key)).await {
         Ok(changed) => Ok(changed),

@@ -60,6 +60,8 @@ pub struct KeyEntry {
     pub source: String,
     /// Oldest first; never empty.
     pub versions: Vec<KeyVersion>,
+    /// Versions up to this one are released no more: an operator revoked the key. 0 where none was.
+    pub withheld: u64,
 }
 
 /// Why settings or a row are not those of a key.
@@ -147,6 +149,7 @@ impl KeyEntry {
             settings: self.settings.clone(),
             source: self.source.clone(),
             versions: versions.collect(),
+            withheld: self.withheld,
         }
     }
 
@@ -191,7 +194,9 @@ impl KeyEntry {
                 version.kept.as_deref().map_or(Value::Null, Value::bytes),
             ])
         });
-        cbor::encode(&Value::map([
+        // Where nothing is withheld, the row is what it was before there was that.
+        let withheld = (self.withheld > 0).then_some((8, Value::Unsigned(self.withheld)));
+        let members = [
             (0, Value::Unsigned(FORMAT)),
             (1, Value::text(self.settings.name.as_str())),
             (2, Value::text(self.settings.resource.as_str())),
@@ -200,7 +205,8 @@ impl KeyEntry {
             (5, Value::Bool(self.settings.one_time)),
             (6, Value::text(self.source.as_str())),
             (7, Value::array(versions)),
-        ]))
+        ];
+        cbor::encode(&Value::map(members.into_iter().chain(withheld)))
     }
 
     /// Reads a row.
@@ -237,6 +243,13 @@ impl KeyEntry {
         };
         let source = reader.text(6, MAX_TEXT)?;
         let versions = reader.array(7)?;
+        let withheld = match reader.optional(8) {
+            None => 0,
+            Some(value) => value
+                .as_u64()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| malformed("key 8", "the number of a version"))?,
+        };
         reader.finish()?;
         let versions = versions
             .iter()
@@ -248,6 +261,7 @@ impl KeyEntry {
             settings: settings.checked()?,
             source,
             versions,
+            withheld,
         })
     }
 }
@@ -297,6 +311,7 @@ mod tests {
                 created: 100,
                 kept: Some(vec![1, 2, 3]),
             }],
+            withheld: 0,
         }
     }
 
@@ -307,6 +322,7 @@ mod tests {
         entry.versions[0].kept = None;
         entry.settings.life = None;
         entry.settings.one_time = true;
+        entry.withheld = 1;
         assert_eq!(KeyEntry::decode(&entry.encode()).unwrap(), entry);
         let bytes = entry.encode();
         for end in 0..bytes.len() {

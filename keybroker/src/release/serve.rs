@@ -205,6 +205,8 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     ];
     if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
         guards.push(guard(Ok(row), revision(&key))?);
+        let (_, withheld) = keeper::withheld(&*app.store, &request.key)?;
+        guards.push(guard(rows::WITHHELD.key(request.key.as_bytes()), withheld)?);
     }
     let mut writes = vec![
         Write::Put(nonce_row, now_ms.to_be_bytes().to_vec()),

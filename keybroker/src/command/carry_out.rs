@@ -1,0 +1,223 @@
+//! Commands carried out: each goes out at once, and is one statement.
+
+use std::sync::Arc;
+
+use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
+use touchstone_store::{Guard, Key, RowFault, Versioned, Write};
+
+use super::{Action, By, Command, Plan, body, plan};
+use crate::app::App;
+use crate::decision::DenialCode;
+use crate::decommission;
+use crate::entry::{Effect, Entry};
+use crate::hello::internal;
+use crate::holds;
+use crate::problem::{Refusal, RefusalCode};
+use crate::rejudge;
+use crate::rows;
+use crate::trust::Mark;
+use crate::withdraw::{Cause, Taking, take};
+
+/// Label, among the inputs of a statement, of the signed command it follows from.
+pub const COMMAND: &str = "command";
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Its statement's entry.
+    pub recorded: u64,
+    /// The epoch it went out under, where something was taken.
+    pub epoch: Option<u64>,
+    /// How many entries it took, or lets come back.
+    pub entries: usize,
+}
+
+/// Carries a command out.
+///
+/// # Errors
+/// A [`Refusal`]. [`RefusalCode::SetChanged`] where it would take another set than the one that was shown.
+pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Done, Refusal> {
+    command.checked()?;
+    let expect = command.expected()?;
+    let plan = plan(app, command).await?;
+    let (mut guards, mut writes) = (Vec::new(), Vec::new());
+    if let By::Operator { id, not_after, .. } = by {
+        let row = rows::COMMAND.key(id).map_err(internal)?;
+        guards.push(Guard::Absent(row.clone()));
+        writes.push(Write::Put(row, not_after.to_be_bytes().to_vec()));
+        writes.extend(forgotten(app)?);
+    }
+    if expect.is_some_and(|expected| expected != plan.digest) {
+        let detail = format!(
+            "it is another set than the one that was shown, of {} entries now",
+            plan.set.len()
+        );
+        return Err(Refusal::new(RefusalCode::SetChanged, detail));
+    }
+    match command.action {
+        Action::Lift => lift(app, command, by, plan, (guards, writes)).await,
+        Action::Decommission | Action::Reinstate => {
+            let why = match by {
+                By::Local => command.reason.clone(),
+                By::Operator { name, .. } => format!("{} (commanded by {name})", command.reason),
+            };
+            let recorded = match command.action {
+                Action::Decommission => decommission::decommission(app, &command.id, &why, writes).await?,
+                _ => decommission::reinstate(app, &command.id, &why, writes).await?,
+            };
+            Ok(Done {
+                recorded: recorded.index,
+                epoch: None,
+                entries: plan.set.len(),
+            })
+        }
+        Action::Revoke if plan.set.is_empty() => note(app, command, by, plan, (guards, writes)).await,
+        Action::Revoke => {
+            let mut cause = rejudge::cause(&plan.falls).unwrap_or_else(|| cause(command, &plan, Kind::Revocation));
+            if !plan.falls.is_empty() {
+                cause.subject = None;
+                cause.reasons.insert(0, reason(command));
+            }
+            let taking = taking(command, by, (cause, plan), expect, (guards, writes), Mark::Revoked);
+            let taken = take(app, taking).await?;
+            Ok(Done {
+                recorded: taken.recorded.index,
+                epoch: Some(taken.epoch),
+                entries: taken.set.len(),
+            })
+        }
+        Action::Quarantine | Action::Contain => {
+            let kind = match command.action {
+                Action::Quarantine => Kind::Quarantine,
+                _ => Kind::Containment,
+            };
+            let over = plan.over.clone().ok_or_else(|| internal("a suspension of nobody"))?;
+            let cause = cause(command, &plan, kind);
+            let taking = taking(command, by, (cause, plan), expect, (guards, writes), Mark::Suspended);
+            let taken = holds::hold(app, over, &command.reason, taking).await?;
+            Ok(Done {
+                recorded: taken.recorded.index,
+                epoch: Some(taken.epoch),
+                entries: taken.set.len(),
+            })
+        }
+    }
+}
+
+/// Most rows of commands that are over and are forgotten with another one.
+const FORGOTTEN_AT_ONCE: usize = 64;
+
+/// How long after its end a command is remembered, in seconds: more than any clock of an operator may differ.
+const REMEMBERED_S: u64 = 600;
+
+/// Rows of commands that do not count any more, whoever shows them again.
+fn forgotten(app: &App) -> Result<Vec<Write>, Refusal> {
+    let now = app.clock.now_ms() / 1_000;
+    let rows = app.store.range(&rows::COMMAND.prefix(), None, FORGOTTEN_AT_ONCE);
+    let over = |(key, row): (Key, Result<Versioned, RowFault>)| {
+        let bytes = <[u8; 8]>::try_from(row.ok()?.value.as_slice()).ok()?;
+        let over = u64::from_be_bytes(bytes).saturating_add(REMEMBERED_S) < now;
+        over.then_some(Write::Delete(key))
+    };
+    Ok(rows.map_err(internal)?.into_iter().filter_map(over).collect())
+}
+
+fn reason(command: &Command) -> Reason {
+    let code = match command.action {
+        Action::Quarantine => DenialCode::Quarantined,
+        Action::Contain => DenialCode::Contained,
+        _ => DenialCode::OperatorCommand,
+    };
+    Reason {
+        code: code.as_str().into(),
+        claim: format!("{} {}", command.target.as_str(), command.id),
+        expected: "as granted".into(),
+        found: command.reason.clone(),
+    }
+}
+
+fn cause(command: &Command, plan: &Plan, kind: Kind) -> Cause {
+    Cause::new(kind, plan.subject.as_deref(), reason(command))
+}
+
+fn taking(
+    command: &Command,
+    by: &By,
+    (mut cause, plan): (Cause, Plan),
+    expect: Option<[u8; 32]>,
+    (guards, mut writes): (Vec<Guard>, Vec<Write>),
+    mark: Mark,
+) -> Taking {
+    cause.body.extend(body(command, by));
+    if let By::Operator { command, .. } = by {
+        cause.inputs.insert(COMMAND.to_owned(), *command);
+    }
+    writes.extend(plan.writes);
+    Taking {
+        nodes: plan.nodes,
+        roots: plan.roots,
+        guards,
+        writes,
+        expect,
+        ..Taking::new(cause, mark)
+    }
+}
+
+async fn lift(
+    app: &Arc<App>,
+    command: &Command,
+    by: &By,
+    plan: Plan,
+    (guards, mut writes): (Vec<Guard>, Vec<Write>),
+) -> Result<Done, Refusal> {
+    let Some(over) = plan.over.clone() else {
+        return note(app, command, by, plan, (guards, writes)).await;
+    };
+    writes.extend(plan.writes);
+    let recorded = holds::lift(app, &over, &command.reason, body(command, by), (guards, writes)).await?;
+    Ok(Done {
+        recorded: recorded.index,
+        epoch: None,
+        entries: plan.set.len(),
+    })
+}
+
+/// A command that takes nothing: a key nobody was given, a reference nobody rests on, a bar that is lifted.
+async fn note(
+    app: &Arc<App>,
+    command: &Command,
+    by: &By,
+    plan: Plan,
+    (guards, mut writes): (Vec<Guard>, Vec<Write>),
+) -> Result<Done, Refusal> {
+    let now_ms = app.clock.now_ms();
+    let mut statement = Statement {
+        subject: plan.subject,
+        reasons: Reason::bounded(vec![reason(command)]),
+        ..app.circumstances(now_ms).statement(
+            Kind::Command,
+            Outcome::Recorded,
+            touchstone_cose::cbor::Value::map(body(command, by)),
+        )
+    };
+    if let By::Operator { command, .. } = by {
+        statement.inputs.insert(COMMAND.to_owned(), *command);
+    }
+    writes.extend(plan.writes);
+    let entry = Entry {
+        statement: statement.sign(&app.keys.statement).map_err(internal)?,
+        subject: None,
+        policy: None,
+        guards,
+        writes,
+        parts: Vec::new(),
+        effect: Effect::None,
+    };
+    let recorded = app.sequencer.record(entry).await;
+    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
+    Ok(Done {
+        recorded: recorded.index,
+        epoch: None,
+        entries: 0,
+    })
+}

@@ -1,0 +1,226 @@
+//! What a command would take, looked up and not touched.
+
+use std::sync::{Arc, PoisonError};
+
+use touchstone_authorization::Status;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_policies::Extent;
+use touchstone_store::Write;
+use touchstone_verifier::inventory::Lookup;
+
+use super::holders::holders;
+use super::{Action, Command, MAX_SHOWN, Target};
+use crate::app::App;
+use crate::bars::{self, Bar, MAX_BARS};
+use crate::hello::{internal, unreadable};
+use crate::holds::{self, Over};
+use crate::lineage::{Entry, Id};
+use crate::problem::{Refusal, RefusalCode};
+use crate::rejudge::{Falls, falling};
+use crate::release::keeper;
+use crate::rows;
+use crate::withdraw::{holds as entry_of, set};
+
+/// What a command would take.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Whom the statement is about, where it is one node or workload.
+    pub subject: Option<String>,
+    /// Who is suspended, and gets nothing meanwhile.
+    pub over: Option<Over>,
+    /// Nodes, each with the entry it holds.
+    pub nodes: Vec<(String, StatusIndex)>,
+    /// Entries of workloads, beside.
+    pub roots: Vec<StatusIndex>,
+    /// Where nodes are judged anew: each with its reason.
+    pub falls: Vec<Falls>,
+    /// Rows that are written with it.
+    pub writes: Vec<Write>,
+    /// Every entry that would fall, or come back.
+    pub set: Vec<StatusIndex>,
+    /// Its digest.
+    pub digest: [u8; 32],
+    /// Who holds these entries, at most [`MAX_SHOWN`].
+    pub subjects: Vec<String>,
+}
+
+/// Looks up what a command would take, with everything below it.
+///
+/// # Errors
+/// A [`Refusal`]: there is no such thing, or it cannot be told what would fall.
+pub async fn plan(app: &Arc<App>, command: &Command) -> Result<Plan, Refusal> {
+    let mut plan = Plan::default();
+    let id = command.id.as_str();
+    match command.target {
+        // Who is no node yet may be taken out of service all the same, and holds nothing.
+        Target::Node if command.action == Action::Decommission => {
+            let _ = plan.node(app, id);
+        }
+        Target::Node if command.action == Action::Reinstate => plan.subject = Some(id.to_owned()),
+        Target::Node => plan.node(app, id)?,
+        Target::Workload | Target::Lineage => plan.entry(app, command)?,
+        Target::Key => plan.key(app, id).await?,
+        Target::Reference => plan.bar(app, command.action, Bar::Reference(id.to_owned())).await?,
+        Target::Signer => plan.bar(app, command.action, Bar::Signer(id.to_owned())).await?,
+        Target::Zone => {
+            let (zone, region) = (Some(id.to_owned()), None);
+            plan.extent(app, Extent::Zone { zone, region });
+        }
+        Target::Cluster if id == app.policy().domain => plan.extent(app, Extent::Cluster),
+        Target::Cluster => return Err(absent(&format!("this domain is {}", app.policy().domain))),
+    }
+    plan.set = match (command.action, &plan.over) {
+        (Action::Lift, Some(over)) => {
+            let standing = holds::standing(app, over);
+            if standing.is_empty() {
+                return Err(absent("nothing is suspended by this name"));
+            }
+            set::sorted(standing.into_iter().flat_map(|(_, set)| set))
+        }
+        _ => {
+            let roots: Vec<StatusIndex> = plan
+                .nodes
+                .iter()
+                .map(|(_, entry)| *entry)
+                .chain(plan.roots.iter().copied())
+                .collect();
+            let roots = set::sorted(roots);
+            set::sorted(app.lineage.read(|graph| graph.closure(&roots)))
+        }
+    };
+    plan.digest = set::digest(&set::encode(&plan.set));
+    plan.subjects = app.lineage.read(|graph| {
+        let subjects = plan.set.iter().filter_map(|entry| graph.get(entry));
+        subjects.take(MAX_SHOWN).map(|entry| entry.subject).collect()
+    });
+    Ok(plan)
+}
+
+fn absent(detail: &str) -> Refusal {
+    Refusal::new(RefusalCode::NotFound, detail)
+}
+
+impl Plan {
+    fn node(&mut self, app: &App, name: &str) -> Result<(), Refusal> {
+        self.nodes = vec![(name.to_owned(), entry_of(app, name)?)];
+        self.subject = Some(name.to_owned());
+        self.over = Some(Over::Subject(name.to_owned()));
+        Ok(())
+    }
+
+    /// A workload by its subject, or an authorization by its id. One of a node is that node's.
+    fn entry(&mut self, app: &App, command: &Command) -> Result<(), Refusal> {
+        let id = command.id.as_str();
+        let found = match command.target {
+            Target::Workload => app.lineage.find(Id::Subject(id)),
+            _ => {
+                let cti: Option<[u8; 16]> = hex::decode(id).ok().and_then(|bytes| bytes.try_into().ok());
+                let malformed = || Refusal::new(RefusalCode::ParameterMalformed, "id: expected 32 hexadecimal digits");
+                app.lineage.find(Id::Authorization(&cti.ok_or_else(malformed)?))
+            }
+        };
+        let Entry { status, subject, .. } =
+            found.ok_or_else(|| absent("no authorization of this id or subject is known"))?;
+        if subject.contains('@') {
+            self.roots = vec![status];
+        } else {
+            self.nodes = vec![(subject.clone(), status)];
+        }
+        self.subject = Some(subject.clone());
+        self.over = Some(Over::Subject(subject));
+        Ok(())
+    }
+
+    /// Whoever was given the newest version of a key, which is released no more.
+    async fn key(&mut self, app: &Arc<App>, name: &str) -> Result<(), Refusal> {
+        let (entry, _) = keeper::read(&*app.store, name)?.ok_or_else(|| absent("there is no key of this name"))?;
+        let version = entry.current().ok_or_else(|| absent("the key has no version"))?.clone();
+        let (reading, key, wanted) = (Arc::clone(app), name.to_owned(), version.clone());
+        let looking = tokio::task::spawn_blocking(move || holders(&reading, &key, &wanted));
+        for holder in looking.await.map_err(internal)?? {
+            if holder.contains('@') {
+                self.roots
+                    .extend(app.lineage.find(Id::Subject(&holder)).map(|entry| entry.status));
+            } else {
+                let entry = entry_of(app, &holder)?;
+                self.nodes.push((holder, entry));
+            }
+        }
+        let row = rows::WITHHELD.key(name.as_bytes()).map_err(internal)?;
+        let number = version.number.max(entry.withheld);
+        self.writes.push(Write::Put(row, number.to_be_bytes().to_vec()));
+        Ok(())
+    }
+
+    /// Everybody whose rights rest on what is barred. To lift a bar takes nothing.
+    async fn bar(&mut self, app: &Arc<App>, action: Action, bar: Bar) -> Result<(), Refusal> {
+        let (mut barred, ..) = bars::read(&*app.store).map_err(unreadable)?;
+        if action == Action::Lift {
+            let place = barred.iter().position(|known| *known == bar);
+            barred.remove(place.ok_or_else(|| absent("it is not barred"))?);
+        } else {
+            if !is_known(app, &bar) {
+                return Err(absent("the policy in force has nothing of this name"));
+            }
+            self.falls = falling(app, Some(&bar)).await;
+            self.nodes = self
+                .falls
+                .iter()
+                .map(|falls| (falls.name.clone(), falls.entry))
+                .collect();
+            barred.push(bar);
+            barred.sort();
+            barred.dedup();
+            if barred.len() > MAX_BARS {
+                let detail = format!("{MAX_BARS} references and signers are barred");
+                return Err(Refusal::new(RefusalCode::BarsFull, detail));
+            }
+        }
+        self.writes.push(bars::write(&barred).map_err(unreadable)?);
+        Ok(())
+    }
+
+    /// Everything that hangs below the nodes of a zone, a region or the domain, as signed policy places them.
+    pub(crate) fn extent(&mut self, app: &App, extent: Extent) {
+        let policy = app.policy();
+        let stands = |name: &str| match policy.inventory.by_name(name) {
+            Lookup::Node(node) => extent.covers(node),
+            _ => extent == Extent::Cluster,
+        };
+        self.live(app, stands);
+        self.over = Some(Over::Nodes(extent));
+    }
+
+    fn live(&mut self, app: &App, stands: impl Fn(&str) -> bool) {
+        {
+            let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = attested.iter().filter(|(name, _)| stands(name));
+            self.nodes = here.map(|(name, (_, entry))| (name.clone(), *entry)).collect();
+        }
+        self.nodes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        // What a node was granted that has not been heard of for long may still count below it.
+        let lists = app.trust.lists();
+        let counts = |entry: &StatusIndex| {
+            let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
+            status == Some(Status::Valid)
+        };
+        self.roots = app.lineage.read(|graph| graph.nodes_where(&stands));
+        self.roots.retain(counts);
+    }
+}
+
+/// Whether any reference of the policy in force, or of a region's own, is of this name or signer.
+fn is_known(app: &App, bar: &Bar) -> bool {
+    let policy = app.policy();
+    let mut sets = vec![policy.whole().references];
+    sets.extend(
+        policy
+            .inventory
+            .nodes()
+            .iter()
+            .map(|node| policy.demands_for(node).references),
+    );
+    sets.dedup_by_key(|set| set.digest());
+    sets.iter()
+        .any(|set| set.references().iter().any(|reference| bar.bars(reference)))
+}

@@ -1,0 +1,606 @@
+//! What operators command and what policy contains: each cause, what falls by it, and the way back.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use common::client::{Client, problem};
+use common::tpm::SoftNode;
+use common::{DOMAIN, Domain, REGION, attest, authorization, command, key, ledger, now};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use touchstone_authorization::command::{Command, CommandAction, TargetKind};
+use touchstone_authorization::{Status, StatusIndex};
+use touchstone_cose::key::SigningKey;
+use touchstone_evidence::message::Answer;
+use touchstone_keybroker::parts;
+use touchstone_keybroker::record::DecisionRecord;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::withdraw::{SET, set};
+use touchstone_ledger::statement::{Kind, Statement};
+use touchstone_policies::{self as policies, Job, NewOperator, NodeIdentity, NodePlace, Power};
+
+fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
+    let lists = broker.app().trust.lists();
+    lists.get(place.list).unwrap().status(place.index).unwrap()
+}
+
+fn place(broker: &RunningBroker, answer: &Answer) -> StatusIndex {
+    authorization(broker, answer).contents().status
+}
+
+fn codes(answer: &Answer) -> Vec<&str> {
+    answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
+}
+
+/// A command about one thing.
+fn order(action: &str, target: &str, id: &str) -> Value {
+    json!({ "action": action, "target": target, "id": id, "reason": "odd traffic" })
+}
+
+async fn commanded(domain: &Domain, order: &Value) -> Value {
+    let (status, body) = command(domain, Method::POST, "/commands", &order.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    serde_json::from_slice(&body).unwrap()
+}
+
+async fn previewed(domain: &Domain, order: &Value) -> Value {
+    let (status, body) = command(domain, Method::POST, "/commands/preview", &order.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    serde_json::from_slice(&body).unwrap()
+}
+
+async fn refused(domain: &Domain, path: &str, body: &str) -> String {
+    let (status, body) = command(domain, Method::POST, path, body).await;
+    assert_ne!(status, StatusCode::OK);
+    problem(status, &body).code
+}
+
+/// The exact set that a statement says it took.
+fn taken(broker: &RunningBroker, statement: &Statement) -> Vec<StatusIndex> {
+    let digest = statement.inputs[SET];
+    let bytes = parts::read(&*broker.app().store, &digest).unwrap().unwrap();
+    assert_eq!(set::digest(&bytes), digest);
+    set::decode(&bytes).unwrap()
+}
+
+async fn last(broker: &RunningBroker) -> Statement {
+    ledger(broker).await.pop().unwrap()
+}
+
+/// A domain whose nodes stand in zones and have roles, with more in its settings.
+fn zoned(nodes: &[(&str, &SoftNode, Option<&str>, &str)], containment: &str) -> Domain {
+    let domain = Domain::new(&[], &[]);
+    let repo = domain.path("policy");
+    for (name, node, zone, role) in nodes {
+        let roles = [(*role).to_owned()];
+        let place = NodePlace {
+            name,
+            region: REGION,
+            zone: *zone,
+            roles: &roles,
+            owner: None,
+        };
+        policies::node_add(&repo, &NodeIdentity::Ek(node.ek_public()), place).unwrap();
+    }
+    let path = repo.join("staged/settings.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("[containment]\ndefault = \"subject\"\n"));
+    let text = text.replace(
+        "[containment]\ndefault = \"subject\"\n",
+        &format!("[containment]\n{containment}\n"),
+    );
+    std::fs::write(&path, text).unwrap();
+    domain.publish();
+    domain
+}
+
+#[tokio::test]
+async fn a_quarantine_keeps_what_a_node_holds_until_it_is_lifted_and_the_node_shows_good_evidence() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    let epoch = broker.app().trust.epoch();
+    let done = commanded(&domain, &order("quarantine", "node", "node-1")).await;
+    assert_eq!((&done["entries"], &done["epoch"]), (&json!(1), &json!(epoch + 1)));
+    assert_eq!(status(&broker, held), Status::Suspended);
+    let statement = last(&broker).await;
+    assert_eq!(
+        (statement.kind, statement.subject.as_deref()),
+        (Kind::Quarantine, Some("node-1"))
+    );
+    assert_eq!(taken(&broker, &statement), [held]);
+
+    // It goes on attesting, gets nothing, and loses nothing.
+    for _ in 0..2 {
+        let denied = attest(&mut client, &mut node, true).await.unwrap();
+        assert_eq!((denied.allowed, codes(&denied)), (false, vec!["quarantined"]));
+        assert_eq!(status(&broker, held), Status::Suspended);
+    }
+    // The decision is made again from what was recorded of it.
+    let index = broker.app().head().size - 1;
+    let (_, body) = command(&domain, Method::GET, &format!("/record/{index}"), "").await;
+    let record = DecisionRecord::decode(&body).unwrap();
+    record
+        .replay(&broker.app().policy(), &key(&broker, Job::Statement))
+        .unwrap();
+
+    // Lifted it is only when the node has shown itself.
+    commanded(&domain, &order("lift", "node", "node-1")).await;
+    assert_eq!(last(&broker).await.kind, Kind::Lift);
+    assert_eq!(status(&broker, held), Status::Suspended);
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert!(again.allowed, "{:?}", codes(&again));
+    assert_eq!((place(&broker, &again), status(&broker, held)), (held, Status::Valid));
+    let refused = refused(&domain, "/commands", &order("lift", "node", "node-1").to_string()).await;
+    assert_eq!(refused, "request-not-found", "it is lifted once");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_fails_in_quarantine_falls_for_good() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    commanded(&domain, &order("quarantine", "node", "node-1")).await;
+    let kept = node.values.clone();
+    node.extend(7);
+    assert!(!attest(&mut client, &mut node, true).await.unwrap().allowed);
+    assert_eq!(status(&broker, held), Status::Invalid);
+    let statements = ledger(&broker).await;
+    let [.., revocation, decision] = statements.as_slice() else {
+        panic!()
+    };
+    assert_eq!((revocation.kind, decision.kind), (Kind::Revocation, Kind::Attestation));
+    assert_eq!(revocation.inputs["decision"], decision.digest().unwrap(), "it says why");
+    assert_eq!(taken(&broker, revocation), [held]);
+    commanded(&domain, &order("lift", "node", "node-1")).await;
+    node.values = kept;
+    let again = attest(&mut client, &mut node, true).await.unwrap();
+    assert_ne!(place(&broker, &again), held, "what fell otherwise is not lifted");
+    assert_eq!(status(&broker, held), Status::Invalid);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_quarantine_outlives_the_broker_stopped_in_order_or_not() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let mut broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    commanded(&domain, &order("quarantine", "node", "node-1")).await;
+    for in_order in [true, false] {
+        drop(client);
+        if in_order {
+            broker.shutdown().await.unwrap();
+        } else {
+            drop(broker);
+        }
+        broker = domain.start().await;
+        client = Client::connect(broker.address()).await;
+        let denied = attest(&mut client, &mut node, true).await.unwrap();
+        assert_eq!(codes(&denied), ["quarantined"], "in order: {in_order}");
+        assert_eq!(status(&broker, held), Status::Suspended);
+    }
+    commanded(&domain, &order("lift", "node", "node-1")).await;
+    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed);
+    assert_eq!(status(&broker, held), Status::Valid);
+    drop(client);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_of_two_holds_over_a_node_is_not_lifted_with_the_other() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    commanded(&domain, &order("quarantine", "node", "node-1")).await;
+    commanded(&domain, &order("contain", "cluster", DOMAIN)).await;
+    commanded(&domain, &order("lift", "cluster", DOMAIN)).await;
+    let denied = attest(&mut client, &mut node, true).await.unwrap();
+    assert_eq!(
+        (codes(&denied), status(&broker, held)),
+        (vec!["quarantined"], Status::Suspended)
+    );
+    commanded(&domain, &order("lift", "node", "node-1")).await;
+    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed);
+    assert_eq!(status(&broker, held), Status::Valid);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_whole_domain_is_suspended_by_command_and_there_is_a_way_back() {
+    let (mut one, mut two, mut late) = (SoftNode::new("good"), SoftNode::new("good"), SoftNode::new("good"));
+    let domain = Domain::new(&[("node-1", &one), ("node-2", &two), ("node-3", &late)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+    let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+    let epoch = broker.app().trust.epoch();
+    let done = commanded(&domain, &order("contain", "cluster", DOMAIN)).await;
+    assert_eq!(
+        (&done["entries"], &done["epoch"]),
+        (&json!(2), &json!(epoch + 1)),
+        "in one epoch"
+    );
+    let statement = last(&broker).await;
+    assert_eq!(
+        (statement.kind, statement.subject.as_deref()),
+        (Kind::Containment, None)
+    );
+    assert_eq!(taken(&broker, &statement), [first, second]);
+    for node in [&mut one, &mut two] {
+        let denied = attest(&mut client, node, true).await.unwrap();
+        assert_eq!(codes(&denied), ["contained"]);
+    }
+    let denied = attest(&mut client, &mut late, false).await.unwrap();
+    assert_eq!(codes(&denied), ["contained"], "nobody new either");
+    assert_eq!(
+        [first, second].map(|place| status(&broker, place)),
+        [Status::Suspended; 2]
+    );
+
+    commanded(&domain, &order("lift", "cluster", DOMAIN)).await;
+    assert!(attest(&mut client, &mut one, true).await.unwrap().allowed);
+    let found = [first, second].map(|place| status(&broker, place));
+    assert_eq!(found, [Status::Valid, Status::Suspended], "each by evidence of its own");
+    assert!(attest(&mut client, &mut two, true).await.unwrap().allowed);
+    assert!(attest(&mut client, &mut late, false).await.unwrap().allowed);
+    assert_eq!(status(&broker, second), Status::Valid);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_failure_of_one_member_reaches_as_far_as_policy_says_and_no_forgery_does() {
+    let zone = "default = \"zone\"\nroles = [\"gateway\"]";
+    let cluster = "default = \"cluster\"\nroles = [\"gateway\"]";
+    let other_role = "default = \"cluster\"\nroles = [\"custodian\"]";
+    for (what, containment, in_zone, elsewhere) in [
+        ("by default", "default = \"subject\"", Status::Valid, Status::Valid),
+        ("a zone", zone, Status::Suspended, Status::Valid),
+        ("everybody", cluster, Status::Suspended, Status::Suspended),
+        ("a role that is not named", other_role, Status::Valid, Status::Valid),
+    ] {
+        let mut nodes = [SoftNode::new("good"), SoftNode::new("good"), SoftNode::new("good")];
+        let [bad, near, far] = &nodes;
+        let rows = [
+            ("bad", bad, Some("a"), "gateway"),
+            ("near", near, Some("a"), "worker"),
+            ("far", far, Some("b"), "worker"),
+        ];
+        let domain = zoned(&rows, containment);
+        let broker = domain.start().await;
+        let mut client = Client::connect(broker.address()).await;
+        let mut places = Vec::new();
+        for node in &mut nodes {
+            places.push(place(&broker, &attest(&mut client, node, false).await.unwrap()));
+        }
+        let [bad, near, _] = &mut nodes;
+        // Garbage in the name of the member whose failure would reach far: nothing happens.
+        let before = broker.app().trust.epoch();
+        for _ in 0..20 {
+            let mut client = Client::connect(broker.address()).await;
+            let challenge = client.hello(&bad.hello(true)).await.unwrap();
+            let mut forged = bad.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+            let middle = forged.collection.len() / 2;
+            forged.collection[middle] ^= 1;
+            assert!(client.submit(&forged).await.is_err());
+        }
+        assert_eq!(broker.app().trust.epoch(), before, "{what}: a forgery");
+
+        bad.extend(7);
+        assert!(!attest(&mut client, bad, true).await.unwrap().allowed);
+        let expected = [Status::Invalid, in_zone, elsewhere];
+        let found = || [places[0], places[1], places[2]].map(|place| status(&broker, place));
+        let begun = std::time::Instant::now();
+        while found() != expected && begun.elapsed() < std::time::Duration::from_secs(5) {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        assert_eq!(found(), expected, "{what}");
+        if in_zone == Status::Suspended {
+            while broker.app().trust.pending() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let statement = ledger(&broker)
+                .await
+                .into_iter()
+                .find(|s| s.kind == Kind::Containment)
+                .unwrap();
+            assert!(
+                statement.inputs.contains_key("decision"),
+                "{what}: it says by whose failure"
+            );
+            let denied = attest(&mut client, near, true).await.unwrap();
+            assert_eq!(codes(&denied), ["contained"], "{what}");
+            let (target, id) = if elsewhere == Status::Valid {
+                ("zone", "a")
+            } else {
+                ("cluster", DOMAIN)
+            };
+            commanded(&domain, &order("lift", target, id)).await;
+            assert!(
+                attest(&mut client, near, true).await.unwrap().allowed,
+                "{what}: the way back"
+            );
+            assert_eq!(status(&broker, places[1]), Status::Valid);
+        } else {
+            // Whatever is on its way would come now.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert_eq!(found(), expected, "{what}");
+        }
+        broker.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_barred_reference_takes_everybody_who_rests_on_it_at_once() {
+    for (target, id) in [("reference", "golden"), ("signer", "author")] {
+        let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
+        let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
+        let broker = domain.start().await;
+        let authority = broker.app().policy().whole().references.references()[0]
+            .authority
+            .clone();
+        let id = if target == "signer" { authority.as_str() } else { id };
+        let mut client = Client::connect(broker.address()).await;
+        let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+        let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+        let missing = refused(&domain, "/commands", &order("revoke", target, "nothing").to_string()).await;
+        assert_eq!(missing, "request-not-found");
+        let shown = previewed(&domain, &order("revoke", target, id)).await;
+        assert_eq!(
+            (&shown["entries"], &shown["nodes"]),
+            (&json!(2), &json!(["node-1", "node-2"]))
+        );
+        assert_eq!(status(&broker, first), Status::Valid, "a preview takes nothing");
+        let (size, epoch) = (broker.app().head().size, broker.app().trust.epoch());
+        let done = commanded(&domain, &order("revoke", target, id)).await;
+        assert_eq!(
+            (&done["entries"], &done["epoch"]),
+            (&json!(2), &json!(epoch + 1)),
+            "one epoch"
+        );
+        assert_eq!(broker.app().head().size, size + 1, "one statement");
+        assert_eq!(
+            [first, second].map(|place| status(&broker, place)),
+            [Status::Invalid; 2]
+        );
+        let statement = last(&broker).await;
+        assert_eq!(taken(&broker, &statement), [first, second]);
+        let reasons: Vec<&str> = statement.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!(reasons, ["operator-command", "policy-no-longer-permits"]);
+
+        let denied = attest(&mut client, &mut one, true).await.unwrap();
+        assert!(codes(&denied).contains(&"reference-barred"), "{:?}", codes(&denied));
+        let index = broker.app().head().size - 1;
+        let (_, body) = command(&domain, Method::GET, &format!("/record/{index}"), "").await;
+        let record = DecisionRecord::decode(&body).unwrap();
+        record
+            .replay(&broker.app().policy(), &key(&broker, Job::Statement))
+            .unwrap();
+        // Over a restart, until it is lifted.
+        drop(client);
+        broker.shutdown().await.unwrap();
+        let broker = domain.start().await;
+        let mut client = Client::connect(broker.address()).await;
+        assert!(!attest(&mut client, &mut two, true).await.unwrap().allowed);
+        commanded(&domain, &order("lift", target, id)).await;
+        assert!(attest(&mut client, &mut one, true).await.unwrap().allowed);
+        broker.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_has_changed_since_it_was_shown_is_not_taken() {
+    let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+    let mut contain = order("contain", "cluster", DOMAIN);
+    let shown = previewed(&domain, &contain).await;
+    assert_eq!(shown["entries"], 1);
+    let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+    contain["set"] = shown["set"].clone();
+    let (size, epoch) = (broker.app().head().size, broker.app().trust.epoch());
+    assert_eq!(
+        refused(&domain, "/commands", &contain.to_string()).await,
+        "command-set-changed"
+    );
+    assert_eq!((broker.app().head().size, broker.app().trust.epoch()), (size, epoch));
+    assert_eq!([first, second].map(|place| status(&broker, place)), [Status::Valid; 2]);
+    contain["set"] = previewed(&domain, &order("contain", "cluster", DOMAIN)).await["set"].clone();
+    commanded(&domain, &contain).await;
+    assert_eq!(
+        [first, second].map(|place| status(&broker, place)),
+        [Status::Suspended; 2]
+    );
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_takes_all_that_it_no_longer_permits_in_one_epoch_by_one_statement() {
+    let mut nodes: Vec<SoftNode> = (0..4).map(|_| SoftNode::new("good")).collect();
+    let names = ["node-1", "node-2", "node-3", "node-4"];
+    let rows: Vec<(&str, &SoftNode)> = names.into_iter().zip(&nodes).collect();
+    let domain = Domain::new(&rows, &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let mut places = Vec::new();
+    for node in &mut nodes {
+        places.push(place(&broker, &attest(&mut client, node, false).await.unwrap()));
+    }
+    let region = domain.path("policy/staged/regions/north/policy.cedar");
+    std::fs::create_dir_all(region.parent().unwrap()).unwrap();
+    let forbid = "\n@id(\"not-them\") forbid (principal, action, resource) unless { principal.name == \"node-1\" };\n";
+    std::fs::write(&region, policies::cedar::default_region_policy("north") + forbid).unwrap();
+    domain.publish();
+    let epoch = broker.app().trust.epoch();
+    let (done, body) = command(&domain, Method::POST, "/reload", "").await;
+    assert_eq!(done, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(
+        broker.app().trust.epoch(),
+        epoch + 2,
+        "the policy, and what falls by it"
+    );
+    let statement = last(&broker).await;
+    assert_eq!((statement.kind, statement.subject.as_deref()), (Kind::Revocation, None));
+    assert_eq!(taken(&broker, &statement), places[1..]);
+    assert!(
+        statement.reasons[0].found.contains("not-them"),
+        "{:?}",
+        statement.reasons
+    );
+    assert_eq!(status(&broker, places[0]), Status::Valid);
+    broker.shutdown().await.unwrap();
+}
+
+/// A signed command, with what it is before it is signed.
+fn signed(broker: &RunningBroker, shown: &Value, key: &SigningKey, change: impl FnOnce(&mut Command)) -> String {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).unwrap();
+    let mut command = Command {
+        domain: DOMAIN.into(),
+        operator: "alice".into(),
+        id,
+        not_after: now() as u64 + 200,
+        action: CommandAction::parse(shown["action"].as_str().unwrap()).unwrap(),
+        target: TargetKind::parse(shown["target"].as_str().unwrap()).unwrap(),
+        target_id: shown["id"].as_str().unwrap().into(),
+        set: hex::decode(shown["set"].as_str().unwrap()).unwrap().try_into().unwrap(),
+        revision: broker.app().trust.epoch(),
+        reason: "odd traffic".into(),
+    };
+    change(&mut command);
+    let bytes = command.encode_signed(key).unwrap();
+    // The admin helper sends text.
+    base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes)
+}
+
+#[tokio::test]
+async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_once() {
+    let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
+    let (alice, bob, stranger) = (
+        SigningKey::from_seed([1; 32]),
+        SigningKey::from_seed([2; 32]),
+        SigningKey::from_seed([3; 32]),
+    );
+    let operator = |name: &str, key: &SigningKey, may: &[Power], regions: &[&str]| {
+        let new = NewOperator {
+            name: name.into(),
+            key: hex::encode(key.verifying_key().to_spki_der()),
+            may: may.to_vec(),
+            regions: regions.iter().map(|region| (*region).to_owned()).collect(),
+        };
+        policies::entries::operator_add(&domain.path("policy"), &new).unwrap();
+    };
+    operator("alice", &alice, &[Power::Quarantine, Power::Lift], &[]);
+    operator("bob", &bob, &[Power::Revoke], &["south"]);
+    domain.publish();
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+    let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+
+    let about = r#"{"node": "node-1", "reason": "x"}"#;
+    let quarantine = order("quarantine", "node", "node-1");
+    for (path, body) in [
+        ("/revoke", about.to_owned()),
+        ("/decommission", about.to_owned()),
+        ("/reinstate", about.to_owned()),
+        ("/commands", quarantine.to_string()),
+    ] {
+        assert_eq!(refused(&domain, path, &body).await, "command-unsigned", "{path}");
+    }
+    let shown = previewed(&domain, &quarantine).await;
+    let revoke = previewed(&domain, &order("revoke", "node", "node-1")).await;
+    let other = previewed(&domain, &order("quarantine", "node", "node-2")).await;
+    let good = signed(&broker, &shown, &alice, |_| {});
+    let mut altered = good.clone();
+    altered.replace_range(100..101, if &good[100..101] == "A" { "B" } else { "A" });
+    for (what, body, code) in [
+        (
+            "another's key",
+            signed(&broker, &shown, &stranger, |_| {}),
+            "command-not-accepted",
+        ),
+        (
+            "in another's name",
+            signed(&broker, &shown, &bob, |_| {}),
+            "command-not-accepted",
+        ),
+        ("altered", altered, "command-not-accepted"),
+        (
+            "over",
+            signed(&broker, &shown, &alice, |c| c.not_after = now() as u64 - 5),
+            "command-not-accepted",
+        ),
+        (
+            "for too long",
+            signed(&broker, &shown, &alice, |c| c.not_after += 3_600),
+            "command-not-accepted",
+        ),
+        (
+            "another domain's",
+            signed(&broker, &shown, &alice, |c| c.domain = "other".into()),
+            "command-not-accepted",
+        ),
+        (
+            "not hers",
+            signed(&broker, &revoke, &alice, |_| {}),
+            "command-not-permitted",
+        ),
+        (
+            "not his there",
+            signed(&broker, &revoke, &bob, |c| c.operator = "bob".into()),
+            "command-not-permitted",
+        ),
+        (
+            "another set",
+            signed(&broker, &shown, &alice, |c| c.set = [7; 32]),
+            "command-set-changed",
+        ),
+        (
+            "the set of another",
+            signed(&broker, &other, &alice, |c| c.target_id = "node-1".into()),
+            "command-set-changed",
+        ),
+        (
+            "a state to come",
+            signed(&broker, &shown, &alice, |c| c.revision += 9),
+            "command-set-changed",
+        ),
+    ] {
+        assert_eq!(refused(&domain, "/commands/signed", &body).await, code, "{what}");
+        assert_eq!(status(&broker, first), Status::Valid, "{what}");
+    }
+    let (done, body) = command(&domain, Method::POST, "/commands/signed", &good).await;
+    assert_eq!(done, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(
+        [first, second].map(|place| status(&broker, place)),
+        [Status::Suspended, Status::Valid]
+    );
+    let statement = last(&broker).await;
+    assert_eq!(statement.body.get(19).and_then(|by| by.as_text()), Some("alice"));
+    assert!(statement.inputs.contains_key("command"));
+    assert_eq!(refused(&domain, "/commands/signed", &good).await, "command-replayed");
+    let lift = previewed(&domain, &order("lift", "node", "node-1")).await;
+    let lift = signed(&broker, &lift, &alice, |_| {});
+    let (done, body) = command(&domain, Method::POST, "/commands/signed", &lift).await;
+    assert_eq!(done, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    assert!(attest(&mut client, &mut one, true).await.unwrap().allowed);
+    // Once, over a restart too.
+    drop(client);
+    broker.shutdown().await.unwrap();
+    let broker = domain.start().await;
+    assert_eq!(refused(&domain, "/commands/signed", &good).await, "command-replayed");
+    broker.shutdown().await.unwrap();
+}
