@@ -14,9 +14,12 @@ mod federation;
 mod guard;
 mod key;
 mod ledger;
+mod lift;
 mod node;
+mod order;
 mod output;
 mod policy;
+mod quarantine;
 mod reference;
 mod revoke;
 mod runtime;
@@ -56,6 +59,9 @@ enum Command {
     Federation(federation::Args),
     Key(key::Args),
     Revoke(revoke::Args),
+    Quarantine(quarantine::Args),
+    Contain(quarantine::ContainArgs),
+    Lift(lift::Args),
     Node(node::Args),
     Status(status::Args),
     Tenant(tenant::Args),
@@ -78,6 +84,9 @@ fn main() -> ExitCode {
         Command::Federation(args) => federation::run(args),
         Command::Key(args) => key::run(args),
         Command::Revoke(args) => revoke::run(&args),
+        Command::Quarantine(args) => quarantine::run(&args),
+        Command::Contain(args) => quarantine::contain(&args),
+        Command::Lift(args) => lift::run(&args),
         Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
         Command::Tenant(args) => tenant::run(args),

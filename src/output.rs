@@ -46,6 +46,11 @@ impl Failure {
         }
     }
 
+    /// Whether it speaks of this code.
+    pub fn mentions(&self, code: &str) -> bool {
+        self.message.contains(code)
+    }
+
     /// Adds what the reader can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

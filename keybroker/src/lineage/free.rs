@@ -54,7 +54,10 @@ pub async fn once(app: &App, now_ms: u64) -> Result<Vec<StatusIndex>, Refusal> {
     let over = app.lineage.read(|graph| graph.over(now, margin, MAX_FREED_AT_ONCE));
     // An entry of an earlier generation is not dealt out anew, and holds up nobody.
     let generation = app.trust.generation();
-    let over = set::sorted(over.into_iter().filter(|entry| entry.generation == generation));
+    let over = set::sorted(over.into_iter().filter(|entry| {
+        // What is suspended until it is lifted is nobody else's meanwhile.
+        entry.generation == generation && !app.trust.is_kept_back(entry)
+    }));
     if over.is_empty() {
         return Ok(over);
     }
