@@ -361,9 +361,14 @@ impl Holds {
         })
     }
 
-    /// Of these entries, which a grant to their node brings back: what lifted holds took, and none that stands keeps.
+    /// Of what hangs below a node, which a grant to it brings back: what lifted holds took, and none that stands keeps.
+    /// `below` is asked only where something was lifted.
     #[must_use]
-    pub fn coming_back(&self, entries: &[StatusIndex]) -> Vec<StatusIndex> {
+    pub fn coming_back(&self, below: impl FnOnce() -> Vec<StatusIndex>) -> Vec<StatusIndex> {
+        if !self.read(|all| all.values().any(|(hold, _)| hold.lifted.is_some() && hold.exact)) {
+            return Vec::new();
+        }
+        let entries = below();
         self.read(|all| {
             let of = |entry: &StatusIndex, lifted: bool| {
                 let mut holds = all.values().filter(|(hold, _)| hold.lifted.is_some() == lifted);
@@ -682,7 +687,7 @@ mod tests {
     #[test]
     fn what_comes_back_was_taken_by_a_lifted_hold_and_is_kept_by_none() {
         let set = |numbers: &[u64]| places(numbers).into_iter().collect::<HashSet<_>>();
-        let of = |holds: Vec<(Hold, HashSet<StatusIndex>)>| Holds::new(holds).coming_back(&places(&[1, 2, 3, 4]));
+        let of = |holds: Vec<(Hold, HashSet<StatusIndex>)>| Holds::new(holds).coming_back(|| places(&[1, 2, 3, 4]));
         let lifted = (hold(1, Over::Subject("n".into()), Some(200)), set(&[1, 2]));
         assert_eq!(of(vec![lifted.clone()]), places(&[1, 2]));
         let standing = (hold(2, CLUSTER, None), set(&[2, 3]));

@@ -13,11 +13,13 @@ use touchstone_authorization::command::{Command, CommandAction, TargetKind};
 use touchstone_authorization::{Status, StatusIndex};
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::message::Answer;
+use touchstone_keybroker::entry::{Effect, Entry};
+use touchstone_keybroker::lineage;
 use touchstone_keybroker::parts;
 use touchstone_keybroker::record::DecisionRecord;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::withdraw::{SET, set};
-use touchstone_ledger::statement::{Kind, Statement};
+use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_policies::{self as policies, Job, NewOperator, NodeIdentity, NodePlace, Power};
 
 fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
@@ -605,4 +607,167 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
     let broker = domain.start().await;
     assert_eq!(refused(&domain, "/commands/signed", &good).await, "command-replayed");
     broker.shutdown().await.unwrap();
+}
+
+/// Grants an entry below others, as an authorization of a workload does; by the way of every grant, through the ledger.
+async fn child(
+    broker: &RunningBroker,
+    label: &str,
+    node: &str,
+    parent: StatusIndex,
+    on: &[StatusIndex],
+) -> (StatusIndex, [u8; 16]) {
+    let app = broker.app();
+    let status = app.trust.deal().unwrap();
+    let depth = app.lineage.get(&parent).unwrap().depth + 1;
+    let mut cti = [0; 16];
+    getrandom::fill(&mut cti).unwrap();
+    let entry = lineage::Entry {
+        status,
+        parent: Some(parent),
+        subject: format!("{label}@{node}"),
+        cti,
+        depth,
+        expires: now() as u64 + 60,
+        scopes: "execute:workloads".into(),
+        depends_on: on
+            .iter()
+            .map(|on| lineage::Dependency {
+                on: *on,
+                why: lineage::Link::DependsOn,
+            })
+            .collect(),
+    };
+    let statement = app.circumstances(app.clock.now_ms()).statement(
+        Kind::WorkloadAuthorization,
+        Outcome::Allow,
+        touchstone_cose::cbor::Value::map([(0, touchstone_cose::cbor::Value::text("test"))]),
+    );
+    let entry = Entry {
+        statement: statement.sign(&app.keys.statement).unwrap(),
+        subject: None,
+        policy: None,
+        guards: vec![],
+        writes: vec![],
+        parts: vec![],
+        effect: Effect::grant(lineage::Growth { entry, renews: false }),
+    };
+    app.sequencer.record(entry).await.unwrap();
+    (status, cti)
+}
+
+#[tokio::test]
+async fn a_quarantine_takes_the_whole_lineage_and_a_lift_gives_back_exactly_what_it_took() {
+    let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let root = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+    let other = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+    let (job, _) = child(&broker, "job", "node-1", root, &[]).await;
+    let (below, below_id) = child(&broker, "below", "node-1", job, &[]).await;
+    let (resting, _) = child(&broker, "resting", "node-2", other, &[job]).await;
+    let (apart, _) = child(&broker, "apart", "node-2", other, &[]).await;
+    let all = [root, job, below, resting, other, apart];
+    let found = || all.map(|place| status(&broker, place));
+    assert_eq!(found(), [Status::Valid; 6]);
+
+    let epoch = broker.app().trust.epoch();
+    let done = commanded(&domain, &order("quarantine", "node", "node-1")).await;
+    assert_eq!(
+        (&done["entries"], &done["epoch"]),
+        (&json!(4), &json!(epoch + 1)),
+        "in one epoch"
+    );
+    let (s, v, i) = (Status::Suspended, Status::Valid, Status::Invalid);
+    assert_eq!(found(), [s, s, s, s, v, v]);
+    let mut expected = vec![root, job, below, resting];
+    expected.sort_by_key(touchstone_keybroker::trust::number);
+    assert_eq!(taken(&broker, &last(&broker).await), expected);
+    // One of them falls for another cause, while it is suspended: by its id.
+    commanded(&domain, &order("revoke", "lineage", &hex::encode(below_id))).await;
+    assert_eq!(found(), [s, s, i, s, v, v]);
+    let statement = last(&broker).await;
+    assert_eq!(
+        (statement.kind, statement.subject.as_deref()),
+        (Kind::Revocation, Some("below@node-1"))
+    );
+
+    commanded(&domain, &order("lift", "node", "node-1")).await;
+    assert!(attest(&mut client, &mut two, true).await.unwrap().allowed);
+    assert_eq!(found(), [s, s, i, s, v, v], "another node's evidence lifts nothing");
+    assert!(attest(&mut client, &mut one, true).await.unwrap().allowed);
+    assert_eq!(found(), [v, v, i, v, v, v]);
+
+    // A workload alone: it, and what rests on it, and no more.
+    commanded(&domain, &order("quarantine", "workload", "job@node-1")).await;
+    assert_eq!(found(), [v, s, i, s, v, v]);
+    assert!(
+        attest(&mut client, &mut one, true).await.unwrap().allowed,
+        "its node goes on"
+    );
+    assert_eq!(found(), [v, s, i, s, v, v]);
+    commanded(&domain, &order("lift", "workload", "job@node-1")).await;
+    assert!(attest(&mut client, &mut one, true).await.unwrap().allowed);
+    assert_eq!(found(), [v, v, i, v, v, v]);
+    commanded(&domain, &order("revoke", "workload", "job@node-1")).await;
+    assert_eq!(found(), [v, i, i, i, v, v]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_hangs_below_a_node_falls_with_it_whatever_the_cause() {
+    for cause in ["failed", "overdue", "revoked", "decommissioned", "policy"] {
+        let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
+        let quick = [
+            ("heartbeat_ms", "50"),
+            ("attestation_interval_ms", "200"),
+            ("attestation_retry_ms", "100"),
+            ("attestation_deadline_ms", "400"),
+        ];
+        let settings: &[_] = if cause == "overdue" { &quick } else { &[] };
+        let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], settings);
+        let broker = domain.start().await;
+        let mut client = Client::connect(broker.address()).await;
+        let root = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
+        let other = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
+        let (job, _) = child(&broker, "job", "node-1", root, &[]).await;
+        let (below, _) = child(&broker, "below", "node-1", job, &[]).await;
+        let about = r#"{"node": "node-1", "reason": "x"}"#;
+        match cause {
+            "failed" => {
+                one.extend(7);
+                assert!(!attest(&mut client, &mut one, true).await.unwrap().allowed);
+            }
+            "overdue" => {
+                let begun = std::time::Instant::now();
+                while status(&broker, root) == Status::Valid && begun.elapsed() < std::time::Duration::from_secs(20) {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                while broker.app().trust.pending() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            "revoked" => drop(command(&domain, Method::POST, "/revoke", about).await),
+            "decommissioned" => drop(command(&domain, Method::POST, "/decommission", about).await),
+            _ => {
+                policies::withdraw(&domain.path("policy"), "nodes/node-1.json").unwrap();
+                domain.publish();
+                command(&domain, Method::POST, "/reload", "").await;
+            }
+        }
+        let found = [root, job, below].map(|place| status(&broker, place));
+        assert_eq!(found, [Status::Invalid; 3], "{cause}");
+        if cause != "overdue" {
+            assert_eq!(status(&broker, other), Status::Valid, "{cause}");
+        }
+        let mut revocations = ledger(&broker).await.into_iter().filter(|s| s.kind == Kind::Revocation);
+        let statement = revocations.find(|s| s.subject.as_deref() == Some("node-1")).unwrap();
+        assert_eq!(
+            taken(&broker, &statement).len(),
+            3,
+            "{cause}: one statement for all of it"
+        );
+        broker.shutdown().await.unwrap();
+    }
 }

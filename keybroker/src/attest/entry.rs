@@ -126,10 +126,11 @@ pub(super) fn entry(
                 },
                 renews: held == Some(record.status),
             };
-            let below = app.lineage.read(|graph| graph.closure(&[inputs.status]));
             let grant = Effect::Grant {
                 growth,
-                lifts: app.holds.coming_back(&below),
+                lifts: app
+                    .holds
+                    .coming_back(|| app.lineage.read(|graph| graph.closure(&[inputs.status]))),
             };
             (Some(policy.digest), grant)
         }
