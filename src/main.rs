@@ -10,6 +10,7 @@ mod broker;
 mod clock;
 mod demo;
 mod evidence;
+mod exec;
 mod federation;
 mod guard;
 mod key;
@@ -52,6 +53,7 @@ enum Command {
     Agent(agent::Args),
     Bootstrap(bootstrap::Args),
     Guard(guard::Args),
+    Exec(exec::Args),
     Evidence(evidence::Args),
     Verify(verify::Args),
     Reference(reference::Args),
@@ -69,14 +71,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: what holds a workload is one thread and nothing more.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == touchstone_cage::STAGE) {
+        return touchstone_cage::run_stage(&arguments.collect::<Vec<_>>());
+    }
     let cli = Cli::parse();
-    quiet_tss();
+    if !matches!(cli.command, Command::Exec(_)) {
+        // What it runs is not to find a variable of ours.
+        quiet_tss();
+    }
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Exec(args) => return exec::run(args),
         Command::Evidence(args) => evidence::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Reference(args) => reference::run(args),

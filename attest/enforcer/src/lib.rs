@@ -3,8 +3,10 @@
 //!
 //! The decision is `touchstone_authorization::decide`, the same for all; here is what it needs and what follows from it:
 //! the domain's policy and keys ([`trust`]), the last accepted versions ([`floors`]), time, the stream of trust states,
-//! challenges used once ([`guard`]). No TPM: what links a service to this links no C.
+//! challenges used once ([`guard`]), a command that is dead when its authorization is ([`exec`]). No TPM: what links a service to this links no C.
 
+pub mod agent;
+pub mod exec;
 pub mod floors;
 pub mod guard;
 pub mod trust;

@@ -25,6 +25,7 @@ use touchstone_authorization::{
     Admitted, ChannelPolicy, Enforcer, KeyRing, OfflineLimits, Presented, Refusal, RefusalCode, ReplayMemory, Request,
     RequestChannel, Scope, decide_among, redecide_among,
 };
+use touchstone_policies::{Network, Reachable};
 
 use self::foreign::{Neighbours, Reach};
 use self::holding::{Change, Holds, Watching};
@@ -54,13 +55,21 @@ pub struct GuardConfig {
     pub window_ms: u64,
     /// When the policy that all this is from runs out, Unix seconds: from then on nobody is let in.
     pub policy_expires: i64,
+    /// The region that policy says this enforcer is in, where it lists it.
+    pub region: Option<String>,
+    /// What it lets in for; kept when the policy changes.
+    pub purpose: Option<String>,
+    /// Which off-line delegations the policy allows.
+    pub offline: OfflineLimits,
+    /// What workloads reach over the network, by policy.
+    pub network: Arc<Network>,
 }
 
 impl GuardConfig {
     /// What the guard `id` is told by the policy of its domain.
     #[must_use]
     pub fn of(trust: &DomainTrust, id: &str) -> Self {
-        let timers = &trust.policy.settings.timers;
+        let (timers, delegation) = (&trust.policy.settings.timers, &trust.policy.settings.delegation);
         Self {
             id: id.to_owned(),
             domain: trust.policy.domain.clone(),
@@ -68,7 +77,24 @@ impl GuardConfig {
             skew_ms: timers.skew_ms,
             window_ms: timers.freshness_window_ms,
             policy_expires: trust.policy.expires,
+            region: trust.policy.enforcers.get(id).and_then(|listed| listed.region.clone()),
+            purpose: None,
+            offline: if delegation.offline {
+                OfflineLimits {
+                    depth: delegation.offline_depth,
+                    life_ms: delegation.offline_life_ms,
+                }
+            } else {
+                OfflineLimits::NONE
+            },
+            network: Arc::new(trust.policy.network.clone()),
         }
+    }
+
+    /// The same, letting in for this purpose: authorizations that name one count here, if it is the same.
+    #[must_use]
+    pub fn with_purpose(self, purpose: Option<String>) -> Self {
+        Self { purpose, ..self }
     }
 }
 
@@ -166,7 +192,9 @@ impl Guard {
 
     /// Goes on under another policy: other keys, other bounds. Whoever was let in is looked at again at the next tick.
     pub fn renew(&self, config: GuardConfig, source: Source) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        let mut held = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(config.with_purpose(held.purpose.clone()));
+        drop(held);
         self.follower.change(source);
     }
 
@@ -183,6 +211,39 @@ impl Guard {
 
     fn config(&self) -> Arc<GuardConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.config().id.clone()
+    }
+
+    /// The freshness window of the policy, in milliseconds.
+    #[must_use]
+    pub fn window_ms(&self) -> u64 {
+        self.config().window_ms
+    }
+
+    /// The domain's time, Unix milliseconds, where it is known.
+    #[must_use]
+    pub fn time_ms(&self) -> Option<u64> {
+        self.follower.clock().now_ms().ok()
+    }
+
+    /// Whether policy opens anything for workloads by name; then what is not named is closed.
+    #[must_use]
+    pub fn has_segments(&self) -> bool {
+        self.config().network.iter().next().is_some()
+    }
+
+    /// What a workload reaches that does `action` on `resource`.
+    #[must_use]
+    pub fn reachable(&self, action: &str, resource: &str) -> Vec<Reachable> {
+        let config = self.config();
+        let segments = config.network.iter();
+        let mut of_scope = segments.filter(|(scope, _)| scope.action == action && scope.resource == resource);
+        of_scope.next().map(|(_, reaches)| reaches.to_vec()).unwrap_or_default()
     }
 
     /// The version of the policy that the trust state is made under, as far as one has arrived.
@@ -447,8 +508,8 @@ fn enforcer(config: &GuardConfig) -> Enforcer<'_> {
         skew_ms: config.skew_ms,
         window_ms: config.window_ms,
         requires_channel: ChannelPolicy::Challenge,
-        region: None,
-        purpose: None,
-        offline: OfflineLimits::MOST,
+        region: config.region.as_deref(),
+        purpose: config.purpose.as_deref(),
+        offline: config.offline,
     }
 }

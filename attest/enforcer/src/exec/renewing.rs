@@ -1,0 +1,136 @@
+//! Getting the authorization, and getting it again before it runs out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use touchstone_authorization::{Refusal, RefusalCode};
+
+use super::{Exec, ExecEvent};
+use crate::agent;
+use crate::clock;
+use crate::guard::{Guard, Hold, Shown, Standing};
+
+/// How long a guard that has just started may take until it can decide at all.
+const START_PATIENCE_MS: u64 = 10_000;
+/// How soon it tries again meanwhile.
+const START_PERIOD: Duration = Duration::from_millis(50);
+/// The longest time between two renewals.
+const MAX_PERIOD: Duration = Duration::from_secs(30);
+/// The shortest, which is also how soon a failed one is tried again.
+const MIN_PERIOD: Duration = Duration::from_millis(250);
+
+/// Refusals that pass by themselves when a trust state arrives.
+const PASSING: &[RefusalCode] = &[
+    RefusalCode::TrustStateMissing,
+    RefusalCode::TrustStateStale,
+    RefusalCode::TimeUnknown,
+    RefusalCode::AuthorizationEpochAhead,
+    RefusalCode::AuthorizationPolicyUnknown,
+];
+
+/// Who shows the authorization to whom, for what.
+pub(super) struct Presenter {
+    guard: Arc<Guard>,
+    agent: PathBuf,
+    action: String,
+    resource: String,
+}
+
+enum NotShown {
+    Refused(Vec<Refusal>),
+    Otherwise(String),
+}
+
+impl NotShown {
+    fn words(self) -> Vec<String> {
+        match self {
+            Self::Refused(reasons) => reasons.iter().map(ToString::to_string).collect(),
+            Self::Otherwise(words) => vec![words],
+        }
+    }
+}
+
+impl Presenter {
+    pub fn of(exec: &Exec, guard: &Arc<Guard>) -> Self {
+        Self {
+            guard: Arc::clone(guard),
+            agent: exec.agent.clone(),
+            action: exec.action.clone(),
+            resource: exec.resource.clone(),
+        }
+    }
+
+    async fn show<T>(&self, to: impl FnOnce(&Shown<'_>) -> Result<T, Vec<Refusal>>) -> Result<T, NotShown> {
+        let challenge = self.guard.challenge().map_err(NotShown::Otherwise)?;
+        let scope = (self.action.as_str(), self.resource.as_str());
+        let presented = agent::present(&self.agent, &self.guard.id(), &challenge, scope).await;
+        let presented = presented.map_err(|error| NotShown::Otherwise(error.to_string()))?;
+        let shown = Shown {
+            authorization: &presented.authorization,
+            proof: &presented.proof,
+            challenge: &challenge,
+            action: &self.action,
+            resource: &self.resource,
+        };
+        to(&shown).map_err(NotShown::Refused)
+    }
+}
+
+/// The first decision. What passes by itself is waited for, everything else is final.
+pub(super) async fn obtain(presenter: &Presenter) -> Result<Hold, Vec<String>> {
+    let begun = clock::boot_ms();
+    loop {
+        let not_shown = match presenter.show(|shown| presenter.guard.hold(shown)).await {
+            Ok(hold) => return Ok(hold),
+            Err(not_shown) => not_shown,
+        };
+        let passing = match &not_shown {
+            NotShown::Refused(reasons) => reasons.iter().all(|reason| PASSING.contains(&reason.code)),
+            NotShown::Otherwise(_) => false,
+        };
+        if !passing || clock::boot_ms().saturating_sub(begun) >= START_PATIENCE_MS {
+            return Err(not_shown.words());
+        }
+        tokio::time::sleep(START_PERIOD).await;
+    }
+}
+
+/// Renews for ever: when half of what is left has passed; again soon where that failed. A failure takes nothing away: the
+/// authorization that is held does, when it runs out.
+pub(super) async fn keep_renewed(presenter: Presenter, hold: Arc<Hold>, tell: mpsc::Sender<ExecEvent>) {
+    let mut last_failure = None;
+    loop {
+        let half = match hold.now() {
+            Standing::Allowed { until_ms } => {
+                let left = until_ms.saturating_sub(presenter.guard.time_ms().unwrap_or(until_ms));
+                Duration::from_millis(left / 2)
+            }
+            // As soon as it is lifted.
+            Standing::Suspended { .. } => MIN_PERIOD,
+            Standing::Lost { .. } => return,
+        };
+        tokio::time::sleep(half.clamp(MIN_PERIOD, MAX_PERIOD)).await;
+        let before = hold.now();
+        let event = match presenter.show(|shown| presenter.guard.extend(&hold, shown)).await {
+            Ok(until_ms) => {
+                last_failure = None;
+                // The same one again, where the agent has no newer.
+                let newer = before != Standing::Allowed { until_ms };
+                newer.then_some(ExecEvent::Renewed { until_ms })
+            }
+            Err(not_shown) => {
+                let because = not_shown.words().join("; ");
+                let said = last_failure.as_ref() == Some(&because);
+                last_failure = Some(because.clone());
+                (!said).then_some(ExecEvent::NotRenewed { because })
+            }
+        };
+        if let Some(event) = event
+            && tell.send(event).await.is_err()
+        {
+            return;
+        }
+    }
+}

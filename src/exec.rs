@@ -1,0 +1,218 @@
+//! `touchstone exec`: run a command only while it is authorized.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use touchstone_attest::agent::config::AgentConfig;
+use touchstone_attest::client::Endpoint;
+use touchstone_attest::floors::PolicyFloors;
+use touchstone_enforcer::exec::{self, Ending, Exec, ExecEvent, FAILED};
+use touchstone_enforcer::guard::{Guard, GuardConfig, Renewal, keep_current};
+use touchstone_policies::{Mirror, Source};
+
+use crate::output::{Failure, complain};
+use crate::{output, runtime};
+
+/// Signals that are passed on to the command. A terminal sends the first two to it by itself.
+const PASSED_ON: [i32; 7] = [2, 3, 1, 15, 10, 12, 28];
+const FROM_TERMINALS: usize = 2;
+
+/// Run a command only while it is authorized: frozen when that is suspended, dead with all it started when it ends.
+#[derive(ClapArgs)]
+#[command(
+    override_usage = "touchstone exec --action <ACTION> --resource <RESOURCE> [OPTIONS] -- <COMMAND>...",
+    after_help = "Examples:\n  \
+        touchstone exec --action execute --resource db-reader -- /usr/bin/db-reader --port 8080\n  \
+        touchstone exec --action execute --resource db-reader --user 1000:1000 --network -- ./job.sh\n\n\
+        Everything it needs to know of domain, brokers and policy is in the agent's agent.toml, and the agent must run:\n\
+        it shows this node's authorization. As root the command has a PID namespace, a cgroup (version 2) and, where\n\
+        policy has network segments, a network of its own. What is missing is said on standard error.\n\n\
+        Exit codes: the command's own, 128 + the signal that ended it, 126 or 127 where it could not be run;\n\
+        121 no authorization (nothing ran), 122 the authorization ended (all was killed), 125 this program failed."
+)]
+pub struct Args {
+    /// bootstrap, execute, release, delegate or administer
+    #[arg(long)]
+    action: String,
+    /// What it is done to
+    #[arg(long)]
+    resource: String,
+    /// What it is done for, where the authorization counts for one purpose only
+    #[arg(long)]
+    purpose: Option<String>,
+    /// The agent's configuration
+    #[arg(long, default_value = "/etc/touchstone/agent.toml")]
+    config: PathBuf,
+    /// The agent's socket, where it is not the one of its configuration
+    #[arg(long)]
+    agent: Option<PathBuf>,
+    /// The id of this enforcer, as policy lists it; proofs of possession are made for it
+    #[arg(long, default_value = "exec")]
+    id: String,
+    /// A folder of its own (mode 0700) for the policy versions it has accepted, so that nobody takes it back to an older one
+    #[arg(long)]
+    state_dir: Option<PathBuf>,
+    /// User and group to run it as, by number: 1000:1000
+    #[arg(long, value_parser = user_and_group)]
+    user: Option<(u32, u32)>,
+    /// A network of its own even where policy names no segment for it: then it reaches nothing
+    #[arg(long)]
+    network: bool,
+    /// What happens, as one JSON object a line on standard error
+    #[arg(long)]
+    json: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+fn user_and_group(text: &str) -> Result<(u32, u32), String> {
+    let pair = text.split_once(':').and_then(|(user, group)| {
+        let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+        Some((number(user)?, number(group)?))
+    });
+    pair.ok_or_else(|| "expected two numbers, user:group".to_owned())
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> ExitCode {
+    output::tracing_to_stderr();
+    let json = args.json;
+    // This thread lives as long as the process: what it starts dies with it.
+    let ending = match runtime::block_on(serve(args)) {
+        Ok(Ok(ending)) => ending,
+        Ok(Err(failure)) | Err(failure) => {
+            let _ = output::exit_code(Err(failure));
+            return ExitCode::from(FAILED);
+        }
+    };
+    conclude(&ending, json);
+    ExitCode::from(ending.code())
+}
+
+fn conclude(ending: &Ending, json: bool) {
+    let word = match ending {
+        Ending::Refused { .. } => "refused",
+        Ending::Lost { .. } => "stopped",
+        Ending::Exited { .. } => "exited",
+        Ending::Signalled { .. } => "signalled",
+        Ending::NotStarted { .. } => "not started",
+        Ending::Failed { .. } => "failed",
+    };
+    if json {
+        let (reasons, code) = (ending.words(), ending.code());
+        complain!("{}", serde_json::json!({ "event": "ended", "how": word, "code": code, "reasons": reasons }));
+    } else if !ending.words().is_empty() {
+        complain!("touchstone: {word}: {}", ending.words().join("; "));
+    }
+}
+
+async fn serve(args: Args) -> Result<Ending, Failure> {
+    let config = AgentConfig::load(&args.config)?;
+    let socket = args.agent.or(config.socket).ok_or_else(|| {
+        Failure::new(format!("{} has no socket", args.config.display()))
+            .hint("give the agent one (socket = \"/run/touchstone/agent.sock\"), or name it with --agent")
+    })?;
+    let brokers: Vec<Endpoint> = config
+        .brokers
+        .iter()
+        .map(|broker| Endpoint::parse(broker))
+        .collect::<Result<_, _>>()?;
+    let mut repository = Source::new(config.policy);
+    if let Some(ca) = &config.policy_ca {
+        repository = repository.with_ca(ca)?;
+    }
+    let remote = repository.location().folder().is_none();
+    let state_dir = args.state_dir.as_deref();
+    let renewal = Renewal {
+        repository,
+        mirror: state_dir
+            .filter(|_| remote)
+            .map(|folder| Mirror::new(folder.join("policy"))),
+        root: config.policy_root,
+        domain: config.domain,
+        id: args.id,
+        brokers,
+        floors: state_dir.map(PolicyFloors::open).transpose()?,
+    };
+    let trust = renewal.load(None).await?;
+    let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());
+    let guard_config = GuardConfig::of(&trust, &renewal.id).with_purpose(args.purpose);
+    let guard = Arc::new(Guard::new(guard_config, follower));
+
+    // Tasks of their own: nothing that is loaded or asked for may hold up a loss.
+    let watched = Arc::clone(&guard);
+    let watching = tokio::spawn(async move { watched.watch(|_| ()).await });
+    let kept = Arc::clone(&guard);
+    let keeping = tokio::spawn(async move { keep_current(&kept, &renewal, trust, |_| ()).await });
+    let (pass_on, mut signals) = mpsc::channel(16);
+    listen(&pass_on)?;
+    let exec = Exec {
+        action: args.action,
+        resource: args.resource,
+        agent: socket,
+        program: std::env::current_exe()?,
+        command: args.command,
+        user: args.user,
+        network: args.network,
+    };
+    let json = args.json;
+    let tell = move |event: ExecEvent| tell(&event, json);
+    // Until `watch` has begun nobody is held.
+    tokio::task::yield_now().await;
+    let ending = exec::run(&exec, &guard, &mut signals, &tell).await;
+    watching.abort();
+    keeping.abort();
+    Ok(ending)
+}
+
+/// Signals of this process go to the command instead.
+fn listen(pass_on: &mpsc::Sender<i32>) -> std::io::Result<()> {
+    let of_terminals = if std::io::stdin().is_terminal() { FROM_TERMINALS } else { 0 };
+    for (place, number) in PASSED_ON.into_iter().enumerate() {
+        let mut arrives = signal(SignalKind::from_raw(number))?;
+        let pass_on = pass_on.clone();
+        tokio::spawn(async move {
+            while arrives.recv().await.is_some() {
+                if place >= of_terminals && pass_on.send(number).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn tell(event: &ExecEvent, json: bool) {
+    if json {
+        complain!("{}", serde_json::to_value(event).unwrap_or_default());
+        return;
+    }
+    match event {
+        ExecEvent::NoCgroup { because } => {
+            complain!("touchstone: without a cgroup: {because}; the command is stopped by its process tree");
+        }
+        ExecEvent::Confined { by, because } => {
+            if let Some(because) = because {
+                complain!("touchstone: held by {}: {because}", by.as_str());
+            }
+        }
+        ExecEvent::Segmented { reaches, forwarded } => {
+            let reaches = if reaches.is_empty() { "nothing".to_owned() } else { reaches.join(", ") };
+            complain!("touchstone: its network reaches {reaches}");
+            if !forwarded {
+                complain!("touchstone: this machine does not forward (net.ipv4.ip_forward): only itself is reached");
+            }
+        }
+        ExecEvent::Frozen { reasons } => complain!("touchstone: frozen: {}", reasons.join("; ")),
+        ExecEvent::Thawed => complain!("touchstone: goes on"),
+        ExecEvent::NotRenewed { because } => complain!("touchstone: not renewed: {because}"),
+        ExecEvent::Allowed { .. } | ExecEvent::Started | ExecEvent::Renewed { .. } | ExecEvent::Killed { .. } => {}
+    }
+}
