@@ -107,7 +107,10 @@ fn conclude(ending: &Ending, json: bool) {
     };
     if json {
         let (reasons, code) = (ending.words(), ending.code());
-        complain!("{}", serde_json::json!({ "event": "ended", "how": word, "code": code, "reasons": reasons }));
+        complain!(
+            "{}",
+            serde_json::json!({ "event": "ended", "how": word, "code": code, "reasons": reasons })
+        );
     } else if !ending.words().is_empty() {
         complain!("touchstone: {word}: {}", ending.words().join("; "));
     }
@@ -174,7 +177,11 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
 
 /// Signals of this process go to the command instead.
 fn listen(pass_on: &mpsc::Sender<i32>) -> std::io::Result<()> {
-    let of_terminals = if std::io::stdin().is_terminal() { FROM_TERMINALS } else { 0 };
+    let of_terminals = if std::io::stdin().is_terminal() {
+        FROM_TERMINALS
+    } else {
+        0
+    };
     for (place, number) in PASSED_ON.into_iter().enumerate() {
         let mut arrives = signal(SignalKind::from_raw(number))?;
         let pass_on = pass_on.clone();
@@ -204,7 +211,11 @@ fn tell(event: &ExecEvent, json: bool) {
             }
         }
         ExecEvent::Segmented { reaches, forwarded } => {
-            let reaches = if reaches.is_empty() { "nothing".to_owned() } else { reaches.join(", ") };
+            let reaches = if reaches.is_empty() {
+                "nothing".to_owned()
+            } else {
+                reaches.join(", ")
+            };
             complain!("touchstone: its network reaches {reaches}");
             if !forwarded {
                 complain!("touchstone: this machine does not forward (net.ipv4.ip_forward): only itself is reached");

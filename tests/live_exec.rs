@@ -1,0 +1,557 @@
+//! `touchstone exec` against a real broker and a node with a software TPM: what it runs is refused, renewed, frozen, and dead
+//! when its authorization is, with all that it started.
+#![cfg(feature = "tpm")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests: what is not as it must be fails"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use swtpm_tests::boots::Boot;
+use swtpm_tests::domain::{ACTION, Domain, RESOURCE, eventually, rights};
+use swtpm_tests::node::Node;
+use swtpm_tests::observe::PATIENCE;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use touchstone_attest::client::BrokerClient;
+use touchstone_attest::{agent, clock, local};
+use touchstone_authorization::StatusIndex;
+use touchstone_keybroker::admin::SOCKET;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::trust::Mark;
+use touchstone_keybroker::withdraw::{self, Cause, Taking};
+use touchstone_ledger::statement::{Kind, Reason};
+
+/// Timers under which silence is noticed within a second.
+const QUICK: [(&str, u64); 4] = [
+    ("skew_ms", 250),
+    ("heartbeat_ms", 50),
+    ("failover_ms", 100),
+    ("freshness_window_ms", 1_500),
+];
+
+/// Children of every kind: in the background, in a session of its own whose parent is gone, deaf to signals.
+const FAMILY: &str =
+    "(setsid sh -c 'FOREVER & exit 0' &) ; sh -c \"trap '' TERM HUP INT; FOREVER & wait\" & FOREVER & wait";
+
+/// Whether this machine can do what the test is about; CI must.
+fn able() -> bool {
+    let root = rustix_root();
+    let cgroup = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .contains(" - cgroup2 ");
+    if !(root && cgroup) {
+        touchstone_vectors::skip("touchstone exec: it takes root and a cgroup version 2");
+    }
+    root && cgroup
+}
+
+fn rustix_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t0"))
+}
+
+/// A node whose rounds the test makes, and a socket at which `touchstone exec` finds its authorization.
+struct Post {
+    node: Arc<tokio::sync::Mutex<Node>>,
+    shown: Arc<Mutex<Option<Vec<u8>>>>,
+    client: BrokerClient,
+    folder: tempfile::TempDir,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Post {
+    async fn open(domain: &Domain) -> Self {
+        let node = Arc::new(tokio::sync::Mutex::new(Node::start(&Boot::GOOD).await));
+        let shown = Arc::new(Mutex::new(None));
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let text = format!(
+            "brokers = [\"https://{}\"]\ndomain = {:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\nsocket = {socket:?}\n",
+            domain.address(),
+            domain.name(),
+            domain.path("policy"),
+            domain.path("root.json"),
+            folder.path().join("agent"),
+        );
+        fs::write(folder.path().join("agent.toml"), text).unwrap();
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let (signer, held) = (Arc::clone(&node), Arc::clone(&shown));
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (reader, mut writer) = stream.split();
+                let mut line = String::new();
+                tokio::io::BufReader::new(reader).read_line(&mut line).await.unwrap();
+                let asked: Value = serde_json::from_str(&line).unwrap();
+                let text = |name: &str| asked[name].as_str().unwrap().to_owned();
+                let authorization: Option<Vec<u8>> = held.lock().unwrap().clone();
+                let answer = match authorization {
+                    None => json!({ "error": "this node holds no authorization: it is stale" }),
+                    Some(authorization) => {
+                        let challenge = hex::decode(text("challenge")).unwrap();
+                        let scope = format!("{}:{}", text("action"), text("resource"));
+                        let signer = signer.lock().await;
+                        let proof = signer
+                            .prove_for(&authorization, &text("audience"), &challenge, &scope)
+                            .await;
+                        json!({ "authorization": STANDARD.encode(&authorization), "proof": STANDARD.encode(proof) })
+                    }
+                };
+                let _ = writer.write_all(format!("{answer}\n").as_bytes()).await;
+            }
+        });
+        Self {
+            node,
+            shown,
+            client: domain.client(),
+            folder,
+            serving,
+        }
+    }
+
+    /// A round; the agent of this node has what comes of it.
+    async fn attest(&mut self) {
+        let granted = self.node.lock().await.attest(&mut self.client).await.unwrap();
+        *self.shown.lock().unwrap() = granted.authorization;
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("agent.toml")
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A running `touchstone exec`.
+struct Running {
+    child: Child,
+    events: Receiver<Value>,
+    heard: Vec<Value>,
+    mark: String,
+}
+
+impl Running {
+    fn start(config: &Path, options: &[&str], script: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!(
+            "{}.{}",
+            40_000 + std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let script = script.replace("FOREVER", &format!("sleep {mark}"));
+        let scope = if options.contains(&"--resource") {
+            vec!["--action", ACTION]
+        } else {
+            vec!["--action", ACTION, "--resource", RESOURCE]
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_touchstone"))
+            .arg("exec")
+            .args(scope)
+            .args(options)
+            .args(["--json", "--config"])
+            .arg(config)
+            .args(["--", "bash", "-c", &script])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (tell, events) = channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                match serde_json::from_str(&line) {
+                    Ok(event) => drop(tell.send(event)),
+                    Err(_) => println!("exec: {line}"),
+                }
+            }
+        });
+        Self {
+            child,
+            events,
+            heard: Vec::new(),
+            mark,
+        }
+    }
+
+    /// Waits for an event.
+    async fn hear(&mut self, name: &str) -> Value {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            match self.events.try_recv() {
+                Ok(event) => {
+                    self.heard.push(event.clone());
+                    if event["event"] == name {
+                        return event;
+                    }
+                }
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+        panic!("{name:?} never came: {:#?}", self.heard);
+    }
+
+    fn alive(&self) -> usize {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines
+            .filter(|line| line.starts_with(b"sleep\0") && String::from_utf8_lossy(line).contains(&self.mark))
+            .count()
+    }
+
+    async fn family(&self) {
+        eventually("all of the family", || self.alive() == 3).await;
+    }
+
+    /// The exit code, with every reason's text. Nothing of it is left.
+    async fn ends(mut self) -> (i32, String) {
+        let ended = self.hear("ended").await;
+        assert_eq!(
+            self.alive(),
+            0,
+            "when it says that it has ended, it has: {:#?}",
+            self.heard
+        );
+        let code = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status.code().unwrap(),
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        };
+        assert_eq!(ended["code"], code);
+        (code, ended["reasons"].to_string())
+    }
+}
+
+fn place(broker: &RunningBroker) -> StatusIndex {
+    rights(broker, "node-1").record.unwrap().status
+}
+
+async fn revoke(domain: &Domain) {
+    let socket = domain.path("data").join(SOCKET);
+    let body = r#"{"node":"node-1","reason":"stolen from its rack"}"#;
+    let (code, said) = local::request(&socket, "POST", "/revoke", body.into()).await.unwrap();
+    assert_eq!(code, 200, "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_authorization_nothing_starts() {
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    let witness = post.folder.path().join("it-ran");
+    let script = format!("touch {}", witness.display());
+
+    let none = Running::start(&post.config(), &[], &script);
+    let (code, reasons) = none.ends().await;
+    assert_eq!(code, 121, "{reasons}");
+    assert!(reasons.contains("holds no authorization"), "{reasons}");
+
+    post.attest().await;
+    for (name, options, expected) in [
+        (
+            "what is not granted",
+            &["--resource", "payroll"][..],
+            "scope-not-granted",
+        ),
+        (
+            "an agent that is not there",
+            &["--agent", "/no/such/socket"],
+            "/no/such/socket",
+        ),
+    ] {
+        let (code, reasons) = Running::start(&post.config(), options, &script).ends().await;
+        assert_eq!(code, 121, "{name}: {reasons}");
+        assert!(reasons.contains(expected), "{name}: {reasons}");
+    }
+    revoke(&domain).await;
+    let (code, reasons) = Running::start(&post.config(), &[], &script).ends().await;
+    assert_eq!(code, 121, "{reasons}");
+    assert!(reasons.contains("authorization-revoked"), "{reasons}");
+    assert!(!witness.exists(), "nothing of all this ran");
+
+    post.attest().await;
+    let (code, _) = Running::start(&post.config(), &[], &format!("{script}; exit 7"))
+        .ends()
+        .await;
+    assert_eq!((code, witness.exists()), (7, true), "and with one it does");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_kills_all_of_it() {
+    if !able() {
+        return;
+    }
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    let mut running = Running::start(&post.config(), &[], FAMILY);
+    running.hear("started").await;
+    running.family().await;
+    let begun = Instant::now();
+    revoke(&domain).await;
+    let killed = running.hear("killed").await;
+    println!(
+        "revoked -> dead: {:?}; decided -> dead: {} us",
+        begun.elapsed(),
+        killed["took_us"]
+    );
+    let (code, reasons) = running.ends().await;
+    assert_eq!(code, 122);
+    assert!(reasons.contains("authorization-revoked"), "{reasons}");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantine_freezes_it_and_a_lift_lets_it_go_on() {
+    if !able() {
+        return;
+    }
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    let count = post.folder.path().join("count");
+    let script = format!("while :; do echo x >> {}; sleep 0.005; done & FOREVER", count.display());
+    let mut running = Running::start(&post.config(), &[], &script);
+    let size = || fs::metadata(&count).map_or(0, |data| data.len());
+    eventually("it to run", || size() > 4).await;
+
+    let reason = Reason {
+        code: "operator-command".into(),
+        claim: "node-1".into(),
+        expected: "no quarantine".into(),
+        found: "a test".into(),
+    };
+    let cause = Cause::new(Kind::Quarantine, Some("node-1"), reason);
+    let mut taking = Taking::new(cause, Mark::Suspended);
+    taking.nodes.push(("node-1".into(), place(&broker)));
+    withdraw::take(broker.app(), taking).await.unwrap();
+    let frozen = running.hear("frozen").await;
+    assert!(frozen.to_string().contains("authorization-suspended"), "{frozen}");
+    let still = size();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(size(), still, "frozen");
+
+    // Good evidence lifts what is suspended of its own entry.
+    post.attest().await;
+    running.hear("thawed").await;
+    eventually("it to go on", || size() > still).await;
+    revoke(&domain).await;
+    assert_eq!(running.ends().await.0, 122);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_kills_it_within_the_window() {
+    if !able() {
+        return;
+    }
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    let mut running = Running::start(&post.config(), &[], FAMILY);
+    running.family().await;
+    broker.shutdown().await.unwrap();
+    let begun = Instant::now();
+    running.hear("killed").await;
+    println!("silence -> dead: {:?}, window 1500 ms", begun.elapsed());
+    let (code, reasons) = running.ends().await;
+    assert_eq!(code, 122);
+    assert!(reasons.contains("trust-state-stale"), "{reasons}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_is_not_renewed_kills_it_when_it_runs_out() {
+    if !able() {
+        return;
+    }
+    let settings = [
+        &QUICK[..],
+        &[("attestation_deadline_ms", 6_000), ("authorization_life_ms", 6_000)],
+    ]
+    .concat();
+    let settings = [
+        &settings[..],
+        &[("attestation_interval_ms", 2_000), ("attestation_retry_ms", 500)],
+    ]
+    .concat();
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &settings, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    let old = post.shown.lock().unwrap().clone();
+    let mut running = Running::start(&post.config(), &[], FAMILY);
+    let until_ms = running.hear("allowed").await["until_ms"].as_u64().unwrap();
+    running.family().await;
+    // The node attests on, so that nothing is withdrawn, but this agent shows what it had.
+    while clock::wall_ms() + 1_000 < until_ms {
+        post.attest().await;
+        post.shown.lock().unwrap().clone_from(&old);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    running.hear("killed").await;
+    let late = clock::wall_ms().saturating_sub(until_ms);
+    println!("expired -> dead: {late} ms, skew bound 250 ms");
+    let (code, reasons) = running.ends().await;
+    assert_eq!(code, 122);
+    assert!(reasons.contains("authorization-expired"), "{reasons}");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_agent_renews_it_past_its_first_expiry() {
+    if !able() {
+        return;
+    }
+    let settings = [
+        &QUICK[..],
+        &[
+            ("attestation_interval_ms", 1_000),
+            ("attestation_retry_ms", 500),
+            ("attestation_deadline_ms", 8_000),
+            ("authorization_life_ms", 8_000),
+        ],
+    ]
+    .concat();
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &settings, &[]);
+    let broker = domain.broker().await;
+    let node = Node::start(&Boot::GOOD).await;
+    drop(node.desk(&domain, Vec::new()));
+    let (config, _swtpm, state) = node.into_agent();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let granted = Arc::new(Mutex::new(false));
+    let seen = Arc::clone(&granted);
+    let tell = move |event| {
+        if matches!(event, agent::AgentEvent::Granted { .. }) {
+            *seen.lock().unwrap() = true;
+        }
+    };
+    let agent = tokio::spawn(agent::run(config, tell, async { drop(stopped.await) }));
+    eventually("an authorization", || *granted.lock().unwrap()).await;
+    let mut running = Running::start(&state.path().join("agent.toml"), &[], FAMILY);
+    let first = running.hear("allowed").await["until_ms"].as_u64().unwrap();
+    running.family().await;
+    eventually("the first expiry to pass", || clock::wall_ms() > first + 1_000).await;
+    assert_eq!(running.alive(), 3, "it runs on");
+    assert!(running.hear("renewed").await["until_ms"].as_u64().unwrap() > first);
+    drop(stop);
+    agent.await.unwrap().unwrap();
+    broker.shutdown().await.unwrap();
+    assert_eq!(running.ends().await.0, 122, "and not without them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_outlives_a_guard_that_is_killed_or_stopped() {
+    if !able() {
+        return;
+    }
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    for signal in ["KILL", "STOP"] {
+        let mut running = Running::start(&post.config(), &[], FAMILY);
+        running.family().await;
+        let pid = running.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        assert!(sent.unwrap().success());
+        eventually(signal, || running.alive() == 0).await;
+        let _ = running.child.kill();
+        let _ = running.child.wait();
+    }
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_reaches_what_policy_names_and_nothing_while_it_is_quarantined() {
+    if !able() {
+        return;
+    }
+    if !["/usr/sbin/nft", "/sbin/nft"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
+        touchstone_vectors::skip("touchstone exec's network: it takes nftables and iproute2");
+        return;
+    }
+    // An address of this machine that no other test has, on its loopback device.
+    let address = format!(
+        "10.213.{}.{}",
+        std::process::id() % 250,
+        (std::process::id() / 250) % 250 + 1
+    );
+    let ip = |words: &str| Command::new("ip").args(words.split(' ')).status().unwrap().success();
+    assert!(ip(&format!("addr add {address}/32 dev lo")));
+    let (named, other) = (serve_lines(&address), serve_lines(&address));
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &QUICK, &[]);
+    let segment = format!("[[segment]]\nscope = \"{ACTION}:{RESOURCE}\"\nallow = [\"tcp {address}:{named}\"]\n");
+    fs::write(domain.path("policy").join("staged/network.toml"), segment).unwrap();
+    domain.publish();
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    post.attest().await;
+    let said = post.folder.path().join("said");
+    let knock =
+        |port: u16| format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port} && read -u 3 line && echo $line'");
+    let script = format!(
+        "({} || echo closed) > {said}.other 2>/dev/null; ip link > {said}.links 2>&1; nft flush ruleset 2> {said}.nft; \
+         while :; do {} > {said}.now 2>/dev/null || echo closed > {said}.now; cp {said}.now {said}.named; sleep 0.05; done",
+        knock(other),
+        knock(named),
+        said = said.display(),
+    );
+    let read = |name: &str| fs::read_to_string(format!("{}.{name}", said.display())).unwrap_or_default();
+    let mut running = Running::start(&post.config(), &[], &script);
+    let segmented = running.hear("segmented").await;
+    assert_eq!(segmented["reaches"], json!([format!("tcp {address}:{named}")]));
+    eventually("what is named", || read("named").contains("hello")).await;
+    assert!(read("other").contains("closed"), "{}", read("other"));
+    assert!(!read("nft").is_empty(), "the workload may not change the rules");
+
+    // Another policy closes it, without a restart.
+    let elsewhere = format!("[[segment]]\nscope = \"{ACTION}:payroll\"\nallow = [\"tcp {address}:{named}\"]\n");
+    fs::write(domain.path("policy").join("staged/network.toml"), elsewhere).unwrap();
+    domain.publish();
+    eventually("what is closed", || read("named").contains("closed")).await;
+    revoke(&domain).await;
+    assert_eq!(running.ends().await.0, 122);
+    let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
+    let left = format!("touchstone_exec_{}", std::process::id());
+    assert!(!String::from_utf8_lossy(&tables).contains(&left));
+    assert!(ip(&format!("addr del {address}/32 dev lo")));
+    broker.shutdown().await.unwrap();
+}
+
+/// Says hello to everybody who connects; gives the port.
+fn serve_lines(address: &str) -> u16 {
+    use std::io::Write as _;
+    let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = { stream }.write_all(b"hello\n");
+        }
+    });
+    port
+}
