@@ -21,18 +21,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use swtpm_tests::boots::Boot;
-use swtpm_tests::domain::{ACTION, Domain, RESOURCE, eventually, rights};
+use swtpm_tests::domain::{ACTION, Domain, RESOURCE, eventually};
 use swtpm_tests::node::Node;
 use swtpm_tests::observe::PATIENCE;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use touchstone_attest::client::BrokerClient;
-use touchstone_attest::{agent, clock, local};
-use touchstone_authorization::StatusIndex;
-use touchstone_keybroker::admin::SOCKET;
-use touchstone_keybroker::service::RunningBroker;
-use touchstone_keybroker::trust::Mark;
-use touchstone_keybroker::withdraw::{self, Cause, Taking};
-use touchstone_ledger::statement::{Kind, Reason};
+use touchstone_attest::{agent, clock};
 
 /// Timers under which silence is noticed within a second.
 const QUICK: [(&str, u64); 4] = [
@@ -240,15 +234,19 @@ impl Running {
     }
 }
 
-fn place(broker: &RunningBroker) -> StatusIndex {
-    rights(broker, "node-1").record.unwrap().status
-}
-
-async fn revoke(domain: &Domain) {
-    let socket = domain.path("data").join(SOCKET);
-    let body = r#"{"node":"node-1","reason":"stolen from its rack"}"#;
-    let (code, said) = local::request(&socket, "POST", "/revoke", body.into()).await.unwrap();
-    assert_eq!(code, 200, "{}", String::from_utf8_lossy(&said));
+/// An operator's command about the node, through the command line.
+async fn command(domain: &Domain, verb: &str) {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_touchstone"))
+        .args([verb, "--node", "node-1", "--reason", "a test", "--data"])
+        .arg(domain.path("data"))
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{verb}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +279,7 @@ async fn without_an_authorization_nothing_starts() {
         assert_eq!(code, 121, "{name}: {reasons}");
         assert!(reasons.contains(expected), "{name}: {reasons}");
     }
-    revoke(&domain).await;
+    command(&domain, "revoke").await;
     let (code, reasons) = Running::start(&post.config(), &[], &script).ends().await;
     assert_eq!(code, 121, "{reasons}");
     assert!(reasons.contains("authorization-revoked"), "{reasons}");
@@ -308,7 +306,7 @@ async fn a_revocation_kills_all_of_it() {
     running.hear("started").await;
     running.family().await;
     let begun = Instant::now();
-    revoke(&domain).await;
+    command(&domain, "revoke").await;
     let killed = running.hear("killed").await;
     println!(
         "revoked -> dead: {:?}; decided -> dead: {} us",
@@ -336,27 +334,21 @@ async fn a_quarantine_freezes_it_and_a_lift_lets_it_go_on() {
     let size = || fs::metadata(&count).map_or(0, |data| data.len());
     eventually("it to run", || size() > 4).await;
 
-    let reason = Reason {
-        code: "operator-command".into(),
-        claim: "node-1".into(),
-        expected: "no quarantine".into(),
-        found: "a test".into(),
-    };
-    let cause = Cause::new(Kind::Quarantine, Some("node-1"), reason);
-    let mut taking = Taking::new(cause, Mark::Suspended);
-    taking.nodes.push(("node-1".into(), place(&broker)));
-    withdraw::take(broker.app(), taking).await.unwrap();
+    command(&domain, "quarantine").await;
     let frozen = running.hear("frozen").await;
     assert!(frozen.to_string().contains("authorization-suspended"), "{frozen}");
     let still = size();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(size(), still, "frozen");
 
-    // Good evidence lifts what is suspended of its own entry.
+    // Lifted, it comes back with fresh good evidence, and not before.
+    command(&domain, "lift").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(size(), still, "lifted, and nothing shown yet");
     post.attest().await;
     running.hear("thawed").await;
     eventually("it to go on", || size() > still).await;
-    revoke(&domain).await;
+    command(&domain, "revoke").await;
     assert_eq!(running.ends().await.0, 122);
     broker.shutdown().await.unwrap();
 }
@@ -388,7 +380,11 @@ async fn an_authorization_that_is_not_renewed_kills_it_when_it_runs_out() {
     }
     let settings = [
         &QUICK[..],
-        &[("attestation_deadline_ms", 6_000), ("authorization_life_ms", 6_000)],
+        &[
+            ("attestation_deadline_ms", 6_000),
+            ("authorization_life_ms", 6_000),
+            ("workload_life_ms", 6_000),
+        ],
     ]
     .concat();
     let settings = [
@@ -431,6 +427,7 @@ async fn the_real_agent_renews_it_past_its_first_expiry() {
             ("attestation_retry_ms", 500),
             ("attestation_deadline_ms", 8_000),
             ("authorization_life_ms", 8_000),
+            ("workload_life_ms", 8_000),
         ],
     ]
     .concat();
@@ -534,7 +531,7 @@ async fn it_reaches_what_policy_names_and_nothing_while_it_is_quarantined() {
     fs::write(domain.path("policy").join("staged/network.toml"), elsewhere).unwrap();
     domain.publish();
     eventually("what is closed", || read("named").contains("closed")).await;
-    revoke(&domain).await;
+    command(&domain, "revoke").await;
     assert_eq!(running.ends().await.0, 122);
     let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
     let left = format!("touchstone_exec_{}", std::process::id());
