@@ -29,6 +29,7 @@ mod tenant;
 mod vault;
 mod verify;
 mod why;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ enum Command {
     Status(status::Args),
     Tenant(tenant::Args),
     Ledger(ledger::Args),
+    Workload(workload::Args),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Tenant(args) => tenant::run(args),
         Command::Ledger(args) => ledger::run(args),
+        Command::Workload(args) => workload::run(args),
     };
     output::exit_code(outcome)
 }

@@ -9,7 +9,8 @@ mod statement;
 
 use std::collections::BTreeSet;
 
-use touchstone_authorization::{Authorization, KeyKind, Scope};
+use touchstone_authorization::token::MAX_LINEAGE_DEPTH;
+use touchstone_authorization::{Action, Authorization, DelegationRight, KeyKind, Scope};
 use touchstone_evidence::binder::Role;
 use touchstone_ledger::statement::{Statement, StatementError};
 use touchstone_policies::Job;
@@ -494,10 +495,21 @@ fn authorization(
         status: inputs.status,
         key_kind,
         depth: 0,
-        delegation: None,
+        delegation: delegation(policy, node, &judged.scopes),
         region: None,
         purpose: None,
     }
+}
+
+/// Whether and how far a node may hand its rights on: as the settings say, where it holds the right to for anything at all.
+fn delegation(policy: &PolicySet, node: &Node, scopes: &[Scope]) -> Option<DelegationRight> {
+    let bounds = policy.demands(&node.region).delegation;
+    let holds = scopes.iter().any(|scope| scope.action() == Action::Delegate);
+    let depth = bounds.max_depth.min(MAX_LINEAGE_DEPTH);
+    (holds && depth > 0).then_some(DelegationRight {
+        depth,
+        offline: bounds.offline,
+    })
 }
 
 /// What holds the session key: a TPM only where it has certified the key. A node with a TPM whose session key is certified

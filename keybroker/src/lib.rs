@@ -55,3 +55,4 @@ pub mod tls;
 pub mod trust;
 pub mod withdraw;
 pub mod witness;
+pub mod workload;

@@ -57,6 +57,7 @@ touchstone_cose::reason_codes! {
         CommandReplayed = "command-replayed": "The command was carried out before: each counts once. Look at what it would do now, and sign another one.",
         HoldsFull = "holds-full": "As many quarantines and containments stand as are kept at once. Lift one, or revoke instead.",
         BarsFull = "bars-full": "As many references and signers are barred as are kept at once. Withdraw them from policy and lift their bars.",
+        HolderNotAuthenticated = "holder-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided. The reasons say what was found.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -117,7 +118,7 @@ impl Refusal {
             C::CommandUnsigned | C::CommandRefused | C::CommandNotPermitted => StatusCode::FORBIDDEN,
             C::RouteUnknown | C::NotFound | C::FederationUnknown | C::FederationNothingYet => StatusCode::NOT_FOUND,
             C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
-            C::FederationNotAuthenticated => StatusCode::UNAUTHORIZED,
+            C::FederationNotAuthenticated | C::HolderNotAuthenticated => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited | C::TenantLimited => StatusCode::TOO_MANY_REQUESTS,
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {

@@ -13,6 +13,7 @@ use crate::log::{self, LogError};
 use crate::parts;
 use crate::release::inputs::{ReleaseInputs, ReleaseInputsError};
 use crate::rows;
+use crate::workload::inputs::{WorkloadInputs, WorkloadInputsError};
 
 /// Largest record file, in bytes: evidence at its limit, with what was kept of an IMA list before it.
 pub const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
@@ -46,6 +47,8 @@ pub enum RecordedDecision {
     Release(Box<ReleaseInputs>),
     /// About an authorization that is to count in another domain.
     Foreign(Box<ForeignInputs>),
+    /// About an authorization below another one.
+    Workload(Box<WorkloadInputs>),
 }
 
 impl RecordedDecision {
@@ -54,6 +57,8 @@ impl RecordedDecision {
             Self::Release(Box::new(ReleaseInputs::decode(record, part)?))
         } else if ForeignInputs::are(record) {
             Self::Foreign(Box::new(ForeignInputs::decode(record)?))
+        } else if WorkloadInputs::are(record) {
+            Self::Workload(Box::new(WorkloadInputs::decode(record, part)?))
         } else {
             Self::Evidence(Box::new(DecisionInputs::decode(record, part)?))
         })
@@ -66,6 +71,7 @@ impl RecordedDecision {
             Self::Evidence(inputs) => inputs.now,
             Self::Release(inputs) => crate::clock::seconds(inputs.now_ms),
             Self::Foreign(inputs) => crate::clock::seconds(inputs.now_ms),
+            Self::Workload(inputs) => crate::clock::seconds(inputs.now_ms),
         }
     }
 }
@@ -95,9 +101,12 @@ pub enum RecordError {
     /// The inputs of an authorization for another domain, or no decision comes of them.
     #[error(transparent)]
     Foreign(#[from] ForeignInputsError),
+    /// The inputs of an authorization below another one, or no decision comes of them.
+    #[error(transparent)]
+    Workload(#[from] WorkloadInputsError),
     /// The evidence was asked for of a decision that rests on none.
     #[error(
-        "entry {0} is about a key or another domain: it rests on what the node had shown before, and no evidence came with it"
+        "entry {0} is about a key, another domain or a workload: it rests on what the node had shown before, and no evidence came with it"
     )]
     NoEvidence(u64),
     /// The statement.
@@ -243,7 +252,9 @@ impl DecisionRecord {
     pub fn inputs(&self) -> Result<DecisionInputs, RecordError> {
         match self.recorded()? {
             RecordedDecision::Evidence(inputs) => Ok(*inputs),
-            RecordedDecision::Release(_) | RecordedDecision::Foreign(_) => Err(RecordError::NoEvidence(self.index)),
+            RecordedDecision::Release(_) | RecordedDecision::Foreign(_) | RecordedDecision::Workload(_) => {
+                Err(RecordError::NoEvidence(self.index))
+            }
         }
     }
 
@@ -273,6 +284,7 @@ impl DecisionRecord {
         let statement = match self.recorded()? {
             RecordedDecision::Release(inputs) => inputs.again(policy)?.statement,
             RecordedDecision::Foreign(inputs) => inputs.again(policy)?.statement,
+            RecordedDecision::Workload(inputs) => inputs.again(policy)?.statement,
             RecordedDecision::Evidence(inputs) => match decide(&inputs, policy)? {
                 Decision::Decided(decided) => decided.statement,
                 Decision::Refused(_) => {

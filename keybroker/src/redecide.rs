@@ -26,17 +26,20 @@ use crate::log;
 use crate::record::{DecisionRecord, RecordError, RecordedDecision};
 use crate::release::decide::ReleaseCode;
 use crate::release::inputs::{ReleaseInputs, ReleaseInputsError};
+use crate::workload::inputs::{WorkloadInputs, WorkloadInputsError};
 
 /// Most decisions that are compared at once.
 pub const MAX_COMPARED: usize = 100_000;
 
 /// The kinds of statements that are about a decision with recorded inputs.
-pub const DECISIONS: [Kind; 5] = [
+pub const DECISIONS: [Kind; 7] = [
     Kind::Enrolment,
     Kind::Attestation,
     Kind::Renewal,
     Kind::KeyRelease,
     Kind::FederatedAuthorization,
+    Kind::WorkloadAuthorization,
+    Kind::Delegation,
 ];
 
 /// What a decision under one policy gives.
@@ -156,10 +159,12 @@ pub fn recent(store: &dyn Store, size: u64, last: u64, key: &VerifyingKey) -> Re
         let statement = verified.statement();
         if DECISIONS.contains(&statement.kind) && statement.inputs.contains_key("inputs") {
             // What a node showed is one, whether it enrolled or attested; a key is one of its name and resource, and what
-            // is asked for another domain is one of that domain and those scopes.
+            // is asked for another domain is one of that domain and those scopes; what is asked for a workload is one of
+            // who asks and those scopes.
             let what = match statement.kind {
                 Kind::KeyRelease => Some(members(&statement.body, [0, 2])),
                 Kind::FederatedAuthorization => Some(members(&statement.body, [0, 1])),
+                Kind::WorkloadAuthorization | Kind::Delegation => Some(members(&statement.body, [0, 6])),
                 _ => None,
             };
             latest.insert((statement.subject.clone(), what), index);
@@ -194,6 +199,7 @@ pub fn compare(records: &[DecisionRecord], old: &PolicySet, new: &PolicySet, now
                     RecordedDecision::Foreign(inputs) => {
                         format!("in {} {}", inputs.request.audience, inputs.request.scopes.join(" "))
                     }
+                    RecordedDecision::Workload(inputs) => format!("below {}", inputs.request.scopes.join(" ")),
                 };
                 let subject = statement.subject.clone().unwrap_or_default();
                 let place = latest.entry((subject, what));
@@ -263,6 +269,7 @@ pub fn again(name: &str, recorded: &RecordedDecision, policy: &PolicySet, now: i
         RecordedDecision::Evidence(inputs) => evidence(name, inputs, policy, now),
         RecordedDecision::Release(inputs) => release(inputs, policy),
         RecordedDecision::Foreign(inputs) => foreign(inputs, policy),
+        RecordedDecision::Workload(inputs) => workload(inputs, policy),
     }
 }
 
@@ -332,6 +339,20 @@ fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordEr
     match inputs.again(policy) {
         Ok(decision) => Ok(asked_for(rights, &decision.reasons)),
         Err(ForeignInputsError::Nobody { codes }) => Ok(nobody(&codes)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn workload(inputs: &WorkloadInputs, policy: &PolicySet) -> Result<Given, RecordError> {
+    let rights = inputs.request.scopes.iter().cloned().collect();
+    let inputs = WorkloadInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        ..inputs.clone()
+    };
+    match inputs.again(policy) {
+        Ok(decision) => Ok(asked_for(rights, &decision.reasons)),
+        Err(WorkloadInputsError::Nobody { codes }) => Ok(nobody(&codes)),
         Err(error) => Err(error.into()),
     }
 }

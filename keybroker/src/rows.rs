@@ -1,5 +1,6 @@
 //! The rows of the store: which namespace holds what.
 
+use touchstone_authorization::token::StatusIndex;
 use touchstone_ledger::tree::NodeId;
 use touchstone_store::{Key, KeyError, Namespace};
 
@@ -49,6 +50,12 @@ pub const LINEAGE: Namespace = Namespace::new("lineage");
 pub const HOLD: Namespace = Namespace::new("hold");
 /// `command/<id>`: a signed command that was carried out, and until when it would have counted, in Unix milliseconds.
 pub const COMMAND: Namespace = Namespace::new("command");
+/// `workload/<list, generation, index>`: an authorization below a node's own, by its status entry.
+pub const WORKLOAD: Namespace = Namespace::new("workload");
+/// `branch/<list, generation, index>`: what hangs directly below an entry.
+pub const BRANCH: Namespace = Namespace::new("branch");
+/// `tree/<list, generation, index>`: what was issued and used below a node's entry.
+pub const TREE: Namespace = Namespace::new("tree");
 /// `meta/<what>`: single values.
 pub const META: Namespace = Namespace::new("meta");
 
@@ -76,6 +83,40 @@ pub fn hash(id: NodeId) -> Result<Key, KeyError> {
 #[must_use]
 pub fn status(list: u16, page: u32) -> Key {
     STATUS.numbered(u64::from(list) << 32 | u64::from(page))
+}
+
+/// The key of an authorization below a node's own.
+///
+/// # Errors
+/// Never: the key is short.
+pub fn workload(entry: &StatusIndex) -> Result<Key, KeyError> {
+    WORKLOAD.key(&entry_bytes(entry))
+}
+
+/// The key of what hangs directly below an entry.
+///
+/// # Errors
+/// Never: the key is short.
+pub fn branch(entry: &StatusIndex) -> Result<Key, KeyError> {
+    BRANCH.key(&entry_bytes(entry))
+}
+
+/// The key of what was issued and used below a node's entry.
+///
+/// # Errors
+/// Never: the key is short.
+pub fn tree(entry: &StatusIndex) -> Result<Key, KeyError> {
+    TREE.key(&entry_bytes(entry))
+}
+
+/// A status entry in ten bytes: list, generation, index.
+fn entry_bytes(entry: &StatusIndex) -> Vec<u8> {
+    [
+        entry.list.to_be_bytes().as_slice(),
+        &entry.generation.to_be_bytes(),
+        &entry.index.to_be_bytes(),
+    ]
+    .concat()
 }
 
 /// List and page of a key that [`status`] made.

@@ -859,7 +859,9 @@ fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
 fn inputs_of(record: &DecisionRecord) -> ReleaseInputs {
     match record.recorded().unwrap() {
         RecordedDecision::Release(inputs) => *inputs,
-        RecordedDecision::Evidence(_) | RecordedDecision::Foreign(_) => panic!("not about a key"),
+        RecordedDecision::Evidence(_) | RecordedDecision::Foreign(_) | RecordedDecision::Workload(_) => {
+            panic!("not about a key")
+        }
     }
 }
 

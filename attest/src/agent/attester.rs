@@ -274,6 +274,25 @@ impl Attester {
         Ok(self.tpm.activate_credential(&self.ek, &self.ak, blob, secret)?)
     }
 
+    /// Makes one more session key, for a workload: the same attributes, bound to the present values of the same registers.
+    ///
+    /// # Errors
+    /// [`AttesterError`].
+    pub fn make_key(&mut self) -> Result<(SessionKey, VerifyingKey), AttesterError> {
+        let key = self.tpm.create_session_key(&self.ek, &self.session_registers)?;
+        let public = point(key.point()).ok_or(AttesterError::SessionKey)?;
+        Ok((key, public))
+    }
+
+    /// Signs `message` with such a key; fails once one of its registers has changed.
+    ///
+    /// # Errors
+    /// [`AttesterError::Tpm`].
+    pub fn sign_with(&mut self, key: &SessionKey, message: &[u8]) -> Result<[u8; 64], AttesterError> {
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(message);
+        Ok(self.tpm.session_sign(key, &digest.into())?)
+    }
+
     /// Signs `message` with the session key; fails once one of its registers has changed.
     ///
     /// # Errors

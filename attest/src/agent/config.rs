@@ -6,6 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use touchstone_policies::{Location, PolicyError, Source};
 
+use super::workload_rules::WorkloadsConfig;
 use crate::bootstrap::config::BootstrapConfig;
 use crate::client::Endpoint;
 
@@ -42,6 +43,9 @@ pub struct AgentConfig {
     /// The disk that `touchstone bootstrap` opens; the agent itself does not look at it.
     #[serde(default)]
     pub bootstrap: BootstrapConfig,
+    /// Workloads that may have an authorization of their own.
+    #[serde(default)]
+    pub workloads: WorkloadsConfig,
 }
 
 /// The `[tpm]` table.
@@ -247,6 +251,7 @@ impl AgentConfig {
         if let Some((key, expected, found)) = config.bootstrap.problem() {
             return Err(ConfigError::Value { key, expected, found });
         }
+        config.workloads.check()?;
         config.endpoints()?;
         Ok(config)
     }

@@ -9,6 +9,7 @@ use touchstone_authorization::{Channel, Proof, Scope, SignedError};
 use super::owner::{OwnerGone, TpmOwner};
 use super::release::Releases;
 use super::standing::Standing;
+use super::workloads::Workloads;
 
 /// Why no proof could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,7 @@ pub struct Desk {
     held: Mutex<Held>,
     releases: Mutex<Option<Arc<Releases>>>,
     abroad: Mutex<HeldAbroad>,
+    pub(super) below: Mutex<Workloads>,
 }
 
 /// Authorizations that count in other domains, by domain and scope, made from the one held now.
@@ -76,6 +78,7 @@ impl Desk {
             }),
             releases: Mutex::default(),
             abroad: Mutex::default(),
+            below: Mutex::default(),
         }
     }
 

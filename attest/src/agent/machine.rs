@@ -6,7 +6,7 @@
 
 use touchstone_cose::cbor;
 use touchstone_cose::encrypt::{Agreement, AgreementError, Point};
-use touchstone_cose::key::{Signer, VerifyingKey};
+use touchstone_cose::key::{SignError, Signer, VerifyingKey};
 use touchstone_evidence::binder::{BinderInput, Role};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::message::{BOOT_ID_LEN, Challenge, Hello, Identity, LogBytes, PROTOCOL, Submission};
@@ -17,10 +17,12 @@ use zeroize::Zeroizing;
 use super::attester::{Attester, AttesterError, Receiver, SessionSigner};
 use super::config::{AgentConfig, TeeSource};
 use super::cvm::Cvm;
+use super::memory_key::MemoryKey;
 use super::round::RoundError;
 use super::state::StateDir;
 use super::tails::LogPaths;
 use crate::tee::azure::ATTESTATION_KEY;
+use crate::tpm::SessionKey;
 
 /// The roots of hardware of one machine: a TPM, a confidential VM, or both.
 #[derive(Debug)]
@@ -150,6 +152,28 @@ impl Machine {
             Roots::Tpm(tpm) | Roots::Both(tpm, _) => Box::new(SessionSigner::new(tpm)),
             Roots::Cvm(cvm) => Box::new(SignerOf(cvm)),
         }
+    }
+
+    /// Makes a key for a workload, where this machine's own session key is.
+    ///
+    /// # Errors
+    /// [`AttesterError`]
+    pub fn held_key(&mut self) -> Result<HeldKey, AttesterError> {
+        match &mut self.roots {
+            Roots::Tpm(tpm) | Roots::Both(tpm, _) => {
+                let (key, public) = tpm.make_key()?;
+                Ok(HeldKey::Tpm(Box::new((key, public))))
+            }
+            Roots::Cvm(_) => MemoryKey::generate().map(HeldKey::Memory).ok_or(AttesterError::Random),
+        }
+    }
+
+    /// Such a key as a COSE signer, for the length of one signature.
+    pub fn signer_of<'a>(&'a mut self, key: &'a HeldKey) -> Box<dyn Signer + 'a> {
+        Box::new(HeldSigner {
+            machine: std::cell::RefCell::new(self),
+            key,
+        })
     }
 
     /// Who agrees on secrets with its receive key, for the length of one agreement.
@@ -320,6 +344,68 @@ fn quote(
         insert(collection, Label::TpmReceiveKeyCertifySignature, certified.signature)?;
     }
     Ok(())
+}
+
+/// A key that the agent holds for a workload: in the TPM, or in a confidential VM's memory.
+#[derive(Debug)]
+pub enum HeldKey {
+    /// A session key of the TPM's.
+    Tpm(Box<(SessionKey, VerifyingKey)>),
+    /// In memory that is encrypted.
+    Memory(MemoryKey),
+}
+
+impl HeldKey {
+    /// Its public half.
+    #[must_use]
+    pub fn public(&self) -> &VerifyingKey {
+        match self {
+            Self::Tpm(key) => &key.1,
+            Self::Memory(key) => key.public(),
+        }
+    }
+
+    /// What keeps it, in the word of requests.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tpm(_) => "tpm",
+            Self::Memory(_) => "tee",
+        }
+    }
+}
+
+/// A held key and the machine that it is in. The machine is used through `&mut`, a signer through `&`: the cell is borrowed
+/// for one command at a time.
+struct HeldSigner<'a> {
+    machine: std::cell::RefCell<&'a mut Machine>,
+    key: &'a HeldKey,
+}
+
+impl Signer for HeldSigner<'_> {
+    fn algorithm(&self) -> touchstone_cose::key::Algorithm {
+        self.key.public().algorithm()
+    }
+
+    fn kid(&self) -> [u8; 8] {
+        self.key.public().kid()
+    }
+
+    fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, SignError> {
+        match self.key {
+            HeldKey::Memory(key) => key.sign(to_be_signed),
+            HeldKey::Tpm(key) => {
+                let mut machine = self.machine.borrow_mut();
+                let tpm = machine
+                    .tpm_mut()
+                    .ok_or_else(|| SignError::Device("the TPM is gone".into()))?;
+                let signed = tpm.sign_with(&key.0, to_be_signed);
+                signed
+                    .map(|signature| signature.to_vec())
+                    .map_err(|error| SignError::Device(error.to_string()))
+            }
+        }
+    }
 }
 
 /// The session key of a confidential VM, borrowed as a TPM's is.

@@ -7,6 +7,8 @@ pub mod standing;
 #[cfg(feature = "tpm")]
 pub mod attester;
 #[cfg(feature = "tpm")]
+pub mod caller;
+#[cfg(feature = "tpm")]
 pub mod cvm;
 #[cfg(feature = "tpm")]
 pub mod desk;
@@ -30,6 +32,9 @@ pub mod socket;
 pub mod state;
 #[cfg(feature = "tpm")]
 pub mod tails;
+pub mod workload_rules;
+#[cfg(feature = "tpm")]
+pub mod workloads;
 
 #[cfg(feature = "tpm")]
 pub(crate) use run::load;

@@ -136,6 +136,15 @@ pub async fn run(
             })?,
         ),
     };
+    let _workload_socket = match &config.workloads.socket {
+        None => None,
+        Some(path) => Some(
+            AgentSocket::bind_for_workloads(path, Arc::clone(&desk)).map_err(|cause| AgentError::Io {
+                what: path.display().to_string(),
+                cause,
+            })?,
+        ),
+    };
     let life = Life {
         config,
         state: kept_state,

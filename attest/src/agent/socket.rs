@@ -1,10 +1,13 @@
 //! The agent's Unix socket: local workloads and `touchstone agent status` ask here.
 //!
 //! One JSON object a line in, one out. The socket has mode 0600 and every peer's user is checked by the kernel's word
-//! (`SO_PEERCRED`), so only processes of the agent's own user, or root, are served. Identifying single workloads, and
-//! authorizations of their own, come with part 5 of the plan.
+//! (`SO_PEERCRED`), so only processes of the agent's own user, or root, are served.
+//!
+//! A second socket, where there is one, is for workloads of any user. Only what a workload asks for itself is answered
+//! there, and only to whom a rule of `agent.toml` names: [`super::caller`], [`super::workloads`].
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,16 +16,22 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use touchstone_authorization::Scope;
 use zeroize::Zeroizing;
 
+use super::caller::{Caller, CallerError};
 use super::desk::Desk;
 use super::foreign::Abroad;
 use super::release::{Fetched, KeyWanted};
 use super::standing::Standing;
+use super::workloads::{self, HandedOn, Tied, Wanted, WorkloadError};
 
 /// The longest request.
-const MAX_REQUEST: u64 = 4096;
+const MAX_REQUEST: u64 = 8192;
+
+/// Most connections at once on one socket.
+const MAX_CONNECTIONS: usize = 256;
 
 /// What a local process may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +74,35 @@ pub enum Request {
         /// The resource it is filed under.
         resource: String,
     },
+    /// An authorization of its own, for whoever asks; asked again it is renewed.
+    Workload(Wanted),
+    /// That authorization and a proof of possession, of a workload whose key the agent holds. Tied to the enforcer's
+    /// challenge, or to one request by its digest.
+    #[serde(rename = "workload-present")]
+    WorkloadPresent {
+        /// What it is called.
+        label: String,
+        /// The enforcer's id.
+        audience: String,
+        /// The enforcer's challenge, hexadecimal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        challenge: Option<String>,
+        /// SHA-256 of method, authority, path and body, hexadecimal; in the place of a challenge.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<String>,
+        /// What is to be done.
+        action: String,
+        /// To what.
+        resource: String,
+    },
+    /// A part of its rights for another key, without asking the broker.
+    #[serde(rename = "workload-delegate")]
+    WorkloadDelegate {
+        /// What it is called itself.
+        label: String,
+        /// What is handed on, and to whom.
+        child: HandedOn,
+    },
 }
 
 /// A secret on its way through the socket: base64, wiped when dropped, never shown.
@@ -99,6 +137,24 @@ pub enum Response {
         authorization: String,
         /// The proof of possession, base64.
         proof: String,
+    },
+    /// To [`Request::Workload`].
+    Workload {
+        /// What it is called: `<label>@<node>`.
+        subject: String,
+        /// The authorization, base64.
+        authorization: String,
+        /// When it ends, Unix seconds.
+        expires: u64,
+        /// Its entry: list, generation, index.
+        entry: (u16, u32, u32),
+        /// What keeps its key.
+        key_kind: String,
+    },
+    /// To [`Request::WorkloadDelegate`].
+    Chain {
+        /// The chain that the child presents, base64.
+        chain: String,
     },
     /// To [`Request::Key`].
     Key {
@@ -135,18 +191,36 @@ impl AgentSocket {
     /// # Errors
     /// The operating system's, naming nothing but its kind.
     pub fn bind(path: &Path, desk: Arc<Desk>) -> std::io::Result<Self> {
+        Self::bind_for(path, desk, Audience::Owner)
+    }
+
+    /// The same for workloads of any user, who are given what rules say and nothing else.
+    ///
+    /// # Errors
+    /// As [`AgentSocket::bind`].
+    pub fn bind_for_workloads(path: &Path, desk: Arc<Desk>) -> std::io::Result<Self> {
+        Self::bind_for(path, desk, Audience::Workloads)
+    }
+
+    fn bind_for(path: &Path, desk: Arc<Desk>, audience: Audience) -> std::io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(audience.mode()))?;
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // Whoever is one too many is closed on: who waits for him is nobody.
+                let Ok(room) = Arc::clone(&room).try_acquire_owned() else {
+                    continue;
+                };
                 let desk = Arc::clone(&desk);
                 tokio::spawn(async move {
                     // A peer that goes away mid-sentence concerns nobody else.
-                    let _ = serve(stream, &desk).await;
+                    let _ = serve(stream, &desk, audience).await;
+                    drop(room);
                 });
             }
         });
@@ -164,16 +238,42 @@ impl Drop for AgentSocket {
     }
 }
 
-async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
+/// Whom a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// The agent's own user, and root.
+    Owner,
+    /// Workloads.
+    Workloads,
+}
+
+impl Audience {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Workloads => 0o666,
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, desk: &Desk, audience: Audience) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
-    if peer != 0 && peer != rustix::process::getuid().as_raw() {
+    if audience == Audience::Owner && peer != 0 && peer != rustix::process::getuid().as_raw() {
         return Ok(());
     }
+    let stream = stream.into_std()?;
+    let connection = Arc::new(stream.try_clone()?);
+    let mut stream = UnixStream::from_std(stream)?;
     let (reader, mut writer) = stream.split();
     let mut lines = BufReader::new(reader.take(MAX_REQUEST)).lines();
     while let Some(line) = lines.next_line().await? {
-        let response = match serde_json::from_str(&line) {
-            Ok(request) => answer(request, desk).await,
+        let response = match serde_json::from_str::<Request>(&line) {
+            Ok(request) if audience == Audience::Owner || request.is_of_a_workload() => {
+                answer(request, desk, &connection).await
+            }
+            Ok(_) => Response::Error {
+                error: "this socket is for workloads: they ask for what is their own".into(),
+            },
             Err(error) => Response::Error {
                 error: error.to_string(),
             },
@@ -187,8 +287,58 @@ async fn serve(mut stream: UnixStream, desk: &Desk) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn answer(request: Request, desk: &Desk) -> Response {
+impl Request {
+    /// Whether it is about whoever asks.
+    const fn is_of_a_workload(&self) -> bool {
+        matches!(
+            self,
+            Self::Workload(_) | Self::WorkloadPresent { .. } | Self::WorkloadDelegate { .. }
+        )
+    }
+}
+
+async fn answer(request: Request, desk: &Desk, connection: &Arc<StdStream>) -> Response {
     match request {
+        Request::Workload(wanted) => told(workload(desk, connection, wanted).await),
+        Request::WorkloadPresent {
+            label,
+            audience,
+            challenge,
+            request,
+            action,
+            resource,
+        } => {
+            let scope = Scope::parse(&format!("{action}:{resource}"));
+            let tied = match (challenge, request) {
+                (Some(challenge), None) => hex::decode(challenge).ok().map(Tied::Challenge),
+                (None, Some(digest)) => hex::decode(digest)
+                    .ok()
+                    .and_then(|digest| digest.try_into().ok())
+                    .map(Tied::Request),
+                _ => None,
+            };
+            let (Ok(scope), Some(tied)) = (scope, tied) else {
+                let error = "action and resource are no scope, or not one of challenge and request is given";
+                return Response::Error { error: error.into() };
+            };
+            let presented = async {
+                let caller = identify(connection).await?;
+                desk.present_workload(&caller, &label, &audience, (scope, tied)).await
+            };
+            told(presented.await.map(|presentation| Response::Presentation {
+                authorization: STANDARD.encode(presentation.authorization),
+                proof: STANDARD.encode(presentation.proof),
+            }))
+        }
+        Request::WorkloadDelegate { label, child } => {
+            let handed_on = async {
+                let caller = identify(connection).await?;
+                desk.hand_on(&caller, &label, &child).await
+            };
+            told(handed_on.await.map(|chain| Response::Chain {
+                chain: STANDARD.encode(chain),
+            }))
+        }
         Request::Status => Response::Status(status(&desk.standing())),
         Request::Key { key, version, resource } => {
             let wanted = KeyWanted { key, version, resource };
@@ -256,6 +406,32 @@ async fn answer(request: Request, desk: &Desk) -> Response {
             }
         }
     }
+}
+
+async fn workload(desk: &Desk, connection: &Arc<StdStream>, wanted: Wanted) -> Result<Response, WorkloadError> {
+    let caller = identify(connection).await?;
+    let granted = desk.workload(&caller, wanted).await?;
+    Ok(Response::Workload {
+        subject: granted.contents.subject,
+        authorization: STANDARD.encode(granted.authorization),
+        expires: granted.contents.expires,
+        entry: workloads::number(&granted.contents.status),
+        key_kind: granted.contents.key_kind.as_str().to_owned(),
+    })
+}
+
+/// Who asks; its executable may be large, so it is read where it holds nobody up.
+async fn identify(connection: &Arc<StdStream>) -> Result<Caller, WorkloadError> {
+    let connection = Arc::clone(connection);
+    let identified = tokio::task::spawn_blocking(move || Caller::of(&*connection)).await;
+    let unknown = |error: tokio::task::JoinError| CallerError::Unknown(error.to_string());
+    Ok(identified.map_err(unknown)??)
+}
+
+fn told(answer: Result<Response, WorkloadError>) -> Response {
+    answer.unwrap_or_else(|error| Response::Error {
+        error: error.to_string(),
+    })
 }
 
 fn status(standing: &Standing) -> serde_json::Value {

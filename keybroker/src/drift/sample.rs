@@ -174,7 +174,13 @@ fn signed<'a>(entry: &[u8], keys: &'a [VerifyingKey]) -> Option<(&'a VerifyingKe
 fn is_sample(statement: &Statement, version: u64) -> bool {
     let recorded = matches!(
         statement.kind,
-        Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease | Kind::FederatedAuthorization
+        Kind::Enrolment
+            | Kind::Attestation
+            | Kind::Renewal
+            | Kind::KeyRelease
+            | Kind::FederatedAuthorization
+            | Kind::WorkloadAuthorization
+            | Kind::Delegation
     );
     recorded
         && statement.inputs.contains_key("inputs")
@@ -266,7 +272,13 @@ mod tests {
         for kind in Kind::ALL {
             let decision = matches!(
                 kind,
-                Kind::Enrolment | Kind::Attestation | Kind::Renewal | Kind::KeyRelease | Kind::FederatedAuthorization
+                Kind::Enrolment
+                    | Kind::Attestation
+                    | Kind::Renewal
+                    | Kind::KeyRelease
+                    | Kind::FederatedAuthorization
+                    | Kind::WorkloadAuthorization
+                    | Kind::Delegation
             );
             let mut statement = circumstances.statement(*kind, Outcome::Allow, cbor::Value::Null);
             assert!(!is_sample(&statement, 7), "{kind:?} without inputs");

@@ -4,6 +4,7 @@
 //! too often is slowed down before its bodies are read.
 
 mod attestation;
+mod authorizations;
 mod drift;
 pub(crate) mod federation;
 mod health;
@@ -23,7 +24,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use touchstone_evidence::message::RELEASE_PATH;
+use touchstone_evidence::message::{RELEASE_PATH, WORKLOAD_PATH};
 
 use crate::app::App;
 use crate::hello::internal;
@@ -36,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/hello", post(attestation::hello))
         .route("/v1/evidence", post(attestation::evidence))
         .route(RELEASE_PATH, post(keys::release))
+        .route(WORKLOAD_PATH, post(authorizations::issue))
         .route("/v1/time", post(trust_state::time))
         .route("/v1/trust-state", get(trust_state::whole))
         .route("/v1/trust-state/stream", get(trust_state::stream))

@@ -10,6 +10,7 @@ use touchstone_policies::{PolicySet, Tenants};
 use touchstone_store::Store;
 
 use crate::log::{self, LogError};
+use crate::workload::decide::node_of;
 
 /// Most entries looked through for one answer.
 pub const MAX_LOOKED_AT: u64 = 4_096;
@@ -54,8 +55,11 @@ pub fn sees(tenants: &Tenants, tenant: &str, statement: &Statement) -> bool {
             | Kind::KeyRelease
             | Kind::Reinstatement
             | Kind::FederatedAuthorization
+            | Kind::WorkloadAuthorization
+            | Kind::Delegation
     );
-    let subject = statement.subject.as_deref().filter(|_| about_a_node);
+    // A workload is seen by whom its node is seen by.
+    let subject = statement.subject.as_deref().filter(|_| about_a_node).map(node_of);
     subject.and_then(|subject| tenants.of_node_name(subject)) == Some(tenant)
 }
 

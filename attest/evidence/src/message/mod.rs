@@ -9,11 +9,13 @@ mod federation;
 mod hello;
 mod logs;
 mod release;
+mod workload;
 
 pub use answer::{Answer, MAX_ANSWER, MAX_REASONS, MAX_RECEIPT, MAX_STATEMENT, MAX_TOKEN, Problem, WireReason};
 pub use challenge::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL, MAX_SUBMISSION, Selection, Submission};
 pub use federation::{
-    ForeignAnswer, ForeignRequest, MAX_FOREIGN_REQUEST, MAX_FOREIGN_SCOPES, foreign_audience, foreign_path,
+    ForeignAnswer, ForeignAnswer as IssuedAnswer, ForeignRequest, MAX_FOREIGN_REQUEST, MAX_FOREIGN_SCOPES,
+    foreign_audience, foreign_path,
 };
 pub use hello::{
     BOOT_ID_LEN, Hello, Identity, MAX_CERTIFICATE, MAX_COSE_KEY, MAX_GUESTS, MAX_HELLO, MAX_IDENTITY, MAX_KINDS,
@@ -23,6 +25,11 @@ pub use logs::LogBytes;
 pub use release::{
     KEY_TYPE, MAX_KEY_NAME, MAX_RELEASE_ANSWER, MAX_RELEASE_REQUEST, MAX_SEALED, MAX_SECRET, RELEASE_PATH,
     RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, release_audience, release_nonce,
+};
+pub use workload::{
+    Attributes, Dependency, DependencyKind, EntryNumber, MAX_ATTRIBUTE, MAX_DEPENDENCIES, MAX_WORKLOAD_REQUEST,
+    MAX_WORKLOAD_SCOPES, WORKLOAD_PATH, WorkloadRequest, dependencies, dependency_values, entry_value,
+    workload_audience,
 };
 
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};

@@ -1,0 +1,444 @@
+//! One request for an authorization below another: authenticated, decided, recorded, answered. The same way as a request for
+//! a key ([`crate::release::serve`]): the statement is durable before the answer, the commit compares everything it was
+//! decided on, and a proof counts once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use touchstone_authorization::proof::EXPORTER_LABEL;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::{DomainState, RevokedIds, StatusLists, authorization_digest};
+use touchstone_cose::key::Signer as _;
+use touchstone_evidence::message::{EntryNumber, IssuedAnswer, WireReason, WorkloadRequest};
+use touchstone_ledger::statement::Reason;
+use touchstone_store::{Guard, Key, KeyError, Revision, Store, Versioned, Write};
+use touchstone_verifier::inventory::Lookup;
+
+use super::decide::{WorkloadDecision, node_of};
+use super::inputs::{Above, Kept, WorkloadInputs, judge_request, known};
+use super::record::{Branch, MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
+use crate::app::App;
+use crate::attest::MAX_TRIES;
+use crate::decision::SEMANTICS_ID;
+use crate::entry::{Effect, Entry, EntryError};
+use crate::hello::{internal, unreadable};
+use crate::lineage::Growth;
+use crate::nodes;
+use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::release::decide::NodeFacts;
+use crate::release::inputs::StatusSeen;
+use crate::release::shown;
+use crate::rows;
+use crate::server::ConnectionInfo;
+use crate::session::random;
+use crate::tenants;
+
+/// Answers a request.
+///
+/// # Errors
+/// A [`Refusal`]: nothing was decided.
+pub async fn serve(
+    app: Arc<App>,
+    connection: ConnectionInfo,
+    request: WorkloadRequest,
+) -> Result<IssuedAnswer, Refusal> {
+    let exporter = connection
+        .exporter
+        .export(EXPORTER_LABEL, &authorization_digest(&request.chain))
+        .map_err(|e| Refusal::new(RefusalCode::ChannelNotEndToEnd, e.to_string()))?;
+    // Runs to its end also when the client has gone.
+    let answering = tokio::spawn(answer(app, Arc::new(request), exporter));
+    let answer = answering.await.map_err(internal)??;
+    connection.proven.store(true, Ordering::Relaxed);
+    Ok(answer)
+}
+
+/// What is handed in, and what is answered once it is recorded.
+struct Prepared {
+    entry: Entry,
+    answer: IssuedAnswer,
+    subject: String,
+    /// What is to be known of the new entry, and the entry that was dealt for it.
+    issued: Option<WorkloadRecord>,
+    dealt: Option<StatusIndex>,
+}
+
+async fn answer(app: Arc<App>, request: Arc<WorkloadRequest>, exporter: [u8; 32]) -> Result<IssuedAnswer, Refusal> {
+    for _ in 0..MAX_TRIES {
+        let prepared = {
+            let (app, request) = (Arc::clone(&app), Arc::clone(&request));
+            tokio::task::spawn_blocking(move || prepare(&app, &request, exporter))
+                .await
+                .map_err(internal)??
+        };
+        let Prepared {
+            entry,
+            mut answer,
+            subject,
+            issued,
+            dealt,
+        } = prepared;
+        let recorded = match app.sequencer.record(entry).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                // Nothing was granted under it.
+                dealt.into_iter().for_each(|entry| app.trust.give_back(entry));
+                match error {
+                    // Another request has used this proof, or what this rests on has changed: looked at again.
+                    EntryError::Conflict { .. } | EntryError::PolicyChanged => continue,
+                    EntryError::Busy { .. } => {
+                        return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
+                    }
+                    error => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
+                }
+            }
+        };
+        tracing::info!(
+            target: "touchstone::event",
+            event = "workload_authorization",
+            subject = %subject,
+            allow = answer.authorization.is_some(),
+            renewal = request.renew.is_some(),
+            below = issued.as_ref().map_or(0, |record| record.depth),
+            entry = recorded.index,
+            at_ms = app.clock.now_ms()
+        );
+        answer.receipt = recorded.receipt;
+        return Ok(answer);
+    }
+    Err(Refusal::new(RefusalCode::PolicyChanged, "it changed again and again"))
+}
+
+/// Everything stored that a request rests on.
+struct Stored {
+    above: Vec<Above>,
+    children: Branch,
+    children_revision: Option<Revision>,
+    tree: Option<(Tree, Revision)>,
+    guards: Vec<Guard>,
+}
+
+fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<Prepared, Refusal> {
+    let now_ms = app.clock.now_ms();
+    let policy = app.live_policy(now_ms)?;
+    if app.trust.is_stopped() {
+        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
+    }
+    let lists = app.trust.lists();
+    let (generation, epoch) = (app.trust.generation(), app.trust.epoch());
+    let state = DomainState {
+        generation,
+        epoch,
+        policy_version: policy.version,
+        lists: &lists,
+        revoked: RevokedIds::none(),
+    };
+    let asked = judge_request(request, &exporter, &policy, &state, now_ms).map_err(internal)?;
+    let Some((subject, nonce)) = known(&asked) else {
+        return Err(not_authenticated(&asked.refusals));
+    };
+    let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
+    if app.store.get(&nonce_row).map_err(internal)?.is_some() {
+        let replayed = touchstone_authorization::Refusal::new(
+            touchstone_authorization::RefusalCode::ProofReplayed,
+            "a proof never seen",
+            "one used before",
+        );
+        return Err(not_authenticated(&[replayed]));
+    }
+    let contents = subject.contents();
+    let name = node_of(&contents.subject).to_owned();
+    let owner = match policy.inventory.by_name(&name) {
+        Lookup::Node(node) => node.owner.as_deref(),
+        _ => None,
+    };
+    tenants::count(app, &policy, owner)?;
+    let record = nodes::by_name(&*app.store, &name).map_err(unreadable)?;
+    let shown = shown::read(&*app.store, &name)?;
+    let root = record.as_ref().map(|(record, _)| record.status);
+    let stored = read(app, &lists, (contents.status, contents.depth > 0), root, now_ms)?;
+    let renewed = match request.renew {
+        None => None,
+        Some(entry) => Some(kept(&*app.store, &lists, index(entry))?),
+    };
+    let dealt = match &renewed {
+        Some(_) => None,
+        None => Some(app.trust.deal().map_err(internal)?),
+    };
+    let entry = match (&renewed, dealt) {
+        (Some(renewed), _) => renewed.entry,
+        (None, Some(dealt)) => dealt,
+        (None, None) => return Err(internal("an entry was neither dealt nor named")),
+    };
+    let inputs = WorkloadInputs {
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        now_ms,
+        generation,
+        epoch,
+        status: StatusSeen::of(&lists, &contents.status),
+        exporter,
+        request: request.clone(),
+        node: record
+            .as_ref()
+            .map(|(record, revision)| (NodeFacts::from(record), revision.get())),
+        node_seen: root.and_then(|root| StatusSeen::of(&lists, &root)),
+        shown: shown.as_ref().map(|(shown, revision)| (shown.clone(), revision.get())),
+        above: stored.above.clone(),
+        children: (
+            u64::try_from(stored.children.children.len()).unwrap_or(u64::MAX),
+            stored.children_revision.map_or(0, Revision::get),
+        ),
+        tree: stored
+            .tree
+            .as_ref()
+            .map(|(tree, revision)| (tree.clone(), revision.get())),
+        depends: request
+            .depends_on
+            .iter()
+            .map(|dependency| StatusSeen::of(&lists, &index(dependency.on)))
+            .collect(),
+        renewed,
+        entry,
+        cti: random().map_err(internal)?,
+        signer: app.keys.authorization.kid(),
+    };
+    let decided = inputs.decide(&asked, &policy).map_err(internal);
+    // Whoever can ask could otherwise use up every entry there is.
+    let dealt = match (&decided, dealt) {
+        (Ok(WorkloadDecision { issued: Some(_), .. }), dealt) => dealt,
+        (_, dealt) => {
+            dealt.into_iter().for_each(|entry| app.trust.give_back(entry));
+            None
+        }
+    };
+    let prepared = recorded(app, &inputs, decided?, stored, (&name, &nonce_row));
+    prepared
+        .inspect_err(|_| dealt.into_iter().for_each(|entry| app.trust.give_back(entry)))
+        .map(|prepared| Prepared {
+            entry: Entry {
+                policy: Some(policy.digest),
+                ..prepared.entry
+            },
+            dealt,
+            ..prepared
+        })
+}
+
+/// What is handed in for a decision.
+fn recorded(
+    app: &App,
+    inputs: &WorkloadInputs,
+    decided: WorkloadDecision,
+    stored: Stored,
+    (name, nonce_row): (&str, &Key),
+) -> Result<Prepared, Refusal> {
+    let signed = decided.statement.sign(&app.keys.statement).map_err(internal)?;
+    let (inputs_digest, inputs_record) = decided.record;
+    let mut guards = stored.guards;
+    guards.extend([
+        Guard::Absent(nonce_row.clone()),
+        guard(
+            rows::NODE.key(name.as_bytes()),
+            inputs.node.as_ref().map_or(0, |(_, revision)| *revision),
+        )?,
+        guard(
+            rows::SHOWN.key(name.as_bytes()),
+            inputs.shown.as_ref().map_or(0, |(_, revision)| *revision),
+        )?,
+    ]);
+    let mut writes = vec![
+        Write::Put(nonce_row.clone(), inputs.now_ms.to_be_bytes().to_vec()),
+        Write::Put(rows::INPUTS.key(&inputs_digest).map_err(internal)?, inputs_record),
+    ];
+    let mut authorization = None;
+    let mut effect = Effect::None;
+    let mut issued = None;
+    if let Some((contents, record)) = decided.issued {
+        authorization = Some(contents.encode_signed(&app.keys.authorization).map_err(internal)?);
+        if let Some(renewed) = &inputs.renewed {
+            guards.push(guard(rows::workload(&renewed.entry), renewed.kept.1)?);
+        }
+        writes.push(Write::Put(
+            rows::workload(&record.status).map_err(internal)?,
+            record.encode(),
+        ));
+        if inputs.renewed.is_none() {
+            let mut branch = stored.children;
+            branch.children.insert(record.status, record.expires);
+            writes.push(Write::Put(
+                rows::branch(&record.parent).map_err(internal)?,
+                branch.encode(),
+            ));
+        }
+        let mut tree = stored.tree.map(|(tree, _)| tree).unwrap_or_default();
+        let before = tree.issued.len();
+        tree.issued.extend(record.scopes.iter().map(ToString::to_string));
+        if tree.issued.len() > before {
+            writes.push(Write::Put(rows::tree(&record.root).map_err(internal)?, tree.encode()));
+        }
+        // What it hangs below, and what it depends on, must count when it is committed.
+        effect = Effect::grant(Growth {
+            entry: record.entry(),
+            renews: inputs.renewed.is_some(),
+        });
+        issued = Some(record);
+    }
+    // One that is only looked at twice is guarded once.
+    guards.sort_by(|a, b| a.key().cmp(b.key()));
+    guards.dedup_by(|a, b| a.key() == b.key());
+    Ok(Prepared {
+        answer: IssuedAnswer {
+            statement: signed.bytes.clone(),
+            receipt: Vec::new(),
+            reasons: wire(&decided.reasons),
+            authorization,
+        },
+        entry: Entry {
+            statement: signed,
+            subject: None,
+            policy: None,
+            guards,
+            writes,
+            parts: decided.parts,
+            effect,
+        },
+        subject: decided.subject,
+        issued,
+        dealt: None,
+    })
+}
+
+/// What is kept of who asks and of everything above, of what hangs below who asks, and of the tree.
+fn read(
+    app: &App,
+    lists: &StatusLists,
+    (asking, below_a_node): (StatusIndex, bool),
+    root: Option<StatusIndex>,
+    now_ms: u64,
+) -> Result<Stored, Refusal> {
+    let store = &*app.store;
+    let mut above: Vec<Above> = Vec::new();
+    let mut guards = Vec::new();
+    let mut next = below_a_node.then_some(asking);
+    while let Some(entry) = next.filter(|_| above.len() < MAX_DEPTH) {
+        let found = kept(store, lists, entry)?;
+        guards.push(guard(rows::workload(&entry), found.kept.1)?);
+        next = found
+            .record()
+            .filter(|record| record.depth > 1)
+            .map(|record| record.parent);
+        above.push(found);
+    }
+    let branch = row(store, rows::branch(&asking), Branch::decode)?;
+    let children_revision = branch.as_ref().map(|(_, revision)| *revision);
+    guards.push(guard(
+        rows::branch(&asking),
+        children_revision.map_or(0, Revision::get),
+    )?);
+    let mut children = branch.map(|(branch, _)| branch).unwrap_or_default();
+    let skew_ms = app.policy().settings.timers.skew_ms;
+    let over = |expires: u64| now_ms > expires.saturating_mul(1_000).saturating_add(skew_ms);
+    // A child that was renewed since ends later than is written here: its own row says when.
+    let mut gone = Vec::new();
+    for (entry, expires) in &mut children.children {
+        if over(*expires) {
+            let renewed = kept(store, lists, *entry)?;
+            *expires = renewed.record().map_or(*expires, |record| record.expires.max(*expires));
+        }
+        if over(*expires) {
+            gone.push(*entry);
+        }
+    }
+    for entry in gone {
+        children.children.remove(&entry);
+    }
+    let tree = match root {
+        None => None,
+        Some(root) => {
+            let tree = row(store, rows::tree(&root), Tree::decode)?;
+            let revision = tree.as_ref().map_or(0, |(_, revision)| revision.get());
+            guards.push(guard(rows::tree(&root), revision)?);
+            tree
+        }
+    };
+    Ok(Stored {
+        above,
+        children,
+        children_revision,
+        tree,
+        guards,
+    })
+}
+
+fn kept(store: &dyn Store, lists: &StatusLists, entry: StatusIndex) -> Result<Above, Refusal> {
+    let found = store
+        .get(&rows::workload(&entry).map_err(internal)?)
+        .map_err(internal)?;
+    let kept = match found {
+        None => (Kept::Missing, 0),
+        Some(Versioned { value, revision }) => match WorkloadRecord::decode(&value) {
+            Ok(record) => (Kept::Record(Box::new(record)), revision.get()),
+            Err(error) => {
+                tracing::error!(%error, ?entry, "what is kept of an authorization cannot be read");
+                (Kept::Unreadable, revision.get())
+            }
+        },
+    };
+    Ok(Above {
+        entry,
+        kept,
+        seen: StatusSeen::of(lists, &entry),
+    })
+}
+
+fn row<T>(
+    store: &dyn Store,
+    key: Result<Key, KeyError>,
+    decode: impl Fn(&[u8]) -> Result<T, WorkloadRowError>,
+) -> Result<Option<(T, Revision)>, Refusal> {
+    match store.get(&key.map_err(internal)?).map_err(internal)? {
+        None => Ok(None),
+        Some(Versioned { value, revision }) => Ok(Some((decode(&value).map_err(internal)?, revision))),
+    }
+}
+
+/// What must hold of a row that was found at this revision; 0 is absence.
+fn guard(key: Result<Key, KeyError>, revision: u64) -> Result<Guard, Refusal> {
+    let key = key.map_err(internal)?;
+    Ok(match revision {
+        0 => Guard::Absent(key),
+        revision => Guard::Unchanged(key, Revision::new(revision)),
+    })
+}
+
+fn index((list, generation, index): EntryNumber) -> StatusIndex {
+    StatusIndex {
+        list,
+        generation,
+        index,
+    }
+}
+
+fn not_authenticated(refusals: &[touchstone_authorization::Refusal]) -> Refusal {
+    let lines = refusals.iter().map(|refusal| ReasonLine {
+        code: refusal.code.as_str().into(),
+        claim: "request".into(),
+        expected: refusal.expected.clone(),
+        found: refusal.found.clone(),
+    });
+    let detail = "it is not known who asks";
+    Refusal::new(RefusalCode::HolderNotAuthenticated, detail).with_reasons(lines.collect())
+}
+
+fn wire(reasons: &[Reason]) -> Vec<WireReason> {
+    Reason::bounded(reasons.to_vec())
+        .into_iter()
+        .map(|reason| WireReason {
+            code: reason.code,
+            claim: reason.claim,
+            expected: reason.expected,
+            found: reason.found,
+        })
+        .collect()
+}

@@ -1,0 +1,988 @@
+//! Authorizations below a node's own: what is issued, what is not, and that every decision is made again byte for byte.
+//! Machines and workloads in software.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "tests"
+)]
+
+mod common;
+
+use common::client::{Client, Problem, problem};
+use common::tpm::{SoftKey, SoftNode};
+use common::{DOMAIN, Domain, attest, command, key, ledger, now, ring};
+use hyper::{Method, StatusCode};
+use touchstone_authorization::proof::EXPORTER_LABEL;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::{
+    Authorization, Channel, DelegationRight, KeyKind, Proof, Scope, Status, UntrustedAuthorization,
+    authorization_digest,
+};
+use touchstone_cose::cbor::{self, Value};
+use touchstone_evidence::message::{
+    Attributes, Dependency, DependencyKind, IssuedAnswer, WORKLOAD_PATH, WorkloadRequest, workload_audience,
+};
+use touchstone_keybroker::clock::Clock;
+use touchstone_keybroker::record::{DecisionRecord, RecordError, RecordedDecision};
+use touchstone_keybroker::rows;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::workload::inputs::WorkloadInputsError;
+use touchstone_keybroker::workload::record::{Branch, Tree, WorkloadRecord};
+use touchstone_ledger::receipt::verify_receipt;
+use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
+use touchstone_policies::Job;
+use touchstone_store::Batch;
+
+const SCOPES: &str = r#"["delegate:tools/scan", "execute:tools/scan", "delegate:tools/deploy", "execute:tools/deploy", "execute:tools/own", "delegate:domain", "administer:domain"]"#;
+
+/// Nodes that are affirmed may do what they are granted, and so may what stands below them, but for one purpose.
+const POLICY: &str = r#"
+@id("all") permit (principal, action, resource) when { context.status == "affirming" };
+@id("not-for-fun") forbid (principal is Workload, action, resource)
+when { context has purpose && context.purpose == "fun" };
+"#;
+
+struct World {
+    domain: Domain,
+    broker: RunningBroker,
+    client: Client,
+    node: SoftNode,
+    held: Vec<u8>,
+}
+
+async fn world_with(settings: &[(&str, &str)], policy: &str) -> World {
+    let mut node = SoftNode::new("good");
+    let all: Vec<(&str, &str)> = [
+        ("scopes", SCOPES),
+        ("software_keys", "\"short-lived\""),
+        ("offline", "true"),
+    ]
+    .into_iter()
+    .chain(settings.iter().copied())
+    .collect();
+    let domain = Domain::new(&[("node-1", &node)], &all);
+    std::fs::write(domain.path("policy/staged/policy.cedar"), policy).unwrap();
+    domain.publish();
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, &mut node, false).await.unwrap();
+    assert_eq!(answer.reasons, []);
+    World {
+        domain,
+        broker,
+        client,
+        node,
+        held: answer.authorization.unwrap(),
+    }
+}
+
+async fn world() -> World {
+    world_with(&[], POLICY).await
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
+
+/// A request of `label` for two scopes, with a right to hand on further, for a key in software.
+fn wanted(label: &str, key: &SoftKey) -> WorkloadRequest {
+    WorkloadRequest {
+        chain: Vec::new(),
+        proof: Vec::new(),
+        label: label.into(),
+        key: cbor::encode(&key.verifying_key().to_cose_key(true)),
+        key_kind: "software".into(),
+        scopes: vec!["execute:tools/scan".into(), "delegate:tools/scan".into()],
+        life: None,
+        region: None,
+        purpose: None,
+        delegation: Some((1, false)),
+        depends_on: Vec::new(),
+        attributes: None,
+        renew: None,
+    }
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        uid: 1000,
+        process: (77, 12_345),
+        cgroup: "/system.slice/agent.service".into(),
+        executable: [4; 32],
+        path: "/usr/bin/agent".into(),
+        measured: false,
+    }
+}
+
+/// `wanted`, as who holds `chain` with the key `signer` asks for it.
+fn asked(client: &Client, signer: &SoftKey, chain: &[u8], wanted: WorkloadRequest) -> WorkloadRequest {
+    let digest = authorization_digest(chain);
+    let resource = wanted.scopes.first().and_then(|scope| scope.split_once(':'));
+    let resource = resource.map_or("x", |(_, resource)| resource);
+    let proof = Proof {
+        audience: workload_audience(DOMAIN),
+        issued_at: now() as u64,
+        cti: random(),
+        authorization_digest: digest,
+        scope: Scope::parse(&format!("delegate:{resource}")).unwrap_or(Scope::parse("delegate:x").unwrap()),
+        request_digest: None,
+        channel: Channel::Exporter(client.export_for(EXPORTER_LABEL, &digest)),
+    };
+    WorkloadRequest {
+        chain: chain.to_vec(),
+        proof: proof.encode_signed(signer).unwrap(),
+        ..wanted
+    }
+}
+
+async fn send(client: &mut Client, request: &WorkloadRequest) -> Result<IssuedAnswer, Problem> {
+    let (status, body) = client.send(Method::POST, WORKLOAD_PATH, request.encode()).await;
+    match IssuedAnswer::decode(&body) {
+        Ok(answer) => {
+            assert_eq!(status == StatusCode::OK, answer.authorization.is_some());
+            Ok(answer)
+        }
+        Err(_) => Err(problem(status, &body)),
+    }
+}
+
+async fn ask(w: &mut World, signer: &SoftKey, chain: &[u8], wanted: WorkloadRequest) -> IssuedAnswer {
+    let request = asked(&w.client, signer, chain, wanted);
+    send(&mut w.client, &request).await.unwrap()
+}
+
+/// What the node asks for.
+async fn of_node(w: &mut World, wanted: WorkloadRequest) -> IssuedAnswer {
+    let request = asked(&w.client, &w.node.session, &w.held, wanted);
+    send(&mut w.client, &request).await.unwrap()
+}
+
+fn codes(answer: &IssuedAnswer) -> Vec<&str> {
+    answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
+}
+
+fn token(broker: &RunningBroker, bytes: &[u8]) -> Authorization {
+    UntrustedAuthorization::parse(bytes)
+        .unwrap()
+        .verify(&ring(broker, Job::Authorization), Clock::start().now_ms())
+        .unwrap()
+        .contents()
+        .clone()
+}
+
+fn issued(broker: &RunningBroker, answer: &IssuedAnswer) -> Authorization {
+    assert_eq!(codes(answer), Vec::<&str>::new());
+    token(broker, answer.authorization.as_deref().unwrap())
+}
+
+fn recorded(broker: &RunningBroker, answer: &IssuedAnswer) -> Statement {
+    let origin = format!("{DOMAIN}/ledger");
+    verify_receipt(
+        &answer.receipt,
+        &answer.statement,
+        &key(broker, Job::Checkpoint),
+        &origin,
+    )
+    .unwrap();
+    VerifiedStatement::parse(&answer.statement, &key(broker, Job::Statement))
+        .unwrap()
+        .into_statement()
+}
+
+fn record_of(broker: &RunningBroker, answer: &IssuedAnswer) -> DecisionRecord {
+    let app = broker.app();
+    let statement_key = key(broker, Job::Statement);
+    let size = app.head().size;
+    let index = (0..size)
+        .find(|index| {
+            let entry = touchstone_keybroker::log::entry(&*app.store, *index).unwrap();
+            entry.as_deref() == Some(&answer.statement)
+        })
+        .unwrap();
+    DecisionRecord::read(&*app.store, index, &statement_key).unwrap()
+}
+
+fn kept(broker: &RunningBroker, entry: &StatusIndex) -> WorkloadRecord {
+    let row = broker
+        .app()
+        .store
+        .get(&rows::workload(entry).unwrap())
+        .unwrap()
+        .unwrap();
+    WorkloadRecord::decode(&row.value).unwrap()
+}
+
+/// The text of a deny, as the same decision made again from its record and the policy alone gives it.
+fn replays(broker: &RunningBroker, answer: &IssuedAnswer) {
+    let record = record_of(broker, answer);
+    // As one file, the way it is exported.
+    let record = DecisionRecord::decode(&record.encode()).unwrap();
+    let replayed = record
+        .replay(&broker.app().policy(), &key(broker, Job::Statement))
+        .unwrap();
+    assert_eq!(
+        replayed.statement.payload_bytes().unwrap(),
+        recorded(broker, answer).payload_bytes().unwrap()
+    );
+    assert_eq!(replayed.allowed(), answer.authorization.is_some());
+}
+
+#[tokio::test]
+async fn a_workload_gets_an_authorization_of_its_own_below_its_nodes() {
+    let mut w = world().await;
+    let node = token(&w.broker, &w.held);
+    assert_eq!(
+        (node.depth, node.delegation),
+        (
+            0,
+            Some(DelegationRight {
+                depth: 4,
+                offline: true
+            })
+        )
+    );
+    let (agent_key, tool_key) = (SoftKey::new(), SoftKey::new());
+    let wanted_agent = WorkloadRequest {
+        region: Some("north".into()),
+        purpose: Some("report".into()),
+        life: Some(40),
+        attributes: Some(attributes()),
+        ..wanted("agent", &agent_key)
+    };
+    let answer = of_node(&mut w, wanted_agent.clone()).await;
+    let agent = issued(&w.broker, &answer);
+    assert_eq!(agent.subject, "agent@node-1");
+    assert_eq!((agent.depth, agent.parent), (1, Some(node.cti)));
+    assert_eq!(agent.confirmation, agent_key.verifying_key());
+    assert_eq!(agent.key_kind, KeyKind::Software);
+    assert_eq!(
+        agent.delegation,
+        Some(DelegationRight {
+            depth: 1,
+            offline: false
+        })
+    );
+    assert_eq!(
+        (agent.region.as_deref(), agent.purpose.as_deref()),
+        (Some("north"), Some("report"))
+    );
+    assert!(agent.expires <= node.expires && agent.expires <= agent.issued_at + 40);
+    assert_ne!(agent.status, node.status, "an entry of its own");
+    let statement = recorded(&w.broker, &answer);
+    assert_eq!(
+        (statement.kind, statement.outcome),
+        (Kind::WorkloadAuthorization, Outcome::Allow)
+    );
+    assert_eq!(statement.subject.as_deref(), Some("agent@node-1"));
+    assert_eq!(statement.digest().unwrap(), agent.statement);
+    assert_eq!(statement.body.get(0).and_then(Value::as_text), Some("node-1"));
+    assert_eq!(
+        Attributes::read(statement.body.get(14).unwrap()),
+        Some(attributes()),
+        "who started it, on what"
+    );
+    replays(&w.broker, &answer);
+
+    // What it hands on hangs below it, and ends no later.
+    let held = answer.authorization.unwrap();
+    let narrower = WorkloadRequest {
+        scopes: vec!["execute:tools/scan".into()],
+        delegation: None,
+        region: Some("north".into()),
+        purpose: Some("report".into()),
+        ..wanted("tool", &tool_key)
+    };
+    let answer = ask(&mut w, &agent_key, &held, narrower.clone()).await;
+    let tool = issued(&w.broker, &answer);
+    assert_eq!((tool.subject.as_str(), tool.depth), ("tool@node-1", 2));
+    assert_eq!((tool.parent, tool.delegation), (Some(agent.cti), None));
+    assert!(tool.expires <= agent.expires);
+    assert_eq!(recorded(&w.broker, &answer).kind, Kind::Delegation);
+    let record = kept(&w.broker, &tool.status);
+    assert_eq!(
+        (record.parent, record.root, record.depth),
+        (agent.status, node.status, 2)
+    );
+    replays(&w.broker, &answer);
+
+    // A renewal goes on with the entry.
+    let entry = (agent.status.list, agent.status.generation, agent.status.index);
+    let renewed = of_node(
+        &mut w,
+        WorkloadRequest {
+            renew: Some(entry),
+            ..wanted_agent
+        },
+    )
+    .await;
+    let again = issued(&w.broker, &renewed);
+    assert_eq!(again.status, agent.status);
+    assert_ne!(again.cti, agent.cti);
+    assert_eq!(recorded(&w.broker, &renewed).body.get(15), Some(&Value::Bool(true)));
+    replays(&w.broker, &renewed);
+    // The child is still below the same entry.
+    let again = ask(&mut w, &agent_key, renewed.authorization.as_deref().unwrap(), narrower).await;
+    assert_eq!(issued(&w.broker, &again).depth, 2);
+    let branch = |entry: &StatusIndex| {
+        let row = w
+            .broker
+            .app()
+            .store
+            .get(&rows::branch(entry).unwrap())
+            .unwrap()
+            .unwrap();
+        Branch::decode(&row.value).unwrap().children.len()
+    };
+    assert_eq!(
+        (branch(&node.status), branch(&agent.status)),
+        (1, 2),
+        "a renewal is no other child"
+    );
+    let row = w
+        .broker
+        .app()
+        .store
+        .get(&rows::tree(&node.status).unwrap())
+        .unwrap()
+        .unwrap();
+    let tree: Vec<String> = Tree::decode(&row.value).unwrap().issued.into_iter().collect();
+    assert_eq!(tree, ["delegate:tools/scan", "execute:tools/scan"]);
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_below_is_wider_than_what_is_above() {
+    type Change = fn(&mut WorkloadRequest);
+    let mut w = world().await;
+    let agent_key = SoftKey::new();
+    let narrowed = WorkloadRequest {
+        region: Some("north".into()),
+        purpose: Some("report".into()),
+        ..wanted("agent", &agent_key)
+    };
+    let agent = of_node(&mut w, narrowed.clone()).await.authorization.unwrap();
+    let by_node: [(&str, Change, &[&str]); 24] = [
+        (
+            "a scope that is not held",
+            |r| r.scopes = vec!["execute:tools/other".into()],
+            &[
+                "scope-not-granted",
+                "workload-scope-not-delegable",
+                "workload-scope-not-held",
+            ],
+        ),
+        (
+            "a scope without the right to hand it on",
+            |r| r.scopes = vec!["execute:tools/own".into()],
+            &["scope-not-granted", "workload-scope-not-delegable"],
+        ),
+        (
+            "one beside one that may be handed on",
+            |r| r.scopes.push("execute:tools/own".into()),
+            &["workload-scope-not-delegable"],
+        ),
+        (
+            "a wildcard",
+            |r| r.scopes.push("execute:tools/*".into()),
+            &["workload-scope-malformed"],
+        ),
+        (
+            "a scope twice",
+            |r| r.scopes.push("execute:tools/scan".into()),
+            &["workload-scope-malformed"],
+        ),
+        (
+            "the domain itself",
+            |r| r.scopes = vec!["administer:domain".into()],
+            &["workload-scope-of-node"],
+        ),
+        (
+            "deeper than the node may",
+            |r| r.delegation = Some((4, false)),
+            &["delegation-not-permitted"],
+        ),
+        (
+            "a depth that overflows",
+            |r| r.delegation = Some((255, false)),
+            &["delegation-not-permitted"],
+        ),
+        (
+            "a right to hand on nothing",
+            |r| r.delegation = Some((0, false)),
+            &["delegation-not-permitted"],
+        ),
+        (
+            "a label with a node in it",
+            |r| r.label = "agent@node-2".into(),
+            &["workload-label"],
+        ),
+        (
+            "a label that is a path",
+            |r| r.label = "../agent".into(),
+            &["workload-label"],
+        ),
+        ("a label in capitals", |r| r.label = "Agent".into(), &["workload-label"]),
+        ("no label", |r| r.label = String::new(), &["workload-label"]),
+        ("no key", |r| r.key = vec![0xf6], &["workload-key"]),
+        (
+            "a key of another curve",
+            |r| r.key = vec![0xa1, 1, 2],
+            &["workload-key"],
+        ),
+        (
+            "a key nobody knows of to be in hardware",
+            |r| r.key_kind = "tee".into(),
+            &["workload-key-kind-not-vouched"],
+        ),
+        (
+            "a kind of key that is none",
+            |r| r.key_kind = "hsm".into(),
+            &["workload-key-kind-not-vouched"],
+        ),
+        (
+            "a region that is none",
+            |r| r.region = Some("*".into()),
+            &["workload-word"],
+        ),
+        (
+            "a purpose that is none",
+            |r| r.purpose = Some("a b".into()),
+            &["workload-word"],
+        ),
+        (
+            "a purpose that policy forbids",
+            |r| r.purpose = Some("fun".into()),
+            &["denied-by-domain-policy"],
+        ),
+        ("no life", |r| r.life = Some(0), &["validity-over"]),
+        (
+            "a dependency that is nowhere",
+            |r| r.depends_on = vec![on((0, 1, 9_999))],
+            &["workload-dependency"],
+        ),
+        (
+            "a dependency of another generation",
+            |r| r.depends_on = vec![on((0, 2, 0))],
+            &["workload-dependency"],
+        ),
+        (
+            "a renewal of what is not there",
+            |r| r.renew = Some((0, 1, 9_999)),
+            &["workload-renewal-other"],
+        ),
+    ];
+    for (attack, change, expected) in by_node {
+        let mut wanted = wanted("other", &SoftKey::new());
+        change(&mut wanted);
+        let answer = of_node(&mut w, wanted).await;
+        let mut found = codes(&answer);
+        found.dedup();
+        assert_eq!(found, expected, "{attack}");
+        assert_eq!(recorded(&w.broker, &answer).outcome, Outcome::Deny, "{attack}");
+        replays(&w.broker, &answer);
+    }
+    let by_agent: [(&str, Change, &[&str]); 9] = [
+        (
+            "another region",
+            |r| r.region = Some("south".into()),
+            &["workload-region-wider"],
+        ),
+        ("any region", |r| r.region = None, &["workload-region-wider"]),
+        (
+            "another purpose",
+            |r| r.purpose = Some("other".into()),
+            &["workload-purpose-wider"],
+        ),
+        ("any purpose", |r| r.purpose = None, &["workload-purpose-wider"]),
+        (
+            "what only the node holds",
+            |r| r.scopes.push("execute:tools/deploy".into()),
+            &["workload-scope-not-delegable", "workload-scope-not-held"],
+        ),
+        (
+            "a link further than it may",
+            |r| r.delegation = Some((1, false)),
+            &["delegation-not-permitted"],
+        ),
+        (
+            "off-line, which it may not",
+            |r| r.delegation = Some((1, true)),
+            &["delegation-not-permitted", "delegation-offline-not-permitted"],
+        ),
+        (
+            "a key in hardware by its own word",
+            |r| r.key_kind = "tpm".into(),
+            &["workload-key-kind-not-vouched"],
+        ),
+        (
+            "attributes by its own word",
+            |r| r.attributes = Some(attributes()),
+            &["workload-attributes-not-vouched"],
+        ),
+    ];
+    for (attack, change, expected) in by_agent {
+        let mut wanted = WorkloadRequest {
+            label: "tool".into(),
+            key: cbor::encode(&SoftKey::new().verifying_key().to_cose_key(true)),
+            delegation: None,
+            ..narrowed.clone()
+        };
+        change(&mut wanted);
+        let answer = ask(&mut w, &agent_key, &agent, wanted).await;
+        let mut found = codes(&answer);
+        found.dedup();
+        assert_eq!(found, expected, "{attack}");
+        replays(&w.broker, &answer);
+    }
+    // Its own key again: a link below oneself would never end.
+    let own = WorkloadRequest {
+        delegation: None,
+        ..narrowed.clone()
+    };
+    let answer = ask(&mut w, &agent_key, &agent, own).await;
+    assert_eq!(codes(&answer), ["workload-key"]);
+    // The node's key for something below the workload: the same.
+    let above = WorkloadRequest {
+        key: cbor::encode(&w.node.session.verifying_key().to_cose_key(true)),
+        delegation: None,
+        ..narrowed
+    };
+    let answer = of_node(&mut w, above).await;
+    assert_eq!(codes(&answer), ["workload-key"]);
+    // What was denied left nothing behind.
+    let node = token(&w.broker, &w.held).status;
+    let row = w
+        .broker
+        .app()
+        .store
+        .get(&rows::branch(&node).unwrap())
+        .unwrap()
+        .unwrap();
+    assert_eq!(Branch::decode(&row.value).unwrap().children.len(), 1);
+    w.broker.shutdown().await.unwrap();
+}
+
+fn on(entry: (u16, u32, u32)) -> Dependency {
+    Dependency {
+        kind: DependencyKind::ReadsFrom,
+        on: entry,
+    }
+}
+
+#[tokio::test]
+async fn depth_and_breadth_end_where_the_settings_say() {
+    let mut w = world_with(
+        &[("max_depth", "3"), ("offline_depth", "1"), ("max_children", "2")],
+        POLICY,
+    )
+    .await;
+    let (mut signer, mut held) = (None, w.held.clone());
+    for depth in 1..=3u8 {
+        let own = SoftKey::new();
+        let further = 3 - depth;
+        let wanted = WorkloadRequest {
+            delegation: (further > 0).then_some((further, false)),
+            ..wanted("link", &own)
+        };
+        let request = asked(&w.client, signer.as_ref().unwrap_or(&w.node.session), &held, wanted);
+        let answer = send(&mut w.client, &request).await.unwrap();
+        assert_eq!(issued(&w.broker, &answer).depth, depth);
+        (signer, held) = (Some(own), answer.authorization.unwrap());
+    }
+    let one_more = ask(
+        &mut w,
+        signer.as_ref().unwrap(),
+        &held,
+        WorkloadRequest {
+            delegation: None,
+            ..wanted("link", &SoftKey::new())
+        },
+    )
+    .await;
+    assert_eq!(codes(&one_more), ["delegation-not-permitted", "workload-too-deep"]);
+    replays(&w.broker, &one_more);
+    let second = of_node(&mut w, wanted("second", &SoftKey::new())).await;
+    issued(&w.broker, &second);
+    let third = of_node(&mut w, wanted("third", &SoftKey::new())).await;
+    assert_eq!(codes(&third), ["workload-too-many-children"]);
+    replays(&w.broker, &third);
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn breadth_is_kept_however_it_is_raced() {
+    let w = world_with(&[("max_children", "3")], POLICY).await;
+    let mut racing = Vec::new();
+    for _ in 0..8 {
+        let client = Client::connect(w.broker.address()).await;
+        let request = asked(&client, &w.node.session, &w.held, wanted("racer", &SoftKey::new()));
+        racing.push(tokio::spawn(async move {
+            let mut client = client;
+            send(&mut client, &request).await
+        }));
+    }
+    let mut won = 0;
+    for racer in racing {
+        won += usize::from(racer.await.unwrap().is_ok_and(|answer| answer.authorization.is_some()));
+    }
+    assert!((1..=3).contains(&won), "{won} got one");
+    let node = token(&w.broker, &w.held).status;
+    let row = w
+        .broker
+        .app()
+        .store
+        .get(&rows::branch(&node).unwrap())
+        .unwrap()
+        .unwrap();
+    assert_eq!(Branch::decode(&row.value).unwrap().children.len(), won);
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_are_nobodys_change_nothing() {
+    let mut w = world().await;
+    let before = ledger(&w.broker).await.len();
+    let good = asked(&w.client, &w.node.session, &w.held, wanted("agent", &SoftKey::new()));
+    let other = SoftKey::new();
+    let mut other_client = Client::connect(w.broker.address()).await;
+    let mut altered = w.held.clone();
+    let last = altered.len() - 1;
+    altered[last] ^= 1;
+    let rows: [(&str, WorkloadRequest, &str); 4] = [
+        (
+            "a proof by another key",
+            asked(&w.client, &other, &w.held, wanted("agent", &other)),
+            "proof-signature",
+        ),
+        (
+            "a proof of another connection",
+            asked(&other_client, &w.node.session, &w.held, wanted("agent", &other)),
+            "proof-exporter",
+        ),
+        (
+            "an altered authorization",
+            asked(&w.client, &w.node.session, &altered, wanted("agent", &other)),
+            "authorization-signature",
+        ),
+        (
+            "a proof for other scopes",
+            WorkloadRequest {
+                scopes: vec!["execute:tools/deploy".into()],
+                ..good.clone()
+            },
+            "proof-action",
+        ),
+    ];
+    for (attack, request, code) in rows {
+        let refused = send(&mut w.client, &request).await.unwrap_err();
+        assert_eq!(
+            (refused.status, refused.code.as_str()),
+            (401, "holder-not-authenticated"),
+            "{attack}"
+        );
+        assert!(
+            refused.reasons.iter().any(|reason| reason == code),
+            "{attack}: {:?}",
+            refused.reasons
+        );
+    }
+    let (status, _) = other_client.send(Method::POST, WORKLOAD_PATH, vec![0xff; 40]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(ledger(&w.broker).await.len(), before, "nothing is on record");
+    // A proof counts once.
+    send(&mut w.client, &good).await.unwrap();
+    let replayed = send(&mut w.client, &good).await.unwrap_err();
+    assert_eq!(replayed.reasons, ["proof-replayed"]);
+    w.broker.shutdown().await.unwrap();
+}
+
+/// What stands above is looked up in what the broker keeps: where that is gone, cannot be read or is another's, nothing is
+/// issued below it, whatever was presented.
+#[tokio::test]
+async fn a_parent_that_is_missing_or_unreadable_denies() {
+    let mut w = world().await;
+    let (agent_key, middle_key) = (SoftKey::new(), SoftKey::new());
+    let wanted_agent = WorkloadRequest {
+        delegation: Some((2, false)),
+        ..wanted("agent", &agent_key)
+    };
+    let agent = of_node(&mut w, wanted_agent).await.authorization.unwrap();
+    let middle = ask(&mut w, &agent_key, &agent, wanted("middle", &middle_key)).await;
+    let middle = middle.authorization.unwrap();
+    let entry = token(&w.broker, &agent).status;
+    let row = rows::workload(&entry).unwrap();
+    let good = w.broker.app().store.get(&row).unwrap().unwrap().value;
+    let of_another = WorkloadRecord {
+        key: [7; 32],
+        ..WorkloadRecord::decode(&good).unwrap()
+    };
+    let elsewhere = WorkloadRecord {
+        parent: token(&w.broker, &middle).status,
+        ..WorkloadRecord::decode(&good).unwrap()
+    };
+    let deeper = WorkloadRecord {
+        depth: 7,
+        ..WorkloadRecord::decode(&good).unwrap()
+    };
+    for (row_name, value, expected) in [
+        ("missing", None, "workload-parent-missing"),
+        ("unreadable", Some(vec![0xff]), "workload-parent-unreadable"),
+        (
+            "cut short",
+            Some(good[..good.len() - 1].to_vec()),
+            "workload-parent-unreadable",
+        ),
+        ("of another key", Some(of_another.encode()), "workload-parent-other"),
+        ("a loop", Some(elsewhere.encode()), "workload-parent-other"),
+        ("of another depth", Some(deeper.encode()), "workload-parent-other"),
+    ] {
+        let mut batch = Batch::new();
+        match value {
+            None => batch.delete(row.clone()),
+            Some(value) => batch.put(row.clone(), value),
+        };
+        w.broker.app().store.commit(batch).unwrap();
+        let leaf = || WorkloadRequest {
+            delegation: None,
+            ..wanted("leaf", &SoftKey::new())
+        };
+        // Directly below it, and one further down.
+        for (who, signer, held) in [("child", &agent_key, &agent), ("grandchild", &middle_key, &middle)] {
+            // Only who presents an authorization has to be its holder by the record too.
+            let of_other_key = row_name == "of another key" && who == "grandchild";
+            let answer = ask(&mut w, signer, held, leaf()).await;
+            let expected: &[&str] = if of_other_key { &[] } else { &[expected] };
+            assert_eq!(codes(&answer), expected, "{row_name}, {who}");
+            replays(&w.broker, &answer);
+        }
+        let mut batch = Batch::new();
+        batch.put(row.clone(), good.clone());
+        w.broker.app().store.commit(batch).unwrap();
+    }
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_hangs_below_a_withdrawn_node_gets_nothing() {
+    let mut w = world().await;
+    let agent_key = SoftKey::new();
+    let agent = of_node(&mut w, wanted("agent", &agent_key)).await;
+    let held = agent.authorization.unwrap();
+    let depends = token(&w.broker, &held).status;
+    let body = r#"{"node": "node-1", "reason": "stolen from rack 7"}"#;
+    let (status, _) = command(&w.domain, Method::POST, "/revoke", body).await;
+    assert_eq!(status, StatusCode::OK);
+    let leaf = WorkloadRequest {
+        delegation: None,
+        ..wanted("leaf", &SoftKey::new())
+    };
+    let answer = ask(&mut w, &agent_key, &held, leaf.clone()).await;
+    let found = codes(&answer);
+    assert!(
+        found.contains(&"node-withdrawn") && found.contains(&"workload-parent-fallen"),
+        "{found:?}"
+    );
+    replays(&w.broker, &answer);
+    let answer = of_node(&mut w, leaf.clone()).await;
+    let found = codes(&answer);
+    assert!(
+        found.contains(&"authorization-revoked") && found.contains(&"node-withdrawn"),
+        "{found:?}"
+    );
+    // The node comes back with an entry of its own; what hung below the old one does not.
+    let fresh = attest(&mut w.client, &mut w.node, true)
+        .await
+        .unwrap()
+        .authorization
+        .unwrap();
+    assert_ne!(token(&w.broker, &fresh).status, token(&w.broker, &w.held).status);
+    w.held = fresh;
+    let answer = ask(&mut w, &agent_key, &held, leaf.clone()).await;
+    assert!(
+        codes(&answer).contains(&"workload-parent-other"),
+        "{:?}",
+        codes(&answer)
+    );
+    let entry = (depends.list, depends.generation, depends.index);
+    let renewal = WorkloadRequest {
+        renew: Some(entry),
+        ..wanted("agent", &agent_key)
+    };
+    let answer = of_node(&mut w, renewal).await;
+    assert_eq!(codes(&answer), ["workload-renewal-other"]);
+    let again = of_node(&mut w, leaf).await;
+    issued(&w.broker, &again);
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_is_of_the_same_workload() {
+    type Change = fn(&mut WorkloadRequest);
+    let mut w = world().await;
+    let own = SoftKey::new();
+    let first = of_node(&mut w, wanted("agent", &own)).await;
+    let status = issued(&w.broker, &first).status;
+    let other = of_node(&mut w, wanted("other", &SoftKey::new())).await;
+    let other = issued(&w.broker, &other).status;
+    let entry = |entry: StatusIndex| (entry.list, entry.generation, entry.index);
+    let rows: [(&str, Change); 5] = [
+        ("another label", |r| r.label = "agent-2".into()),
+        ("another key", |r| {
+            r.key = cbor::encode(&SoftKey::new().verifying_key().to_cose_key(true))
+        }),
+        ("a region it had not", |r| r.region = Some("north".into())),
+        ("a purpose it had not", |r| r.purpose = Some("report".into())),
+        ("another kind of key", |r| r.key_kind = "tpm".into()),
+    ];
+    for (attack, change) in rows {
+        let mut request = WorkloadRequest {
+            renew: Some(entry(status)),
+            ..wanted("agent", &own)
+        };
+        change(&mut request);
+        let answer = of_node(&mut w, request).await;
+        assert_eq!(codes(&answer), ["workload-renewal-other"], "{attack}");
+        replays(&w.broker, &answer);
+    }
+    let of_other = WorkloadRequest {
+        renew: Some(entry(other)),
+        ..wanted("agent", &own)
+    };
+    assert_eq!(codes(&of_node(&mut w, of_other).await), ["workload-renewal-other"]);
+    // With what it depends on, too.
+    let depending = WorkloadRequest {
+        depends_on: vec![on(entry(other))],
+        ..wanted("reader", &SoftKey::new())
+    };
+    let answer = of_node(&mut w, depending.clone()).await;
+    let reader = issued(&w.broker, &answer).status;
+    assert_eq!(kept(&w.broker, &reader).depends_on, depending.depends_on);
+    let without = WorkloadRequest {
+        depends_on: Vec::new(),
+        renew: Some(entry(reader)),
+        ..depending
+    };
+    assert_eq!(codes(&of_node(&mut w, without).await), ["workload-renewal-other"]);
+    w.broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_allow_nothing_below_a_node_issue_nothing() {
+    let mut w = world_with(&[("software_keys", "\"refused\"")], POLICY).await;
+    let answer = of_node(&mut w, wanted("agent", &SoftKey::new())).await;
+    assert!(
+        codes(&answer).contains(&"workload-key-kind-refused"),
+        "{:?}",
+        codes(&answer)
+    );
+    // The node vouches for a key in its own hardware.
+    let in_tpm = WorkloadRequest {
+        key_kind: "tpm".into(),
+        ..wanted("agent", &SoftKey::new())
+    };
+    let answer = of_node(&mut w, in_tpm).await;
+    assert_eq!(issued(&w.broker, &answer).key_kind, KeyKind::Tpm);
+    w.broker.shutdown().await.unwrap();
+
+    let mut w = world_with(
+        &[("max_depth", "0"), ("offline", "false"), ("offline_depth", "0")],
+        POLICY,
+    )
+    .await;
+    assert_eq!(token(&w.broker, &w.held).delegation, None);
+    let answer = of_node(&mut w, wanted("agent", &SoftKey::new())).await;
+    assert!(
+        codes(&answer).contains(&"delegation-not-permitted"),
+        "{:?}",
+        codes(&answer)
+    );
+    w.broker.shutdown().await.unwrap();
+}
+
+/// A record that was changed is noticed by its digest; and were that made to fit, the decision follows the inputs.
+#[tokio::test]
+async fn a_record_that_was_changed_gives_another_decision_or_none() {
+    let mut w = world().await;
+    let own = SoftKey::new();
+    let held = of_node(&mut w, wanted("agent", &own)).await.authorization.unwrap();
+    let leaf = WorkloadRequest {
+        delegation: None,
+        ..wanted("leaf", &SoftKey::new())
+    };
+    let answer = ask(&mut w, &own, &held, leaf).await;
+    issued(&w.broker, &answer);
+    let record = record_of(&w.broker, &answer);
+    let (policy, statement_key) = (w.broker.app().policy(), key(&w.broker, Job::Statement));
+    let RecordedDecision::Workload(inputs) = record.recorded().unwrap() else {
+        panic!("not about a workload");
+    };
+    let mut other = record.clone();
+    other.inputs[20] ^= 1;
+    assert!(matches!(
+        other.replay(&policy, &statement_key),
+        Err(RecordError::OtherInputs { .. })
+    ));
+    let mut without = record.clone();
+    without.parts.clear();
+    assert!(matches!(
+        without.replay(&policy, &statement_key),
+        Err(RecordError::Workload(WorkloadInputsError::PartMissing { .. }))
+    ));
+    let (bytes, parts) = inputs.record();
+    assert_eq!(bytes, record.inputs);
+    for cut in 0..bytes.len() {
+        let part = |digest: &[u8; 32]| parts.iter().find(|(d, _)| d == digest).map(|(_, bytes)| bytes.clone());
+        assert!(
+            touchstone_keybroker::workload::inputs::WorkloadInputs::decode(&bytes[..cut], part).is_err(),
+            "cut at {cut}"
+        );
+    }
+    // The one above as revoked: the decision would have been another.
+    let mut fallen = (*inputs).clone();
+    let seen = fallen.above[0].seen.as_mut().unwrap();
+    seen.status = Some(Status::Invalid);
+    let decided = fallen.again(&policy).unwrap();
+    let found: Vec<&str> = decided.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    assert_eq!(found, ["workload-parent-fallen"]);
+    assert!(decided.issued.is_none());
+    w.broker.shutdown().await.unwrap();
+}
+
+/// The shipped policy says that a deployment is preceded by a scan; here its own words, over what was issued.
+#[tokio::test]
+async fn a_policy_can_ask_what_came_before() {
+    let policy = r#"
+@id("all") permit (principal, action, resource);
+@id("scan-first") forbid (principal is Workload, action == Action::"execute", resource == WorkloadClass::"tools/deploy")
+unless { context.lineage.issued.contains("execute:tools/scan") };
+@id("one-level") forbid (principal is Workload, action, resource) when { context.lineage.depth > 1 };
+"#;
+    let mut w = world_with(&[], policy).await;
+    let own = SoftKey::new();
+    let deploy = || WorkloadRequest {
+        scopes: vec!["execute:tools/deploy".into()],
+        delegation: None,
+        ..wanted("deployer", &SoftKey::new())
+    };
+    let early = of_node(&mut w, deploy()).await;
+    assert_eq!(codes(&early), ["denied-by-domain-policy"]);
+    let scan = of_node(&mut w, wanted("scanner", &own)).await;
+    issued(&w.broker, &scan);
+    let late = of_node(&mut w, deploy()).await;
+    issued(&w.broker, &late);
+    for answer in [&early, &late] {
+        replays(&w.broker, answer);
+    }
+    let leaf = WorkloadRequest {
+        delegation: None,
+        ..wanted("leaf", &SoftKey::new())
+    };
+    let below = ask(&mut w, &own, scan.authorization.as_deref().unwrap(), leaf).await;
+    assert_eq!(codes(&below), ["denied-by-domain-policy", "denied-by-domain-policy"]);
+    w.broker.shutdown().await.unwrap();
+}

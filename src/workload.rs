@@ -1,0 +1,207 @@
+//! `touchstone workload`: authorizations of workloads, asked for through the agent of their node.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use crate::output::CommandResult;
+#[cfg(not(feature = "tpm"))]
+use crate::output::Failure;
+
+/// Ask for an authorization as the workload one is, hand a part of it on, present it.
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    touchstone workload request --socket /run/touchstone/workload.sock --label agent --scope execute:tools/search --scope delegate:tools/search --delegation-depth 1\n  \
+    touchstone workload present --socket /run/touchstone/workload.sock --label agent --audience proxy --challenge 00112233445566778899aabbccddeeff --action execute --resource tools/search\n  \
+    touchstone workload delegate --socket /run/touchstone/workload.sock --label agent --child helper --key KEY --scope execute:tools/search --life 60\n\n\
+    Who asks is who the kernel says: the rules are in [workloads] of agent.toml.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// An authorization of its own for whoever asks; asked again it is renewed
+    Request {
+        /// The agent's socket for workloads
+        #[arg(long)]
+        socket: PathBuf,
+        /// What it is called: the label of a rule in agent.toml
+        #[arg(long)]
+        label: String,
+        /// What it is to be granted, action:resource (repeatable)
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// How long at most, in seconds
+        #[arg(long)]
+        life: Option<u64>,
+        /// The region it is to count in alone
+        #[arg(long)]
+        region: Option<String>,
+        /// What it is for
+        #[arg(long)]
+        purpose: Option<String>,
+        /// How many further links may hang below it
+        #[arg(long, default_value_t = 0)]
+        delegation_depth: u8,
+        /// Let it hand on without asking the broker
+        #[arg(long)]
+        offline: bool,
+        /// Its own key, a COSE_Key in hexadecimal; without one the agent makes one and holds it
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Hand a part of its rights on without asking the broker; prints the chain that the child presents
+    Delegate {
+        /// The agent's socket for workloads
+        #[arg(long)]
+        socket: PathBuf,
+        /// What it is called itself
+        #[arg(long)]
+        label: String,
+        /// What the child is called
+        #[arg(long)]
+        child: String,
+        /// The child's key, a COSE_Key in hexadecimal
+        #[arg(long)]
+        key: String,
+        /// A part of its own scopes, action:resource (repeatable)
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// How long at most, in seconds
+        #[arg(long, default_value_t = 60)]
+        life: u64,
+        /// How many further links may hang below the child
+        #[arg(long, default_value_t = 0)]
+        delegation_depth: u8,
+    },
+    /// Present its authorization with a proof of possession, where the agent holds its key
+    #[command(after_help = "Prints {\"authorization\", \"proof\"}, base64.")]
+    Present {
+        /// The agent's socket for workloads
+        #[arg(long)]
+        socket: PathBuf,
+        /// What it is called
+        #[arg(long)]
+        label: String,
+        /// The enforcer's id
+        #[arg(long)]
+        audience: String,
+        /// The enforcer's challenge, hexadecimal
+        #[arg(long, conflicts_with = "request", required_unless_present = "request")]
+        challenge: Option<String>,
+        /// SHA-256 of method, authority, path and body, hexadecimal, for an enforcer that does not end TLS
+        #[arg(long)]
+        request: Option<String>,
+        /// execute, release or delegate
+        #[arg(long)]
+        action: String,
+        /// What it is done to
+        #[arg(long)]
+        resource: String,
+    },
+}
+
+/// Runs the subcommand.
+#[cfg(not(feature = "tpm"))]
+pub fn run(args: Args) -> CommandResult {
+    let Args {
+        command: Command::Request { .. } | Command::Delegate { .. } | Command::Present { .. },
+    } = args;
+    Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`"))
+}
+
+/// Runs the subcommand.
+#[cfg(feature = "tpm")]
+pub fn run(args: Args) -> CommandResult {
+    use touchstone_attest::agent::socket::Request;
+    use touchstone_attest::agent::workloads::{HandedOn, Wanted};
+
+    let (socket, request) = match args.command {
+        Command::Request {
+            socket,
+            label,
+            scopes,
+            life,
+            region,
+            purpose,
+            delegation_depth,
+            offline,
+            key,
+        } => {
+            let wanted = Wanted {
+                label,
+                scopes,
+                life,
+                region,
+                purpose,
+                delegation_depth,
+                offline,
+                key,
+                depends_on: Vec::new(),
+                renew: None,
+            };
+            (socket, Request::Workload(wanted))
+        }
+        Command::Delegate {
+            socket,
+            label,
+            child,
+            key,
+            scopes,
+            life,
+            delegation_depth,
+        } => {
+            let child = HandedOn {
+                label: child,
+                key,
+                scopes,
+                life,
+                delegation_depth,
+            };
+            (socket, Request::WorkloadDelegate { label, child })
+        }
+        Command::Present {
+            socket,
+            label,
+            audience,
+            challenge,
+            request,
+            action,
+            resource,
+        } => {
+            let request = Request::WorkloadPresent {
+                label,
+                audience,
+                challenge,
+                request,
+                action,
+                resource,
+            };
+            (socket, request)
+        }
+    };
+    with_agent::tell(&socket, &request)
+}
+
+#[cfg(feature = "tpm")]
+mod with_agent {
+    use std::path::Path;
+
+    use touchstone_attest::agent::socket::{self, Request, Response};
+
+    use crate::output::{CommandResult, Failure, Outcome};
+    use crate::{output, runtime};
+
+    /// Asks, and prints the answer as one JSON object.
+    pub(super) fn tell(path: &Path, request: &Request) -> CommandResult {
+        let answer = runtime::block_on(socket::ask(path, request))?.map_err(|error| {
+            Failure::new(format!("{}: {error}", path.display()))
+                .hint("is `touchstone agent run` running, with [workloads] socket in agent.toml?")
+        })?;
+        let refused = matches!(answer, Response::Error { .. });
+        output::json(&serde_json::to_value(answer)?);
+        Ok(if refused { Outcome::Refused } else { Outcome::Done })
+    }
+}
