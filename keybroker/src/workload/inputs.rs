@@ -94,7 +94,7 @@ pub struct WorkloadInputs {
     pub children: (u64, u64),
     /// What was issued and used in the tree.
     pub tree: Row<Tree>,
-    /// The entries that the new one is to depend on, in the order of the request.
+    /// The entries that the new one is to depend on, in the order of the request; none for one that nobody holds.
     pub depends: Vec<Option<StatusSeen>>,
     /// The entry that is to go on.
     pub renewed: Option<Above>,

@@ -196,7 +196,12 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
         depends: request
             .depends_on
             .iter()
-            .map(|dependency| StatusSeen::of(&lists, &index(dependency.on)))
+            .map(|dependency| {
+                // A list says "valid" of places that nobody holds, too.
+                let on = index(dependency.on);
+                let held = app.lineage.get(&on).is_some();
+                StatusSeen::of(&lists, &on).filter(|_| held)
+            })
             .collect(),
         renewed,
         entry,
