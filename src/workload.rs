@@ -52,7 +52,7 @@ enum Command {
         #[arg(long)]
         key: Option<String>,
     },
-    /// Hand a part of its rights on without asking the broker; prints the chain that the child presents
+    /// Hand a part of its rights on, without asking the broker; prints the chain that the child presents
     Delegate {
         /// The agent's socket for workloads
         #[arg(long)]
@@ -75,6 +75,9 @@ enum Command {
         /// How many further links may hang below the child
         #[arg(long, default_value_t = 0)]
         delegation_depth: u8,
+        /// Ask the broker for it: the child gets an authorization and an entry of its own
+        #[arg(long)]
+        online: bool,
     },
     /// Present its authorization with a proof of possession, where the agent holds its key
     #[command(after_help = "Prints {\"authorization\", \"proof\"}, base64.")]
@@ -152,6 +155,7 @@ pub fn run(args: Args) -> CommandResult {
             scopes,
             life,
             delegation_depth,
+            online,
         } => {
             let child = HandedOn {
                 label: child,
@@ -159,6 +163,7 @@ pub fn run(args: Args) -> CommandResult {
                 scopes,
                 life,
                 delegation_depth,
+                online,
             };
             (socket, Request::WorkloadDelegate { label, child })
         }

@@ -30,6 +30,7 @@ use crate::statements::Circumstances;
 use crate::tenants::meter::Meter;
 use crate::trust::Trust;
 use crate::witness::Witnessing;
+use crate::workload::uses::KnownChains;
 
 /// What every request handler shares; one of it in a process.
 pub struct App {
@@ -77,6 +78,8 @@ pub struct App {
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
+    /// Chains that enforcers reported uses of.
+    pub known_chains: Mutex<KnownChains>,
     /// The comparison with the domain's other brokers.
     pub drift: Drift,
     /// The logs that are watched here, and the witnesses that watch this one.

@@ -58,6 +58,7 @@ touchstone_cose::reason_codes! {
         HoldsFull = "holds-full": "As many quarantines and containments stand as are kept at once. Lift one, or revoke instead.",
         BarsFull = "bars-full": "As many references and signers are barred as are kept at once. Withdraw them from policy and lift their bars.",
         HolderNotAuthenticated = "holder-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided. The reasons say what was found.",
+        EnforcerUnknown = "enforcer-not-listed": "The report is not signed by an enforcer that enforcers.toml lists, or not for this domain. Add the enforcer's key with policy enforcer add, and publish.",
         Internal = "broker-internal": "The broker failed in a way it did not expect, and denied. Its log says more.",
     }
 }
@@ -118,7 +119,7 @@ impl Refusal {
             C::CommandUnsigned | C::CommandRefused | C::CommandNotPermitted => StatusCode::FORBIDDEN,
             C::RouteUnknown | C::NotFound | C::FederationUnknown | C::FederationNothingYet => StatusCode::NOT_FOUND,
             C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
-            C::FederationNotAuthenticated | C::HolderNotAuthenticated => StatusCode::UNAUTHORIZED,
+            C::FederationNotAuthenticated | C::HolderNotAuthenticated | C::EnforcerUnknown => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited | C::TenantLimited => StatusCode::TOO_MANY_REQUESTS,
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {

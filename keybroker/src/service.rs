@@ -254,6 +254,7 @@ impl Broker {
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
             lineage,
+            known_chains: Mutex::default(),
             federation: Neighbours::new(&config.data_dir, source.places(), config.policy_ca.clone()),
             trust,
             commanding: tokio::sync::Mutex::default(),

@@ -11,17 +11,21 @@
 
 mod common;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::client::{Client, Problem, problem};
 use common::tpm::{SoftKey, SoftNode};
 use common::{DOMAIN, Domain, attest, command, key, ledger, now, ring};
 use hyper::{Method, StatusCode};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::usage::{Outcome as UseOutcome, Use};
 use touchstone_authorization::{
-    Authorization, Channel, DelegationRight, KeyKind, Proof, Scope, Status, UntrustedAuthorization,
-    authorization_digest,
+    Authorization, Channel, Delegation, DelegationRight, KeyKind, Proof, Scope, Status, UntrustedAuthorization,
+    authorization_digest, delegate,
 };
 use touchstone_cose::cbor::{self, Value};
+use touchstone_cose::key::{SigningKey, VerifyingKey};
 use touchstone_evidence::message::{
     Attributes, Dependency, DependencyKind, IssuedAnswer, WORKLOAD_PATH, WorkloadRequest, workload_audience,
 };
@@ -54,6 +58,10 @@ struct World {
 }
 
 async fn world_with(settings: &[(&str, &str)], policy: &str) -> World {
+    world_staged(settings, policy, |_| ()).await
+}
+
+async fn world_staged(settings: &[(&str, &str)], policy: &str, stage: impl Fn(&Domain)) -> World {
     let mut node = SoftNode::new("good");
     let all: Vec<(&str, &str)> = [
         ("scopes", SCOPES),
@@ -65,6 +73,7 @@ async fn world_with(settings: &[(&str, &str)], policy: &str) -> World {
     .collect();
     let domain = Domain::new(&[("node-1", &node)], &all);
     std::fs::write(domain.path("policy/staged/policy.cedar"), policy).unwrap();
+    stage(&domain);
     domain.publish();
     let broker = domain.start().await;
     let mut client = Client::connect(broker.address()).await;
@@ -984,5 +993,196 @@ unless { context.lineage.issued.contains("execute:tools/scan") };
     };
     let below = ask(&mut w, &own, scan.authorization.as_deref().unwrap(), leaf).await;
     assert_eq!(codes(&below), ["denied-by-domain-policy", "denied-by-domain-policy"]);
+    w.broker.shutdown().await.unwrap();
+}
+
+/// An enforcer that policy lists, and one that it does not.
+fn enforcer(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32])
+}
+
+fn stage_enforcer(domain: &Domain) {
+    let VerifyingKey::Ed25519(public) = enforcer(7).verifying_key() else {
+        panic!("not Ed25519");
+    };
+    let spki = [&hex::decode("302a300506032b6570032100").unwrap()[..], public.as_ref()].concat();
+    let text = format!(
+        "[enforcers.\"guard:1\"]\nkey = \"\"\"-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n\"\"\"\n",
+        STANDARD.encode(spki)
+    );
+    std::fs::write(domain.path("policy/staged/enforcers.toml"), text).unwrap();
+}
+
+fn used(chain: &[u8], scope: &str) -> Use {
+    Use {
+        domain: DOMAIN.into(),
+        enforcer: "guard:1".into(),
+        id: random(),
+        chain_digest: authorization_digest(chain),
+        chain: Some(chain.to_vec()),
+        scope: Scope::parse(scope).unwrap(),
+        at_ms: Clock::start().now_ms(),
+        outcome: UseOutcome::Allowed,
+    }
+}
+
+async fn report(client: &mut Client, uses: &[Vec<u8>]) -> Result<Vec<Option<String>>, Problem> {
+    let body = cbor::encode(&Value::array(uses.iter().map(|used| Value::bytes(used.as_slice()))));
+    let (status, body) = client.send(Method::POST, "/v1/uses", body).await;
+    if status != StatusCode::OK {
+        return Err(problem(status, &body));
+    }
+    let value = cbor::decode(&body, cbor::Limits::MESSAGE).unwrap();
+    let codes = value.as_array().unwrap().iter();
+    Ok(codes.map(|code| code.as_text().map(str::to_owned)).collect())
+}
+
+/// What listed enforcers report is what a policy is told of; what anybody else says is not.
+#[tokio::test]
+async fn what_was_used_counts_once_and_only_as_listed_enforcers_report_it() {
+    let policy = r#"
+@id("all") permit (principal, action, resource);
+@id("scan-first") forbid (principal is Workload, action == Action::"execute", resource == WorkloadClass::"tools/deploy")
+unless { context.lineage.used.contains("execute:tools/scan") && context.lineage.uses >= 2 };
+"#;
+    let mut w = world_staged(&[], policy, stage_enforcer).await;
+    let own = SoftKey::new();
+    let offline = WorkloadRequest {
+        delegation: Some((1, true)),
+        ..wanted("scanner", &own)
+    };
+    let scanner = of_node(&mut w, offline).await.authorization.unwrap();
+    let deploy = || WorkloadRequest {
+        scopes: vec!["execute:tools/deploy".into()],
+        delegation: None,
+        ..wanted("deployer", &SoftKey::new())
+    };
+    let sign = |used: &Use, seed: u8| used.encode_signed(&enforcer(seed)).unwrap();
+    let first = used(&scanner, "execute:tools/scan");
+    let before = ledger(&w.broker).await.len();
+    for (attack, bytes) in [
+        ("an enforcer that is not listed", sign(&first, 8)),
+        (
+            "for another domain",
+            sign(
+                &Use {
+                    domain: "other.example".into(),
+                    ..first.clone()
+                },
+                7,
+            ),
+        ),
+        (
+            "under another's name",
+            sign(
+                &Use {
+                    enforcer: "guard:2".into(),
+                    ..first.clone()
+                },
+                7,
+            ),
+        ),
+    ] {
+        let refused = report(&mut w.client, &[bytes]).await.unwrap_err();
+        assert_eq!(
+            (refused.status, refused.code.as_str()),
+            (401, "enforcer-not-listed"),
+            "{attack}"
+        );
+    }
+    let mut forged = scanner.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    for (attack, bad, code) in [
+        (
+            "a chain nobody has seen",
+            Use {
+                chain: None,
+                ..first.clone()
+            },
+            "use-chain-unknown",
+        ),
+        (
+            "a forged chain",
+            used(&forged, "execute:tools/scan"),
+            "use-chain-unknown",
+        ),
+        (
+            "a scope it does not hold",
+            used(&scanner, "execute:tools/deploy"),
+            "use-scope-not-held",
+        ),
+        (
+            "too old",
+            Use {
+                at_ms: first.at_ms - 101_000,
+                ..used(&scanner, "execute:tools/scan")
+            },
+            "use-time",
+        ),
+        (
+            "from tomorrow",
+            Use {
+                at_ms: first.at_ms + 60_000,
+                ..used(&scanner, "execute:tools/scan")
+            },
+            "use-time",
+        ),
+    ] {
+        let codes = report(&mut w.client, &[sign(&bad, 7)]).await.unwrap();
+        assert_eq!(codes, [Some(code.to_owned())], "{attack}");
+    }
+    assert_eq!(ledger(&w.broker).await.len(), before, "nothing of it is on record");
+    let early = of_node(&mut w, deploy()).await;
+    assert_eq!(codes(&early), ["denied-by-domain-policy"]);
+    assert_eq!(report(&mut w.client, &[sign(&first, 7)]).await.unwrap(), [None]);
+    // The same once more counts no second time.
+    let seen = report(&mut w.client, &[sign(&first, 7), sign(&first, 7)])
+        .await
+        .unwrap();
+    assert_eq!(seen, [Some("use-seen".to_owned()), Some("use-seen".to_owned())]);
+    let still = of_node(&mut w, deploy()).await;
+    assert_eq!(codes(&still), ["denied-by-domain-policy"]);
+    // A chain with an off-line link: an edge from its first use on. What it does counts in the same tree.
+    let helper = SoftKey::new();
+    let now_s = now() as u64;
+    let handed_on = Delegation {
+        key: helper.verifying_key(),
+        label: "helper".into(),
+        scopes: vec![Scope::parse("execute:tools/scan").unwrap()],
+        not_before: now_s,
+        expires: token(&w.broker, &scanner).expires.min(now_s + 20),
+        depth: 0,
+        region: None,
+        purpose: None,
+        cti: random(),
+    };
+    let chain = delegate(&scanner, &handed_on, &own).unwrap();
+    let by_helper = used(&chain, "execute:tools/scan");
+    let again = Use {
+        chain: None,
+        ..used(&chain, "execute:tools/scan")
+    };
+    assert_eq!(report(&mut w.client, &[sign(&by_helper, 7)]).await.unwrap(), [None]);
+    assert_eq!(
+        report(&mut w.client, &[sign(&again, 7)]).await.unwrap(),
+        [None],
+        "known by its digest"
+    );
+    let statements = ledger(&w.broker).await;
+    let chains: Vec<&Statement> = statements.iter().filter(|s| s.kind == Kind::ChainReport).collect();
+    assert_eq!(chains.len(), 1);
+    assert_eq!(chains[0].subject.as_deref(), Some("scanner@node-1:helper"));
+    let link = chains[0].body.get(4).unwrap().as_array().unwrap()[0]
+        .as_array()
+        .unwrap()
+        .to_vec();
+    assert_eq!(link[0].as_bytes(), Some(handed_on.cti.as_slice()));
+    assert_eq!(statements.iter().filter(|s| s.kind == Kind::UseReport).count(), 3);
+    let late = of_node(&mut w, deploy()).await;
+    issued(&w.broker, &late);
+    for answer in [&early, &still, &late] {
+        replays(&w.broker, answer);
+    }
     w.broker.shutdown().await.unwrap();
 }

@@ -142,9 +142,17 @@ impl Node {
 
     /// The desk at which this node's keys are fetched, holding this authorization.
     pub fn desk(&self, domain: &Domain, authorization: Vec<u8>) -> Desk {
+        self.desk_with(domain, authorization, "")
+    }
+
+    /// The same with more tables in the agent's configuration.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn desk_with(&self, domain: &Domain, authorization: Vec<u8>, more: &str) -> Desk {
         let file = self.state.path().join("agent.toml");
         let text = format!(
-            "brokers = [\"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\nsocket = {:?}\n[tpm]\ntcti = {:?}\nevent_log = {:?}\nima_list = {:?}\nboot_id = {:?}\n",
+            "brokers = [\"https://{}\"]\ndomain = {NAME:?}\npolicy = {:?}\npolicy_root = {:?}\nstate_dir = {:?}\nsocket = {:?}\n[tpm]\ntcti = {:?}\nevent_log = {:?}\nima_list = {:?}\nboot_id = {:?}\n{more}",
             domain.address(),
             domain.path("policy"),
             domain.path("root.json"),

@@ -1,6 +1,8 @@
 //! Fetching a key: authorization and proof of possession to the broker; what comes back is checked in full before the
 //! receive key is used at all (`docs/protocol.md`, section 11).
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Channel, Proof, Scope, UntrustedAuthorization};
@@ -17,6 +19,7 @@ use touchstone_policies::keyset_file::Job;
 
 use super::config::AgentConfig;
 use super::desk::{Desk, PresentError};
+use super::machine::HeldKey;
 use super::owner::{OwnerGone, TpmOwner};
 use super::state::StateDir;
 use crate::client::{BrokerClient, ClientError};
@@ -132,6 +135,19 @@ pub async fn fetch(
     scope: Scope,
     wanted: &KeyWanted,
 ) -> Result<Fetched, ReleaseError> {
+    fetch_as(client, tpm, trust, (authorization, None), scope, wanted).await
+}
+
+/// The same as whose key it is: the machine itself, or a workload whose key the agent holds. What comes opens with the
+/// machine's receive key for both.
+pub(super) async fn fetch_as(
+    client: &mut BrokerClient,
+    tpm: &TpmOwner,
+    trust: &DomainTrust,
+    (authorization, holder): (&[u8], Option<Arc<HeldKey>>),
+    scope: Scope,
+    wanted: &KeyWanted,
+) -> Result<Fetched, ReleaseError> {
     let mut cti = [0u8; 16];
     getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
     client.connect().await?;
@@ -146,7 +162,10 @@ pub async fn fetch(
         channel: Channel::Exporter(client.export(EXPORTER_LABEL, &digest)?),
     };
     let proof = tpm
-        .run(move |machine| proof.encode_signed(&*machine.signer()))
+        .run(move |machine| match &holder {
+            None => proof.encode_signed(&*machine.signer()),
+            Some(key) => proof.encode_signed(&*machine.signer_of(key)),
+        })
         .await?
         .map_err(PresentError::Signing)?;
     let request = ReleaseRequest {

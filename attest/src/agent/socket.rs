@@ -95,7 +95,20 @@ pub enum Request {
         /// To what.
         resource: String,
     },
-    /// A part of its rights for another key, without asking the broker.
+    /// A key, for a workload whose own key the agent holds.
+    #[serde(rename = "workload-key")]
+    WorkloadKey {
+        /// What it is called.
+        label: String,
+        /// The key's name.
+        key: String,
+        /// The version; none for the newest.
+        #[serde(default)]
+        version: Option<u64>,
+        /// The resource it is filed under.
+        resource: String,
+    },
+    /// A part of its rights for another key.
     #[serde(rename = "workload-delegate")]
     WorkloadDelegate {
         /// What it is called itself.
@@ -292,7 +305,7 @@ impl Request {
     const fn is_of_a_workload(&self) -> bool {
         matches!(
             self,
-            Self::Workload(_) | Self::WorkloadPresent { .. } | Self::WorkloadDelegate { .. }
+            Self::Workload(_) | Self::WorkloadPresent { .. } | Self::WorkloadDelegate { .. } | Self::WorkloadKey { .. }
         )
     }
 }
@@ -330,6 +343,19 @@ async fn answer(request: Request, desk: &Desk, connection: &Arc<StdStream>) -> R
                 proof: STANDARD.encode(presentation.proof),
             }))
         }
+        Request::WorkloadKey {
+            label,
+            key,
+            version,
+            resource,
+        } => {
+            let fetched = async {
+                let caller = identify(connection).await?;
+                desk.workload_key(&caller, &label, &KeyWanted { key, version, resource })
+                    .await
+            };
+            told(fetched.await.map(released))
+        }
         Request::WorkloadDelegate { label, child } => {
             let handed_on = async {
                 let caller = identify(connection).await?;
@@ -343,13 +369,7 @@ async fn answer(request: Request, desk: &Desk, connection: &Arc<StdStream>) -> R
         Request::Key { key, version, resource } => {
             let wanted = KeyWanted { key, version, resource };
             match desk.fetch(&wanted).await {
-                Ok(Fetched { key, statement }) => Response::Key {
-                    version: key.version,
-                    ends: key.ends,
-                    statement: hex::encode(statement),
-                    secret: SecretText(Zeroizing::new(STANDARD.encode(&key.secret))),
-                    key: key.name,
-                },
+                Ok(fetched) => released(fetched),
                 Err(error) => Response::Error {
                     error: error.to_string(),
                 },
@@ -405,6 +425,16 @@ async fn answer(request: Request, desk: &Desk, connection: &Arc<StdStream>) -> R
                 },
             }
         }
+    }
+}
+
+fn released(Fetched { key, statement }: Fetched) -> Response {
+    Response::Key {
+        version: key.version,
+        ends: key.ends,
+        statement: hex::encode(statement),
+        secret: SecretText(Zeroizing::new(STANDARD.encode(&key.secret))),
+        key: key.name,
     }
 }
 

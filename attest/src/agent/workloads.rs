@@ -26,7 +26,7 @@ use super::caller::{Caller, CallerError};
 use super::desk::{Desk, PresentError, Presentation};
 use super::machine::HeldKey;
 use super::owner::OwnerGone;
-use super::release::ReleaseError;
+use super::release::{Fetched, KeyWanted, ReleaseError, fetch_as};
 use super::workload_rules::Rule;
 use crate::client::{BrokerClient, ClientError};
 use crate::clock;
@@ -90,6 +90,9 @@ pub struct HandedOn {
     /// How many further links may hang below it.
     #[serde(default)]
     pub delegation_depth: u8,
+    /// Whether the broker is asked: then the child gets an authorization and an entry of its own.
+    #[serde(default)]
+    pub online: bool,
 }
 
 /// An authorization that a workload got.
@@ -279,12 +282,16 @@ impl Desk {
         })
     }
 
-    /// A part of the asking workload's rights for another key, without asking the broker: the chain that its holder presents.
+    /// A part of the asking workload's rights for another key: the chain that its holder presents, made without asking the
+    /// broker, or the authorization that the broker issues below the workload's.
     ///
     /// # Errors
     /// [`WorkloadError`]
     pub async fn hand_on(&self, caller: &Caller, label: &str, child: &HandedOn) -> Result<Vec<u8>, WorkloadError> {
         let (granted, key) = self.current(caller, label).await?;
+        if child.online {
+            return self.hand_on_online(granted, key, child).await;
+        }
         let mut cti = [0u8; 16];
         getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
         let now = clock::wall_ms() / 1_000;
@@ -307,6 +314,54 @@ impl Desk {
             .run(move |machine| delegate(&granted.authorization, &handed_on, &*machine.signer_of(&key)))
             .await?;
         Ok(signed?)
+    }
+
+    /// A key for the workload that asks, where the agent holds its own: asked for under its authorization, and opened with
+    /// this node's receive key.
+    ///
+    /// # Errors
+    /// [`WorkloadError`]
+    pub async fn workload_key(
+        &self,
+        caller: &Caller,
+        label: &str,
+        wanted: &KeyWanted,
+    ) -> Result<Fetched, WorkloadError> {
+        let (granted, key) = self.current(caller, label).await?;
+        let scope = format!("release:{}", wanted.resource);
+        let scope = Scope::parse(&scope).map_err(|e| WorkloadError::Malformed(e.to_string()))?;
+        let standing = self.standing().word();
+        let releases = self.releases().ok_or(PresentError::NotAuthorized { standing })?;
+        let trust = releases.trust().await?;
+        let brokers = releases.config.endpoints();
+        let mut client = trust.client(brokers.map_err(|e| ReleaseError::Domain(e.to_string()))?);
+        let holder = (granted.authorization.as_slice(), Some(key));
+        Ok(fetch_as(&mut client, self.tpm(), &trust, holder, scope, wanted).await?)
+    }
+
+    async fn hand_on_online(
+        &self,
+        granted: Granted,
+        key: Arc<HeldKey>,
+        child: &HandedOn,
+    ) -> Result<Vec<u8>, WorkloadError> {
+        let wanted = Wanted {
+            label: child.label.clone(),
+            scopes: child.scopes.clone(),
+            life: Some(child.life),
+            region: granted.contents.region.clone(),
+            purpose: granted.contents.purpose.clone(),
+            delegation_depth: child.delegation_depth,
+            offline: false,
+            key: None,
+            depends_on: Vec::new(),
+            renew: None,
+        };
+        let request = WorkloadRequest {
+            chain: granted.authorization,
+            ..request(&wanted, &read_key(&child.key)?, "software", None)?
+        };
+        Ok(self.ask(Some(key), request).await?.authorization)
     }
 
     /// What the agent holds for the workload that asks, renewed where half of it is over.
@@ -361,18 +416,23 @@ impl Desk {
     /// Asks the broker for an authorization below this node's, and checks what comes back in full.
     async fn ask_below(&self, caller: &Caller, request: WorkloadRequest) -> Result<Granted, WorkloadError> {
         let standing = self.standing().word();
-        let not_authorized = || PresentError::NotAuthorized { standing };
-        let authorization = self.authorization().ok_or_else(not_authorized)?;
-        let releases = self.releases().ok_or_else(not_authorized)?;
-        let trust = releases.trust().await?;
-        let brokers = releases.config.endpoints();
-        let mut client = trust.client(brokers.map_err(|e| ReleaseError::Domain(e.to_string()))?);
+        let authorization = self.authorization().ok_or(PresentError::NotAuthorized { standing })?;
         let request = WorkloadRequest {
             chain: authorization.to_vec(),
             attributes: Some(caller.attributes(false)),
             ..request
         };
-        let (cti, request) = self.prove_below(&mut client, &trust, request).await?;
+        self.ask(None, request).await
+    }
+
+    /// Asks with the chain in the request, as whose key it is: this node, or a workload whose key the agent holds.
+    async fn ask(&self, holder: Option<Arc<HeldKey>>, request: WorkloadRequest) -> Result<Granted, WorkloadError> {
+        let standing = self.standing().word();
+        let releases = self.releases().ok_or(PresentError::NotAuthorized { standing })?;
+        let trust = releases.trust().await?;
+        let brokers = releases.config.endpoints();
+        let mut client = trust.client(brokers.map_err(|e| ReleaseError::Domain(e.to_string()))?);
+        let (cti, request) = self.prove_below(&mut client, &trust, holder, request).await?;
         let answer = post(&mut client, &request).await?;
         Ok(check(&trust, &cti, &request, &answer)?)
     }
@@ -381,6 +441,7 @@ impl Desk {
         &self,
         client: &mut BrokerClient,
         trust: &DomainTrust,
+        holder: Option<Arc<HeldKey>>,
         request: WorkloadRequest,
     ) -> Result<([u8; 16], WorkloadRequest), ReleaseError> {
         let first = request.scopes.first().and_then(|scope| scope.split_once(':'));
@@ -401,7 +462,10 @@ impl Desk {
         };
         let proof = self
             .tpm()
-            .run(move |machine| proof.encode_signed(&*machine.signer()))
+            .run(move |machine| match &holder {
+                None => proof.encode_signed(&*machine.signer()),
+                Some(key) => proof.encode_signed(&*machine.signer_of(key)),
+            })
             .await?
             .map_err(PresentError::Signing)?;
         Ok((cti, WorkloadRequest { proof, ..request }))

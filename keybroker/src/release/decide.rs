@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{Asked, KeyKind, StatusIndex, VerifiedAuthorization};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
-use touchstone_policies::{PolicySet, Request};
+use touchstone_policies::{LineageFacts, PolicySet, Principal, Request};
 use touchstone_verifier::appraisal::{ClaimValue, Claims, claim};
 use touchstone_verifier::inventory::{CvmKind, Lookup, Node, Platform};
 
@@ -17,6 +17,7 @@ use super::shown::Shown;
 use crate::bootstrap;
 use crate::node::NodeRecord;
 use crate::statements::Circumstances;
+use crate::workload::record::WorkloadRecord;
 
 touchstone_cose::reason_codes! {
     /// Why a key is not released to an authenticated node.
@@ -97,6 +98,8 @@ pub struct Situation<'a> {
     pub record: Option<(&'a NodeFacts, u64)>,
     /// What it showed last, with its row's revision.
     pub shown: Option<(&'a Shown, u64)>,
+    /// What is kept of the workload, with its row's revision, where one asks.
+    pub workload: Option<(&'a WorkloadRecord, u64)>,
     /// The time, Unix seconds.
     pub now: i64,
     /// Digest of the record of all of this.
@@ -160,7 +163,16 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             if record.withdrawn {
                 reasons.push(reason(ReleaseCode::NodeWithdrawn, "record", "rights", "withdrawn"));
             }
-            if record.status != contents.status {
+            let current = match contents.depth {
+                0 => record.status == contents.status,
+                // Its own entry is judged with what was presented; what it hangs below falls with all that is below.
+                _ => situation.workload.is_some_and(|(workload, _)| {
+                    workload.status == contents.status
+                        && workload.root == record.status
+                        && workload.key == *situation.subject.confirmation_thumbprint()
+                }),
+            };
+            if !current {
                 reasons.push(reason(
                     ReleaseCode::AuthorizationNotCurrent,
                     "status entry",
@@ -235,9 +247,25 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         found: refusal.found,
     }));
     let whole = policy.seen_by_whole(node);
+    let facts = situation.workload.map(|(workload, _)| LineageFacts {
+        depth: workload.depth.into(),
+        parents: [node.name.clone()].into(),
+        key_kind: workload.key_kind.as_str().to_owned(),
+        started_by: workload.attributes.as_ref().map(|of| format!("uid:{}", of.uid)),
+        executable: workload.attributes.as_ref().map(|of| hex::encode(of.executable)),
+        ..LineageFacts::default()
+    });
+    let contents = situation.subject.contents();
     let decision = policy.cedar.decide(
         &node.region,
         &Request {
+            principal: match contents.depth {
+                0 => Principal::Node,
+                _ => Principal::Workload,
+            },
+            lineage_depth: contents.depth.into(),
+            lineage: facts.as_ref(),
+            purpose: contents.purpose.as_deref(),
             zone: node.zone.as_deref(),
             roles: &node.roles,
             owner: node.owner.as_deref(),
@@ -248,7 +276,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             now: situation.now,
             policy_version: policy.version,
             ..Request::of_node(
-                &node.name,
+                &contents.subject,
                 &node.region,
                 bootstrap::action_of(situation.wanted.key),
                 situation.wanted.resource,

@@ -8,12 +8,14 @@ use sha2::{Digest as _, Sha256};
 use touchstone_authorization::proof::VerifiedProof;
 use touchstone_authorization::{
     Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits, Presented, Request,
-    RequestChannel, RevokedIds, Status, StatusArray, StatusIndex, StatusLists, TrustedKey, VerifiedAuthorization, ask,
+    RequestChannel, RevokedIds, Status, StatusArray, StatusIndex, StatusLists, TrustedKey, UntrustedAuthorization,
+    VerifiedAuthorization, ask,
 };
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_evidence::message::{ReleaseRequest, release_audience, release_nonce};
 use touchstone_ledger::statement::{Reason, Statement};
 use touchstone_policies::{Job, PolicySet};
+use touchstone_verifier::inventory::Lookup;
 
 use super::decide::{NodeFacts, Situation, Wanted, decide, statement};
 use super::key::{KeyEntry, KeyError};
@@ -24,6 +26,8 @@ use crate::decision::{DecisionError, SEMANTICS_ID};
 use crate::inputs::Part;
 use crate::node;
 use crate::statements::Circumstances;
+use crate::workload::decide::node_of;
+use crate::workload::record::WorkloadRecord;
 
 /// Largest record, in bytes, what the node showed not counted.
 pub const MAX_RELEASE_INPUTS_BYTES: usize = 32 * 1024;
@@ -65,6 +69,8 @@ pub struct ReleaseInputs {
     pub node: Row<NodeFacts>,
     /// What the node showed.
     pub shown: Row<Shown>,
+    /// What is kept of the workload, where one asks.
+    pub workload: Row<WorkloadRecord>,
     /// Random. The statement goes to who asked, with the digest of this record: without these bytes it would tell, to who
     /// guesses the rest, whether there is such a key.
     pub blind: [u8; 16],
@@ -176,6 +182,15 @@ pub fn judge_request(
         not_before: entry.not_before,
         not_after: entry.not_after,
     }))?;
+    // What counts in one region only counts where the inventory places the node.
+    let presented = UntrustedAuthorization::parse(&request.authorization).and_then(|token| token.verify(&keys, now_ms));
+    let node = presented
+        .ok()
+        .map(|token| node_of(&token.contents().subject).to_owned());
+    let region = match node.as_deref().map(|node| policy.inventory.by_name(node)) {
+        Some(Lookup::Node(node)) => Some(node.region.as_str()),
+        _ => None,
+    };
     let enforcer = Enforcer {
         id: &release_audience(&policy.domain),
         domain: &policy.domain,
@@ -183,7 +198,7 @@ pub fn judge_request(
         skew_ms: policy.settings.timers.skew_ms,
         window_ms: policy.settings.timers.freshness_window_ms,
         requires_channel: ChannelPolicy::ExporterOrChallenge,
-        region: None,
+        region,
         purpose: None,
         offline: OfflineLimits::NONE,
     };
@@ -285,6 +300,7 @@ impl ReleaseInputs {
             key: row(&self.key),
             record: row(&self.node),
             shown: row(&self.shown),
+            workload: row(&self.workload),
             now,
             inputs: digest,
         };
@@ -360,7 +376,7 @@ impl ReleaseInputs {
                 Value::Bytes(entry.without_secrets().encode()),
             ])
         });
-        let record = cbor::encode(&Value::map([
+        let members = [
             (0, Value::text(FORMAT)),
             (1, Value::text(self.semantics.as_str())),
             (2, Value::bytes(self.policy_digest)),
@@ -379,7 +395,15 @@ impl ReleaseInputs {
             ),
             (11, shown),
             (12, Value::bytes(self.blind)),
-        ]));
+        ];
+        // What a node asks for itself says nothing of a workload, as it did before there were any.
+        let workload = self.workload.as_ref().map(|(workload, revision)| {
+            (
+                13,
+                Value::array([Value::Unsigned(*revision), Value::Bytes(workload.encode())]),
+            )
+        });
+        let record = cbor::encode(&Value::map(members.into_iter().chain(workload)));
         (record, part)
     }
 
@@ -438,6 +462,14 @@ impl ReleaseInputs {
                 }
             },
             blind: reader.fixed(12)?,
+            workload: match reader.optional(13) {
+                None => None,
+                Some(value) => {
+                    let (revision, bytes) = revised(&value, "key 13")?;
+                    let workload = WorkloadRecord::decode(bytes).map_err(|_| wrong("key 13", "a workload"))?;
+                    Some((workload, revision))
+                }
+            },
         };
         reader.finish()?;
         Ok(inputs)

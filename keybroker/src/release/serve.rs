@@ -38,6 +38,8 @@ use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
 use crate::tenants;
+use crate::workload::decide::node_of;
+use crate::workload::record::WorkloadRecord;
 
 /// Answers a request. Runs to its end also when the client has gone: a one-time key that was spent stays spent.
 ///
@@ -155,13 +157,26 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             }]),
         );
     }
-    let owner = match policy.inventory.by_name(&subject.contents().subject) {
+    let contents = subject.contents();
+    // What runs on a node asks for what its node showed, and is answered under its node's receive key.
+    let name = node_of(&contents.subject);
+    let owner = match policy.inventory.by_name(name) {
         Lookup::Node(node) => node.owner.as_deref(),
         _ => None,
     };
     tenants::count(app, &policy, owner)?;
     let keeper = keeper::keeper(app)?;
-    let name = subject.contents().subject.as_str();
+    let workload_row = rows::workload(&contents.status).map_err(internal)?;
+    let workload = match contents.depth {
+        0 => None,
+        _ => match app.store.get(&workload_row).map_err(internal)? {
+            None => None,
+            // One that cannot be read denies as one that is not there.
+            Some(row) => WorkloadRecord::decode(&row.value)
+                .ok()
+                .map(|record| (record, row.revision)),
+        },
+    };
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, name)?;
     // A name that no key can have is looked up as one that none has.
@@ -183,6 +198,9 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             .map(|(record, revision)| (NodeFacts::from(record), revision.get())),
         shown: shown.as_ref().map(|(shown, revision)| (shown.clone(), revision.get())),
         blind: random().map_err(internal)?,
+        workload: workload
+            .as_ref()
+            .map(|(workload, revision)| (workload.clone(), revision.get())),
     };
     let decided = inputs.decide(&asked, &policy).map_err(internal)?;
     let allowed = decided.reasons.is_empty();
@@ -203,6 +221,9 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         guard(rows::NODE.key(name.as_bytes()), revision(&record))?,
         guard(rows::SHOWN.key(name.as_bytes()), revision(&shown))?,
     ];
+    if let Some((_, revision)) = &workload {
+        guards.push(Guard::Unchanged(workload_row, *revision));
+    }
     if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
         guards.push(guard(Ok(row), revision(&key))?);
         let (_, withheld) = keeper::withheld(&*app.store, &request.key)?;

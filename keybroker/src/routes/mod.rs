@@ -38,6 +38,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/evidence", post(attestation::evidence))
         .route(RELEASE_PATH, post(keys::release))
         .route(WORKLOAD_PATH, post(authorizations::issue))
+        .route("/v1/uses", post(authorizations::used))
         .route("/v1/time", post(trust_state::time))
         .route("/v1/trust-state", get(trust_state::whole))
         .route("/v1/trust-state/stream", get(trust_state::stream))

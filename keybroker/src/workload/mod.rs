@@ -8,3 +8,4 @@ pub mod decide;
 pub mod inputs;
 pub mod record;
 pub mod serve;
+pub mod uses;
