@@ -45,6 +45,12 @@ pub struct Falls {
 
 /// Judges every node that holds rights, and withdraws what cannot be upheld: all of it in one epoch, by one statement.
 pub async fn rejudge(app: &Arc<App>) {
+    rejudge_nodes(app).await;
+    // What fell with its node has fallen; the rest is judged by itself.
+    rejudge_workloads(app).await;
+}
+
+async fn rejudge_nodes(app: &Arc<App>) {
     let falls = falling(app, None).await;
     let Some(cause) = cause(&falls) else { return };
     let taking = Taking {
@@ -53,6 +59,38 @@ pub async fn rejudge(app: &Arc<App>) {
     };
     if let Err(refusal) = take(app, taking).await {
         tracing::error!(detail = refusal.detail, "nodes could not be withdrawn");
+    }
+}
+
+/// Workloads that the policy no longer accepts, whose nodes it does: all of them in one epoch, by one statement.
+async fn rejudge_workloads(app: &Arc<App>) {
+    let judged = Arc::clone(app);
+    let falling = tokio::task::spawn_blocking(move || crate::workload::rejudge::falling(&judged)).await;
+    let falling = match falling {
+        Ok(falling) => falling,
+        Err(error) => {
+            tracing::error!(%error, "workloads could not be judged");
+            return;
+        }
+    };
+    let Some((first, reason)) = falling.first() else { return };
+    let subject = app
+        .lineage
+        .get(first)
+        .map(|held| held.subject)
+        .filter(|_| falling.len() == 1);
+    let mut cause = Cause::new(Kind::Revocation, subject.as_deref(), reason.clone());
+    for (_, reason) in falling.iter().skip(1).take(MAX_NAMED) {
+        if !cause.reasons.contains(reason) {
+            cause.reasons.push(reason.clone());
+        }
+    }
+    let taking = Taking {
+        roots: falling.iter().map(|(entry, _)| *entry).collect(),
+        ..Taking::new(cause, Mark::Revoked)
+    };
+    if let Err(refusal) = take(app, taking).await {
+        tracing::error!(detail = refusal.detail, "workloads could not be withdrawn");
     }
 }
 

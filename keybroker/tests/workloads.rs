@@ -1186,3 +1186,63 @@ unless { context.lineage.used.contains("execute:tools/scan") && context.lineage.
     }
     w.broker.shutdown().await.unwrap();
 }
+
+/// A policy that has come into force takes from workloads what it would not issue, and leaves their node what it has.
+#[tokio::test]
+async fn a_new_policy_takes_what_it_would_not_issue() {
+    let mut w = world().await;
+    let (scan_key, deploy_key) = (SoftKey::new(), SoftKey::new());
+    let scan = of_node(&mut w, wanted("scanner", &scan_key)).await;
+    let deploy = WorkloadRequest {
+        scopes: vec!["execute:tools/deploy".into(), "delegate:tools/deploy".into()],
+        ..wanted("deployer", &deploy_key)
+    };
+    let deploy = of_node(&mut w, deploy).await;
+    let (scan, deploy) = (issued(&w.broker, &scan), issued(&w.broker, &deploy));
+    let child = WorkloadRequest {
+        scopes: vec!["execute:tools/deploy".into()],
+        delegation: None,
+        ..wanted("child", &SoftKey::new())
+    };
+    let held = w.held.clone();
+    let node = token(&w.broker, &held);
+    let deploy_bytes = {
+        let renew = WorkloadRequest {
+            scopes: vec!["execute:tools/deploy".into(), "delegate:tools/deploy".into()],
+            renew: Some((deploy.status.list, deploy.status.generation, deploy.status.index)),
+            ..wanted("deployer", &deploy_key)
+        };
+        of_node(&mut w, renew).await.authorization.unwrap()
+    };
+    let child = ask(&mut w, &deploy_key, &deploy_bytes, child).await;
+    let child = issued(&w.broker, &child);
+    let stricter = r#"
+@id("all") permit (principal, action, resource);
+@id("no-deploys") forbid (principal is Workload, action, resource == WorkloadClass::"tools/deploy");
+"#;
+    std::fs::write(w.domain.path("policy/staged/policy.cedar"), stricter).unwrap();
+    w.domain.publish();
+    let before = w.broker.app().trust.epoch();
+    let (status, _) = command(&w.domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK);
+    let status_of = |entry: &StatusIndex| {
+        let lists = w.broker.app().trust.lists();
+        lists.get(entry.list).unwrap().status(entry.index)
+    };
+    for _ in 0..200 {
+        if status_of(&deploy.status) == Some(Status::Invalid) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(status_of(&deploy.status), Some(Status::Invalid));
+    assert_eq!(
+        status_of(&child.status),
+        Some(Status::Invalid),
+        "with what hangs below it"
+    );
+    assert_eq!(status_of(&scan.status), Some(Status::Valid));
+    assert_eq!(status_of(&node.status), Some(Status::Valid));
+    assert!(w.broker.app().trust.epoch() > before);
+    w.broker.shutdown().await.unwrap();
+}

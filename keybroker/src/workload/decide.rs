@@ -27,6 +27,7 @@ use crate::inputs::Part;
 use crate::lineage::BODY_LINEAGE;
 use crate::node::status_value;
 use crate::release::decide::ReleaseCode;
+use crate::release::shown::Shown;
 use crate::statements::Circumstances;
 
 touchstone_cose::reason_codes! {
@@ -514,61 +515,14 @@ impl WorkloadInputs {
         let (Some(node), Some((shown, _))) = (asking.place, &self.shown) else {
             return;
         };
-        let only = shown
-            .ear
-            .submods
-            .values()
-            .next()
-            .filter(|_| shown.ear.submods.len() == 1);
-        let Some(result) = only else {
-            let code = ReleaseCode::ResultMissing.as_str();
-            reasons.push(reason(code, "result", "one appraisal", "another number"));
-            return;
-        };
-        let ak_binding = match result.claims.get("ak_binding") {
-            Some(ClaimValue::Text(binding)) => binding.as_str(),
-            _ => "none",
-        };
-        let whole = policy.seen_by_whole(node);
         let facts = self.lineage(asking, wanted);
-        for scope in &wanted.scopes {
-            let decision = policy.cedar.decide(
-                &node.region,
-                &touchstone_policies::Request {
-                    principal: Principal::Workload,
-                    zone: node.zone.as_deref(),
-                    roles: &node.roles,
-                    owner: node.owner.as_deref(),
-                    whole: whole.as_ref(),
-                    status: result.status.as_str(),
-                    ak_binding,
-                    purpose: self.request.purpose.as_deref(),
-                    lineage_depth: wanted.depth.into(),
-                    lineage: Some(&facts),
-                    now: seconds(self.now_ms),
-                    policy_version: policy.version,
-                    ..touchstone_policies::Request::of_node(
-                        &wanted.subject,
-                        &node.region,
-                        scope.action().as_str(),
-                        scope.resource(),
-                        &result.claims,
-                    )
-                },
-            );
-            reasons.extend(
-                decision
-                    .reasons
-                    .iter()
-                    .filter(|_| !decision.allow)
-                    .map(|denied| Reason {
-                        code: denied.code.as_str().into(),
-                        claim: format!("{} for {scope}", denied.claim),
-                        expected: denied.expected.clone(),
-                        found: denied.found.clone(),
-                    }),
-            );
-        }
+        let held = Held {
+            subject: &wanted.subject,
+            scopes: &wanted.scopes,
+            purpose: self.request.purpose.as_deref(),
+            facts: &facts,
+        };
+        reasons.extend(denied(policy, node, shown, &held, seconds(self.now_ms)));
     }
 
     /// What policies are told of where it hangs, and of what came before it.
@@ -742,6 +696,68 @@ const KEY_LIMITS: cbor::Limits = cbor::Limits {
     max_depth: 2,
     max_items: 16,
 };
+
+/// What a workload holds or wants, as policies are asked about it.
+pub(super) struct Held<'a> {
+    pub subject: &'a str,
+    pub scopes: &'a [Scope],
+    pub purpose: Option<&'a str>,
+    pub facts: &'a LineageFacts,
+}
+
+/// What the policies of the domain, the region and the tenant have against it, by what its node showed last.
+pub(super) fn denied(policy: &PolicySet, node: &Node, shown: &Shown, held: &Held<'_>, now: i64) -> Vec<Reason> {
+    let only = shown.ear.submods.values().next();
+    let Some(result) = only.filter(|_| shown.ear.submods.len() == 1) else {
+        let code = ReleaseCode::ResultMissing.as_str();
+        return vec![reason(code, "result", "one appraisal", "another number")];
+    };
+    let ak_binding = match result.claims.get("ak_binding") {
+        Some(ClaimValue::Text(binding)) => binding.as_str(),
+        _ => "none",
+    };
+    let whole = policy.seen_by_whole(node);
+    let mut reasons = Vec::new();
+    for scope in held.scopes {
+        let decision = policy.cedar.decide(
+            &node.region,
+            &touchstone_policies::Request {
+                principal: Principal::Workload,
+                zone: node.zone.as_deref(),
+                roles: &node.roles,
+                owner: node.owner.as_deref(),
+                whole: whole.as_ref(),
+                status: result.status.as_str(),
+                ak_binding,
+                purpose: held.purpose,
+                lineage_depth: held.facts.depth,
+                lineage: Some(held.facts),
+                now,
+                policy_version: policy.version,
+                ..touchstone_policies::Request::of_node(
+                    held.subject,
+                    &node.region,
+                    scope.action().as_str(),
+                    scope.resource(),
+                    &result.claims,
+                )
+            },
+        );
+        reasons.extend(
+            decision
+                .reasons
+                .iter()
+                .filter(|_| !decision.allow)
+                .map(|denied| Reason {
+                    code: denied.code.as_str().into(),
+                    claim: format!("{} for {scope}", denied.claim),
+                    expected: denied.expected.clone(),
+                    found: denied.found.clone(),
+                }),
+        );
+    }
+    reasons
+}
 
 /// The node of a subject: what follows `@`, or all of it.
 #[must_use]

@@ -7,5 +7,6 @@
 pub mod decide;
 pub mod inputs;
 pub mod record;
+pub mod rejudge;
 pub mod serve;
 pub mod uses;
