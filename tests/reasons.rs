@@ -59,6 +59,8 @@ fn rooms() -> Vec<Room> {
                 touchstone_keybroker::drift::DriftCode::CATALOGUE,
                 touchstone_keybroker::bootstrap::BootstrapCode::CATALOGUE,
                 touchstone_keybroker::release::decide::ReleaseCode::CATALOGUE,
+                touchstone_keybroker::workload::decide::WorkloadCode::CATALOGUE,
+                touchstone_keybroker::workload::uses::UseCode::CATALOGUE,
                 touchstone_attest::bootstrap::volume::VolumeCode::CATALOGUE,
                 touchstone_policies::DecisionCode::CATALOGUE,
             ],
