@@ -16,7 +16,7 @@ rust_is_new_enough() {
 missing=()
 need() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed' || missing+=("$1"); }
 if command -v dpkg-query >/dev/null; then
-  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools cryptsetup-bin softhsm2; do need "$package"; done
+  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools cryptsetup-bin softhsm2 runc containerd nftables iproute2 nginx-light; do need "$package"; done
   rust_is_new_enough || for package in rustc-web cargo-web; do need "$package"; done
 elif rust_is_new_enough && command -v swtpm >/dev/null && pkg-config --exists tss2-esys 2>/dev/null; then
   exit 0

@@ -13,6 +13,7 @@ use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, GuardService, R
 use touchstone_policies::{Location, Mirror, Source};
 
 use crate::output::{CommandResult, Failure, Outcome};
+use crate::proxy::Beside;
 use crate::{output, runtime};
 
 /// Let pass only who shows a valid authorization and proves to hold its key.
@@ -29,7 +30,9 @@ enum Command {
         after_help = "Example:\n  touchstone guard run --id db-proxy --domain demo.example \\\n    \
         --broker https://127.0.0.1:8443 --policy ./repo --root ./root.json\n\n\
         POST /challenge gives a challenge; POST /decide takes {authorization, proof, challenge, action, resource}\n\
-        and answers 200 or 403 with every reason."
+        and answers 200 or 403 with every reason.\n\n\
+        Before services that know nothing of it, behind NGINX or Envoy:\n  touchstone guard run … --proxy 127.0.0.1:9191 --routes routes.toml\n\
+        Over containers:\n  touchstone guard run … --oci /run/touchstone/guard-oci.sock --agent /run/touchstone/agent.sock"
     )]
     Run(RunArgs),
 }
@@ -61,6 +64,8 @@ struct RunArgs {
     /// Where to listen; loopback only
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    #[command(flatten)]
+    beside: Beside,
     /// One JSON object an event on standard output
     #[arg(long)]
     json: bool,
@@ -74,6 +79,7 @@ pub fn run(args: Args) -> CommandResult {
         return Err(Failure::new(format!("{} is not a loopback address", args.listen))
             .hint("a guard speaks plain HTTP to services of its own machine"));
     }
+    args.beside.check()?;
     runtime::block_on(serve(args))??;
     Ok(Outcome::Done)
 }
@@ -119,11 +125,21 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
         tell: Arc::clone(&tell),
     };
     let server = async { axum::serve(listener, router(service)).await };
+    let beside = args.beside.open(&guard, &renewal.id, &tell, json).await?;
+    let watchman = beside.watchman();
+    let stopped = async {
+        runtime::stopped().await;
+        // Before anything else stops: containers go on until the next guard takes them over, or their keepers end them.
+        if let Some(watchman) = watchman {
+            watchman.leave();
+        }
+    };
     tokio::select! {
         served = server => Ok(served?),
+        ended = beside.serve() => ended,
         () = keep_current(&guard, &renewal, trust, |event| tell(event)) => Ok(()),
         () = guard.watch(|event| tell(event)) => Err(Failure::new("the trust-state stream ended for good")),
-        () = runtime::stopped() => Ok(()),
+        () = stopped => Ok(()),
     }
 }
 

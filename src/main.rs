@@ -17,9 +17,11 @@ mod key;
 mod ledger;
 mod lift;
 mod node;
+mod oci_hook;
 mod order;
 mod output;
 mod policy;
+mod proxy;
 mod quarantine;
 mod reference;
 mod revoke;
@@ -55,6 +57,7 @@ enum Command {
     Bootstrap(bootstrap::Args),
     Guard(guard::Args),
     Exec(exec::Args),
+    OciHook(oci_hook::Args),
     Evidence(evidence::Args),
     Verify(verify::Args),
     Reference(reference::Args),
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Guard(args) => guard::run(args),
         Command::Exec(args) => return exec::run(args),
+        Command::OciHook(args) => oci_hook::run(args),
         Command::Evidence(args) => evidence::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Reference(args) => reference::run(args),

@@ -69,7 +69,11 @@ fn rooms() -> Vec<Room> {
             title: "Enforcers",
             where_it_appears: "When a guard or a service decides about an authorization, a proof of possession and a trust \
                                state.",
-            catalogues: vec![touchstone_authorization::RefusalCode::CATALOGUE],
+            catalogues: vec![
+                touchstone_authorization::RefusalCode::CATALOGUE,
+                touchstone_enforcer::layer::AccessCode::CATALOGUE,
+                touchstone_enforcer::oci::ContainerCode::CATALOGUE,
+            ],
         },
         Room {
             title: "The policy repository",

@@ -9,11 +9,13 @@ pub mod client;
 mod foreign;
 mod holding;
 mod renewal;
+mod request;
 mod service;
 
 pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};
 pub use holding::{Hold, MAX_HOLDS, REVIVAL_MS, Shown, Standing};
 pub use renewal::{Renewal, keep_current};
+pub use request::{Binding, REPLAY_CAPACITY};
 pub use service::{DecisionRequest, GuardService, Verdict, router};
 
 use std::collections::BTreeMap;
@@ -173,6 +175,7 @@ pub struct Guard {
     admitted: Mutex<BTreeMap<AdmittedAs, Admitted>>,
     holds: Arc<Mutex<Holds>>,
     challenges: Mutex<Challenges>,
+    replay: Mutex<ReplayMemory>,
 }
 
 impl Guard {
@@ -187,6 +190,7 @@ impl Guard {
             admitted: Mutex::new(BTreeMap::new()),
             holds: Arc::default(),
             challenges,
+            replay: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
         }
     }
 

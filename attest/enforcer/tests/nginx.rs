@@ -1,0 +1,432 @@
+//! NGINX before a service, with `auth_request` to the guard's endpoint: the shipped configuration, run by a real NGINX.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::io::Read as _;
+use std::net::TcpListener as StdListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use common::{SUBJECT, World, for_request, sha256};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use touchstone_authorization::Status;
+use touchstone_enforcer::ext_authz::{ExtAuthz, Proxy, router};
+use touchstone_enforcer::layer::{Credentials, RouteMap, Target};
+
+const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/nginx/touchstone.conf");
+const ROUTES: &str = r#"
+    [[route]]
+    authority = "tools.example"
+    methods = ["GET", "POST"]
+    path = "/search"
+    scope = "execute:tool-search"
+    [[route]]
+    authority = "tools.example"
+    methods = ["GET"]
+    prefix = "/files/"
+    scope = "execute:tool-files"
+    [[route]]
+    authority = "tools.example"
+    methods = ["GET"]
+    path = "/shell"
+    scope = "execute:tool-shell"
+"#;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// NGINX, ended with the test.
+struct Nginx {
+    process: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Its workers end with it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Nginx {
+    /// The shipped configuration with these ports in the place of its own; nothing where there is no NGINX.
+    async fn start(guard: u16, service: u16, change: impl Fn(String) -> String) -> Option<Self> {
+        if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
+            touchstone_vectors::skip("nginx: not installed");
+            return None;
+        }
+        let port = free_port();
+        let server = std::fs::read_to_string(CONFIGURATION).unwrap();
+        for expected in ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:9191"] {
+            assert!(server.contains(expected), "{expected}");
+        }
+        let server = server
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"))
+            .replace("127.0.0.1:8081", &format!("127.0.0.1:{service}"))
+            .replace("127.0.0.1:9191", &format!("127.0.0.1:{guard}"));
+        let folder = tempfile::tempdir().unwrap();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.path().display()))
+            .collect();
+        let path = folder.path().display();
+        let whole = format!(
+            "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/error.log warn;\nevents {{}}\nhttp {{\n\
+             access_log off;\n{temporary}{}\n}}\n",
+            change(server)
+        );
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, whole).unwrap();
+        let process = Command::new("nginx")
+            .args(["-p", &path.to_string(), "-c", &file.display().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut nginx = Self { process, port, folder };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if let Some(status) = nginx.process.try_wait().unwrap() {
+                let mut words = String::new();
+                nginx.process.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+                unreachable!("nginx ended with {status}: {words} {}", nginx.log());
+            }
+            assert!(begun.elapsed() < PATIENCE, "nginx does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Some(nginx)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
+    }
+
+    /// Sends these bytes; gives status, the reasons header, and all of the answer.
+    async fn send(&self, request: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        read.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0);
+        let reason = answer.lines().find_map(|line| line.strip_prefix("Touchstone-Reason: "));
+        let reason = reason.unwrap_or_default().trim().to_owned();
+        (status, reason, answer)
+    }
+}
+
+async fn serve(app: Router) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    port
+}
+
+/// What the service behind saw.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+fn service(seen: &Seen) -> Router {
+    let seen = Arc::clone(seen);
+    Router::new().fallback(move |request: Request| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let header = |name: &str| {
+                parts
+                    .headers
+                    .get(name)
+                    .map_or("-", |value| value.to_str().unwrap())
+                    .to_owned()
+            };
+            let who = (
+                header("touchstone-subject"),
+                header("authorization"),
+                header("touchstone-proof"),
+            );
+            let expected = header("touchstone-body-digest");
+            let own = format!("sha-256=:{}:", STANDARD.encode(sha256(&body)));
+            let whole = if expected == "-" || expected == own {
+                "body as proven"
+            } else {
+                "another body"
+            };
+            seen.lock()
+                .unwrap()
+                .push(format!("{} {} {who:?} {whole}", parts.method, parts.uri));
+            "done"
+        }
+    })
+}
+
+struct Setup {
+    world: World,
+    seen: Seen,
+    nginx: Nginx,
+}
+
+async fn setup(declared_bodies: bool, change: impl Fn(String) -> String) -> Option<Setup> {
+    let world = World::new().await;
+    let endpoint = router(ExtAuthz {
+        guard: Arc::clone(&world.guard),
+        routes: Box::new(RouteMap::parse(ROUTES).unwrap()),
+        proxy: Proxy::Nginx { declared_bodies },
+        max_body: 0,
+        tell: Arc::new(|_| ()),
+    });
+    let seen: Seen = Arc::default();
+    let (guard, service) = (serve(endpoint).await, serve(service(&seen)).await);
+    let nginx = Nginx::start(guard, service, change).await?;
+    Some(Setup { world, seen, nginx })
+}
+
+fn credentials(scope: &str, method: &str, path: &str, body: &[u8]) -> Credentials {
+    let digest = Target::new(method, "tools.example", path)
+        .unwrap()
+        .digest(&sha256(body));
+    for_request(scope, digest)
+}
+
+/// A request with these credentials, and more header lines.
+fn request(line: &str, credentials: &Credentials, more: &str, body: &str) -> String {
+    let [(_, authorization), (_, proof)] = credentials.headers();
+    format!(
+        "{line} HTTP/1.1\r\nHost: tools.example\r\nUser-Agent: test\r\nConnection: close\r\n\
+         Authorization: {authorization}\r\nTouchstone-Proof: {proof}\r\n{more}\r\n{body}"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_lets_through_what_the_guard_allows_and_nothing_else() {
+    let Some(Setup { world, seen, nginx }) = setup(false, |configuration| configuration).await else {
+        return;
+    };
+    let search = || credentials("execute:tool-search", "GET", "/search?q=1", b"");
+    // What the client says of itself is overwritten.
+    let boast = "Touchstone-Subject: root\r\nX-Original-URI: /search\r\nX-Original-Method: POST\r\n";
+    let (status, _, answer) = nginx.send(&request("GET /search?q=1", &search(), boast, "")).await;
+    assert_eq!(status, 200, "{answer} {}", nginx.log());
+    assert!(
+        answer.to_ascii_lowercase().contains("cache-control: no-store"),
+        "{answer}"
+    );
+    let expected = format!("GET /search?q=1 ({SUBJECT:?}, \"-\", \"-\") body as proven");
+    assert_eq!(*seen.lock().unwrap(), [expected]);
+
+    let once = request("GET /search?q=1", &search(), "", "");
+    assert_eq!(nginx.send(&once).await.0, 200);
+    let post = credentials("execute:tool-search", "POST", "/search", b"{}");
+    let raw = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    let [(_, authorization), (_, proof)] = search().headers();
+    let shown = format!("Authorization: {authorization}\r\nTouchstone-Proof: {proof}\r\n");
+    let rows = [
+        ("replayed", once, 403, "proof-replayed"),
+        (
+            "no credentials",
+            raw("GET /search", "Host: tools.example\r\n"),
+            403,
+            "credentials-missing",
+        ),
+        (
+            "another path",
+            request("GET /search?q=2", &search(), "", ""),
+            403,
+            "proof-request",
+        ),
+        (
+            "another method",
+            request("POST /search?q=1", &search(), "Content-Length: 0\r\n", ""),
+            403,
+            "proof-request",
+        ),
+        (
+            "HEAD for GET",
+            request("HEAD /search?q=1", &search(), "", ""),
+            403,
+            "request-unmapped",
+        ),
+        (
+            "a third tool",
+            request(
+                "GET /shell",
+                &credentials("execute:tool-shell", "GET", "/shell", b""),
+                "",
+                "",
+            ),
+            403,
+            "scope-not-granted",
+        ),
+        (
+            "the right to another tool",
+            request("GET /shell", &search(), "", ""),
+            403,
+            "proof-action",
+        ),
+        (
+            "no route",
+            request("GET /admin", &search(), "", ""),
+            403,
+            "request-unmapped",
+        ),
+        (
+            "the query hidden in the path",
+            request("GET /search%3fq=1", &search(), "", ""),
+            403,
+            "request-ambiguous",
+        ),
+        (
+            "an escaped letter",
+            request("GET /%73earch?q=1", &search(), "", ""),
+            403,
+            "request-ambiguous",
+        ),
+        (
+            "an empty segment",
+            request("GET //search?q=1", &search(), "", ""),
+            403,
+            "request-ambiguous",
+        ),
+        (
+            "a body",
+            request("POST /search", &post, "Content-Length: 2\r\n", "{}"),
+            403,
+            "request-body-not-covered",
+        ),
+        (
+            "a body in chunks",
+            request(
+                "POST /search",
+                &post,
+                "Transfer-Encoding: chunked\r\n",
+                "2\r\n{}\r\n0\r\n\r\n",
+            ),
+            403,
+            "request-body-not-covered",
+        ),
+        (
+            "another host",
+            raw("GET /search?q=1", &format!("Host: evil.example\r\n{shown}")),
+            403,
+            "request-unmapped",
+        ),
+        (
+            "two hosts",
+            raw(
+                "GET /search?q=1",
+                &format!("Host: tools.example\r\nHost: tools.example\r\n{shown}"),
+            ),
+            400,
+            "",
+        ),
+        (
+            "the check itself",
+            raw("GET /touchstone-check", "Host: tools.example\r\n"),
+            404,
+            "",
+        ),
+        (
+            "two authorizations",
+            request("GET /search?q=1", &search(), "Authorization: Basic AAAA\r\n", ""),
+            400,
+            "",
+        ),
+    ];
+    for (attack, request, status, code) in rows {
+        let (found, reason, answer) = nginx.send(&request).await;
+        assert_eq!(found, status, "{attack}: {answer}");
+        assert!(reason.split(", ").any(|found| found == code), "{attack}: {reason}");
+    }
+    // A path that NGINX would take for another one.
+    let mut dotted = request("GET /files/x", &files_right("/files/x"), "", "");
+    dotted = dotted.replacen("/files/x", "/files/../shell", 1);
+    let (found, reason, _) = nginx.send(&dotted).await;
+    assert_eq!((found, reason.as_str()), (403, "request-ambiguous"));
+    assert_eq!(seen.lock().unwrap().len(), 2, "nothing of that reached the service");
+
+    world.publish(Status::Invalid, 60_000);
+    let (found, reason, _) = nginx.send(&request("GET /search?q=1", &search(), "", "")).await;
+    assert_eq!(
+        (found, reason.as_str()),
+        (403, "authorization-revoked"),
+        "withdrawn means stopped"
+    );
+    world.publish(Status::Valid, 60_000);
+    assert_eq!(nginx.send(&request("GET /search?q=1", &search(), "", "")).await.0, 200);
+}
+
+fn files_right(path: &str) -> Credentials {
+    credentials("execute:tool-files", "GET", path, b"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_passes_nginx_on_its_declared_digest_and_the_service_can_tell_another_one() {
+    let Some(Setup { seen, nginx, .. }) = setup(true, |configuration| configuration).await else {
+        return;
+    };
+    let digest = format!("Content-Digest: sha-256=:{}:\r\n", STANDARD.encode(sha256(b"{}")));
+    let post = || credentials("execute:tool-search", "POST", "/search", b"{}");
+    let with = |length: usize| format!("Content-Length: {length}\r\n{digest}");
+    assert_eq!(
+        nginx.send(&request("POST /search", &post(), &with(2), "{}")).await.0,
+        200
+    );
+    assert_eq!(
+        nginx.send(&request("POST /search", &post(), &with(2), "[]")).await.0,
+        200
+    );
+    let bodies: Vec<bool> = seen
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|line| line.ends_with("body as proven"))
+        .collect();
+    assert_eq!(bodies, [true, false], "what the header is for");
+    let (found, reason, _) = nginx
+        .send(&request("POST /search", &post(), "Content-Length: 2\r\n", "{}"))
+        .await;
+    assert_eq!((found, reason.as_str()), (403, "request-body-not-covered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_hands_the_clients_headers_on_lets_nobody_in() {
+    let forgetful = |configuration: String| configuration.replace("proxy_pass_request_headers off;", "");
+    let Some(Setup { nginx, .. }) = setup(false, forgetful).await else {
+        return;
+    };
+    let search = credentials("execute:tool-search", "GET", "/search?q=1", b"");
+    let (found, reason, _) = nginx.send(&request("GET /search?q=1", &search, "", "")).await;
+    assert_eq!((found, reason.as_str()), (403, "client-headers-passed-through"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_that_is_away_lets_nobody_in() {
+    let nowhere = free_port();
+    let away = move |configuration: String| {
+        let at = configuration.find("/check;").unwrap();
+        let begin = configuration[..at].rfind("127.0.0.1:").unwrap();
+        format!("{}127.0.0.1:{nowhere}{}", &configuration[..begin], &configuration[at..])
+    };
+    let Some(Setup { seen, nginx, .. }) = setup(false, away).await else {
+        return;
+    };
+    let search = credentials("execute:tool-search", "GET", "/search?q=1", b"");
+    let (found, ..) = nginx.send(&request("GET /search?q=1", &search, "", "")).await;
+    assert_eq!(found, 500);
+    assert!(seen.lock().unwrap().is_empty());
+}
