@@ -71,6 +71,7 @@ pub fn run(args: Args) -> CommandResult {
             } else {
                 output::tracing_to_stderr()
             }
+            runtime::raise_file_limit();
             runtime::block_on(serve(config, json))?
         }
     }

@@ -1,8 +1,8 @@
 //! `touchstone guard`: a small enforcer on the trust-state stream.
 
-use crate::output::say;
+use crate::output::{complain, say};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -10,6 +10,8 @@ use touchstone_attest::client::Endpoint;
 use touchstone_attest::floors::PolicyFloors;
 use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
 
+use touchstone_cose::key::SigningKey;
+use touchstone_keybroker::key_files::{read_private, write_new};
 use touchstone_policies::{Location, Mirror, Source};
 
 use crate::output::{CommandResult, Failure, Outcome};
@@ -66,6 +68,10 @@ struct RunArgs {
     listen: SocketAddr,
     #[command(flatten)]
     beside: Beside,
+    /// The key of this guard's acknowledgements, made at the first start with its public half beside it in FILE.pub: list
+    /// that with `touchstone policy enforcer add`. Without it nobody at the broker knows which trust state is enforced here
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// One JSON object an event on standard output
     #[arg(long)]
     json: bool,
@@ -107,9 +113,13 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
         brokers,
         floors: state_dir.map(PolicyFloors::open).transpose()?,
     };
+    let key = args.key.as_deref().map(enforcer_key).transpose()?;
     let trust = renewal.load(None).await?;
     let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());
     let guard = Arc::new(Guard::new(GuardConfig::of(&trust, &renewal.id), follower));
+    if let Some(key) = key {
+        guard.acknowledge(Arc::new(key));
+    }
     let json = args.json;
     let tell: Arc<dyn Fn(GuardEvent) + Send + Sync> = Arc::new(move |event| tell(&event, json));
 
@@ -141,6 +151,31 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
         () = guard.watch(|event| tell(event)) => Err(Failure::new("the trust-state stream ended for good")),
         () = stopped => Ok(()),
     }
+}
+
+/// The key in `path`, made where there is none.
+fn enforcer_key(path: &Path) -> Result<SigningKey, Failure> {
+    if !path.exists() {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(|error| Failure::new(error.to_string()))?;
+        let key = SigningKey::from_seed(*seed);
+        write_new(path, key.to_pkcs8_pem()?.as_bytes())?;
+        let mut public = path.as_os_str().to_owned();
+        public.push(".pub");
+        let public = PathBuf::from(public);
+        output::write(&public, hex::encode(key.verifying_key().to_spki_der()).as_bytes())?;
+        complain!(
+            "made the key of this guard's acknowledgements; list it: touchstone policy enforcer add REPO ID --key {}",
+            public.display()
+        );
+    }
+    let pem = read_private(path)?;
+    SigningKey::from_pkcs8_pem(&pem).map_err(|_| {
+        Failure::new(format!(
+            "{}: not an Ed25519 private key in PKCS#8 PEM form",
+            path.display()
+        ))
+    })
 }
 
 fn tell(event: &GuardEvent, json: bool) {

@@ -24,6 +24,7 @@ mod policy;
 mod proxy;
 mod quarantine;
 mod reference;
+mod relay;
 mod revoke;
 mod runtime;
 mod status;
@@ -58,6 +59,7 @@ enum Command {
     Guard(guard::Args),
     Exec(exec::Args),
     OciHook(oci_hook::Args),
+    Relay(relay::Args),
     Evidence(evidence::Args),
     Verify(verify::Args),
     Reference(reference::Args),
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Command::Guard(args) => guard::run(args),
         Command::Exec(args) => return exec::run(args),
         Command::OciHook(args) => oci_hook::run(args),
+        Command::Relay(args) => relay::run(args),
         Command::Evidence(args) => evidence::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Reference(args) => reference::run(args),

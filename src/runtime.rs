@@ -10,6 +10,17 @@ pub fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(runtime.block_on(future))
 }
 
+/// Lets this process hold as many files, connections above all, as the system allows it: systems begin with 1,024.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Where it is refused, connections beyond the limit wait, and the log says so.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// Completes when the process is asked to stop (SIGINT or SIGTERM).
 pub async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,21 +1,34 @@
-//! `touchstone status`: what a broker says of itself.
+//! `touchstone status`: what a broker says of itself, once or as it changes.
 
 use crate::output::say;
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use serde_json::Value;
 
-use crate::output::{CommandResult, Outcome};
-use crate::{admin, output};
+use crate::output::{CommandResult, Failure, Outcome};
+use crate::{admin, output, runtime};
 
-/// Policy, ledger and trust state of a running broker.
+/// How often a broker is asked while it is watched.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Members that change by themselves: they alone are no news.
+const CLOCKS: [&str; 2] = ["time_ms", "clock_drift_ms"];
+
+/// Policy, ledger and trust state of a running broker; which enforcers are behind.
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  touchstone status --data /var/lib/touchstone-broker")]
+#[command(after_help = "Examples:\n  touchstone status --data /var/lib/touchstone-broker\n  \
+    touchstone status --data /var/lib/touchstone-broker --watch\n\n\
+    --watch shows it anew whenever something changes, until it is interrupted; with --json one object a line.")]
 pub struct Args {
     /// The broker's data directory
     #[arg(long)]
     data: PathBuf,
+    /// Go on until interrupted
+    #[arg(long)]
+    watch: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -23,13 +36,82 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> CommandResult {
-    let status: Value = serde_json::from_slice(&admin::get(&args.data, "/status")?)?;
-    if args.json {
-        output::json(&status);
-    } else {
-        print(&status, "");
+    if args.watch {
+        return watch(args);
     }
+    show(&ask(&args.data)?, args.json);
     Ok(Outcome::Done)
+}
+
+fn ask(data: &Path) -> Result<Value, Failure> {
+    Ok(serde_json::from_slice(&admin::get(data, "/status")?)?)
+}
+
+fn show(status: &Value, json: bool) {
+    if json {
+        output::json(status);
+    } else {
+        print(status, "");
+    }
+}
+
+/// Shows it at the start and after every change. A broker that is away at the start is a failure; one that goes away later
+/// is said to be, and watched for.
+fn watch(args: &Args) -> CommandResult {
+    let mut shown = ask(&args.data)?;
+    let screen = !args.json && std::io::stdout().is_terminal();
+    let anew = |status: &Value| {
+        if screen {
+            // Clears the screen and goes to its top (ECMA-48, ED and CUP).
+            say!("\x1b[2J\x1b[H");
+        }
+        show(status, args.json);
+        if !screen && !args.json {
+            say!();
+        }
+    };
+    anew(&shown);
+    let mut away = false;
+    runtime::block_on(async {
+        loop {
+            tokio::select! {
+                () = runtime::stopped() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            // The socket is asked on a runtime of its own.
+            let data = args.data.clone();
+            let asked = tokio::task::spawn_blocking(move || ask(&data)).await;
+            let status = match asked {
+                Ok(Ok(status)) => status,
+                _ => {
+                    if !away {
+                        let gone = serde_json::json!({ "event": "unreachable", "data": args.data });
+                        anew(&gone);
+                    }
+                    away = true;
+                    continue;
+                }
+            };
+            if away || differs(&shown, &status) {
+                anew(&status);
+            }
+            away = false;
+            shown = status;
+        }
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// Whether anything but the time is another.
+fn differs(before: &Value, after: &Value) -> bool {
+    let timeless = |value: &Value| {
+        let mut value = value.clone();
+        if let Some(members) = value.as_object_mut() {
+            members.retain(|name, _| !CLOCKS.contains(&name.as_str()));
+        }
+        value
+    };
+    timeless(before) != timeless(after)
 }
 
 fn print(value: &Value, prefix: &str) {
@@ -42,7 +124,52 @@ fn print(value: &Value, prefix: &str) {
         match value {
             Value::Object(_) => print(value, &name),
             Value::String(text) => say!("{name:<32} {text}"),
+            // Rows of the same members, each on a line of its own.
+            Value::Array(rows) if rows.first().is_some_and(Value::is_object) => {
+                for row in rows {
+                    say!("{name:<32} {}", words(row));
+                }
+            }
             other => say!("{name:<32} {other}"),
         }
+    }
+}
+
+/// The members of a row: `name state=behind epoch=7`.
+fn words(row: &Value) -> String {
+    let member = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{key}={text}"),
+        other => format!("{key}={other}"),
+    };
+    let name = row.get("name").and_then(Value::as_str).map(str::to_owned);
+    let others = row.as_object().into_iter().flatten().filter(|(key, _)| *key != "name");
+    let members: Vec<String> = name.into_iter().chain(others.map(member)).collect();
+    members.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_time_is_no_news() {
+        let before = json!({ "epoch": 7, "time_ms": 1, "clock_drift_ms": 0 });
+        assert!(!differs(
+            &before,
+            &json!({ "epoch": 7, "time_ms": 2, "clock_drift_ms": 3 })
+        ));
+        assert!(differs(
+            &before,
+            &json!({ "epoch": 8, "time_ms": 1, "clock_drift_ms": 0 })
+        ));
+        assert!(differs(&before, &json!({ "time_ms": 1, "clock_drift_ms": 0 })));
+    }
+
+    #[test]
+    fn a_row_is_one_line() {
+        let row = json!({ "name": "guard-1", "state": "behind", "epoch": 7 });
+        assert_eq!(words(&row), "guard-1  epoch=7  state=behind");
     }
 }

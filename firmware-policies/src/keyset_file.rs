@@ -35,11 +35,13 @@ pub enum Job {
     Witness,
     /// TLS: clients pin this key.
     Tls,
+    /// TLS of a site relay: who follows the trust state pins it, and nobody who sends evidence or asks for keys.
+    Relay,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: [Job; 8] = [
+    pub const ALL: [Job; 9] = [
         Job::Authorization,
         Job::Ear,
         Job::TrustState,
@@ -48,6 +50,7 @@ impl Job {
         Job::Release,
         Job::Witness,
         Job::Tls,
+        Job::Relay,
     ];
 }
 

@@ -165,6 +165,7 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "most": policy.settings.first_use.as_ref().map(|setting| setting.most),
             "enrolled": crate::first_use::count(&*app.store).ok(),
         },
+        "enforcers": app.acks.shown(&policy, (app.trust.generation(), app.trust.epoch()), app.clock.now_ms()),
         "drift": app.drift.shown(app.clock.now_ms()),
         "sessions": sessions,
         "attesting_nodes": app.attested.lock().map_or(0, |attested| attested.len()),

@@ -9,6 +9,7 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_policies::{Location, Mirror, PolicySet};
 use touchstone_store::Store;
 
+use crate::acks::Acks;
 use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Limits;
@@ -24,6 +25,7 @@ use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::refusals::Refusals;
 use crate::release::keeper::Keeper;
 use crate::room::Room;
+use crate::routes::status_list::StatusTokens;
 use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
 use crate::statements::Circumstances;
@@ -62,6 +64,10 @@ pub struct App {
     pub chains: Chains,
     /// Refusals before authentication.
     pub refusals: Mutex<Refusals>,
+    /// Status lists as they were signed last.
+    pub status_tokens: StatusTokens,
+    /// Which trust state each enforcer enforces.
+    pub acks: Arc<Acks>,
     /// Where statements are handed in.
     pub sequencer: SequencerHandle,
     /// Which authorization hangs below which.

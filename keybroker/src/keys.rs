@@ -114,7 +114,8 @@ pub struct BrokerKeys {
     tls: TlsKey,
 }
 
-struct TlsKey {
+/// A key that ends TLS, in a shell of a certificate that nobody looks at.
+pub struct TlsKey {
     key: PrivatePkcs8KeyDer<'static>,
     certificate: CertificateDer<'static>,
     public: VerifyingKey,
@@ -144,13 +145,7 @@ impl BrokerKeys {
                 write_new(&path(&folder, job), pem.as_bytes())?;
             }
         }
-        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(library(KeyJob::Tls))?;
-        let certificate = rcgen::CertificateParams::new([TLS_NAME.to_owned()])
-            .and_then(|params| params.self_signed(&tls))
-            .map_err(library(KeyJob::Tls))?;
-        let pem = zeroize::Zeroizing::new(tls.serialize_pem());
-        write_new(&path(&folder, KeyJob::Tls), pem.as_bytes())?;
-        write_new(&certificate_path(&folder), certificate.pem().as_bytes())?;
+        TlsKey::write(&folder)?;
         sync_folder(&folder)?;
         sync_folder(data_dir)?;
         Self::load(data_dir)
@@ -217,14 +212,59 @@ impl BrokerKeys {
     /// Certificate and private key for [`crate::tls::server_config`].
     #[must_use]
     pub fn tls(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        (
-            self.tls.certificate.clone(),
-            PrivateKeyDer::Pkcs8(self.tls.key.clone_key()),
-        )
+        self.tls.pair()
     }
 }
 
 impl TlsKey {
+    /// Makes a key in `data_dir`, which is made (mode 0700) if it is not there: for who ends TLS and has no other job.
+    ///
+    /// # Errors
+    /// [`KeysError`]; [`KeyFileError::Exists`] if there is one already.
+    pub fn init(data_dir: &Path) -> Result<Self, KeysError> {
+        private_folder(data_dir)?;
+        let folder = data_dir.join(KEY_FOLDER);
+        private_folder(&folder)?;
+        Self::write(&folder)?;
+        sync_folder(&folder)?;
+        sync_folder(data_dir)?;
+        Self::load(&folder)
+    }
+
+    /// Reads the key that [`TlsKey::init`] made in `data_dir`.
+    ///
+    /// # Errors
+    /// [`KeysError`]; [`KeyFileError::NotPrivate`] if anybody else may read it.
+    pub fn open(data_dir: &Path) -> Result<Self, KeysError> {
+        private_folder(data_dir)?;
+        let folder = data_dir.join(KEY_FOLDER);
+        private_folder(&folder)?;
+        Self::load(&folder)
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn public(&self) -> &VerifyingKey {
+        &self.public
+    }
+
+    /// Certificate and private key for [`crate::tls::server_config`].
+    #[must_use]
+    pub fn pair(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        (self.certificate.clone(), PrivateKeyDer::Pkcs8(self.key.clone_key()))
+    }
+
+    fn write(folder: &Path) -> Result<(), KeysError> {
+        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(library(KeyJob::Tls))?;
+        let certificate = rcgen::CertificateParams::new([TLS_NAME.to_owned()])
+            .and_then(|params| params.self_signed(&tls))
+            .map_err(library(KeyJob::Tls))?;
+        let pem = zeroize::Zeroizing::new(tls.serialize_pem());
+        write_new(&path(folder, KeyJob::Tls), pem.as_bytes())?;
+        write_new(&certificate_path(folder), certificate.pem().as_bytes())?;
+        Ok(())
+    }
+
     fn load(folder: &Path) -> Result<Self, KeysError> {
         let (key_path, certificate_path) = (path(folder, KeyJob::Tls), certificate_path(folder));
         let not_a_key = |path: &Path, expected| KeyFileError::NotAKey {

@@ -1,5 +1,6 @@
 //! The key broker: sessions, appraisal, decisions, the ledger's sequencer, the trust state and its stream.
 
+pub mod acks;
 pub mod admin;
 pub mod app;
 pub mod asked;
@@ -48,6 +49,7 @@ pub mod sequencer;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod site;
 pub mod statements;
 pub mod tenants;
 pub mod ticker;

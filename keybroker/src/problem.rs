@@ -31,6 +31,11 @@ touchstone_cose::reason_codes! {
         FirstUseOver = "first-use-over": "No entry of the inventory lists this machine, and none may enrol on first use now: it is not the time, or there are as many as may. Add it to the inventory.",
         ChannelNotEndToEnd = "channel-not-end-to-end": "The connection gives no TLS exporter, or the evidence was bound to another one. Remove the proxy that ends TLS.",
         SubscribersFull = "subscribers-full": "Too many trust-state streams are open. Try another replica or wait.",
+        AckNotAccepted = "ack-not-accepted": "The acknowledgement is not one that an enforcer of signed policy makes of a trust state of this domain. Compare the enforcer's key and id with enforcers.toml; the reason says what was found.",
+        StatusHistory = "status-list-history": "Only the present status list is served. Ask without time, or look at the ledger for the past.",
+        NotAcceptable = "request-not-acceptable": "The answer has none of the types that the Accept header names. Name the type in the detail, or none.",
+        UpstreamAway = "upstream-away": "This relay reaches no broker of the domain now, or has heard nothing yet. What its site holds counts until its signed end; look at the site's link.",
+        UpstreamRefused = "upstream-refused": "The broker that this relay asked refused. The detail is the broker's own.",
         BrokerBusy = "broker-busy": "Too many decisions are waiting for the disk. Try again.",
         BrokerStopping = "broker-stopping": "The broker is stopping or has lost its store. Try again later.",
         PolicyExpired = "policy-expired-at-broker": "The broker's policy has expired and no newer one is published. The operator must publish.",
@@ -125,7 +130,7 @@ impl Refusal {
             C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {
                 StatusCode::CONFLICT
             }
-            C::FirstUseOver | C::PeerUnknown => StatusCode::UNAUTHORIZED,
+            C::FirstUseOver | C::PeerUnknown | C::AckNotAccepted => StatusCode::UNAUTHORIZED,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd | C::ReleaseRefused => {
                 StatusCode::UNAUTHORIZED
             }
@@ -137,6 +142,10 @@ impl Refusal {
             C::PolicyRefused | C::KeyExists | C::TenantKeysFull => StatusCode::CONFLICT,
             C::KeysNotConfigured | C::ReleaseUnavailable | C::WitnessUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             C::NotWitnessed => StatusCode::FORBIDDEN,
+            C::StatusHistory => StatusCode::NOT_IMPLEMENTED,
+            C::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            C::UpstreamAway => StatusCode::SERVICE_UNAVAILABLE,
+            C::UpstreamRefused => StatusCode::BAD_GATEWAY,
             C::Internal | C::KeySourceFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

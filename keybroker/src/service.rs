@@ -33,6 +33,7 @@ use crate::release::keeper::{Keeper, KeeperError};
 use crate::release::kek::Vault;
 use crate::restore::{RestoreError, mark_clean, restore};
 use crate::room::Room;
+use crate::routes::status_list::StatusTokens;
 use crate::sequencer::{self, Sequencer};
 use crate::server;
 use crate::session::{SessionLimits, Sessions};
@@ -251,6 +252,8 @@ impl Broker {
             first_uses: tokio::sync::Mutex::default(),
             tenants: Meter::default(),
             chains: Chains::default(),
+            acks: Arc::default(),
+            status_tokens: StatusTokens::default(),
             refusals: Mutex::new(Refusals::new(config.limits.refusals_per_second, clock.now_ms())),
             sequencer,
             lineage,
@@ -310,6 +313,7 @@ impl Broker {
                 stopped.clone(),
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(crate::acks::close(Arc::clone(&app), stopped.clone())),
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(crate::lineage::free::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),

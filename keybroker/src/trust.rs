@@ -6,7 +6,7 @@
 
 mod places;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use places::{MAX_STATUS_ENTRIES, STATUS_LISTS, new_lists, number, place};
@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use places::{apply, grown, not_revoked, suspended};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use touchstone_authorization::lists::PAGE_ENTRIES;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::trust_frame::TrustFrame;
@@ -25,6 +25,9 @@ use touchstone_cose::key::SigningKey;
 
 /// Frames a subscriber may lag behind before its stream is closed and it has to fetch the whole state again.
 pub const MAX_LAG: usize = 256;
+
+/// Withdrawals whose closure nobody has opened yet that are remembered; a later one covers those before it.
+pub const MAX_TAKEN: usize = 1_024;
 
 /// Epochs reserved in the store at a time.
 pub const EPOCH_BLOCK: u64 = 1_000;
@@ -78,6 +81,7 @@ pub struct Trust {
     /// Taken before the lock of the state where both are, never the other way round.
     whole: Mutex<Whole>,
     frames: broadcast::Sender<Frame>,
+    takes: Notify,
 }
 
 /// The whole state as a frame, made once for each head whoever asks. It is made without holding the state: compressing
@@ -134,6 +138,8 @@ struct State {
     held: bool,
     issued_at_ms: u64,
     head: Bytes,
+    /// Epochs under which something was taken away, and when, until they are asked for.
+    taken: VecDeque<(u64, u64)>,
 }
 
 /// What becomes of entries that are taken.
@@ -211,6 +217,7 @@ impl Trust {
             held: false,
             issued_at_ms: 0,
             head: Bytes::new(),
+            taken: VecDeque::new(),
         };
         state.sign(&signer, now_ms)?;
         Ok(Self {
@@ -218,6 +225,7 @@ impl Trust {
             state: Mutex::new(state),
             whole: Mutex::default(),
             frames: broadcast::channel(MAX_LAG).0,
+            takes: Notify::new(),
         })
     }
 
@@ -253,8 +261,26 @@ impl Trust {
         };
         if outcome.is_err() {
             state.stopped = true;
+        } else {
+            if state.taken.len() >= MAX_TAKEN {
+                state.taken.pop_front();
+            }
+            let epoch = state.epoch;
+            state.taken.push_back((epoch, now_ms));
+            self.takes.notify_one();
         }
         outcome.map(|()| Withdrawal { epoch: state.epoch })
+    }
+
+    /// The epochs under which something was taken away since this was asked last, and when each went out.
+    #[must_use]
+    pub fn taken(&self) -> Vec<(u64, u64)> {
+        self.lock().taken.drain(..).collect()
+    }
+
+    /// Resolves when something was taken away that nobody has asked for yet.
+    pub async fn takes(&self) {
+        self.takes.notified().await;
     }
 
     /// From here on only `kept_back` stay suspended whatever is granted; the others come back with the next grant of them.

@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 
 use common::client::{self, Client, problem};
 use common::tpm::SoftNode;
-use common::{Domain, attest, authorization, ring};
+use common::{Domain, attest, authorization};
 use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
-use touchstone_client::follow::{FollowConfig, Follower, OWN_STREAM, Source, Time};
-use touchstone_client::{Endpoint, pinned_config};
+use touchstone_client::follow::Follower;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_policies::Job;
 
@@ -29,29 +28,7 @@ const STORM: usize = 300;
 
 /// A follower of the broker as enforcers run it.
 fn follower(broker: &RunningBroker, name: &str) -> Follower {
-    let policy = broker.app().policy();
-    let pins: Vec<_> = policy
-        .keyset
-        .keys(Job::Tls, common::now())
-        .map(|entry| touchstone_authorization::TrustedKey {
-            key: entry.key.clone(),
-            not_before: entry.not_before,
-            not_after: entry.not_after,
-        })
-        .collect();
-    Follower::start(Source {
-        brokers: vec![Endpoint::parse(&broker.address().to_string()).unwrap()],
-        tls: pinned_config(&pins).unwrap(),
-        config: FollowConfig {
-            domain: common::DOMAIN.into(),
-            subscriber: name.into(),
-            keys: ring(broker, Job::TrustState),
-            skew_ms: 5_000,
-            route: OWN_STREAM.into(),
-            time: Time::Asked,
-            floor: None,
-        },
-    })
+    Follower::start(common::source(broker, broker.address(), name, &[Job::Tls]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,6 +138,65 @@ async fn who_polls_sees_the_same() {
 }
 
 #[tokio::test]
+async fn status_lists_are_at_the_address_of_policy_and_say_how_long_they_may_be_kept() {
+    let domain = Domain::new(&[], &[]);
+    let settings = domain.path("policy/staged/settings.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let uri = "https://status.test.example/v1/status";
+    let with = text.replace("[status_list]\n", &format!("[status_list]\nuri = \"{uri}/\"\n"));
+    assert_ne!(with, text);
+    std::fs::write(&settings, with).unwrap();
+    domain.publish();
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let lists: serde_json::Value = serde_json::from_slice(&client.get("/v1/status").await).unwrap();
+    let names = lists["status_lists"].as_array().unwrap();
+    assert!(names.len() > 1, "several lists from the start");
+    for (number, name) in names.iter().enumerate() {
+        assert_eq!(name, &format!("{uri}/{number}"));
+        let bytes = client.get(&format!("/v1/status/{number}")).await;
+        let verify = |subject: &str| StatusListToken::verify(&bytes, &key(&broker, Job::TrustState), subject, now(), 1);
+        let token = verify(name.as_str().unwrap()).unwrap();
+        assert!(verify("https://elsewhere.example/0").is_err());
+        // An index that the list does not have has no status: whoever asks for it denies.
+        assert!(token.list.get(token.list.entries()).is_err() && token.list.get(u64::MAX).is_err());
+    }
+    let response = client.open(Method::GET, "/v1/status/0", vec![]).await;
+    assert_eq!(response.headers()["content-type"], "application/statuslist+cwt");
+    assert_eq!(response.headers()["cache-control"], "public, max-age=15");
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    let first = response.into_body().collect().await.unwrap().to_bytes();
+    // Signed once a second, whoever asks; and at once where something is taken away.
+    let trust = &broker.app().trust;
+    let place = trust.deal().unwrap();
+    trust
+        .granted(&[place], (1, [1; 32]), broker.app().clock.now_ms())
+        .unwrap();
+    let again = client.get(&format!("/v1/status/{}", place.list)).await;
+    let gone = trust.withdraw(&[place], broker.app().clock.now_ms()).unwrap();
+    let after = client.get(&format!("/v1/status/{}", place.list)).await;
+    let status = |bytes: &[u8]| {
+        let subject = format!("{uri}/{}", place.list);
+        let token = StatusListToken::verify(bytes, &key(&broker, Job::TrustState), &subject, now(), 1).unwrap();
+        token.list.get(place.index.into()).unwrap()
+    };
+    assert_eq!((status(&again), status(&after)), (Status::Valid, Status::Invalid));
+    assert!(!first.is_empty());
+    trust.durable(gone);
+    for (path, status, code) in [
+        ("/v1/status/99", 404, "request-not-found"),
+        ("/v1/status/65536", 400, "request-parameter-malformed"),
+        ("/v1/status/-1", 400, "request-parameter-malformed"),
+        ("/v1/status/0?time=1700000000", 501, "status-list-history"),
+    ] {
+        let (found, body) = client.send(Method::GET, path, vec![]).await;
+        assert_eq!(found.as_u16(), status, "{path}");
+        assert_eq!(problem(found, &body).code, code, "{path}");
+    }
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_auditor_can_follow_every_entry_to_the_signed_root() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);

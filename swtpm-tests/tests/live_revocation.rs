@@ -176,6 +176,58 @@ async fn an_operator_revokes_through_the_brokers_own_socket() {
     broker.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_closes_when_the_guard_that_stopped_its_holder_has_said_so() {
+    let domain = Domain::new(&[("node-1", Boot::GOOD)]);
+    let key = SigningKey::from_seed([9; 32]);
+    let public = hex::encode(key.verifying_key().to_spki_der());
+    let listed = format!("[enforcers.{GUARD}]\nkey = \"{public}\"\n");
+    std::fs::write(domain.path("policy/staged/enforcers.toml"), listed).unwrap();
+    domain.publish();
+    let broker = domain.broker().await;
+    let guard = domain.guard(GUARD).await;
+    guard.guard.acknowledge(std::sync::Arc::new(key));
+    let watching = std::sync::Arc::clone(&guard.guard);
+    tokio::spawn(async move { watching.watch(|_| ()).await });
+    let (mut node, mut client) = (Node::start(&Boot::GOOD).await, domain.client());
+    let authorization = node.attest(&mut client).await.unwrap().authorization.unwrap();
+    guard.reaches(rights(&broker, "node-1").epoch).await;
+    assert_eq!(knock(&guard, &node, &authorization).await, Ok(()));
+    let app = broker.app();
+    let enforcers = || {
+        let at = (app.trust.generation(), app.trust.epoch());
+        app.acks.shown(&app.policy(), at, app.clock.now_ms())
+    };
+    eventually("the guard's acknowledgement", || enforcers()["acknowledged"] == 1).await;
+
+    // Tampered evidence; nobody but the guard says that it stopped what rested on the node.
+    node.swtpm.extend(8, [7; 32]).unwrap();
+    assert!(!node.attest(&mut client).await.unwrap().allowed);
+    let closure = || {
+        let store = &app.store;
+        (0..app.head().size).rev().find_map(|index| {
+            let entry = touchstone_keybroker::log::entry(&**store, index).unwrap().unwrap();
+            let statement = VerifiedStatement::parse(&entry, &domain.key(Job::Statement)).unwrap();
+            let statement = statement.into_statement();
+            (statement.kind == Kind::RevocationClosure).then_some(statement)
+        })
+    };
+    eventually("the closure", || closure().is_some()).await;
+    let touchstone_cose::cbor::Value::Map(members) = closure().unwrap().body else {
+        panic!("a map")
+    };
+    let number = |label: i64| {
+        let wanted = touchstone_cose::cbor::Value::int(label);
+        members
+            .iter()
+            .find(|(key, _)| *key == wanted)
+            .and_then(|(_, value)| value.as_u64())
+    };
+    // Waited for, acknowledged, stopped by these, behind.
+    assert_eq!([2, 3, 5, 6].map(number), [Some(1), Some(1), Some(1), Some(0)]);
+    broker.shutdown().await.unwrap();
+}
+
 /// Timers under which an enforcer without a broker stops within a second.
 const QUICK: [(&str, u64); 4] = [
     ("skew_ms", 250),

@@ -23,7 +23,10 @@ pub struct DomainTrust {
     pub authorization_keys: KeyRing,
     /// Keys that sign trust states and the broker's time.
     pub trust_state_keys: KeyRing,
+    /// Pins the domain's brokers.
     tls: Arc<ClientConfig>,
+    /// Pins these and the relays of its sites: what comes of them is signed, and nothing is shown to them.
+    follow_tls: Arc<ClientConfig>,
 }
 
 /// Why a domain cannot be believed.
@@ -158,12 +161,14 @@ impl DomainTrust {
         let ring = |job| KeyRing::new(keys(job));
         let (authorization_keys, trust_state_keys) = (ring(Job::Authorization)?, ring(Job::TrustState)?);
         let pins: Vec<_> = keys(Job::Tls).collect();
-        let tls = pinned_config(&pins)?;
+        let following: Vec<_> = pins.iter().cloned().chain(keys(Job::Relay)).collect();
+        let (tls, follow_tls) = (pinned_config(&pins)?, pinned_config(&following)?);
         Ok(Self {
             policy,
             authorization_keys,
             trust_state_keys,
             tls,
+            follow_tls,
         })
     }
 
@@ -238,7 +243,7 @@ impl DomainTrust {
         };
         Source {
             brokers,
-            tls: Arc::clone(&self.tls),
+            tls: Arc::clone(&self.follow_tls),
             config,
         }
     }

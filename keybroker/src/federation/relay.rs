@@ -40,6 +40,7 @@ struct Made {
     /// The head they lead to.
     head: Vec<u8>,
     whole: Option<Relayed>,
+    beat: Option<Relayed>,
     /// By the epoch and the lists they begin at.
     deltas: Vec<((u64, Vec<ListHead>), Relayed)>,
 }
@@ -52,15 +53,16 @@ impl Relay {
     /// The frame that takes somebody who holds `sent` to `view`.
     pub async fn frame(&self, sent: Option<&Arc<TrustView>>, view: &Arc<TrustView>) -> Relayed {
         let sent = sent.filter(|sent| sent.head().generation == view.head().generation);
-        if let Some(sent) = sent.filter(|sent| sent.head().epoch == view.head().epoch) {
-            return Relayed::of(&frame_between(Some(sent), view));
-        }
         let mut made = self.0.lock().await;
         if made.head != view.head_bytes() {
             *made = Made {
                 head: view.head_bytes().to_vec(),
                 ..Made::default()
             };
+        }
+        if let Some(sent) = sent.filter(|sent| sent.head().epoch == view.head().epoch) {
+            let beat = || Relayed::of(&frame_between(Some(sent), view));
+            return made.beat.get_or_insert_with(beat).clone();
         }
         let from = sent.map(|sent| ((sent.head().epoch, sent.head().lists.clone()), Arc::clone(sent)));
         if let Some((begin, sent)) = from {

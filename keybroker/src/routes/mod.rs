@@ -3,6 +3,7 @@
 //! Every handler gives an answer or a [`Refusal`]; refusals are counted in one place, here, and a source that is refused
 //! too often is slowed down before its bodies are read.
 
+mod acks;
 mod attestation;
 mod authorizations;
 mod drift;
@@ -10,7 +11,8 @@ pub(crate) mod federation;
 mod health;
 mod keys;
 mod ledger;
-mod policy;
+pub(crate) mod policy;
+pub(crate) mod status_list;
 mod trust_state;
 mod witness;
 
@@ -31,6 +33,11 @@ use crate::hello::internal;
 use crate::problem::{Refusal, RefusalCode};
 use crate::server::ConnectionInfo;
 
+pub(crate) use trust_state::TIME_NONCE_LEN;
+
+/// The route on which the time is asked.
+pub(crate) const TIME: &str = "/v1/time";
+
 /// The HTTPS interface.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -39,10 +46,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route(RELEASE_PATH, post(keys::release))
         .route(WORKLOAD_PATH, post(authorizations::issue))
         .route("/v1/uses", post(authorizations::used))
-        .route("/v1/time", post(trust_state::time))
+        .route(TIME, post(trust_state::time))
         .route("/v1/trust-state", get(trust_state::whole))
         .route("/v1/trust-state/stream", get(trust_state::stream))
-        .route("/v1/status/{list}", get(trust_state::status_list))
+        .route("/v1/acks", post(acks::acknowledge))
+        .route("/v1/status/{list}", get(status_list::status_list))
+        .route("/v1/status", get(status_list::aggregation))
         .route("/v1/ledger/checkpoint", get(ledger::checkpoint))
         .route("/v1/ledger/entries", get(ledger::entries))
         .route("/v1/ledger/proof", get(ledger::proof))
@@ -100,7 +109,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// An answer of this type, never to be stored by anything in between.
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<axum::body::Body>) -> Response {
+pub(crate) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<axum::body::Body>) -> Response {
     let mut response = (status, body.into()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -4,13 +4,16 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::io::AsyncReadExt as _;
+use touchstone_policies::Mirror;
 
 use super::answer;
 use crate::app::App;
@@ -22,8 +25,22 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// One file of the repository.
 pub(super) async fn file(State(app): State<Arc<App>>, Path(path): Path<String>) -> Result<Response, Refusal> {
+    serve(&app.mirror, &path).await
+}
+
+/// The repository in `mirror` and nothing else, for a listener of its own.
+pub(crate) fn mirrored(mirror: Arc<Mirror>) -> Router {
+    let file = async |State(mirror): State<Arc<Mirror>>, Path(path): Path<String>| serve(&mirror, &path).await;
+    Router::new()
+        .route("/v1/policy/{*path}", get(file))
+        .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "no such route") })
+        .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
+        .with_state(mirror)
+}
+
+async fn serve(mirror: &Mirror, path: &str) -> Result<Response, Refusal> {
     let missing = || Refusal::new(RefusalCode::NotFound, "no such file of the policy repository");
-    let (place, limit) = app.mirror.locate(&path).ok_or_else(missing)?;
+    let (place, limit) = mirror.locate(path).ok_or_else(missing)?;
     let file = tokio::fs::File::open(&place).await.map_err(|_| missing())?;
     let about = file.metadata().await.map_err(internal)?;
     if !about.is_file() || about.len() > limit {

@@ -20,6 +20,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use touchstone_authorization::{KeyRing, TrustView, TrustedKey, UntrustedAuthorization, VerifiedAuthorization};
+use touchstone_client::follow::{FollowConfig, OWN_STREAM, Source, Time};
+use touchstone_client::{Endpoint, pinned_config};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_evidence::collection::Collection;
 use touchstone_evidence::label::Label;
@@ -209,6 +211,33 @@ pub fn ring(broker: &RunningBroker, job: Job) -> KeyRing {
         not_after: i64::MAX,
     }])
     .unwrap()
+}
+
+/// Whom to follow at `address`, as enforcers do: TLS pinned to the keys of these jobs.
+pub fn source(broker: &RunningBroker, address: std::net::SocketAddr, name: &str, jobs: &[Job]) -> Source {
+    let policy = broker.app().policy();
+    let pins: Vec<_> = jobs
+        .iter()
+        .flat_map(|job| policy.keyset.keys(*job, now()))
+        .map(|entry| TrustedKey {
+            key: entry.key.clone(),
+            not_before: entry.not_before,
+            not_after: entry.not_after,
+        })
+        .collect();
+    Source {
+        brokers: vec![Endpoint::parse(&address.to_string()).unwrap()],
+        tls: pinned_config(&pins).unwrap(),
+        config: FollowConfig {
+            domain: DOMAIN.into(),
+            subscriber: name.into(),
+            keys: ring(broker, Job::TrustState),
+            skew_ms: 5_000,
+            route: OWN_STREAM.into(),
+            time: Time::Asked,
+            floor: None,
+        },
+    }
 }
 
 /// The trust state of a whole frame.

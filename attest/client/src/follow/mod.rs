@@ -4,8 +4,10 @@
 //! a view counts: a view that is not renewed grows stale by itself, and then the decision denies.
 
 mod clock;
+mod report;
 
 pub use clock::{BrokerClock, ClockError, MAX_WALL_DISAGREEMENT_MS, Sample};
+pub use report::{ACKS, Enforced, REPORT_PERIOD, REPORT_SPREAD_MS};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_authorization::{KeyRing, TrustStateError, TrustView};
+use touchstone_cose::key::Signer;
 
 use crate::{BrokerClient, ClientError, Endpoint, backoff_ms, spread_ms};
 
@@ -22,6 +25,12 @@ use crate::{BrokerClient, ClientError, Endpoint, backoff_ms, spread_ms};
 /// began together do not ask together. Two clocks that count apart by 700 millionths (crystals, and the fastest slewing of
 /// a time daemon) are 126 ms apart at the end of it, a quarter of the shipped skew bound.
 const TIME_PERIOD: Duration = Duration::from_secs(120);
+/// For how long the last answer will do where no newer one comes: the two clocks are 210 ms apart at its end, at most.
+const TIME_LASTS: Duration = Duration::from_secs(300);
+/// Within this time after a stream was opened anew the time is asked again, in milliseconds.
+const TIME_SPREAD_MS: u64 = 10_000;
+/// How long after one that failed the time is asked again.
+const TIME_RETRY: Duration = Duration::from_secs(5);
 /// A follower that lost its stream comes back within this part of its freshness window, beside the backoff: ten thousand
 /// that lost one broker at one instant do not come back in one instant, and all are back long before they must stop.
 const SPREAD_PART: u64 = 8;
@@ -179,6 +188,17 @@ impl Follower {
         self.views.clone()
     }
 
+    /// Says at the brokers, signed by the key that policy lists for this subscriber, what is enforced, for as long as
+    /// somebody tells it or the follower lives.
+    pub fn acknowledge(
+        &self,
+        signer: Arc<dyn Signer + Send + Sync>,
+        enforced: watch::Receiver<Option<Enforced>>,
+    ) -> tokio::task::JoinHandle<()> {
+        let (sources, views, clock) = (self.source.subscribe(), self.views(), self.clock());
+        tokio::spawn(report::report(sources, views, clock, signer, enforced))
+    }
+
     /// The broker's time.
     #[must_use]
     pub fn clock(&self) -> Arc<BrokerClock> {
@@ -196,10 +216,10 @@ async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<Br
     let mut failures = 0u32;
     let mut source = sources.borrow_and_update().clone();
     let mut client = source.client();
-    let mut next_time = Instant::now();
+    let mut asking = Asking::new();
     loop {
         let why = tokio::select! {
-            followed = follow_once(&mut client, &source.config, &publish, &clock, &mut failures, &mut next_time) => match followed {
+            followed = follow_once(&mut client, &source.config, &publish, &clock, &mut failures, &mut asking) => match followed {
                 Ok(never) => match never {},
                 Err(why) => Some(why),
             },
@@ -233,7 +253,7 @@ async fn run(mut sources: watch::Receiver<Source>, publish: Views, clock: Arc<Br
         if sources.has_changed().unwrap_or(false) || pause.is_none() {
             source = sources.borrow_and_update().clone();
             client = source.client();
-            next_time = Instant::now();
+            asking.next = Instant::now();
         }
     }
 }
@@ -271,6 +291,42 @@ impl From<ClientError> for Broken {
     }
 }
 
+/// When the time was asked, and when it is to be asked again.
+struct Asking {
+    next: Instant,
+    /// When the last answer that was taken came.
+    last: Option<Instant>,
+}
+
+impl Asking {
+    fn new() -> Self {
+        Self {
+            next: Instant::now(),
+            last: None,
+        }
+    }
+
+    /// Whether the time that is known will do without another answer.
+    fn is_known(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < TIME_LASTS)
+    }
+
+    fn answered(&mut self) {
+        let more_ms = u64::try_from(TIME_PERIOD.as_millis()).unwrap_or(0) / 2;
+        self.last = Some(Instant::now());
+        self.next = Instant::now() + TIME_PERIOD + Duration::from_millis(spread_ms(more_ms, random()));
+    }
+
+    fn soon(&mut self) {
+        let soon = Instant::now() + Duration::from_millis(spread_ms(TIME_SPREAD_MS, random()));
+        self.next = self.next.min(soon);
+    }
+
+    fn failed(&mut self) {
+        self.next = Instant::now() + TIME_RETRY;
+    }
+}
+
 /// Follows one stream until it breaks.
 async fn follow_once(
     client: &mut BrokerClient,
@@ -278,44 +334,58 @@ async fn follow_once(
     publish: &watch::Sender<Option<Arc<TrustView>>>,
     clock: &BrokerClock,
     failures: &mut u32,
-    next_time: &mut Instant,
+    asking: &mut Asking,
 ) -> Result<std::convert::Infallible, Broken> {
-    keep_time(client, config, clock, next_time).await?;
+    if asking.is_known() {
+        // A broker that was started anew may count from another wall clock. Not all ask at the moment they come back.
+        asking.soon();
+    } else {
+        ask(client, config, clock).await?;
+        asking.answered();
+    }
     let mut stream = client.follow(&config.route, &config.subscriber).await?;
+    let mut silent_until = Instant::now() + SILENCE;
     loop {
-        let frame = tokio::time::timeout(SILENCE, stream.next()).await;
-        let frame = frame
-            .map_err(|_| format!("silent for {SILENCE:?}"))?
-            .map_err(|error| error.to_string())?;
-        let now_ms = match &config.time {
-            Time::Asked => clock.now_ms().map_err(|error| error.to_string())?,
-            Time::Of(now) => now().ok_or_else(|| "the time is not known".to_owned())?,
+        // Asked beside the stream: no frame waits for the time.
+        let answer = {
+            let ask = async {
+                tokio::time::sleep_until(asking.next).await;
+                ask(client, config, clock).await
+            };
+            tokio::pin!(ask);
+            loop {
+                let frame = tokio::select! {
+                    biased;
+                    frame = tokio::time::timeout_at(silent_until, stream.next()) => frame,
+                    answer = &mut ask => break answer,
+                };
+                let frame = frame.map_err(|_| format!("silent for {SILENCE:?}"))??;
+                silent_until = Instant::now() + SILENCE;
+                let now_ms = match &config.time {
+                    Time::Asked => clock.now_ms().map_err(|error| error.to_string())?,
+                    Time::Of(now) => now().ok_or_else(|| "the time is not known".to_owned())?,
+                };
+                // The view that is held stays held and grows old; the stream starts anew with a whole list.
+                take(publish, &frame, &config.keys, &config.domain, config.floor, now_ms)
+                    .map_err(|error| format!("{}: {error}", error.code().as_str()))?;
+                *failures = 0;
+            }
         };
-        // The view that is held stays held and grows old; the stream starts anew with a whole list.
-        take(publish, &frame, &config.keys, &config.domain, config.floor, now_ms)
-            .map_err(|error| format!("{}: {error}", error.code().as_str()))?;
-        *failures = 0;
-        keep_time(client, config, clock, next_time).await?;
+        match answer {
+            Ok(()) => asking.answered(),
+            // A stream that goes on is not given up for a clock that is good for a while yet.
+            Err(_) if asking.is_known() => asking.failed(),
+            Err(why) => return Err(why),
+        }
     }
 }
 
-/// Asks for the time where it is due. The connection it is asked on is not kept: what a broker holds for each of ten
-/// thousand enforcers is one stream.
-async fn keep_time(
-    client: &mut BrokerClient,
-    config: &FollowConfig,
-    clock: &BrokerClock,
-    next_time: &mut Instant,
-) -> Result<(), Broken> {
-    if Instant::now() < *next_time {
-        return Ok(());
-    }
+/// Asks for the time. The connection it is asked on is not kept: what a broker holds for each of ten thousand enforcers is
+/// one stream.
+async fn ask(client: &mut BrokerClient, config: &FollowConfig, clock: &BrokerClock) -> Result<(), Broken> {
     let asked = synchronize(client, config, clock).await;
     client.hang_up();
-    asked?;
-    let more_ms = u64::try_from(TIME_PERIOD.as_millis()).unwrap_or(0) / 2;
-    *next_time = Instant::now() + TIME_PERIOD + Duration::from_millis(spread_ms(more_ms, random()));
-    Ok(())
+    Ok(asked?)
 }
 
 /// Asks for the time with a fresh nonce.

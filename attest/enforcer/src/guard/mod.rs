@@ -25,14 +25,16 @@ use serde::Serialize;
 use tokio::sync::watch;
 use touchstone_authorization::{
     Admitted, ChannelPolicy, Enforcer, KeyRing, OfflineLimits, Presented, Refusal, RefusalCode, ReplayMemory, Request,
-    RequestChannel, Scope, decide_among, redecide_among,
+    RequestChannel, Scope, TrustView, decide_among, redecide_among,
 };
 use touchstone_policies::{Network, Reachable};
+
+use touchstone_cose::key::Signer;
 
 use self::foreign::{Neighbours, Reach};
 use self::holding::{Change, Holds, Watching};
 use crate::clock;
-use crate::follow::{Follower, Source};
+use crate::follow::{Enforced, Follower, Source};
 use crate::trust::DomainTrust;
 
 /// How many admitted authorizations a guard keeps an eye on; one more is not let in.
@@ -176,6 +178,7 @@ pub struct Guard {
     holds: Arc<Mutex<Holds>>,
     challenges: Mutex<Challenges>,
     replay: Mutex<ReplayMemory>,
+    enforced: watch::Sender<Option<Enforced>>,
 }
 
 impl Guard {
@@ -191,7 +194,14 @@ impl Guard {
             holds: Arc::default(),
             challenges,
             replay: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
+            enforced: watch::channel(None).0,
         }
+    }
+
+    /// Acknowledges, signed by the key that policy lists for this guard, every trust state that [`Self::watch`] has come to
+    /// enforce, until the task that this gives is aborted.
+    pub fn acknowledge(&self, signer: Arc<dyn Signer + Send + Sync>) -> tokio::task::JoinHandle<()> {
+        self.follower.acknowledge(signer, self.enforced.subscribe())
     }
 
     /// Goes on under another policy: other keys, other bounds. Whoever was let in is looked at again at the next tick.
@@ -402,12 +412,41 @@ impl Guard {
             since_look_ms += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
             if news || fresh != was_fresh || since_look_ms >= 1_000 || self.somebody_is_due() {
                 since_look_ms = 0;
+                // What is looked at below is this view or a newer one.
+                let seen = self.follower.view();
+                let mut stopped = 0;
                 for event in self.look_again() {
+                    stopped += u64::from(matches!(
+                        event,
+                        GuardEvent::Withdrawn { .. } | GuardEvent::Suspended { .. }
+                    ));
                     tell(event);
                 }
+                self.note_enforced(seen.as_deref(), stopped);
             }
             was_fresh = fresh;
         }
+    }
+
+    /// Everybody who was let in has been looked at under this view.
+    fn note_enforced(&self, view: Option<&TrustView>, stopped: u64) {
+        let (Some(view), Ok(at_ms)) = (view, self.follower.clock().now_ms()) else {
+            return;
+        };
+        let (generation, epoch) = (view.head().generation, view.head().epoch);
+        self.enforced.send_if_modified(|held| {
+            let same = held.filter(|held| (held.generation, held.epoch) == (generation, epoch));
+            let news = same.is_none() || stopped > 0;
+            if news {
+                *held = Some(Enforced {
+                    generation,
+                    epoch,
+                    at_ms,
+                    refused: same.map_or(0, |held| held.refused) + stopped,
+                });
+            }
+            news
+        });
     }
 
     /// Whether its own trust state counts, and those of which other domains.

@@ -65,8 +65,8 @@ impl Renewal {
         Ok(trust)
     }
 
-    /// The timestamp metadata: it changes with every publication (TUF 1.0.34, 5.6).
-    async fn timestamp(&self) -> Option<Vec<u8>> {
+    /// The timestamp metadata, where it can be had: it changes with every publication (TUF 1.0.34, 5.6).
+    pub async fn timestamp(&self) -> Option<Vec<u8>> {
         self.repository.timestamp().await.ok()
     }
 }

@@ -1,0 +1,193 @@
+//! A relay for a site: the trust state, the time and acknowledgements of the domain's brokers, over one link.
+//!
+//! Everything that goes through it is signed by somebody else and goes on as it came: heads with the end of their freshness,
+//! the time over the asker's own nonce, acknowledgements. So a relay can withhold and nothing else; a site that is cut off
+//! lives exactly as long as the last head that came through says. What does not verify is not passed on. Its TLS key is in
+//! the signed keyset under a job of its own ([`touchstone_policies::Job::Relay`]): whoever follows a trust state accepts it,
+//! and nobody sends it evidence. A relay may follow another one.
+
+mod routes;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use touchstone_client::follow::{Follower, Source};
+use touchstone_policies::keyset_file::KeysetEntry;
+use touchstone_policies::{Job, Keyset, Mirror};
+
+use crate::config::Limits;
+use crate::federation::relay::Relay;
+use crate::keys::TlsKey;
+use crate::routes::policy;
+use crate::service::{KEYSET, ServiceError};
+use crate::{plain, server, tls};
+
+pub use upstream::{CLIENTS, MAX_WAITING, Upstream};
+
+/// What the handlers of a relay share.
+struct Site {
+    follower: Follower,
+    relay: Relay,
+    upstream: Upstream,
+    limits: Limits,
+    /// A permit for every stream.
+    room: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+/// A relay that runs; dropped it ends.
+pub struct RunningSite {
+    address: SocketAddr,
+    policy_address: Option<SocketAddr>,
+    site: Arc<Site>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for RunningSite {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+/// Makes the relay's TLS key in `data_dir` and writes to `DATA/keyset.json` the keyset `current` with the public half added
+/// under the name `name`, valid from `now` for `life` seconds, one version higher: to be staged and published. Gives the path.
+///
+/// # Errors
+/// [`ServiceError`], for instance because there is a key already.
+pub fn init(data_dir: &Path, current: &Keyset, name: &str, now: i64, life: i64) -> Result<PathBuf, ServiceError> {
+    let key = TlsKey::init(data_dir)?;
+    let mut keyset = current.clone();
+    keyset.version = keyset.version.saturating_add(1);
+    keyset.keys.push(KeysetEntry {
+        key: key.public().clone(),
+        job: Job::Relay,
+        not_before: now,
+        not_after: now.saturating_add(life),
+        replica: name.to_owned(),
+    });
+    let path = data_dir.join(KEYSET);
+    std::fs::write(&path, keyset.to_json()).map_err(|error| ServiceError::System {
+        operation: format!("write {}", path.display()),
+        detail: error.to_string(),
+    })?;
+    Ok(path)
+}
+
+/// Starts a relay of what `source` follows; with `policy`, the copy of the repository that is kept there is served over plain
+/// HTTP at that address, below `/v1/policy/`: it is believed for its signatures, and the site needs no other link.
+///
+/// # Errors
+/// [`ServiceError`]: no key, or the address cannot be had.
+pub async fn start(
+    data_dir: &Path,
+    listen: SocketAddr,
+    source: Source,
+    limits: Limits,
+    policy: Option<(SocketAddr, Mirror)>,
+) -> Result<RunningSite, ServiceError> {
+    let key = TlsKey::open(data_dir)?;
+    let system = |operation: String| {
+        move |error: std::io::Error| ServiceError::System {
+            operation,
+            detail: error.to_string(),
+        }
+    };
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(system(format!("listen on {listen}")))?;
+    let address = listener.local_addr().map_err(system("tell the address".into()))?;
+    let plain = match policy {
+        Some((at, mirror)) => {
+            let listener = TcpListener::bind(at).await.map_err(system(format!("listen on {at}")))?;
+            let address = listener.local_addr().map_err(system("tell the address".into()))?;
+            Some((listener, address, mirror))
+        }
+        None => None,
+    };
+    let policy_address = plain.as_ref().map(|(_, address, _)| *address);
+    let (certificate, private) = key.pair();
+    let config = tls::server_config(certificate, private).map_err(|e| ServiceError::Tls(e.to_string()))?;
+    let (stop, stopped) = watch::channel(false);
+    let site = Arc::new(Site {
+        upstream: Upstream::new(&source),
+        follower: Follower::start(source),
+        relay: Relay::default(),
+        limits,
+        room: Arc::new(Semaphore::new(limits.subscribers)),
+        stop: stopped.clone(),
+    });
+    let router = routes::router(Arc::clone(&site));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut tasks = vec![tokio::spawn(server::serve(
+        listener,
+        acceptor,
+        router,
+        limits,
+        stopped.clone(),
+    ))];
+    if let Some((listener, _, mirror)) = plain {
+        let router = policy::mirrored(Arc::new(mirror));
+        tasks.push(tokio::spawn(plain::serve(listener, router, limits, stopped)));
+    }
+    Ok(RunningSite {
+        address,
+        policy_address,
+        site,
+        stop,
+        tasks,
+    })
+}
+
+impl RunningSite {
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it serves the policy repository over plain HTTP, if it does.
+    #[must_use]
+    pub const fn policy_address(&self) -> Option<SocketAddr> {
+        self.policy_address
+    }
+
+    /// The epoch of the newest state that came through, as far as one has.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.site.follower.view().map(|view| view.head().epoch)
+    }
+
+    /// Resolves with the epoch whenever another one has come through.
+    pub async fn changed(&self, from: Option<u64>) -> Option<u64> {
+        let mut views = self.site.follower.views();
+        let epoch =
+            |view: &Option<Arc<touchstone_authorization::TrustView>>| view.as_ref().map(|view| view.head().epoch);
+        views
+            .wait_for(|view| epoch(view) != from)
+            .await
+            .ok()
+            .and_then(|view| epoch(&view))
+    }
+
+    /// Goes on with other keys: the policy has changed.
+    pub fn change(&self, source: Source) {
+        self.site.upstream.change(&source);
+        self.site.follower.change(source);
+    }
+
+    /// Stops in order: open streams end.
+    pub async fn shutdown(mut self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks.drain(..) {
+            // A task that panicked has nothing left to do.
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Enforcers say which trust state they enforce, and a revocation closes with what they said.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::client::{Client, problem};
+use common::{DOMAIN, Domain, ledger};
+use hyper::{Method, StatusCode};
+use tokio::sync::watch;
+use touchstone_authorization::ack::Ack;
+use touchstone_client::follow::{Enforced, Follower};
+use touchstone_cose::cbor::Value;
+use touchstone_cose::key::SigningKey;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_ledger::statement::{Kind, Statement};
+use touchstone_policies::Job;
+
+/// A short window, so that what waits for its end does not wait long.
+const QUICK: [(&str, &str); 4] = [
+    ("heartbeat_ms", "100"),
+    ("failover_ms", "100"),
+    ("skew_ms", "200"),
+    ("freshness_window_ms", "1500"),
+];
+const WINDOW_MS: u64 = 1_500;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32])
+}
+
+/// A domain whose policy lists these enforcers, each with the key of its seed.
+fn listing(enforcers: &[(&str, u8)]) -> Domain {
+    let domain = Domain::new(&[], &QUICK);
+    let rows = enforcers.iter().map(|(name, seed)| {
+        let public = hex::encode(key(*seed).verifying_key().to_spki_der());
+        format!("[enforcers.\"{name}\"]\nkey = \"{public}\"\n")
+    });
+    let text: String = rows.collect();
+    std::fs::write(domain.path("policy/staged/enforcers.toml"), text).unwrap();
+    domain.publish();
+    domain
+}
+
+fn ack(name: &str, broker: &RunningBroker, epoch: u64) -> Ack {
+    Ack {
+        domain: DOMAIN.into(),
+        enforcer: name.into(),
+        generation: broker.app().trust.generation(),
+        epoch,
+        enforced_at_ms: broker.app().clock.now_ms(),
+        refused: 0,
+    }
+}
+
+/// Takes something away, as every withdrawal does.
+fn withdraw(broker: &RunningBroker) -> u64 {
+    let trust = &broker.app().trust;
+    let place = trust.deal().unwrap();
+    let gone = trust.withdraw(&[place], broker.app().clock.now_ms()).unwrap();
+    let epoch = gone.epoch;
+    trust.durable(gone);
+    epoch
+}
+
+/// The closures on record.
+async fn closures(broker: &RunningBroker) -> Vec<Statement> {
+    let all = ledger(broker).await;
+    all.into_iter().filter(|s| s.kind == Kind::RevocationClosure).collect()
+}
+
+/// A member of a statement's body.
+fn member(statement: &Statement, number: i64) -> Value {
+    let Value::Map(members) = &statement.body else {
+        panic!("a map")
+    };
+    let found = members.iter().find(|(key, _)| *key == Value::int(number));
+    found.unwrap().1.clone()
+}
+
+async fn shown(domain: &Domain) -> serde_json::Value {
+    let (_, body) = common::command(domain, Method::GET, "/status", "").await;
+    serde_json::from_slice::<serde_json::Value>(&body).unwrap()["enforcers"].clone()
+}
+
+#[tokio::test]
+async fn only_what_a_listed_enforcer_signed_of_a_state_of_this_domain_counts() {
+    let domain = listing(&[("guard-1", 1), ("guard-2", 2)]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let epoch = broker.app().trust.epoch();
+    let good = ack("guard-1", &broker, epoch);
+    let sign = |ack: &Ack, seed| ack.encode_signed(&key(seed)).unwrap();
+    let with = |change: &dyn Fn(&mut Ack)| {
+        let mut ack = good.clone();
+        change(&mut ack);
+        sign(&ack, 1)
+    };
+    let bytes = sign(&good, 1);
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (attack, body, status, code) in [
+        ("a key that nobody lists", sign(&good, 9), 401, "ack-not-accepted"),
+        ("another's name", sign(&good, 2), 401, "ack-not-accepted"),
+        (
+            "another domain",
+            with(&|ack| ack.domain = "other.example".into()),
+            401,
+            "ack-not-accepted",
+        ),
+        (
+            "a state that was never made",
+            with(&|ack| ack.epoch += 1),
+            401,
+            "ack-not-accepted",
+        ),
+        (
+            "another generation",
+            with(&|ack| ack.generation += 1),
+            401,
+            "ack-not-accepted",
+        ),
+        (
+            "the future",
+            with(&|ack| ack.enforced_at_ms += 60_000),
+            401,
+            "ack-not-accepted",
+        ),
+        ("a bit of the signature", flipped, 401, "ack-not-accepted"),
+        ("cut short", bytes[..bytes.len() - 1].to_vec(), 401, "ack-not-accepted"),
+        ("nothing", vec![], 401, "ack-not-accepted"),
+        ("too long", vec![0; 600], 413, "request-body-too-large"),
+    ] {
+        let (found, body) = client.send(Method::POST, "/v1/acks", body).await;
+        assert_eq!(found.as_u16(), status, "{attack}");
+        assert_eq!(problem(found, &body).code, code, "{attack}");
+        if status == 413 {
+            client = Client::connect(broker.address()).await;
+        }
+        assert_eq!(shown(&domain).await["never"], 2, "{attack}");
+    }
+    let (status, _) = client.send(Method::POST, "/v1/acks", bytes.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    let after = shown(&domain).await;
+    assert_eq!((&after["acknowledged"], &after["never"]), (&1.into(), &1.into()));
+    assert_eq!(after["not_acknowledged"][0]["name"], "guard-2");
+
+    // Said again by whoever has recorded it: no failure, and no news.
+    withdraw(&broker);
+    let (status, _) = client.send(Method::POST, "/v1/acks", bytes).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(shown(&domain).await["behind"], 1);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_closes_with_the_last_acknowledgement_and_names_who_was_silent() {
+    let domain = listing(&[("guard-1", 1), ("guard-2", 2), ("guard-3", 3)]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let mut say = async |name: &str, seed, epoch| {
+        let body = ack(name, &broker, epoch).encode_signed(&key(seed)).unwrap();
+        let (status, _) = client.send(Method::POST, "/v1/acks", body).await;
+        assert_eq!(status, StatusCode::OK, "{name}");
+    };
+    // Two follow; the third is listed and has never been heard of.
+    let begun = broker.app().trust.epoch();
+    say("guard-1", 1, begun).await;
+    say("guard-2", 2, begun).await;
+    let epoch = withdraw(&broker);
+    say("guard-1", 1, epoch).await;
+    assert_eq!(closures(&broker).await.len(), 0, "guard-2 is waited for");
+    assert_eq!(shown(&domain).await["revocations_open"], 1);
+    say("guard-2", 2, epoch).await;
+    let closed = until_closed(&broker, 1).await.pop().unwrap();
+    assert_eq!(member(&closed, 0), Value::array([epoch, epoch].map(Value::Unsigned)));
+    let counts = [2, 3, 6].map(|number| member(&closed, number));
+    assert_eq!(counts, [2u64, 2, 0].map(Value::Unsigned));
+    // What it rests on can be read by whoever checks it.
+    let digest = closed.inputs["acknowledgements"];
+    let part = touchstone_keybroker::parts::read(&*broker.app().store, &digest)
+        .unwrap()
+        .unwrap();
+    let acks = touchstone_cose::cbor::decode(&part, touchstone_cose::cbor::Limits::MESSAGE).unwrap();
+    assert_eq!(acks.as_array().unwrap().len(), 2);
+
+    // One falls silent: at the end of the bound it is named, and not before.
+    let out_ms = broker.app().clock.now_ms();
+    let epoch = withdraw(&broker);
+    say("guard-1", 1, epoch).await;
+    let closed = until_closed(&broker, 2).await.pop().unwrap();
+    let counts = [2, 3, 6].map(|number| member(&closed, number));
+    assert_eq!(counts, [2u64, 1, 1].map(Value::Unsigned));
+    let row = Value::array([Value::text("guard-2"), Value::Unsigned(epoch - 1)]);
+    assert_eq!(member(&closed, 7), Value::array([row]));
+    let Value::Unsigned(closed_ms) = member(&closed, 8) else {
+        panic!("a time")
+    };
+    assert!(closed_ms >= out_ms + WINDOW_MS + 100, "{closed_ms} {out_ms}");
+    broker.shutdown().await.unwrap();
+}
+
+async fn until_closed(broker: &RunningBroker, count: usize) -> Vec<Statement> {
+    loop {
+        let found = closures(broker).await;
+        if found.len() >= count {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_domain_that_lists_no_enforcers_closes_nothing() {
+    let domain = Domain::new(&[], &QUICK);
+    let broker = domain.start().await;
+    withdraw(&broker);
+    tokio::time::sleep(Duration::from_millis(WINDOW_MS + 300)).await;
+    assert_eq!(closures(&broker).await.len(), 0);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_follower_acknowledges_every_epoch_it_comes_to_enforce() {
+    let domain = listing(&[("guard-1", 1)]);
+    let broker = domain.start().await;
+    let follower = Follower::start(common::source(&broker, broker.address(), "guard-1", &[Job::Tls]));
+    let (enforces, enforced) = watch::channel(None);
+    let reporting = follower.acknowledge(std::sync::Arc::new(key(1)), enforced);
+    let mut views = follower.views();
+    let mut enforce = async |epoch: u64| {
+        let at_least = |view: &Option<std::sync::Arc<touchstone_authorization::TrustView>>| {
+            view.as_ref().is_some_and(|view| view.head().epoch >= epoch)
+        };
+        let view = views.wait_for(at_least).await.unwrap().clone().unwrap();
+        enforces.send_replace(Some(Enforced {
+            generation: view.head().generation,
+            epoch: view.head().epoch,
+            at_ms: follower.clock().now_ms().unwrap(),
+            refused: 3,
+        }));
+    };
+    enforce(0).await;
+    while shown(&domain).await["acknowledged"] != 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        shown(&domain).await["unlisted_streams"],
+        0,
+        "its stream is a listed one's"
+    );
+    let epoch = withdraw(&broker);
+    enforce(epoch).await;
+    let closed = until_closed(&broker, 1).await.pop().unwrap();
+    let counts = [2, 3, 5, 6].map(|number| member(&closed, number));
+    assert_eq!(counts, [1u64, 1, 3, 0].map(Value::Unsigned));
+    drop(enforces);
+    reporting.await.unwrap();
+    broker.shutdown().await.unwrap();
+}

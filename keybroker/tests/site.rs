@@ -1,0 +1,256 @@
+//! A relay carries the trust state to a site over one link; a site that is cut off lives as long as the last head says.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::client::{Client, problem};
+use common::{Domain, now, ring, source};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use touchstone_authorization::TrustView;
+use touchstone_authorization::broker_time::BrokerTime;
+use touchstone_client::follow::{Follower, Time};
+use touchstone_client::{BrokerClient, ClientError};
+use touchstone_keybroker::clock::Clock;
+use touchstone_keybroker::config::Limits;
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::site::{self, RunningSite};
+use touchstone_policies::{self as policies, Job, Keyset};
+
+const WINDOW_MS: u64 = 2_000;
+const QUICK: [(&str, &str); 4] = [
+    ("heartbeat_ms", "100"),
+    ("failover_ms", "100"),
+    ("skew_ms", "200"),
+    ("freshness_window_ms", "2000"),
+];
+
+/// The link of a site: one way to the broker, that can be cut.
+struct Link {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Link {
+    async fn to(broker: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, is_cut) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut is_cut = is_cut.clone();
+                tokio::spawn(async move {
+                    if *is_cut.borrow() {
+                        return;
+                    }
+                    let Ok(mut far) = TcpStream::connect(broker).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = is_cut.wait_for(|cut| *cut) => {}
+                    }
+                });
+            }
+        });
+        Self { address, cut }
+    }
+}
+
+/// A domain with a relay in its keyset; its broker, the link and the relay at its end.
+async fn site() -> (Domain, RunningBroker, Link, RunningSite) {
+    let domain = Domain::new(&[], &QUICK);
+    let keyset = Keyset::parse(&std::fs::read(domain.path("data/keyset.json")).unwrap()).unwrap();
+    let staged = site::init(&domain.path("relay"), &keyset, "site-7", now() - 60, 3_600).unwrap();
+    policies::keyset_add(&domain.path("policy"), &std::fs::read(staged).unwrap()).unwrap();
+    domain.publish();
+    let broker = domain.start().await;
+    let link = Link::to(broker.address()).await;
+    let upstream = source(&broker, link.address, "site-7", &[Job::Tls, Job::Relay]);
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    let copy = policies::Mirror::new(domain.path("policy"));
+    let relay = site::start(
+        &domain.path("relay"),
+        listen,
+        upstream,
+        Limits::default(),
+        Some((listen, copy)),
+    )
+    .await
+    .unwrap();
+    (domain, broker, link, relay)
+}
+
+/// A GET over plain HTTP.
+async fn get(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let request = Request::builder()
+        .uri(path)
+        .header("host", "relay")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    (
+        status,
+        response.into_body().collect().await.unwrap().to_bytes().to_vec(),
+    )
+}
+
+fn withdraw(broker: &RunningBroker) -> u64 {
+    let trust = &broker.app().trust;
+    let gone = trust
+        .withdraw(&[trust.deal().unwrap()], broker.app().clock.now_ms())
+        .unwrap();
+    let epoch = gone.epoch;
+    trust.durable(gone);
+    epoch
+}
+
+async fn reaches(follower: &Follower, epoch: u64) -> Arc<TrustView> {
+    let mut views = follower.views();
+    let there = |view: &Option<Arc<TrustView>>| view.as_ref().is_some_and(|view| view.head().epoch >= epoch);
+    views.wait_for(there).await.unwrap().clone().unwrap()
+}
+
+#[tokio::test]
+async fn what_comes_through_a_relay_is_what_the_broker_signed_and_as_late_as_the_way_is_long() {
+    let (domain, broker, _link, relay) = site().await;
+    let far = Follower::start(source(&broker, relay.address(), "guard-1", &[Job::Tls, Job::Relay]));
+    let near = Follower::start(source(&broker, broker.address(), "guard-2", &[Job::Tls]));
+    let epoch = withdraw(&broker);
+    let (far_view, near_view) = (reaches(&far, epoch).await, reaches(&near, epoch).await);
+    assert_eq!(far_view.lists(), near_view.lists());
+    // The heads that both have seen are the same bytes: nothing is stamped anew on the way.
+    let mut seen = Vec::new();
+    let (mut far_views, mut near_views) = (far.views(), near.views());
+    for _ in 0..10 {
+        near_views.changed().await.unwrap();
+        seen.push(near_views.borrow_and_update().as_ref().unwrap().head_bytes().to_vec());
+    }
+    far_views.changed().await.unwrap();
+    let last = far_views.borrow_and_update().as_ref().unwrap().clone();
+    near_views
+        .wait_for(|view| {
+            view.as_ref()
+                .is_some_and(|view| view.head().issued_at_ms >= last.head().issued_at_ms)
+        })
+        .await
+        .unwrap();
+    assert!(
+        seen.iter().any(|head| *head == last.head_bytes()) || near.view().unwrap().head_bytes() == last.head_bytes(),
+        "a head that the broker never sent"
+    );
+    // The time is the broker's own word over the asker's nonce.
+    let mut client = Client::connect(relay.address()).await;
+    let (status, time) = client.send(Method::POST, "/v1/time", vec![7; 32]).await;
+    assert_eq!(status, StatusCode::OK);
+    BrokerTime::verify(
+        &time,
+        &ring(&broker, Job::TrustState),
+        &[7; 32],
+        Clock::start().now_ms(),
+    )
+    .unwrap();
+    // What is refused at the broker is refused here, and what only a broker serves is not here at all.
+    for (method, path, body, status, code) in [
+        (Method::POST, "/v1/acks", vec![1], 502, "upstream-refused"),
+        (Method::POST, "/v1/time", vec![7; 31], 502, "upstream-refused"),
+        (
+            Method::GET,
+            "/v1/trust-state/stream?subscriber=a%20b",
+            vec![],
+            400,
+            "request-parameter-malformed",
+        ),
+        (Method::POST, "/v1/hello", vec![], 404, "request-route-unknown"),
+        (Method::POST, "/v1/evidence", vec![], 404, "request-route-unknown"),
+    ] {
+        let (found, body) = client.send(method, path, body).await;
+        assert_eq!(found.as_u16(), status, "{path}");
+        assert_eq!(problem(found, &body).code, code, "{path}");
+    }
+    // A file of the repository as it was signed, and nothing beside it.
+    let plain = relay.policy_address().unwrap();
+    let signed = std::fs::read(domain.path("policy/metadata/timestamp.json")).unwrap();
+    assert_eq!(get(plain, "/v1/policy/metadata/timestamp.json").await, (200, signed));
+    for path in [
+        "/v1/policy/staged/settings.toml",
+        "/v1/policy/metadata/../staged/settings.toml",
+        "/v1/trust-state",
+    ] {
+        assert_eq!(get(plain, path).await.0, 404, "{path}");
+    }
+    // Who pins brokers alone, as agents do, does not speak to a relay.
+    let pins = source(&broker, relay.address(), "agent", &[Job::Tls]);
+    let mut agent = BrokerClient::new(pins.brokers, pins.tls);
+    assert!(matches!(agent.connect().await, Err(ClientError::NotInKeyset { .. })));
+    relay.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_site_that_is_cut_off_lives_exactly_as_long_as_the_last_head_that_came_through_says() {
+    let (_domain, broker, link, relay) = site().await;
+    let guard = Follower::start(source(&broker, relay.address(), "guard-1", &[Job::Tls, Job::Relay]));
+    reaches(&guard, broker.app().trust.epoch()).await;
+    let at = |follower: &Follower| follower.clock().now_ms().unwrap();
+    assert!(guard.view().unwrap().fresh(at(&guard), WINDOW_MS));
+
+    link.cut.send_replace(true);
+    // What was under way arrives.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let last = guard.view().unwrap();
+    let ends_ms = last.head().fresh_until_ms;
+    let revoked = withdraw(&broker);
+    // Somebody who comes now is given the last head as it is; the time it must bring along, for nobody tells it here.
+    let clock = broker.app().clock;
+    let late = Follower::start({
+        let mut late = source(&broker, relay.address(), "guard-late", &[Job::Tls, Job::Relay]);
+        late.config.time = Time::Of(Arc::new(move || Some(clock.now_ms())));
+        late
+    });
+    let timeless = Follower::start(source(&broker, relay.address(), "guard-new", &[Job::Tls, Job::Relay]));
+    let late_view = reaches(&late, last.head().epoch).await;
+    assert_eq!(
+        late_view.head_bytes(),
+        last.head_bytes(),
+        "re-stamped for who came late"
+    );
+
+    // It lives until then, to the tick; and not a moment longer, though it was received later than it was signed.
+    while at(&guard) < ends_ms - 100 {
+        assert!(guard.view().unwrap().fresh(at(&guard), WINDOW_MS), "cut short");
+        assert_eq!(guard.view().unwrap().head_bytes(), last.head_bytes());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(at(&guard) >= ends_ms);
+    for (who, follower) in [("who was here", &guard), ("who came late", &late)] {
+        let view = follower.view().unwrap();
+        assert!(!view.fresh(clock.now_ms(), WINDOW_MS), "{who} lives on");
+        assert_eq!(view.head().epoch, last.head().epoch, "{who}");
+    }
+    assert!(timeless.view().is_none(), "without a time nothing is believed");
+
+    // The link is back: what was taken away meanwhile is here, and the site lives again.
+    link.cut.send_replace(false);
+    let view = reaches(&guard, revoked).await;
+    assert!(view.fresh(at(&guard), WINDOW_MS));
+    reaches(&timeless, revoked).await;
+    relay.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
