@@ -1,6 +1,6 @@
 //! `touchstone ledger`: check the log, fetch proofs and records, make a decision again.
 
-mod check;
+pub mod check;
 mod replay;
 
 use std::path::PathBuf;

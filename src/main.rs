@@ -16,6 +16,7 @@ mod guard;
 mod key;
 mod ledger;
 mod lift;
+mod lineage;
 mod node;
 mod oci_hook;
 mod order;
@@ -75,6 +76,7 @@ enum Command {
     Tenant(tenant::Args),
     Ledger(ledger::Args),
     Workload(workload::Args),
+    Lineage(lineage::Args),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         Command::Tenant(args) => tenant::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Workload(args) => workload::run(args),
+        Command::Lineage(args) => lineage::run(&args),
     };
     output::exit_code(outcome)
 }

@@ -502,7 +502,9 @@ impl Trust {
         for entry in entries {
             state.kept_back.remove(entry);
         }
-        state.unused.extend_from_slice(entries);
+        let generation = state.facts.generation;
+        let places = entries.iter().filter_map(|entry| place(number(entry), generation));
+        state.unused.extend(places);
         Ok(())
     }
 

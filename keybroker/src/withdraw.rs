@@ -24,6 +24,12 @@ use crate::trust::{Mark, number};
 /// Most roots that a statement lists by number; the set has them all.
 pub const MAX_ROOTS_NAMED: usize = 64;
 
+/// Most bytes of roots that a statement holds where they are more than it lists: some ten thousand of them.
+pub const MAX_ROOTS_BYTES: usize = 32 * 1024;
+
+/// Where they stand in its body, as a set.
+pub const BODY_ROOTS: i64 = 4;
+
 /// Label, among the inputs of a statement, of the set that was taken.
 pub const SET: &str = "set";
 
@@ -203,7 +209,7 @@ const fn event(mark: Mark) -> &'static str {
 }
 
 /// Body: 0 the epoch it went out under, 1 how many entries fell, 2 "revoked" or "suspended", 3 the numbers of the roots, at
-/// most [`MAX_ROOTS_NAMED`]; from [`BODY_CAUSE`] on what the cause says. The set is the input [`SET`].
+/// most [`MAX_ROOTS_NAMED`], 4 all of them as a set where they are more and it fits in [`MAX_ROOTS_BYTES`]; from [`BODY_CAUSE`] on what the cause says. The set is the input [`SET`].
 fn statement(
     app: &App,
     cause: Cause,
@@ -230,7 +236,10 @@ fn statement(
         (2, Value::text(mark.as_str())),
         (3, Value::array(numbers)),
     ];
-    let body = Value::map(members.into_iter().chain(body));
+    let all = (roots.len() > MAX_ROOTS_NAMED).then(|| set::encode(roots));
+    let all = all.filter(|bytes| bytes.len() <= MAX_ROOTS_BYTES);
+    let all = all.map(|bytes| (BODY_ROOTS, Value::bytes(bytes)));
+    let body = Value::map(members.into_iter().chain(all).chain(body));
     // Of a node that signs for itself in part, the policy that counted.
     let region = subject.as_deref().and_then(|name| region(app, name));
     Statement {

@@ -10,7 +10,7 @@ use touchstone_attest::trust::DomainTrust;
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_ledger::checkpoint::VerifiedCheckpoint;
 use touchstone_ledger::note::NoteKey;
-use touchstone_ledger::statement::VerifiedStatement;
+use touchstone_ledger::statement::{Statement, VerifiedStatement};
 use touchstone_ledger::tree::{Frontier, Hash, verify_consistency};
 use touchstone_policies::Job;
 
@@ -76,7 +76,7 @@ async fn verify(args: &VerifyArgs) -> CommandResult {
         // Nothing was added, and the roots are the same.
         None => (from, *checkpoint.root()),
         Some(edge) => {
-            let log = append_all(&mut client, edge, checkpoint.size(), &trust).await?;
+            let log = append_all(&mut client, edge, checkpoint.size(), &trust, |_, _| {}).await?;
             (log.size(), log.root())
         }
     };
@@ -111,12 +111,36 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| Failure::new(format!("read {}: {e}", path.display())))
 }
 
-/// Fetches the entries from the right edge on, up to `size`, and appends them; each is a statement signed by the domain.
+/// Fetches a whole ledger and gives each statement to `each`, in order. Only what is under a signed root, and whose
+/// signature holds, counts: `each` has seen more than that where this fails.
+pub async fn every(
+    client: &mut BrokerClient,
+    trust: &DomainTrust,
+    domain: &str,
+    each: impl FnMut(u64, &Statement),
+) -> Result<VerifiedCheckpoint, Failure> {
+    let note = client.get("/v1/ledger/checkpoint").await?;
+    let checkpoint = open(&note, &format!("{domain}/ledger"), trust)?;
+    let log = append_all(client, Frontier::new(), checkpoint.size(), trust, each).await?;
+    if log.root() != *checkpoint.root() {
+        let (found, signed) = (hex::encode(log.root()), hex::encode(checkpoint.root()));
+        let what = format!(
+            "the {} entries give root {found}, the broker signed {signed}",
+            log.size()
+        );
+        return Err(Failure::new(what).hint("touchstone ledger verify, and trust nothing of this ledger"));
+    }
+    Ok(checkpoint)
+}
+
+/// Fetches the entries from the right edge on, up to `size`, and appends them; each is a statement signed by the domain,
+/// and given to `each`.
 async fn append_all(
     client: &mut BrokerClient,
     mut log: Frontier,
     size: u64,
     trust: &DomainTrust,
+    mut each: impl FnMut(u64, &Statement),
 ) -> Result<Frontier, Failure> {
     while log.size() < size {
         let before = log.size();
@@ -125,7 +149,9 @@ async fn append_all(
             if log.size() == size {
                 break;
             }
-            append(&mut log, &statement, trust)?;
+            let index = log.size();
+            let verified = append(&mut log, &statement, trust)?;
+            each(index, verified.statement());
         }
         if log.size() == before {
             return Err(Failure::new(format!("the broker gave no entry {before} of {size}")));
@@ -219,7 +245,7 @@ async fn page(client: &mut BrokerClient, start: u64) -> Result<Vec<Value>, Failu
     }
 }
 
-fn append(log: &mut Frontier, statement: &Value, trust: &DomainTrust) -> Result<(), Failure> {
+fn append(log: &mut Frontier, statement: &Value, trust: &DomainTrust) -> Result<VerifiedStatement, Failure> {
     let index = log.size();
     let bytes = statement
         .as_bytes()
@@ -233,5 +259,5 @@ fn append(log: &mut Frontier, statement: &Value, trust: &DomainTrust) -> Result<
         .find_map(|entry| VerifiedStatement::parse(bytes, &entry.key).ok())
         .ok_or_else(|| Failure::new(format!("entry {index}: no statement signed under the keyset")))?;
     log.append(*verified.leaf(), |_, _| {})?;
-    Ok(())
+    Ok(verified)
 }

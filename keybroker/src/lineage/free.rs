@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use touchstone_authorization::token::StatusIndex;
-use touchstone_store::Write;
 
 use crate::app::App;
 use crate::clock::seconds;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::internal;
+use crate::lineage::Graph;
 use crate::problem::Refusal;
 use crate::withdraw::set;
 
@@ -25,39 +25,55 @@ pub const MAX_FREED_AT_ONCE: usize = 1_024;
 /// How often is looked for what is over.
 pub const PERIOD: Duration = Duration::from_secs(30);
 
-/// Frees what is over, every [`PERIOD`], until `stop` is true.
+/// Slots of the lineage that are looked at under one lock, which a withdrawal may wait for.
+pub const SLOTS_AT_ONCE: usize = 65_536;
+
+/// Frees what is over, some slots every [`PERIOD`], until `stop` is true.
 pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut from = 0;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = ticks.tick() => {}
         }
-        // Whatever is left is for the next round: what is granted goes before.
-        if let Err(refusal) = once(&app, app.clock.now_ms()).await {
-            tracing::warn!(
-                detail = refusal.detail,
-                "status entries that are over could not be freed"
-            );
+        match once(&app, from, app.clock.now_ms()).await {
+            // There may be more where these were.
+            Ok(freed) if freed.len() >= MAX_FREED_AT_ONCE => continue,
+            Ok(_) => {}
+            Err(refusal) => {
+                tracing::warn!(
+                    detail = refusal.detail,
+                    "status entries that are over could not be freed"
+                );
+            }
+        }
+        from += SLOTS_AT_ONCE;
+        if from >= app.lineage.read(Graph::slots) {
+            from = 0;
         }
     }
 }
 
-/// Frees what is over at `now_ms`, at most [`MAX_FREED_AT_ONCE`]; gives what was freed.
+/// Frees what is over at `now_ms` of [`SLOTS_AT_ONCE`] slots, at most [`MAX_FREED_AT_ONCE`]; gives what was freed.
 ///
 /// # Errors
 /// The broker's failure: nothing is freed.
-pub async fn once(app: &App, now_ms: u64) -> Result<Vec<StatusIndex>, Refusal> {
+pub async fn once(app: &App, from: usize, now_ms: u64) -> Result<Vec<StatusIndex>, Refusal> {
     let now = u64::try_from(seconds(now_ms)).unwrap_or(0);
     let margin = margin(app);
-    let over = app.lineage.read(|graph| graph.over(now, margin, MAX_FREED_AT_ONCE));
-    // An entry of an earlier generation is not dealt out anew, and holds up nobody.
-    let generation = app.trust.generation();
-    let over = set::sorted(over.into_iter().filter(|entry| {
-        // What is suspended until it is lifted is nobody else's meanwhile.
-        entry.generation == generation && !app.trust.is_kept_back(entry)
-    }));
+    let slots = from..from.saturating_add(SLOTS_AT_ONCE);
+    // What is suspended until it is lifted is nobody else's meanwhile.
+    let mut over = app.lineage.read(|graph| {
+        graph.over(now, margin, slots, MAX_FREED_AT_ONCE, |entry| {
+            !app.trust.is_kept_back(entry)
+        })
+    });
+    // A set is of one generation: those of the oldest go first.
+    let oldest = over.iter().map(|entry| entry.generation).min();
+    over.retain(|entry| Some(entry.generation) == oldest);
+    let over = set::sorted(over);
     if over.is_empty() {
         return Ok(over);
     }
@@ -67,7 +83,7 @@ pub async fn once(app: &App, now_ms: u64) -> Result<Vec<StatusIndex>, Refusal> {
         subject: None,
         policy: None,
         guards: Vec::new(),
-        writes: Vec::<Write>::new(),
+        writes: Vec::new(),
         parts: Vec::new(),
         effect: Effect::Free {
             entries: over.clone(),

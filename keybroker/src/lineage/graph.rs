@@ -4,7 +4,8 @@
 //! it may rest on other entries, which were there before it too; a renewal may add one, unless that rests on the entry
 //! itself. Walks remember where they have been, so even a graph with a loop would end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use touchstone_authorization::token::StatusIndex;
 
@@ -485,37 +486,65 @@ impl Graph {
         self.held == 0
     }
 
-    /// At most `most` entries that can be freed at `now`, deepest first: nothing of what they were ever granted, or of what
-    /// hangs below or rests on them, ends later than `margin` seconds ago, and no node's record names them any more. With
-    /// an entry goes everything below it, so whoever frees them takes out all or none of one tree.
+    /// At most `most` of the entries in these slots that can be freed at `now`: nothing that they were ever granted ends
+    /// later than `margin` seconds ago, no node's record names them any more, and whatever hangs below them or rests on them
+    /// is freed with them, and `may` be. The lock is held meanwhile, so who calls this looks at some slots at a time.
     #[must_use]
-    pub fn over(&self, now: u64, margin: u64, most: usize) -> Vec<StatusIndex> {
-        let before = now.saturating_sub(margin);
-        let mut over = Vec::new();
-        let mut going = Seen::new(self.slots.len());
-        // A child has more depth than its parent: once through by depth is enough for the tree. What rests on others may
-        // have any depth; it goes one round earlier than those.
-        let mut by_depth: Vec<(u8, u32)> = self
-            .each()
-            .filter(|held| held.expires < before)
-            .filter(|held| {
-                held.parent.is_some() || self.by_subject.get(&held.subject) != Some(&slot(number(&held.status)))
-            })
+    pub fn over(
+        &self,
+        now: u64,
+        margin: u64,
+        slots: Range<usize>,
+        most: usize,
+        may: impl Fn(&StatusIndex) -> bool,
+    ) -> Vec<StatusIndex> {
+        let end = slots.end.min(self.slots.len());
+        let window = self.slots.get(slots.start.min(end)..end).unwrap_or_default();
+        let mut by_depth: Vec<(u8, u32)> = window
+            .iter()
+            .filter_map(Option::as_deref)
+            .filter(|held| self.has_ended(held, now, margin) && may(&held.status))
             .map(|held| (held.depth, slot(number(&held.status))))
             .collect();
+        // What hangs below goes before what it hangs from. What rests on others may have any depth: where it comes too
+        // late, those go in the next round.
         by_depth.sort_unstable_by(|a, b| b.cmp(a));
+        let mut going = HashSet::new();
+        let mut over = Vec::new();
         for (_, n) in by_depth {
-            let Some(held) = self.at(n) else { continue };
-            if over.len() >= most {
-                break;
-            }
-            let free = held.children.iter().all(|child| going.has(*child))
-                && held.dependants.iter().all(|dependant| going.has(*dependant));
-            if free && going.first(n) {
+            let Some(held) = self.at(n).filter(|_| over.len() < most) else {
+                continue;
+            };
+            let mut rests = held.children.iter().chain(&held.dependants);
+            if rests.all(|n| going.contains(n)) {
+                going.insert(n);
                 over.push(held.status);
             }
         }
         over
+    }
+
+    /// Whether all of these entries can be freed at `now`, together.
+    #[must_use]
+    pub fn are_over(&self, entries: &[StatusIndex], now: u64, margin: u64) -> bool {
+        let going: HashSet<u32> = entries.iter().map(|entry| slot(number(entry))).collect();
+        entries.iter().all(|entry| {
+            self.held(entry).is_some_and(|held| {
+                let mut rests = held.children.iter().chain(&held.dependants);
+                self.has_ended(held, now, margin) && rests.all(|n| going.contains(n))
+            })
+        })
+    }
+
+    fn has_ended(&self, held: &Held, now: u64, margin: u64) -> bool {
+        let named = || self.by_subject.get(&held.subject) == Some(&slot(number(&held.status)));
+        held.expires.saturating_add(margin) < now && (held.parent.is_some() || !named())
+    }
+
+    /// How many slots there are, empty ones among them.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     fn held(&self, status: &StatusIndex) -> Option<&Held> {
@@ -558,12 +587,6 @@ impl Seen {
         let first = *word & bit == 0;
         *word |= bit;
         first
-    }
-
-    fn has(&self, n: u32) -> bool {
-        self.0
-            .get(n as usize / 64)
-            .is_some_and(|word| word >> (n % 64) & 1 == 1)
     }
 
     /// The slots visited, ascending.

@@ -27,9 +27,6 @@ pub use graph::{Graph, LineageError};
 /// workloads and delegations. Those about nodes say the same in members of their own.
 pub const BODY_LINEAGE: i64 = 20;
 
-/// Where the set of entries that it lifts stands in the body of a lift's statement, as [`crate::withdraw::set`] encodes it.
-pub const BODY_LIFTED: i64 = 21;
-
 /// What a grant does to the lineage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Growth {
@@ -139,7 +136,7 @@ impl Lineage {
         grown.map_err(|error| error.to_string())
     }
 
-    /// Takes these entries out, if all of them are over still ([`Graph::over`]) and nothing is `falling`; `false`, and nothing
+    /// Takes these entries out, if all of them are over still ([`Graph::are_over`]) and nothing is `falling`; `false`, and nothing
     /// is changed, where one was renewed since, or something was hung below it, or where a withdrawal is on its way that
     /// may name one. Only the sequencer does this, as it takes it into a commit.
     #[must_use]
@@ -148,8 +145,7 @@ impl Lineage {
         if falling() {
             return false;
         }
-        let over: HashSet<StatusIndex> = graph.over(now, margin, usize::MAX).into_iter().collect();
-        if !entries.iter().all(|entry| over.contains(entry)) {
+        if !graph.are_over(entries, now, margin) {
             return false;
         }
         for entry in entries {

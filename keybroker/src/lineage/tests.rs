@@ -162,7 +162,7 @@ proptest! {
         }
         let mut graph = graph(&entries);
         let now = 140;
-        let over = graph.over(now, margin, usize::MAX);
+        let over = graph.over(now, margin, 0..usize::MAX, usize::MAX, |_| true);
         let over_numbers: BTreeSet<u64> = over.iter().map(number).collect();
         for entry in &entries {
             let rests = reachable(&entries, &[number(&entry.status)].into());
@@ -171,6 +171,12 @@ proptest! {
             // A node's entry is named by its record until it has another one; each node here has one.
             prop_assert!(!goes || all_over, "freed too early");
             prop_assert!(!goes || entry.parent.is_some(), "the record of a node names it");
+        }
+        prop_assert!(graph.are_over(&over, now, margin));
+        if let Some(alive) = entries.iter().find(|entry| !over_numbers.contains(&number(&entry.status))) {
+            let rests: Vec<StatusIndex> = graph.closure(&[alive.status]);
+            let living = rests.iter().any(|e| by[&number(e)] + margin >= now);
+            prop_assert!(!living || !graph.are_over(&[&over[..], &[alive.status]].concat(), now, margin));
         }
         for entry in &over {
             graph.remove(entry);
@@ -183,7 +189,7 @@ proptest! {
         }
         // Another round frees what only waited for something that depended on it; then nothing more.
         for _ in 0..entries.len() {
-            let more = graph.over(now, margin, usize::MAX);
+            let more = graph.over(now, margin, 0..usize::MAX, usize::MAX, |_| true);
             more.iter().for_each(|entry| graph.remove(entry));
         }
         for entry in &left {
@@ -441,15 +447,15 @@ fn renewals_keep_the_entry_its_end_and_what_it_rests_on() {
 fn an_entry_that_a_node_has_left_is_freed_and_its_present_one_never() {
     let root = entry(0, None);
     let mut held = graph(std::slice::from_ref(&root));
-    assert_eq!(held.over(u64::MAX, 0, 9), [], "its record names it");
+    assert_eq!(held.over(u64::MAX, 0, 0..9, 9, |_| true), [], "its record names it");
     let mut new = entry(1, None);
     new.subject.clone_from(&root.subject);
     held.insert(&new).unwrap();
-    assert_eq!(held.over(1_010, 10, 9), [], "the margin is not over");
-    assert_eq!(held.over(1_011, 10, 9), [root.status]);
+    assert_eq!(held.over(1_010, 10, 0..9, 9, |_| true), [], "the margin is not over");
+    assert_eq!(held.over(1_011, 10, 0..9, 9, |_| true), [root.status]);
     held.remove(&root.status);
     assert_eq!(held.by_subject(&root.subject), Some(new.status));
-    assert_eq!(held.over(u64::MAX, 0, 9), []);
+    assert_eq!(held.over(u64::MAX, 0, 0..9, 9, |_| true), []);
 }
 
 #[test]

@@ -10,18 +10,17 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use touchstone_authorization::token::StatusIndex;
-use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 
 pub use tree::{Named, Tree};
 
+use super::BODY_LINEAGE;
 use super::entry::Entry;
 use super::graph::Graph;
-use super::{BODY_LIFTED, BODY_LINEAGE};
 use crate::decision::BODY_SCOPES;
 use crate::node::status;
 use crate::trust::{Mark, number, place};
-use crate::withdraw::{SET, set};
+use crate::withdraw::{BODY_ROOTS, MAX_ROOTS_NAMED, SET, set};
 
 /// Events kept of one entry; of more, the first and the last stay, and how many there were.
 pub const MAX_EVENTS: usize = 256;
@@ -71,8 +70,6 @@ pub struct Flaw {
 struct Told {
     entry: Entry,
     state: State,
-    /// Lifted by command: it comes back with the next grant of its node.
-    lifted: bool,
     /// Since when, and the reasons of the statement that made it so.
     since: i64,
     reasons: Vec<Reason>,
@@ -95,6 +92,8 @@ pub struct History {
     by_subject: HashMap<String, Vec<usize>>,
     by_key: BTreeMap<String, BTreeSet<usize>>,
     by_reference: BTreeMap<String, BTreeSet<usize>>,
+    /// What was suspended, by the digest of the set, and whether that was lifted.
+    holds: BTreeMap<[u8; 32], (HashSet<StatusIndex>, bool)>,
     generation: u32,
     flaws: Vec<Flaw>,
     more_flaws: u64,
@@ -229,7 +228,6 @@ impl History {
             self.told.push(Told {
                 entry: entry.clone(),
                 state: State::Valid,
-                lifted: false,
                 since: statement.time,
                 reasons: Vec::new(),
                 epoch: None,
@@ -259,22 +257,30 @@ impl History {
         at
     }
 
-    /// A grant lifts what was suspended of the entry itself, and what a command lifted below it.
+    /// A grant brings back what is suspended of the entry, and what a lifted hold took below it and no standing one has.
     fn come_back(&mut self, index: u64, statement: &Statement, entry: StatusIndex) {
-        for (nth, below) in self.graph.closure(&[entry]).into_iter().enumerate() {
-            let Some(at) = self.at.get(&below).copied() else {
+        let any_lifted = self.holds.values().any(|(_, lifted)| *lifted);
+        let below = match any_lifted {
+            true => self.graph.closure(&[entry]),
+            false => vec![entry],
+        };
+        for below in below {
+            let held = |lifted: bool| {
+                let mut holds = self.holds.values().filter(|(_, is)| *is == lifted);
+                holds.any(|(set, _)| set.contains(&below))
+            };
+            let comes_back = below == entry || (held(true) && !held(false));
+            let Some(at) = self.at.get(&below).copied().filter(|_| comes_back) else {
                 continue;
             };
-            let is_it = below == entry;
-            let Some(told) = self.told.get_mut(at) else { continue };
-            if told.state == State::Suspended && (told.lifted || (is_it && nth == 0)) {
-                told.state = State::Valid;
-                told.lifted = false;
-                told.since = statement.time;
-                told.reasons.clear();
-                told.epoch = None;
-                self.tell(Some(at), index, statement, ("counts again", String::new()));
-            }
+            let Some(told) = self.told.get_mut(at).filter(|told| told.state == State::Suspended) else {
+                continue;
+            };
+            told.state = State::Valid;
+            told.since = statement.time;
+            told.reasons.clear();
+            told.epoch = None;
+            self.tell(Some(at), index, statement, ("counts again", String::new()));
         }
     }
 
@@ -320,28 +326,40 @@ impl History {
             .find(|known| mark.as_text() == Some(known.as_str()))?;
         let count = statement.body.get(1)?.as_u64()?;
         let named = statement.body.get(3)?.as_array()?;
-        let roots: Option<Vec<StatusIndex>> = named
-            .iter()
-            .map(|number| place(number.as_u64()?, self.generation))
-            .collect();
-        let mut roots = roots?;
-        let digest = statement.inputs.get(SET)?;
-        if roots.len() == crate::withdraw::MAX_ROOTS_NAMED {
-            // Not every root is named where they are this many: what fell is found by the set alone, which is not here.
-            self.flaw(index, format!("{count} entries fell, not all of whose roots are named"));
+        let mut roots: Vec<StatusIndex> = match statement.body.get(BODY_ROOTS) {
+            Some(all) => set::decode(all.as_bytes()?).ok()?,
+            None => named
+                .iter()
+                .map(|number| place(number.as_u64()?, self.generation))
+                .collect::<Option<_>>()?,
+        };
+        let digest = *statement.inputs.get(SET)?;
+        if roots.len() == MAX_ROOTS_NAMED && count > MAX_ROOTS_NAMED as u64 {
+            // There may be more than these, too many for the statement: then the set alone, which is not here, has them all.
+            self.flaw(
+                index,
+                format!("{count} entries fell, and it is not told of all what they rested on"),
+            );
         } else {
             let computed = set::sorted(self.graph.closure(&roots));
-            if computed.len() as u64 != count || set::digest(&set::encode(&computed)) != *digest {
+            if computed.len() as u64 != count || set::digest(&set::encode(&computed)) != digest {
                 let found = computed.len();
                 self.flaw(
                     index,
                     format!("{count} entries fell, and {found} rested on what was named"),
                 );
             }
+            if mark == Mark::Suspended {
+                self.holds.insert(digest, (computed.into_iter().collect(), false));
+            }
         }
         self.mention(index, statement);
         // What its subject was granted while this was on its way falls with it.
-        if mark == Mark::Revoked && !roots.is_empty() {
+        let is_of_subject = |root: &StatusIndex| {
+            let told = self.at.get(root).and_then(|at| self.told.get(*at));
+            told.is_some_and(|told| Some(&told.entry.subject) == statement.subject.as_ref())
+        };
+        if mark == Mark::Revoked && roots.iter().any(is_of_subject) {
             roots.extend(held);
         }
         self.mark(index, statement, &roots, mark, epoch);
@@ -363,7 +381,6 @@ impl History {
                 continue;
             }
             told.state = state;
-            told.lifted = false;
             told.since = statement.time;
             told.reasons.clone_from(&statement.reasons);
             told.epoch = epoch;
@@ -381,16 +398,15 @@ impl History {
         }
     }
 
-    /// What a command lifts, by the numbers in [`BODY_LIFTED`].
+    /// Body: 2 rows of [number, digest of the set, since].
     fn lift(&mut self, index: u64, statement: &Statement) -> Option<()> {
         self.mention(index, statement);
-        let lifted = match statement.body.get(BODY_LIFTED)? {
-            Value::Null => return Some(()),
-            bytes => set::decode(bytes.as_bytes()?).ok()?,
-        };
-        for entry in lifted {
-            if let Some(told) = self.at.get(&entry).and_then(|at| self.told.get_mut(*at)) {
-                told.lifted |= told.state == State::Suspended;
+        for row in statement.body.get(2)?.as_array()? {
+            let [_, digest, _] = row.as_array()? else { return None };
+            let digest: [u8; 32] = digest.as_bytes()?.try_into().ok()?;
+            match self.holds.get_mut(&digest) {
+                Some((_, lifted)) => *lifted = true,
+                None => self.flaw(index, "it lifts what was not suspended".to_owned()),
             }
         }
         Some(())
@@ -492,3 +508,6 @@ fn reason(reason: &Reason) -> String {
     }
     format!("{}: {} is {}", reason.code, reason.claim, reason.found)
 }
+
+#[cfg(test)]
+mod tests;
