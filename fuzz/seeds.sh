@@ -29,6 +29,11 @@ case $target in
     ;;
   hcl_report) take "$vectors"/azure/hcl-*.bin ;;
   corim) take "$vectors"/corim/*/*/*.cbor "$vectors"/corim/*/*/*.corim "$vectors"/corim/*/*.cbor ;;
+  authorization | chain | reports)
+    for file in "$here"/fuzz/seeds/"$target"-*.hex; do
+      xxd -r -p "$file" "$corpus/$(basename "$file" .hex)"
+    done
+    ;;
   grub_config) take "$boots"/*/grub.cfg ;;
   pe_image) take /usr/lib/shim/*.efi /usr/lib/shim/*.efi.signed /usr/lib/systemd/boot/efi/*.stub ;;
   cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;

@@ -2,6 +2,8 @@
 //!
 //! `fuzz_targets/` has one binary each (`cargo fuzz run NAME` works, and so does `setup/fuzz.sh NAME SECONDS`).
 
+pub mod delegation;
+
 use touchstone_artefacts::fuzz as artefacts;
 use touchstone_authorization::token::UntrustedAuthorization;
 use touchstone_authorization::{StatusArray, TrustFrame, UntrustedProof};
@@ -74,6 +76,7 @@ pub fn status_list(data: &[u8]) {
 pub fn authorization(data: &[u8]) {
     drop(UntrustedAuthorization::parse(data));
     drop(UntrustedProof::parse(data));
+    delegation::claims(data);
 }
 
 /// Trust-state frames.
