@@ -166,6 +166,7 @@ async fn status(State(Admin { app, .. }): State<Admin>) -> Response {
             "enrolled": crate::first_use::count(&*app.store).ok(),
         },
         "enforcers": app.acks.shown(&policy, (app.trust.generation(), app.trust.epoch()), app.clock.now_ms()),
+        "standing": crate::standing::shown(&app),
         "drift": app.drift.shown(app.clock.now_ms()),
         "sessions": sessions,
         "attesting_nodes": app.attested.lock().map_or(0, |attested| attested.len()),

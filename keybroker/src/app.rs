@@ -28,6 +28,7 @@ use crate::room::Room;
 use crate::routes::status_list::StatusTokens;
 use crate::sequencer::SequencerHandle;
 use crate::session::Sessions;
+use crate::standing::Standings;
 use crate::statements::Circumstances;
 use crate::tenants::meter::Meter;
 use crate::trust::Trust;
@@ -86,6 +87,8 @@ pub struct App {
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
     /// Chains that enforcers reported uses of.
     pub known_chains: Mutex<KnownChains>,
+    /// How every node stands.
+    pub standings: Standings,
     /// The comparison with the domain's other brokers.
     pub drift: Drift,
     /// The logs that are watched here, and the witnesses that watch this one.

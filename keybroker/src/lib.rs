@@ -50,6 +50,7 @@ pub mod server;
 pub mod service;
 pub mod session;
 pub mod site;
+pub mod standing;
 pub mod statements;
 pub mod tenants;
 pub mod ticker;

@@ -56,6 +56,8 @@ pub const WORKLOAD: Namespace = Namespace::new("workload");
 pub const BRANCH: Namespace = Namespace::new("branch");
 /// `tree/<list, generation, index>`: what was issued and used below a node's entry.
 pub const TREE: Namespace = Namespace::new("tree");
+/// `standing/<name>`: how a node stands, as recorded last, and since when.
+pub const STANDING: Namespace = Namespace::new("standing");
 /// `meta/<what>`: single values.
 pub const META: Namespace = Namespace::new("meta");
 

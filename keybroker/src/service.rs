@@ -37,6 +37,7 @@ use crate::routes::status_list::StatusTokens;
 use crate::sequencer::{self, Sequencer};
 use crate::server;
 use crate::session::{SessionLimits, Sessions};
+use crate::standing::{self, Standings};
 use crate::statements::Circumstances;
 use crate::tenants::meter::Meter;
 use crate::ticker;
@@ -211,6 +212,7 @@ impl Broker {
         trust.hold(denies);
         let begun_ms = clock.now_ms();
         let lineage = Arc::new(Lineage::new(restored.lineage));
+        let standings = Standings::begin(&*store, restored.live.iter(), begun_ms);
         let attested = restored
             .live
             .into_iter()
@@ -264,6 +266,7 @@ impl Broker {
             holds: Holds::new(restored.holds),
             head,
             attested: Mutex::new(attested),
+            standings,
             drift,
             witnessing: Witnessing::new(&config.witness)
                 .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,
@@ -314,6 +317,8 @@ impl Broker {
             )),
             tokio::spawn(ticker::beat(Arc::clone(&app), stopped.clone())),
             tokio::spawn(crate::acks::close(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(standing::watch(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(standing::record(Arc::clone(&app), stopped.clone())),
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(crate::lineage::free::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),

@@ -1,29 +1,25 @@
-//! What the broker does by the clock: heartbeats, nodes that are overdue, summaries of refusals, new policy.
+//! What the broker does by the clock: heartbeats, summaries of refusals, new policy. Nodes that are overdue:
+//! [`crate::standing`].
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
-use touchstone_authorization::token::StatusIndex;
-use touchstone_ledger::statement::Reason;
 
 use crate::admin::Reload;
 use crate::app::App;
 use crate::clock::seconds;
-use crate::decision::DenialCode;
 use crate::entry::{Activation, Effect, EntryError};
 use crate::policy::{Floors, PolicySource, PolicySourceError, facts};
 use crate::rejudge::rejudge;
 use crate::service::entry;
 use crate::statements::Circumstances;
-use crate::withdraw::withdraw;
 
-/// Heartbeats, overdue nodes and summaries, until `stop` is true.
+/// Heartbeats and summaries, until `stop` is true.
 pub async fn beat(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let mut period_ms = app.policy().settings.timers.heartbeat_ms.max(1);
     let mut ticks = ticking(period_ms);
-    let mut serving = Serving::default();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -32,9 +28,6 @@ pub async fn beat(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         let now_ms = app.clock.now_ms();
         if let Err(error) = app.trust.heartbeat(now_ms) {
             tracing::error!(%error, "no heartbeat could be made");
-        }
-        if let Some(since_ms) = serving.at(serves(&app, now_ms), now_ms) {
-            overdue(&app, since_ms, now_ms);
         }
         let due = app
             .refusals
@@ -57,62 +50,6 @@ fn ticking(period_ms: u64) -> tokio::time::Interval {
     let mut ticks = interval(Duration::from_millis(period_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// Since when this broker takes attestations. A node that was refused because the broker refuses everybody has missed
-/// nothing (`docs/protocol.md`, section 4: a refusal is no withdrawal); what it holds ends by itself meanwhile.
-#[derive(Debug, Default)]
-struct Serving {
-    since_ms: Option<u64>,
-}
-
-impl Serving {
-    /// Takes note of whether it does at `now_ms`; gives since when without a break, or nothing while it does not.
-    fn at(&mut self, serves: bool, now_ms: u64) -> Option<u64> {
-        self.since_ms = serves.then(|| self.since_ms.unwrap_or(now_ms));
-        self.since_ms
-    }
-}
-
-/// Whether who attests now can be granted anything.
-fn serves(app: &App, now_ms: u64) -> bool {
-    app.live_policy(now_ms).is_ok() && !app.trust.is_held() && !app.trust.is_stopped()
-}
-
-/// Withdraws what nodes hold that have not attested within the deadline, counted from `since_ms` at the earliest.
-fn overdue(app: &Arc<App>, since_ms: u64, now_ms: u64) {
-    let policy = app.policy();
-    let deadline = |name: &str| policy.demands_of(name).timers.attestation_deadline_ms;
-    let late: Vec<(String, u64, u64)> = {
-        let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = |(name, (at, _)): (&String, &(u64, StatusIndex))| {
-            let deadline_ms = deadline(name);
-            (now_ms.saturating_sub(since_ms.max(*at)) > deadline_ms).then(|| (name.clone(), *at, deadline_ms))
-        };
-        attested.iter().filter_map(late).collect()
-    };
-    for (name, at, deadline_ms) in late {
-        app.attested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&name);
-        let app = Arc::clone(app);
-        tokio::spawn(async move {
-            let reason = Reason {
-                code: DenialCode::DeadlinePassed.as_str().into(),
-                claim: "last attestation".into(),
-                expected: format!("within {deadline_ms} ms"),
-                found: format!("{} ms ago", now_ms.saturating_sub(at)),
-            };
-            if let Err(refusal) = withdraw(&app, &name, reason).await {
-                tracing::error!(
-                    node = name,
-                    detail = refusal.detail,
-                    "an overdue node could not be withdrawn"
-                );
-            }
-        });
-    }
 }
 
 /// Records what was refused since the last summary.
@@ -257,18 +194,4 @@ async fn take_over(app: &Arc<App>, source: &Arc<PolicySource>) -> Result<u64, St
         .await
         .map_err(|e: EntryError| e.to_string())?;
     Ok(policy.version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_deadline_counts_from_when_attestations_are_taken_again() {
-        let mut serving = Serving::default();
-        let said: Vec<_> = [(true, 5), (true, 6), (false, 7), (false, 8), (true, 9), (true, 10)]
-            .map(|(serves, at)| serving.at(serves, at))
-            .into();
-        assert_eq!(said, [Some(5), Some(5), None, None, Some(9), Some(9)]);
-    }
 }

@@ -163,6 +163,7 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         let withdrawal = app.trust.take(&set, mark, now_ms).map_err(internal)?;
         Ok((set, withdrawal))
     })?;
+    app.standings.wake();
     let epoch = withdrawal.epoch;
     if mark == Mark::Revoked {
         let mut attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);

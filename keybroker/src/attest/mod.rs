@@ -21,6 +21,7 @@ use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
 use crate::sequencer::HandedIn;
 use crate::server::ConnectionInfo;
+use crate::standing::Note;
 use crate::withdraw::withdraw;
 pub use entry::DECISION;
 use prepare::{Prepared, prepare};
@@ -216,6 +217,10 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             if decided.grant.is_some() || (decided.is_only_held() && attested.contains_key(&decided.node)) {
                 attested.insert(decided.node.clone(), (received_at_ms, status));
             }
+        }
+        if decided.grant.is_some() {
+            app.standings
+                .note(&policy, &decided.node, Note::Good(status), received_at_ms);
         }
         let authorization = match &decided.grant {
             Some(grant) => Some(

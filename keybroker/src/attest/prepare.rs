@@ -34,6 +34,7 @@ use crate::node::NodeRecord;
 use crate::nodes::{Stored, guard};
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::session::random;
+use crate::standing::Note;
 use crate::tenants;
 
 /// A decision and what is to be recorded with it.
@@ -176,7 +177,13 @@ fn judge(
     if decided.logs_are_missing() {
         return Err(logs::incomplete("entries of the list that were judged before are gone"));
     }
+    let says = |note| {
+        if same_machine.is_some() {
+            app.standings.note(&policy, &decided.node, note, now_ms);
+        }
+    };
     if decided.logs_are_behind(inputs.ima.is_some()) && app.forgive(&decided.node) {
+        says(Note::Heard);
         return Err(logs::incomplete("a log does not reach the quoted value"));
     }
     // It holds nothing that could be taken from it, so a denial is worth no record: otherwise whoever has one genuine
@@ -203,6 +210,10 @@ fn judge(
         receive_key: pending.receive_public.as_ref(),
         standing: &standing_rows,
     };
+    if decided.grant.is_none() {
+        // Before it goes out: what is withdrawn by this is not withdrawn for another reason.
+        says(Note::Refused);
+    }
     let Entries { decision, taken } = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {
         takes_seat: decided.grant.is_some() && seat.is_some_and(|seat| seat.take.is_some()),

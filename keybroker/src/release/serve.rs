@@ -37,6 +37,7 @@ use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
+use crate::standing::Note;
 use crate::tenants;
 use crate::workload::decide::node_of;
 use crate::workload::record::WorkloadRecord;
@@ -177,6 +178,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
                 .map(|record| (record, row.revision)),
         },
     };
+    app.standings.note(&policy, name, Note::Heard, now_ms);
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, name)?;
     // A name that no key can have is looked up as one that none has.
