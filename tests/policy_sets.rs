@@ -109,3 +109,97 @@ fn what_cannot_be_compared_is_told() {
     let words = String::from_utf8_lossy(&compared.stderr).into_owned();
     assert!(words.contains("no decision is recorded there"), "{words}");
 }
+
+/// Who commands, who reports, who acknowledges and what is reached are listed by command, shown, published and taken out.
+#[test]
+fn operators_detectors_enforcers_and_segments_are_listed_by_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (repo, _) = init(folder.path(), "bare-metal-tpm");
+    let jwk = |name: &str, x: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#)).unwrap();
+        text(&file)
+    };
+    // RFC 8037, appendix A.2, and RFC 8032, section 7.1, tests 2 and 3: public keys.
+    let alice = jwk("alice.jwk", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+    let monitor = jwk("monitor.jwk", "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw");
+    let guard = jwk("guard.jwk", "_FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU");
+    let issuer = [
+        "--issuer",
+        "https://monitor.example/",
+        "--audience",
+        "https://broker.example/v1/events",
+    ];
+    let done = |arguments: &[&str]| {
+        let output = policy(arguments);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        told
+    };
+    let added = done(&[
+        "operator", "add", &repo, "alice", "--key", &alice, "--may", "revoke", "lift",
+    ]);
+    assert_eq!(added, "staged operators.toml: alice added, 1 in all\n");
+    let mut detector = vec![
+        "detector", "add", &repo, "monitor", "--key", &monitor, "--region", "eu-1",
+    ];
+    detector.extend(issuer);
+    done(&detector);
+    done(&[
+        "enforcer",
+        "add",
+        &repo,
+        "guard:edge-7",
+        "--key",
+        &guard,
+        "--region",
+        "eu-1",
+    ]);
+    done(&[
+        "segment",
+        "add",
+        &repo,
+        "execute:db",
+        "--allow",
+        "tcp 10.0.0.5:5432",
+        "udp [fd00::53]:53",
+    ]);
+    done(&["publish", &repo, "--keys", &text(&folder.path().join("keys"))]);
+
+    let listed = |what: &str| -> Value { serde_json::from_str(&done(&[what, "list", &repo, "--json"])).unwrap() };
+    assert_eq!(
+        listed("operator")["operators"][0]["may"],
+        serde_json::json!(["revoke", "lift"])
+    );
+    assert_eq!(listed("detector")["detectors"][0]["reach"], "quarantine");
+    assert_eq!(listed("enforcer")["enforcers"][0]["id"], "guard:edge-7");
+    assert_eq!(listed("segment")["segments"][0]["allow"][0], "tcp 10.0.0.5:5432");
+
+    // A key has one job, nothing means any, and what is not listed is not taken out.
+    for (arguments, code) in [
+        (
+            vec!["enforcer", "add", &repo, "guard:x", "--key", &alice],
+            "policy-key-of-two",
+        ),
+        (
+            vec!["segment", "add", &repo, "execute:db", "--allow", "tcp 0.0.0.0/0:80"],
+            "policy-network-unreadable",
+        ),
+        (vec!["operator", "remove", &repo, "bob"], "policy-target-missing"),
+    ] {
+        let output = policy(&arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(code), "{arguments:?}: {told}");
+    }
+    let power = policy(&["operator", "add", &repo, "bob", "--key", &monitor, "--may", "anything"]);
+    assert!(!power.status.success());
+    let last = done(&["operator", "remove", &repo, "alice"]);
+    assert!(
+        last.contains("alice was the last of it") && last.contains("without a signature"),
+        "{last}"
+    );
+}

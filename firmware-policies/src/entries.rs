@@ -253,7 +253,7 @@ fn stage(
     let asked = document.to_string();
     let (before, entries) = edit(&mut document).ok_or_else(|| unreadable("another form"))?;
     let text = document.to_string();
-    if !before && text.trim() == asked.trim() || !before && entries == 0 {
+    if !before && (entries == 0 || text.trim() == asked.trim()) {
         let expected = format!("an entry of {}", kind.name());
         return Err(PolicyError::new(PolicyCode::TargetMissing, name, expected, "none"));
     }

@@ -15,6 +15,7 @@ use crate::clock::{Clock, seconds};
 use crate::config::Limits;
 use crate::decision::SEMANTICS_ID;
 use crate::drift::Drift;
+use crate::events::Reports;
 use crate::federation::Neighbours;
 use crate::hello::Pending;
 use crate::holds::Holds;
@@ -87,6 +88,8 @@ pub struct App {
     pub attested: Mutex<HashMap<String, (u64, StatusIndex)>>,
     /// Chains that enforcers reported uses of.
     pub known_chains: Mutex<KnownChains>,
+    /// How often detectors have reported lately.
+    pub reports: Reports,
     /// How every node stands.
     pub standings: Standings,
     /// The comparison with the domain's other brokers.

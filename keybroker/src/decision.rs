@@ -58,6 +58,7 @@ touchstone_cose::reason_codes! {
         TenantName = "tenant-name-of-another": "The node is named after a tenant who does not own it, or its owner's nodes are named otherwise. A tenant's nodes are called <tenant>.<name>.",
         TenantNodesFull = "tenant-nodes-full": "The node's tenant has as many nodes as signed policy allows. Raise nodes in tenants.toml, or take one out.",
         OperatorCommand = "operator-command": "An operator withdrew the node's rights.",
+        SecurityEvent = "security-event-reported": "A detector that signed policy names reported this subject, so its rights were suspended or withdrawn. Look at what it reported; touchstone lift takes a quarantine back.",
         Quarantined = "quarantined": "The node or workload is in quarantine: what it holds is suspended and it gets nothing new. touchstone lift takes that back, and its next good evidence brings back what was suspended.",
         Contained = "contained": "The node's zone, or the whole domain, is suspended because of one of its members or by command. touchstone lift takes that back.",
         ReferenceBarred = "reference-barred": "What the node shows rests on a reference value that an operator has barred, or that a barred signer signed. Update the machine to software of another reference, or lift the bar.",

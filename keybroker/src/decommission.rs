@@ -12,6 +12,7 @@ use crate::hello::internal;
 use crate::nodes;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
+use crate::standing::Note;
 use crate::withdraw::withdraw_with;
 
 /// Longest reason of an operator, in bytes.
@@ -23,6 +24,18 @@ pub const MAX_WHY: usize = 640;
 /// # Errors
 /// [`RefusalCode::ParameterMalformed`] for a name that is none; otherwise the broker's failure.
 pub async fn decommission(app: &App, name: &str, why: &str, more: Vec<Write>) -> Result<Recorded, Refusal> {
+    let recorded = take_out(app, name, why, more).await?;
+    stands(app, name, true);
+    Ok(recorded)
+}
+
+/// Says at once that the node is out of service, or back in it.
+fn stands(app: &App, name: &str, gone: bool) {
+    app.standings
+        .note(&app.policy(), name, Note::Gone(gone), app.clock.now_ms());
+}
+
+async fn take_out(app: &App, name: &str, why: &str, more: Vec<Write>) -> Result<Recorded, Refusal> {
     checked(name, why)?;
     let key = rows::GONE.key(name.as_bytes()).map_err(internal)?;
     let mut writes = more;
@@ -83,7 +96,9 @@ pub async fn reinstate(app: &App, name: &str, why: &str, more: Vec<Write>) -> Re
         effect: Effect::None,
     };
     let recorded = app.sequencer.record(entry).await;
-    recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))
+    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
+    stands(app, name, false);
+    Ok(recorded)
 }
 
 fn checked(name: &str, why: &str) -> Result<(), Refusal> {

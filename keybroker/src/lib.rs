@@ -18,6 +18,7 @@ mod decommission;
 pub mod drift;
 mod enrolled;
 pub mod entry;
+pub mod events;
 pub mod federation;
 pub mod first_use;
 pub mod hardware;

@@ -56,6 +56,9 @@ pub const WORKLOAD: Namespace = Namespace::new("workload");
 pub const BRANCH: Namespace = Namespace::new("branch");
 /// `tree/<list, generation, index>`: what was issued and used below a node's entry.
 pub const TREE: Namespace = Namespace::new("tree");
+/// `event/<digest>`: a security event that was taken, by the digest of issuer and `jti`: until when it could come again, Unix
+/// seconds, and SHA-256 of the token.
+pub const EVENT: Namespace = Namespace::new("event");
 /// `standing/<name>`: how a node stands, as recorded last, and since when.
 pub const STANDING: Namespace = Namespace::new("standing");
 /// `meta/<what>`: single values.

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::decision::SEMANTICS_ID;
 use crate::drift::{self, Drift};
 use crate::entry::{Effect, Entry, EntryError};
+use crate::events::Reports;
 use crate::federation::{Neighbours, keep};
 use crate::holds::Holds;
 use crate::keys::{BrokerKeys, KEY_FOLDER, KeysError};
@@ -267,6 +268,7 @@ impl Broker {
             head,
             attested: Mutex::new(attested),
             standings,
+            reports: Reports::default(),
             drift,
             witnessing: Witnessing::new(&config.witness)
                 .map_err(|error| ServiceError::Statement(format!("[witness]: {error}")))?,

@@ -44,7 +44,7 @@ async fn stands(domain: &Domain, node: &str) -> (String, String) {
     let rows = shown["nodes"].as_array().unwrap();
     let row = rows.iter().find(|row| row["node"] == node).unwrap();
     let text = |key: &str| row[key].as_str().unwrap().to_owned();
-    assert_eq!(shown["counts"][text("state")].as_u64().unwrap() > 0, true, "{shown}");
+    assert!(shown["counts"][text("state")].as_u64().unwrap() > 0, "{shown}");
     (text("state"), text("rights"))
 }
 

@@ -218,7 +218,7 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 attested.insert(decided.node.clone(), (received_at_ms, status));
             }
         }
-        if decided.grant.is_some() {
+        if decided.grant.is_some() || decided.is_only_held() {
             app.standings
                 .note(&policy, &decided.node, Note::Good(status), received_at_ms);
         }

@@ -210,7 +210,7 @@ fn judge(
         receive_key: pending.receive_public.as_ref(),
         standing: &standing_rows,
     };
-    if decided.grant.is_none() {
+    if decided.grant.is_none() && !decided.is_only_held() {
         // Before it goes out: what is withdrawn by this is not withdrawn for another reason.
         says(Note::Refused);
     }

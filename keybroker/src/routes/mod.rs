@@ -7,6 +7,7 @@ mod acks;
 mod attestation;
 mod authorizations;
 mod drift;
+mod events;
 pub(crate) mod federation;
 mod health;
 mod keys;
@@ -61,6 +62,7 @@ pub fn router(app: Arc<App>) -> Router {
             get(witness::cosignatures).post(witness::cosigned),
         )
         .route("/v1/drift", post(drift::drift))
+        .route("/v1/events", post(events::events))
         .route("/v1/witness/add-checkpoint", post(witness::add_checkpoint))
         .route("/v1/federation/{domain}/policy", get(federation::policy))
         .route("/v1/federation/{domain}/policy/digest", get(federation::policy_digest))

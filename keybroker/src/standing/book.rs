@@ -79,8 +79,8 @@ pub enum Note {
     Heard,
     /// Its rights were withdrawn for another reason.
     Withdrawn,
-    /// It was decommissioned.
-    Gone,
+    /// Whether it is decommissioned.
+    Gone(bool),
     /// Whether its rights are suspended.
     Quarantined(bool),
 }
@@ -133,7 +133,7 @@ impl Book {
             Note::Refused => place.known.refuse(now_ms),
             Note::Heard => place.known.hear(now_ms),
             Note::Withdrawn => place.known.withdrawn = true,
-            Note::Gone => place.known.gone = true,
+            Note::Gone(gone) => place.known.gone = gone,
             Note::Quarantined(quarantined) => place.known.quarantined = quarantined,
         }
         self.turn(node, schedule, now_ms);
@@ -342,7 +342,11 @@ mod tests {
         let (over, _) = book.look(|_| SCHEDULE, Some(1_000), 1_060);
         let mut over: Vec<&str> = over.iter().map(|over| over.node.as_str()).collect();
         over.sort_unstable();
-        assert_eq!(over, ["stale", "unreachable"], "whether they hold anything is looked up elsewhere");
+        assert_eq!(
+            over,
+            ["stale", "unreachable"],
+            "whether they hold anything is looked up elsewhere"
+        );
         let trusted = ("trusted".to_owned(), State::Trusted, stale, 1_060);
         assert_eq!(changes(&mut book), [trusted]);
         for bytes in [&b""[..], b"\x80", b"\x82\x61x\x01", &row(State::Stale, 5)[1..]] {

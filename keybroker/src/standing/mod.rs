@@ -23,7 +23,6 @@ use touchstone_store::{Store, Write};
 
 use crate::app::App;
 use crate::decision::DenialCode;
-use crate::nodes;
 use crate::rows;
 use crate::service::entry;
 use crate::trust::Mark;
@@ -185,15 +184,13 @@ fn take_note_of_entries(app: &App, now_ms: u64) {
                 return Some((name.to_owned(), Note::Quarantined(quarantined)));
             }
             // Who is late or refused lost its rights by that; anybody else, by something else.
-            let told = known.withdrawn || known.refused || known.gone || known.late_ms.is_some();
+            let told = known.withdrawn || known.refused || known.late_ms.is_some();
             (status == Some(Status::Invalid) && !told).then(|| (name.to_owned(), Note::Withdrawn))
         };
         book.all().into_iter().filter_map(note).collect()
     };
     let policy = app.policy();
     for (name, note) in notes {
-        let gone = note == Note::Withdrawn && nodes::is_gone(&*app.store, &name).unwrap_or(false);
-        let note = if gone { Note::Gone } else { note };
         app.standings.note(&policy, &name, note, now_ms);
     }
 }

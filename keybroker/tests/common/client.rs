@@ -69,11 +69,22 @@ impl Client {
     }
 
     pub async fn open(&mut self, method: Method, path: &str, body: Vec<u8>) -> Response<hyper::body::Incoming> {
+        self.open_as("application/cbor", method, path, body).await
+    }
+
+    /// The same with a body of another type.
+    pub async fn open_as(
+        &mut self,
+        content_type: &str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Response<hyper::body::Incoming> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "touchstone-broker")
-            .header("content-type", "application/cbor")
+            .header("content-type", content_type)
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.sender.ready().await.unwrap();

@@ -1,0 +1,256 @@
+//! Security events pushed to a broker over its real interface: what takes effect, once, and what does not.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::client::Client;
+use common::tpm::SoftNode;
+use common::{Domain, attest, authorization, ledger, now};
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use serde_json::{Value, json};
+use touchstone_authorization::Status;
+use touchstone_authorization::token::StatusIndex;
+use touchstone_cose::key::{Signer as _, SigningKey};
+use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::standing::State;
+use touchstone_ledger::statement::Kind;
+use touchstone_policies::entries::detector_add;
+use touchstone_policies::{DetectorReach, NewDetector};
+
+const ISSUER: &str = "https://monitor.example/";
+const AUDIENCE: &str = "https://broker.example/v1/events";
+const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32])
+}
+
+/// A domain with these nodes that lists a detector.
+fn domain(nodes: &[(&str, &SoftNode)], reach: DetectorReach, most_per_minute: u32) -> Domain {
+    let domain = Domain::new(nodes, &[]);
+    let detector = NewDetector {
+        name: "monitor".into(),
+        issuer: ISSUER.into(),
+        audience: AUDIENCE.into(),
+        keys: vec![hex::encode(key(1).verifying_key().to_spki_der())],
+        reach,
+        nodes: vec!["node-1".into()],
+        most_per_minute,
+        ..NewDetector::default()
+    };
+    detector_add(&domain.path("policy"), &detector).unwrap();
+    domain.publish();
+    domain
+}
+
+fn claims(jti: &str, node: &str, kind: &str, payload: Value) -> Value {
+    json!({
+        "iss": ISSUER, "aud": AUDIENCE, "iat": now(), "jti": jti,
+        "sub_id": {"format": "opaque", "id": node},
+        "events": { format!("{CAEP}{kind}"): payload },
+    })
+}
+
+fn not_compliant(jti: &str, node: &str) -> Value {
+    let payload = json!({"previous_status": "compliant", "current_status": "not-compliant"});
+    claims(jti, node, "device-compliance-change", payload)
+}
+
+fn signed(key: &SigningKey, claims: &Value) -> Vec<u8> {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!(
+        "{}.{}",
+        encode(&json!({"alg": "EdDSA", "typ": "secevent+jwt"})),
+        encode(claims)
+    );
+    let signature = key.sign(signed.as_bytes()).unwrap();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)).into_bytes()
+}
+
+/// Pushes a token; gives the status and, where it was refused, the error.
+async fn push(broker: &RunningBroker, token: Vec<u8>) -> (u16, String) {
+    let mut client = Client::connect(broker.address()).await;
+    let response = client
+        .open_as("application/secevent+jwt", Method::POST, "/v1/events", token)
+        .await;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    if status == 202 {
+        assert!(body.is_empty());
+        return (status, String::new());
+    }
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(
+        (
+            headers["content-language"].to_str().unwrap(),
+            headers["cache-control"].to_str().unwrap()
+        ),
+        ("en", "no-store")
+    );
+    assert_eq!(headers.contains_key("retry-after"), status == 429);
+    let error: Value = serde_json::from_slice(&body).unwrap();
+    assert!(error["description"].as_str().unwrap().len() > 5 && error.as_object().unwrap().len() == 2);
+    (status, error["err"].as_str().unwrap().to_owned())
+}
+
+fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
+    broker
+        .app()
+        .trust
+        .lists()
+        .get(place.list)
+        .unwrap()
+        .status(place.index)
+        .unwrap()
+}
+
+async fn enrolled(broker: &RunningBroker, node: &mut SoftNode) -> StatusIndex {
+    let mut client = Client::connect(broker.address()).await;
+    let answer = attest(&mut client, node, false).await.unwrap();
+    authorization(broker, &answer).contents().status
+}
+
+async fn kinds(broker: &RunningBroker) -> Vec<Kind> {
+    ledger(broker).await.iter().map(|statement| statement.kind).collect()
+}
+
+#[tokio::test]
+async fn what_a_detector_reports_is_suspended_once_and_given_back_by_no_detector() {
+    let (mut node, mut other) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = domain(&[("node-1", &node), ("node-2", &other)], DetectorReach::Quarantine, 60);
+    let broker = domain.start().await;
+    let (place, beside) = (enrolled(&broker, &mut node).await, enrolled(&broker, &mut other).await);
+    let epoch = broker.app().trust.epoch();
+    let token = signed(&key(1), &not_compliant("1", "node-1"));
+    assert_eq!(push(&broker, token.clone()).await.0, 202);
+    assert_eq!(
+        (status(&broker, place), status(&broker, beside)),
+        (Status::Suspended, Status::Valid)
+    );
+    assert_eq!(broker.app().trust.epoch(), epoch + 1);
+    let statements = ledger(&broker).await;
+    let [.., taken, event] = statements.as_slice() else {
+        panic!()
+    };
+    assert_eq!((taken.kind, event.kind), (Kind::Quarantine, Kind::SecurityEvent));
+    assert_eq!(event.subject.as_deref(), Some("node-1"));
+    assert_eq!(
+        (taken.reasons[0].code.as_str(), &taken.inputs["event"]),
+        ("security-event-reported", &event.inputs["event"])
+    );
+    assert_eq!(event.inputs["event"].as_slice(), sha256(&token));
+
+    // The same token again is acknowledged and does nothing; another one of its name is none.
+    assert_eq!(push(&broker, token).await.0, 202);
+    let renamed = signed(&key(1), &claims("1", "node-1", "session-revoked", json!({})));
+    assert_eq!(push(&broker, renamed).await, (400, "invalid_request".into()));
+    assert_eq!(broker.app().trust.epoch(), epoch + 1);
+    assert_eq!(ledger(&broker).await.len(), statements.len());
+
+    // Neither good evidence nor good news brings it back.
+    let mut client = Client::connect(broker.address()).await;
+    assert!(!attest(&mut client, &mut node, true).await.unwrap().allowed);
+    let compliant = json!({"previous_status": "not-compliant", "current_status": "compliant"});
+    let compliant = claims("2", "node-1", "device-compliance-change", compliant);
+    assert_eq!(push(&broker, signed(&key(1), &compliant)).await.0, 202);
+    // A harder event goes no further than policy lets this detector, and adds no second hold.
+    let harder = claims("3", "node-1", "session-revoked", json!({}));
+    assert_eq!(push(&broker, signed(&key(1), &harder)).await.0, 202);
+    assert_eq!(status(&broker, place), Status::Suspended);
+    assert_eq!(broker.app().standings.of("node-1"), Some(State::Quarantined));
+    let quarantines = kinds(&broker)
+        .await
+        .into_iter()
+        .filter(|kind| *kind == Kind::Quarantine);
+    assert_eq!(quarantines.count(), 1);
+    assert_eq!(status(&broker, beside), Status::Valid);
+    broker.shutdown().await.unwrap();
+
+    // Single use outlives the process.
+    let broker = domain.start().await;
+    let reused = signed(&key(1), &not_compliant("3", "node-1"));
+    assert_eq!(push(&broker, reused).await, (400, "invalid_request".into()));
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn policy_may_let_a_detector_revoke() {
+    let mut node = SoftNode::new("good");
+    let domain = domain(&[("node-1", &node)], DetectorReach::Revoke, 60);
+    let broker = domain.start().await;
+    let place = enrolled(&broker, &mut node).await;
+    let token = signed(&key(1), &claims("1", "node-1", "session-revoked", json!({})));
+    assert_eq!(push(&broker, token).await.0, 202);
+    assert_eq!(status(&broker, place), Status::Invalid);
+    assert_eq!(
+        kinds(&broker).await.split_off(3),
+        [Kind::Revocation, Kind::SecurityEvent]
+    );
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_authentic_not_within_reach_or_too_much_changes_nothing() {
+    let (mut node, mut other) = (SoftNode::new("good"), SoftNode::new("good"));
+    let domain = domain(&[("node-1", &node), ("node-2", &other)], DetectorReach::Revoke, 2);
+    let broker = domain.start().await;
+    let places = [enrolled(&broker, &mut node).await, enrolled(&broker, &mut other).await];
+    let (epoch, size) = (broker.app().trust.epoch(), broker.app().head().size);
+    for (row, token, expected) in [
+        (
+            "by another key",
+            signed(&key(2), &not_compliant("a", "node-1")),
+            "authentication_failed",
+        ),
+        (
+            "about another node",
+            signed(&key(1), &not_compliant("b", "node-2")),
+            "access_denied",
+        ),
+        (
+            "about nobody",
+            signed(&key(1), &not_compliant("c", "node-9")),
+            "access_denied",
+        ),
+        (
+            "about another node's workload",
+            signed(&key(1), &not_compliant("d", "agent@node-2")),
+            "access_denied",
+        ),
+        ("nothing", Vec::new(), "invalid_request"),
+        ("a bomb", b"[".repeat(20_000), "invalid_request"),
+    ] {
+        assert_eq!(push(&broker, token).await, (400, expected.into()), "{row}");
+    }
+    let mut client = Client::connect(broker.address()).await;
+    let token = signed(&key(1), &not_compliant("e", "node-1"));
+    let response = client.open(Method::POST, "/v1/events", token).await;
+    assert_eq!(response.status(), 400, "another type of body");
+    assert_eq!((broker.app().trust.epoch(), broker.app().head().size), (epoch, size));
+    assert!(places.iter().all(|place| status(&broker, *place) == Status::Valid));
+
+    // Two a minute count, and no more: what is over that is not lost, its sender tries again.
+    let trial = |jti: &str| {
+        let mut claims = claims(jti, "node-1", "session-presented", json!({}));
+        claims["iat"] = now().into();
+        signed(&key(1), &claims)
+    };
+    assert_eq!(
+        (push(&broker, trial("f")).await.0, push(&broker, trial("g")).await.0),
+        (202, 202)
+    );
+    let over = signed(&key(1), &not_compliant("h", "node-1"));
+    assert_eq!(push(&broker, over).await, (429, "access_denied".into()));
+    assert_eq!(status(&broker, places[0]), Status::Valid);
+    assert_eq!(broker.app().head().size, size + 2, "and is not recorded");
+    broker.shutdown().await.unwrap();
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).into()
+}
