@@ -94,8 +94,8 @@ async fn a_silent_node_is_stale_at_its_deadline_and_loses_its_rights_after_the_g
     let place = authorization(&broker, &answer).contents().status;
     let good_ms = answer.received_at_ms;
     assert_eq!(stands(&domain, "node-1").await, ("trusted".into(), "held".into()));
-    assert!(broker.app().standings.renews("node-1"));
-    assert!(!broker.app().standings.renews("node-2") && !broker.app().standings.renews("nobody"));
+    assert!(!broker.app().standings.is_late("node-1"));
+    assert!(!broker.app().standings.is_late("node-2") && !broker.app().standings.is_late("nobody"));
 
     let stale_ms = until(&broker, "node-1", State::Stale).await;
     assert!(stale_ms >= good_ms + 700, "not before its deadline");
@@ -109,7 +109,7 @@ async fn a_silent_node_is_stale_at_its_deadline_and_loses_its_rights_after_the_g
         Some(Status::Valid),
         "within the grace it keeps what it has"
     );
-    assert!(!broker.app().standings.renews("node-1"), "and nothing of it is renewed");
+    assert!(broker.app().standings.is_late("node-1"), "and nothing of it is renewed");
     assert_eq!(stands(&domain, "node-1").await, ("stale".into(), "held".into()));
     while status(&broker, place) == Some(Status::Valid) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -231,6 +231,18 @@ async fn refused_and_withdrawn_are_told_apart_and_forgeries_change_nothing() {
         StatusCode::OK
     );
     until(&broker, "node-2", State::Decommissioned).await;
+    let back = r#"{"node": "node-2", "reason": "kept"}"#;
+    assert_eq!(
+        command(&domain, Method::POST, "/reinstate", back).await.0,
+        StatusCode::OK
+    );
+    let known = broker.app().standings.of("node-2");
+    assert_eq!(known, Some(State::Withdrawn), "in service, and without rights");
+    assert_eq!(
+        command(&domain, Method::POST, "/decommission", gone).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(broker.app().standings.of("node-2"), Some(State::Decommissioned));
     assert_eq!(
         recorded(&broker).await,
         [],

@@ -1244,5 +1244,48 @@ async fn a_new_policy_takes_what_it_would_not_issue() {
     assert_eq!(status_of(&scan.status), Some(Status::Valid));
     assert_eq!(status_of(&node.status), Some(Status::Valid));
     assert!(w.broker.app().trust.epoch() > before);
+#[tokio::test]
+async fn below_a_node_that_has_missed_its_deadline_nothing_is_granted_or_renewed() {
+    let settings = [
+        ("attestation_interval_ms", "300"),
+        ("attestation_retry_ms", "100"),
+        ("attestation_deadline_ms", "3000"),
+        ("attestation_grace_ms", "60000"),
+    ];
+    let mut w = world_with(&settings, POLICY).await;
+    let own = SoftKey::new();
+    let first = of_node(&mut w, wanted("agent", &own)).await;
+    let status = issued(&w.broker, &first).status;
+    for _ in 0..10_000 {
+        if w.broker.app().standings.is_late("node-1") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let renewal = || WorkloadRequest {
+        renew: Some((status.list, status.generation, status.index)),
+        ..wanted("agent", &own)
+    };
+    for wanted in [renewal(), wanted("other", &SoftKey::new())] {
+        let request = asked(&w.client, &w.node.session, &w.held, wanted);
+        assert_eq!(send(&mut w.client, &request).await.unwrap_err().code, "node-stale");
+    }
+    let counts = w
+        .broker
+        .app()
+        .trust
+        .lists()
+        .get(status.list)
+        .unwrap()
+        .status(status.index);
+    assert_eq!(counts, Some(Status::Valid), "within the grace it keeps what it has");
+    let again = attest(&mut w.client, &mut w.node, true).await.unwrap();
+    w.held = again.authorization.unwrap();
+    let renewed = of_node(&mut w, renewal()).await;
+    assert_eq!(
+        issued(&w.broker, &renewed).status,
+        status,
+        "good evidence is the way back"
+    );
     w.broker.shutdown().await.unwrap();
 }

@@ -103,10 +103,10 @@ impl Standings {
         self.lock().get(node).map(|place| place.state)
     }
 
-    /// Whether what hangs below this node's authorization may be granted and renewed: it stands as trusted.
+    /// Whether this node has missed its deadline: nothing below its authorization is granted or renewed meanwhile.
     #[must_use]
-    pub fn renews(&self, node: &str) -> bool {
-        self.of(node) == Some(State::Trusted)
+    pub fn is_late(&self, node: &str) -> bool {
+        matches!(self.of(node), Some(State::Stale | State::Unreachable))
     }
 
     /// Rights were taken, lifted or given: they are looked at now.

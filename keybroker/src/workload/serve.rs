@@ -152,6 +152,10 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
         Lookup::Node(node) => node.owner.as_deref(),
         _ => None,
     };
+    if app.standings.is_late(&name) {
+        let detail = "the node has missed its deadline: nothing below it is granted or renewed until it attests";
+        return Err(Refusal::new(RefusalCode::NodeStale, detail));
+    }
     tenants::count(app, &policy, owner)?;
     let record = nodes::by_name(&*app.store, &name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, &name)?;
