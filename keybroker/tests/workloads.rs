@@ -1244,6 +1244,9 @@ async fn a_new_policy_takes_what_it_would_not_issue() {
     assert_eq!(status_of(&scan.status), Some(Status::Valid));
     assert_eq!(status_of(&node.status), Some(Status::Valid));
     assert!(w.broker.app().trust.epoch() > before);
+    w.broker.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn below_a_node_that_has_missed_its_deadline_nothing_is_granted_or_renewed() {
     let settings = [

@@ -178,7 +178,10 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
                 .map(|record| (record, row.revision)),
         },
     };
-    app.standings.note(&policy, name, Note::Heard, now_ms);
+    if contents.depth == 0 {
+        // Its own word: what a workload says is not the node's.
+        app.standings.note(&policy, name, Note::Heard, now_ms);
+    }
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, name)?;
     // A name that no key can have is looked up as one that none has.
