@@ -79,6 +79,24 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Fetch a key from the broker, for a workload whose own key the agent holds; prints it as JSON, the secret in base64
+    Key {
+        /// The agent's socket for workloads
+        #[arg(long)]
+        socket: PathBuf,
+        /// What it is called
+        #[arg(long)]
+        label: String,
+        /// The key's name
+        #[arg(long)]
+        key: String,
+        /// What the key was put under: release:RESOURCE
+        #[arg(long, default_value = "keys")]
+        resource: String,
+        /// This version; without it the newest
+        #[arg(long)]
+        version: Option<u64>,
+    },
     /// Present its authorization with a proof of possession, where the agent holds its key
     #[command(after_help = "Prints {\"authorization\", \"proof\"}, base64.")]
     Present {
@@ -110,7 +128,7 @@ enum Command {
 #[cfg(not(feature = "tpm"))]
 pub fn run(args: Args) -> CommandResult {
     let Args {
-        command: Command::Request { .. } | Command::Delegate { .. } | Command::Present { .. },
+        command: Command::Request { .. } | Command::Delegate { .. } | Command::Key { .. } | Command::Present { .. },
     } = args;
     Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`"))
 }
@@ -166,6 +184,21 @@ pub fn run(args: Args) -> CommandResult {
                 online,
             };
             (socket, Request::WorkloadDelegate { label, child })
+        }
+        Command::Key {
+            socket,
+            label,
+            key,
+            resource,
+            version,
+        } => {
+            let request = Request::WorkloadKey {
+                label,
+                key,
+                version,
+                resource,
+            };
+            (socket, request)
         }
         Command::Present {
             socket,

@@ -639,7 +639,7 @@ async fn breadth_is_kept_however_it_is_raced() {
     for racer in racing {
         won += usize::from(racer.await.unwrap().is_ok_and(|answer| answer.authorization.is_some()));
     }
-    assert!((1..=3).contains(&won), "{won} got one");
+    assert_eq!(won, 3, "as many as may");
     let node = token(&w.broker, &w.held).status;
     let row = w
         .broker

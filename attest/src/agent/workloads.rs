@@ -6,6 +6,8 @@
 //! workload alone, and never leaves. Source: `docs/protocol.md`, section 6.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -417,9 +419,14 @@ impl Desk {
     async fn ask_below(&self, caller: &Caller, request: WorkloadRequest) -> Result<Granted, WorkloadError> {
         let standing = self.standing().word();
         let authorization = self.authorization().ok_or(PresentError::NotAuthorized { standing })?;
+        let list = self.releases().map(|releases| releases.config.tpm.ima_list.clone());
+        let digest = caller.executable;
+        let looking = tokio::task::spawn_blocking(move || list.is_some_and(|list| is_measured(&list, &digest)));
+        // Where the list cannot be read nothing was measured, as far as anybody can say.
+        let measured = looking.await.unwrap_or(false);
         let request = WorkloadRequest {
             chain: authorization.to_vec(),
-            attributes: Some(caller.attributes(false)),
+            attributes: Some(caller.attributes(measured)),
             ..request
         };
         self.ask(None, request).await
@@ -600,6 +607,17 @@ pub fn check(
     })
 }
 
+/// Largest list of IMA's that is looked through, in bytes.
+const MAX_IMA_LIST: u64 = 64 << 20;
+
+/// Whether IMA's list has a file of this SHA-256: the field of an entry's digest is `sha256:`, a zero, and the digest.
+fn is_measured(list: &Path, digest: &[u8; 32]) -> bool {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(list).and_then(|file| file.take(MAX_IMA_LIST).read_to_end(&mut bytes));
+    let field = [b"sha256:\0".as_slice(), digest].concat();
+    read.is_ok() && bytes.windows(field.len()).any(|window| window == field)
+}
+
 fn read_key(text: &str) -> Result<VerifyingKey, WorkloadError> {
     let malformed = || WorkloadError::Malformed("the key is not a COSE_Key in hexadecimal".to_owned());
     let bytes = hex::decode(text).map_err(|_| malformed())?;
@@ -616,5 +634,23 @@ pub fn number(entry: &StatusIndex) -> (u16, u32, u32) {
 impl From<SignedError> for WorkloadError {
     fn from(error: SignedError) -> Self {
         Self::Broker(PresentError::Signing(error).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ima_has_measured_is_found_by_its_digest_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list");
+        let entry = [b"....ima-ng(...sha256:\0".as_slice(), &[4; 32], b"/usr/bin/agent\0"].concat();
+        std::fs::write(&list, &entry).unwrap();
+        assert!(is_measured(&list, &[4; 32]));
+        assert!(!is_measured(&list, &[5; 32]));
+        std::fs::write(&list, &entry[..entry.len() - 20]).unwrap();
+        assert!(!is_measured(&list, &[4; 32]), "cut short");
+        assert!(!is_measured(&folder.path().join("none"), &[4; 32]));
     }
 }

@@ -18,7 +18,6 @@ use super::decide::{WorkloadDecision, node_of};
 use super::inputs::{Above, Kept, WorkloadInputs, judge_request, known};
 use super::record::{Branch, MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
 use crate::app::App;
-use crate::attest::MAX_TRIES;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
@@ -32,6 +31,13 @@ use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
 use crate::tenants;
+
+/// How often a decision is made again because what it rested on has changed meanwhile: siblings that begin at the same
+/// time each change what hangs below their parent.
+const MAX_TRIES: u32 = 24;
+
+/// Longest pause before another try, in milliseconds.
+const MAX_PAUSE_MS: u64 = 40;
 
 /// Answers a request.
 ///
@@ -85,7 +91,10 @@ async fn answer(app: Arc<App>, request: Arc<WorkloadRequest>, exporter: [u8; 32]
                 dealt.into_iter().for_each(|entry| app.trust.give_back(entry));
                 match error {
                     // Another request has used this proof, or what this rests on has changed: looked at again.
-                    EntryError::Conflict { .. } | EntryError::PolicyChanged => continue,
+                    EntryError::Conflict { .. } | EntryError::PolicyChanged => {
+                        pause().await?;
+                        continue;
+                    }
                     EntryError::Busy { .. } => {
                         return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
                     }
@@ -107,6 +116,14 @@ async fn answer(app: Arc<App>, request: Arc<WorkloadRequest>, exporter: [u8; 32]
         return Ok(answer);
     }
     Err(Refusal::new(RefusalCode::PolicyChanged, "it changed again and again"))
+}
+
+/// A pause of random length, so that those who got into each other's way do not do so again.
+async fn pause() -> Result<(), Refusal> {
+    let [random] = random::<1>().map_err(internal)?;
+    let ms = u64::from(random) % MAX_PAUSE_MS;
+    tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+    Ok(())
 }
 
 /// Everything stored that a request rests on.
