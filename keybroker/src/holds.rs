@@ -21,6 +21,7 @@ use crate::clock::seconds;
 use crate::decision::DenialCode;
 use crate::entry::{Effect, Entry, Recorded};
 use crate::hello::internal;
+use crate::lineage::BODY_LIFTED;
 use crate::nodes::NodesError;
 use crate::parts;
 use crate::problem::{Refusal, RefusalCode};
@@ -40,6 +41,9 @@ pub const HOLDS: &[u8] = b"holds";
 
 /// Longest reason and longest name in a hold, in bytes.
 pub const MAX_TEXT: usize = 512;
+
+/// Longest set that the statement of a lift has in it, in bytes.
+pub const MAX_SET_IN_STATEMENT: usize = 32 * 1024;
 
 const FORMAT: u64 = 1;
 const CONTEXT: &str = "hold";
@@ -471,7 +475,8 @@ pub async fn hold(app: &App, over: Over, why: &str, taking: Taking) -> Result<Ta
 }
 
 /// Lifts what is held over this. What it took comes back with fresh good evidence of each node. Body of the
-/// statement: 0 [kind, name], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds]; from [`BODY_CAUSE`] on who
+/// statement: 0 [kind, name], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds], [`BODY_LIFTED`] the set where it takes at most
+/// [`MAX_SET_IN_STATEMENT`]; from [`BODY_CAUSE`] on who
 /// commanded it.
 ///
 /// # Errors
@@ -496,7 +501,18 @@ pub async fn lift(
             Value::int(hold.since),
         ])
     });
-    let members = [(0, over.value()), (1, Value::text(short(why))), (2, Value::array(rows))];
+    let all = set::encode(&set::sorted(lifting.iter().flat_map(|(_, set)| set).copied()));
+    let all = if all.len() <= MAX_SET_IN_STATEMENT {
+        Value::bytes(all)
+    } else {
+        Value::Null
+    };
+    let members = [
+        (0, over.value()),
+        (1, Value::text(short(why))),
+        (2, Value::array(rows)),
+        (BODY_LIFTED, all),
+    ];
     let body = Value::map(members.into_iter().chain(more));
     let subject = Some(over.name()).filter(|_| matches!(over, Over::Subject(_)));
     let statement = Statement {

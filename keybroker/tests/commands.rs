@@ -508,6 +508,13 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
     };
     operator("alice", &alice, &[Power::Quarantine, Power::Lift], &[]);
     operator("bob", &bob, &[Power::Revoke], &["south"]);
+    let carol = SigningKey::from_seed([4; 32]);
+    operator("carol", &carol, &[Power::Quarantine], &[]);
+    let region = domain.path("policy/staged/regions/north/policy.cedar");
+    std::fs::create_dir_all(region.parent().unwrap()).unwrap();
+    let forbid =
+        "\n@id(\"not-carol\") forbid (principal is Operator, action, resource) when { principal.name == \"carol\" };\n";
+    std::fs::write(&region, policies::cedar::default_region_policy("north") + forbid).unwrap();
     domain.publish();
     let broker = domain.start().await;
     let mut client = Client::connect(broker.address()).await;
@@ -565,6 +572,11 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
         (
             "not his there",
             signed(&broker, &revoke, &bob, |c| c.operator = "bob".into()),
+            "command-not-permitted",
+        ),
+        (
+            "forbidden to her by a policy",
+            signed(&broker, &shown, &carol, |c| c.operator = "carol".into()),
             "command-not-permitted",
         ),
         (

@@ -57,6 +57,10 @@ pub fn sees(tenants: &Tenants, tenant: &str, statement: &Statement) -> bool {
             | Kind::FederatedAuthorization
             | Kind::WorkloadAuthorization
             | Kind::Delegation
+            | Kind::Quarantine
+            | Kind::Lift
+            | Kind::Standing
+            | Kind::SecurityEvent
     );
     // A workload is seen by whom its node is seen by.
     let subject = statement.subject.as_deref().filter(|_| about_a_node).map(node_of);
