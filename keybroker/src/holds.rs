@@ -6,29 +6,25 @@
 //! next good evidence exactly what the hold took below it, and nothing that fell otherwise since. Holds are a row each and
 //! are read whole at start.
 
+mod change;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
-use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_policies::Extent;
-use touchstone_store::{Guard, Key, KeyError, Revision, RowFault, Store, StoreError, Write};
+use touchstone_store::{Key, KeyError, Revision, RowFault, Store, StoreError};
 use touchstone_verifier::inventory::Node;
 
+pub use change::{MAX_SET_IN_STATEMENT, coming_back, hold, lift};
+
 use crate::app::App;
-use crate::clock::seconds;
 use crate::decision::DenialCode;
-use crate::entry::{Effect, Entry, Recorded};
-use crate::hello::internal;
-use crate::lineage::BODY_LIFTED;
 use crate::nodes::NodesError;
 use crate::parts;
-use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
-use crate::trust::Mark;
 use crate::withdraw::set::{self, SetError};
-use crate::withdraw::{BODY_CAUSE, Taken, Taking, out};
 
 /// Most holds at once, lifted ones that are still remembered among them.
 pub const MAX_HOLDS: usize = 1_024;
@@ -41,9 +37,6 @@ pub const HOLDS: &[u8] = b"holds";
 
 /// Longest reason and longest name in a hold, in bytes.
 pub const MAX_TEXT: usize = 512;
-
-/// Longest set that the statement of a lift has in it, in bytes.
-pub const MAX_SET_IN_STATEMENT: usize = 32 * 1024;
 
 const FORMAT: u64 = 1;
 const CONTEXT: &str = "hold";
@@ -413,152 +406,6 @@ pub fn revision(store: &dyn Store) -> Result<(Key, Option<Revision>), NodesError
     Ok((key, revision))
 }
 
-/// Suspends what `taking` names and what hangs below it, and holds it until it is lifted. Nobody `over` says gets anything
-/// meanwhile. Resolves when that is durable.
-///
-/// # Errors
-/// [`RefusalCode::HoldsFull`], and as [`crate::withdraw::take`].
-pub async fn hold(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken, Refusal> {
-    let _alone = app.holds.changing.lock().await;
-    let now = seconds(app.clock.now_ms());
-    let over_long = app.holds.read(|all| {
-        let over_long = |hold: &Hold| {
-            hold.lifted
-                .is_some_and(|lifted| now.saturating_sub(lifted) > LIFTED_KEPT_S)
-        };
-        let over_long = all.values().filter(|(hold, _)| over_long(hold));
-        over_long.map(|(hold, _)| hold.clone()).collect::<Vec<Hold>>()
-    });
-    let (held, number) = app.holds.read(|all| {
-        let last = all.last_key_value().map_or(0, |(number, _)| *number);
-        (all.len(), last)
-    });
-    if held - over_long.len() >= MAX_HOLDS {
-        let detail = format!("{held} quarantines and containments are kept, the limit is {MAX_HOLDS}");
-        return Err(Refusal::new(RefusalCode::HoldsFull, detail));
-    }
-    let number = number.max(counted(app)?) + 1;
-    let (mut entry, out) = out(
-        app,
-        Taking {
-            mark: Mark::Suspended,
-            ..taking
-        },
-    )?;
-    let bytes = set::encode(&out.set);
-    let hold = Hold {
-        number,
-        over,
-        why: short(why),
-        set: set::digest(&bytes),
-        since: now,
-        lifted: None,
-        exact: true,
-    };
-    entry.writes.push(Write::Put(hold.key(), hold.encode()));
-    entry.writes.push(count(number)?);
-    entry
-        .writes
-        .extend(over_long.iter().map(|hold| Write::Delete(hold.key())));
-    app.holds.put(hold, out.set.iter().copied().collect());
-    let recorded = app.sequencer.record(entry).await;
-    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
-    let mut all = app.holds.all.write().unwrap_or_else(PoisonError::into_inner);
-    for hold in over_long {
-        all.remove(&hold.number);
-    }
-    Ok(Taken {
-        recorded,
-        epoch: out.epoch,
-        set: out.set,
-    })
-}
-
-/// Lifts what is held over this. What it took comes back with fresh good evidence of each node. Body of the
-/// statement: 0 [kind, name], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds], [`BODY_LIFTED`] the set where it takes at most
-/// [`MAX_SET_IN_STATEMENT`]; from [`BODY_CAUSE`] on who
-/// commanded it.
-///
-/// # Errors
-/// [`RefusalCode::NotFound`] where nothing is held over it; otherwise the broker's failure.
-pub async fn lift(
-    app: &App,
-    over: &Over,
-    why: &str,
-    more: Vec<(i64, Value)>,
-    (guards, mut writes): (Vec<Guard>, Vec<Write>),
-) -> Result<Recorded, Refusal> {
-    let _alone = app.holds.changing.lock().await;
-    let now_ms = app.clock.now_ms();
-    let lifting = standing(app, over);
-    if lifting.is_empty() {
-        return Err(Refusal::new(RefusalCode::NotFound, "nothing is suspended by this name"));
-    }
-    let rows = lifting.iter().map(|(hold, _)| {
-        Value::array([
-            Value::Unsigned(hold.number),
-            Value::bytes(hold.set),
-            Value::int(hold.since),
-        ])
-    });
-    let all = set::encode(&set::sorted(lifting.iter().flat_map(|(_, set)| set).copied()));
-    let all = if all.len() <= MAX_SET_IN_STATEMENT {
-        Value::bytes(all)
-    } else {
-        Value::Null
-    };
-    let members = [
-        (0, over.value()),
-        (1, Value::text(short(why))),
-        (2, Value::array(rows)),
-        (BODY_LIFTED, all),
-    ];
-    let body = Value::map(members.into_iter().chain(more));
-    let subject = Some(over.name()).filter(|_| matches!(over, Over::Subject(_)));
-    let statement = Statement {
-        subject: subject.map(str::to_owned),
-        reasons: vec![Reason {
-            code: DenialCode::OperatorCommand.as_str().into(),
-            claim: over.kind().into(),
-            expected: "suspended".into(),
-            found: short(why),
-        }],
-        ..app.circumstances(now_ms).statement(Kind::Lift, Outcome::Recorded, body)
-    };
-    let lifted: Vec<(Hold, HashSet<StatusIndex>)> = lifting
-        .into_iter()
-        .map(|(hold, set)| {
-            let lifted = Some(seconds(now_ms));
-            (Hold { lifted, ..hold }, set)
-        })
-        .collect();
-    writes.extend(lifted.iter().map(|(hold, _)| Write::Put(hold.key(), hold.encode())));
-    writes.push(count(counted(app)? + 1)?);
-    let entry = Entry {
-        statement: statement.sign(&app.keys.statement).map_err(internal)?,
-        subject: None,
-        policy: None,
-        guards,
-        writes,
-        parts: Vec::new(),
-        effect: Effect::None,
-    };
-    let recorded = app.sequencer.record(entry).await;
-    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
-    for (hold, set) in lifted {
-        app.holds.put(hold, set);
-    }
-    app.trust.release(app.holds.kept_back());
-    tracing::info!(
-        target: "touchstone::event",
-        event = "lifted",
-        over = over.kind(),
-        node = over.name(),
-        at_ms = app.clock.now_ms()
-    );
-    Ok(recorded)
-}
-
 /// The holds that a command to lift `over` lifts, with what they took.
 #[must_use]
 pub fn standing(app: &App, over: &Over) -> Vec<(Hold, HashSet<StatusIndex>)> {
@@ -569,32 +416,6 @@ pub fn standing(app: &App, over: &Over) -> Vec<(Hold, HashSet<StatusIndex>)> {
         standing.cloned().collect()
     })
 }
-
-fn short(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.chars()
-        .take(text.get(..end).unwrap_or_default().chars().count())
-        .filter(|c| !c.is_control())
-        .collect()
-}
-
-fn counted(app: &App) -> Result<u64, Refusal> {
-    let key = rows::META.key(HOLDS).map_err(internal)?;
-    let row = app.store.get(&key).map_err(internal)?;
-    let bytes = row.and_then(|row| <[u8; 8]>::try_from(row.value.as_slice()).ok());
-    Ok(bytes.map_or(0, u64::from_be_bytes))
-}
-
-fn count(number: u64) -> Result<Write, Refusal> {
-    let key = rows::META.key(HOLDS).map_err(internal)?;
-    Ok(Write::Put(key, number.to_be_bytes().to_vec()))
-}
-
-/// First member of a statement's body that says who commanded it.
-pub const BODY_BY: i64 = BODY_CAUSE;
 
 #[cfg(test)]
 mod tests {

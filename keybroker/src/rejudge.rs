@@ -5,11 +5,11 @@
 //! evidence grants nothing here, it only keeps what there is. Enforcers take authorizations of older policies, so who
 //! holds one scope more than the new policy gives loses its authorization, and has the rest at its next attestation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
-use touchstone_authorization::Scope;
 use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::{Scope, Status};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Reason, VerifiedStatement};
 use touchstone_policies::Job;
@@ -116,14 +116,26 @@ pub fn cause(falls: &[Falls]) -> Option<Cause> {
 
 /// Who cannot keep what it holds: under the policy in force, or once this is barred besides.
 pub async fn falling(app: &Arc<App>, bar: Option<&Bar>) -> Vec<Falls> {
-    let mut holders: Vec<(String, StatusIndex)> = {
+    let mut holders: BTreeMap<String, StatusIndex> = {
         let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
-        attested
-            .iter()
-            .map(|(name, (_, entry))| (name.clone(), *entry))
-            .collect()
+        let held = attested.iter().map(|(name, (_, entry))| (name.clone(), *entry));
+        held.collect()
     };
-    holders.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    // Who was granted something and has not been answered yet is in the lineage already.
+    let (lists, now) = (app.trust.lists(), app.clock.now_ms() / 1_000);
+    let revoked = |entry: &StatusIndex| {
+        let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
+        status == Some(Status::Invalid)
+    };
+    app.lineage.read(|graph| {
+        let nodes = graph.nodes_where(|_| true);
+        for entry in nodes.iter().filter_map(|entry| graph.get(entry)) {
+            if entry.expires > now && !revoked(&entry.status) {
+                holders.entry(entry.subject).or_insert(entry.status);
+            }
+        }
+    });
+    let holders: Vec<(String, StatusIndex)> = holders.into_iter().collect();
     let (judged, bar) = (Arc::clone(app), bar.cloned());
     let judging = tokio::task::spawn_blocking({
         let holders = holders.clone();

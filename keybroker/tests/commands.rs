@@ -14,11 +14,13 @@ use touchstone_authorization::{Status, StatusIndex};
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::message::Answer;
 use touchstone_keybroker::entry::{Effect, Entry};
+use touchstone_keybroker::holds::{self, Over};
 use touchstone_keybroker::lineage;
 use touchstone_keybroker::parts;
 use touchstone_keybroker::record::DecisionRecord;
 use touchstone_keybroker::service::RunningBroker;
-use touchstone_keybroker::withdraw::{SET, set};
+use touchstone_keybroker::trust::Mark;
+use touchstone_keybroker::withdraw::{Cause, SET, Taking, set};
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_policies::{self as policies, Job, NewOperator, NodeIdentity, NodePlace, Power};
 
@@ -782,4 +784,28 @@ async fn what_hangs_below_a_node_falls_with_it_whatever_the_cause() {
         );
         broker.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn who_was_granted_something_while_a_containment_looked_is_suspended_too() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    // As if the look had seen nobody: what it names is nothing.
+    let reason = touchstone_ledger::statement::Reason {
+        code: "contained".into(),
+        claim: "cluster".into(),
+        expected: "as granted".into(),
+        found: "test".into(),
+    };
+    let taking = Taking::new(Cause::new(Kind::Containment, None, reason), Mark::Suspended);
+    let over = Over::Nodes(policies::Extent::Cluster);
+    holds::hold(broker.app(), over, "test", taking).await.unwrap();
+    assert_eq!(status(&broker, held), Status::Suspended);
+    commanded(&domain, &order("lift", "cluster", DOMAIN)).await;
+    assert!(attest(&mut client, &mut node, true).await.unwrap().allowed);
+    assert_eq!(status(&broker, held), Status::Valid);
+    broker.shutdown().await.unwrap();
 }

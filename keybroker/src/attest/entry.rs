@@ -13,6 +13,7 @@ use crate::decision::{Decided, DenialCode};
 use crate::entry::{Effect, Entry};
 use crate::first_use::Seat;
 use crate::hello::{internal, unreadable};
+use crate::holds;
 use crate::inputs::{DecisionInputs, RecordedInputs};
 use crate::lineage::{self, Growth, scopes_text};
 use crate::logs;
@@ -128,9 +129,7 @@ pub(super) fn entry(
             };
             let grant = Effect::Grant {
                 growth,
-                lifts: app
-                    .holds
-                    .coming_back(|| app.lineage.read(|graph| graph.closure(&[inputs.status]))),
+                lifts: holds::coming_back(app, &inputs.status),
             };
             (Some(policy.digest), grant)
         }

@@ -7,6 +7,7 @@ use touchstone_store::{Guard, Key, RowFault, Versioned, Write};
 
 use super::{Action, By, Command, Plan, body, plan};
 use crate::app::App;
+use crate::bars::Bar;
 use crate::decision::DenialCode;
 use crate::decommission;
 use crate::entry::{Effect, Entry};
@@ -71,15 +72,26 @@ pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Don
                 entries: plan.set.len(),
             })
         }
-        Action::Revoke if plan.set.is_empty() => note(app, command, by, plan, (guards, writes)).await,
+        Action::Revoke if plan.set.is_empty() => {
+            let bar = plan.bar.clone();
+            let done = note(app, command, by, plan, (guards, writes)).await?;
+            if let Some(bar) = bar {
+                rest(app, command, by, &bar).await?;
+            }
+            Ok(done)
+        }
         Action::Revoke => {
             let mut cause = rejudge::cause(&plan.falls).unwrap_or_else(|| cause(command, &plan, Kind::Revocation));
             if !plan.falls.is_empty() {
                 cause.subject = None;
                 cause.reasons.insert(0, reason(command));
             }
+            let bar = plan.bar.clone();
             let taking = taking(command, by, (cause, plan), expect, (guards, writes), Mark::Revoked);
             let taken = take(app, taking).await?;
+            if let Some(bar) = bar {
+                rest(app, command, by, &bar).await?;
+            }
             Ok(Done {
                 recorded: taken.recorded.index,
                 epoch: Some(taken.epoch),
@@ -161,6 +173,30 @@ fn taking(
         expect,
         ..Taking::new(cause, mark)
     }
+}
+
+/// Takes who was granted something on what is barred now, between the look and the bar. From here on nobody is: a grant that
+/// was decided before is sent back by the row of bars.
+async fn rest(app: &Arc<App>, command: &Command, by: &By, bar: &Bar) -> Result<(), Refusal> {
+    let falls = rejudge::falling(app, Some(bar)).await;
+    let Some(mut cause) = rejudge::cause(&falls) else {
+        return Ok(());
+    };
+    cause.reasons.insert(0, reason(command));
+    let nodes = falls.into_iter().map(|falls| (falls.name, falls.entry)).collect();
+    let plan = Plan {
+        nodes,
+        ..Plan::default()
+    };
+    let taking = taking(
+        command,
+        by,
+        (cause, plan),
+        None,
+        (Vec::new(), Vec::new()),
+        Mark::Revoked,
+    );
+    take(app, taking).await.map(|_| ())
 }
 
 async fn lift(

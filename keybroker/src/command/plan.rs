@@ -34,6 +34,8 @@ pub struct Plan {
     pub roots: Vec<StatusIndex>,
     /// Where nodes are judged anew: each with its reason.
     pub falls: Vec<Falls>,
+    /// What is barred by it.
+    pub bar: Option<Bar>,
     /// Rows that are written with it.
     pub writes: Vec<Write>,
     /// Every entry that would fall, or come back.
@@ -168,6 +170,7 @@ impl Plan {
                 .iter()
                 .map(|falls| (falls.name.clone(), falls.entry))
                 .collect();
+            self.bar = Some(bar.clone());
             barred.push(bar);
             barred.sort();
             barred.dedup();
