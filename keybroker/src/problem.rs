@@ -62,6 +62,7 @@ touchstone_cose::reason_codes! {
         CommandRefused = "command-not-accepted": "The command is not one of an operator of this domain that counts now, so nothing was done. The reasons say what was found.",
         CommandNotPermitted = "command-not-permitted": "Signed policy does not let this operator command this, or not there. Look at operators.toml and at the Cedar policies for administer.",
         CommandReplayed = "command-replayed": "The command was carried out before: each counts once. Look at what it would do now, and sign another one.",
+        SubjectSuspended = "subject-suspended": "The workload, its node, its zone or the domain is suspended, so nothing is granted or renewed under this name. touchstone lift takes that back.",
         HoldsFull = "holds-full": "As many quarantines and containments stand as are kept at once. Lift one, or revoke instead.",
         BarsFull = "bars-full": "As many references and signers are barred as are kept at once. Withdraw them from policy and lift their bars.",
         HolderNotAuthenticated = "holder-not-authenticated": "The authorization or the proof of possession does not hold on this connection, so nothing was decided. The reasons say what was found.",
@@ -130,9 +131,12 @@ impl Refusal {
             C::FederationNotAuthenticated | C::HolderNotAuthenticated | C::EnforcerUnknown => StatusCode::UNAUTHORIZED,
             C::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
             C::SourceLimited | C::TenantLimited => StatusCode::TOO_MANY_REQUESTS,
-            C::NodeStale | C::SessionUnknown | C::EnrolmentConflict | C::LogsIncomplete | C::NodeDecommissioned => {
-                StatusCode::CONFLICT
-            }
+            C::SubjectSuspended
+            | C::NodeStale
+            | C::SessionUnknown
+            | C::EnrolmentConflict
+            | C::LogsIncomplete
+            | C::NodeDecommissioned => StatusCode::CONFLICT,
             C::FirstUseOver | C::PeerUnknown | C::AckNotAccepted => StatusCode::UNAUTHORIZED,
             C::IdentityUnknown | C::EvidenceRefused | C::ChannelNotEndToEnd | C::ReleaseRefused => {
                 StatusCode::UNAUTHORIZED

@@ -22,7 +22,7 @@ use crate::problem::{Refusal, RefusalCode};
 use crate::trust::{Mark, number};
 
 /// Most roots that a statement lists by number; the set has them all.
-pub const MAX_ROOTS_NAMED: usize = 4_096;
+pub const MAX_ROOTS_NAMED: usize = 64;
 
 /// Most bytes of roots that a statement holds where they are more than it lists: some ten thousand of them.
 pub const MAX_ROOTS_BYTES: usize = 32 * 1024;

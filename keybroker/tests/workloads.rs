@@ -1292,3 +1292,31 @@ async fn below_a_node_that_has_missed_its_deadline_nothing_is_granted_or_renewed
     );
     w.broker.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_workload_in_quarantine_gets_nothing_by_asking_anew() {
+    let mut w = world().await;
+    let agent = of_node(&mut w, wanted("agent", &SoftKey::new())).await;
+    let place = issued(&w.broker, &agent).status;
+    let status = |broker: &RunningBroker| {
+        let lists = broker.app().trust.lists();
+        lists.get(place.list).unwrap().status(place.index).unwrap()
+    };
+    let order = |action: &str| {
+        format!(r#"{{"action": "{action}", "target": "workload", "id": "agent@node-1", "reason": "odd calls"}}"#)
+    };
+    let (done, _) = command(&w.domain, Method::POST, "/commands", &order("quarantine")).await;
+    assert_eq!(done, StatusCode::OK);
+    assert_eq!(status(&w.broker), Status::Suspended);
+    let anew = asked(&w.client, &w.node.session, &w.held, wanted("agent", &SoftKey::new()));
+    assert_eq!(send(&mut w.client, &anew).await.unwrap_err().code, "subject-suspended");
+    // Another workload of the same node goes on.
+    let other = of_node(&mut w, wanted("other", &SoftKey::new())).await;
+    issued(&w.broker, &other);
+    let (done, _) = command(&w.domain, Method::POST, "/commands", &order("lift")).await;
+    assert_eq!(done, StatusCode::OK);
+    assert_eq!(status(&w.broker), Status::Suspended, "until its node shows itself");
+    assert!(attest(&mut w.client, &mut w.node, true).await.unwrap().allowed);
+    assert_eq!(status(&w.broker), Status::Valid);
+    w.broker.shutdown().await.unwrap();
+}

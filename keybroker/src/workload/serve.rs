@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
+use crate::holds;
 use crate::lineage::Growth;
 use crate::nodes;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
@@ -173,6 +174,17 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
         let detail = "the node has missed its deadline: nothing below it is granted or renewed until it attests";
         return Err(Refusal::new(RefusalCode::NodeStale, detail));
     }
+    // Read before what is in memory: what changes between the two is found at the commit.
+    let (held_key, held_revision) = holds::revision(&*app.store).map_err(unreadable)?;
+    let listed = match policy.inventory.by_name(&name) {
+        Lookup::Node(node) => Some(node),
+        _ => None,
+    };
+    // Who is suspended gets nothing by asking anew, under its own name.
+    if let Some(held) = app.holds.against(&format!("{}@{name}", request.label), listed) {
+        let detail = format!("{} {} is suspended: {}", held.over, held.name, held.why);
+        return Err(Refusal::new(RefusalCode::SubjectSuspended, detail));
+    }
     tenants::count(app, &policy, owner)?;
     let record = nodes::by_name(&*app.store, &name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, &name)?;
@@ -262,6 +274,7 @@ fn recorded(
     let signed = decided.statement.sign(&app.keys.statement).map_err(internal)?;
     let (inputs_digest, inputs_record) = decided.record;
     let mut guards = stored.guards;
+    guards.push(nodes::guard(&held_key, held_revision));
     guards.extend([
         Guard::Absent(nonce_row.clone()),
         guard(
