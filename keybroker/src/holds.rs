@@ -17,7 +17,7 @@ use touchstone_policies::Extent;
 use touchstone_store::{Key, KeyError, Revision, RowFault, Store, StoreError};
 use touchstone_verifier::inventory::Node;
 
-pub use change::{MAX_SET_IN_STATEMENT, coming_back, hold, lift};
+pub use change::{coming_back, hold, lift};
 
 use crate::app::App;
 use crate::decision::DenialCode;

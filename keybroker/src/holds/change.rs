@@ -16,14 +16,11 @@ use crate::command::Plan;
 use crate::decision::DenialCode;
 use crate::entry::{Effect, Entry, Recorded};
 use crate::hello::internal;
-use crate::lineage::{BODY_LIFTED, Id};
+use crate::lineage::Id;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::trust::Mark;
 use crate::withdraw::{Taken, Taking, holds as entry_of, out, set};
-
-/// Longest set that the statement of a lift has in it, in bytes.
-pub const MAX_SET_IN_STATEMENT: usize = 32 * 1024;
 
 /// How often is looked for who was granted something between the look and the mark.
 const MAX_ROUNDS: usize = 4;
@@ -173,10 +170,9 @@ async fn once(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken,
     })
 }
 
-/// Lifts what is held over this. What it took comes back with fresh good evidence of each node. Body of the
-/// statement: 0 [kind, name], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds], [`BODY_LIFTED`] the set where it takes at most
-/// [`MAX_SET_IN_STATEMENT`]; from [`crate::withdraw::BODY_CAUSE`] on who
-/// commanded it.
+/// Lifts what is held over this. What it took comes back with fresh good evidence of each node. Body of the statement: 0
+/// [kind, name, region], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds]; from
+/// [`crate::withdraw::BODY_CAUSE`] on who commanded it.
 ///
 /// # Errors
 /// [`RefusalCode::NotFound`] where nothing is held over it; otherwise the broker's failure.
@@ -200,18 +196,7 @@ pub async fn lift(
             Value::int(hold.since),
         ])
     });
-    let all = set::encode(&set::sorted(lifting.iter().flat_map(|(_, set)| set).copied()));
-    let all = if all.len() <= MAX_SET_IN_STATEMENT {
-        Value::bytes(all)
-    } else {
-        Value::Null
-    };
-    let members = [
-        (0, over.value()),
-        (1, Value::text(short(why))),
-        (2, Value::array(rows)),
-        (BODY_LIFTED, all),
-    ];
+    let members = [(0, over.value()), (1, Value::text(short(why))), (2, Value::array(rows))];
     let body = Value::map(members.into_iter().chain(more));
     let subject = Some(over.name()).filter(|_| matches!(over, Over::Subject(_)));
     let statement = Statement {

@@ -189,7 +189,8 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
     let record = nodes::by_name(&*app.store, &name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, &name)?;
     let root = record.as_ref().map(|(record, _)| record.status);
-    let stored = read(app, &lists, (contents.status, contents.depth > 0), root, now_ms)?;
+    let mut stored = read(app, &lists, (contents.status, contents.depth > 0), root, now_ms)?;
+    stored.guards.push(nodes::guard(&held_key, held_revision));
     let renewed = match request.renew {
         None => None,
         Some(entry) => Some(kept(&*app.store, &lists, index(entry))?),
@@ -274,7 +275,6 @@ fn recorded(
     let signed = decided.statement.sign(&app.keys.statement).map_err(internal)?;
     let (inputs_digest, inputs_record) = decided.record;
     let mut guards = stored.guards;
-    guards.push(nodes::guard(&held_key, held_revision));
     guards.extend([
         Guard::Absent(nonce_row.clone()),
         guard(
