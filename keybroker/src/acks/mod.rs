@@ -127,7 +127,7 @@ impl Acks {
             };
             Refusal::new(RefusalCode::AckNotAccepted, "nothing is taken from it").with_reasons(vec![reason])
         };
-        let ack = Ack::verify(&bytes, &*self.keys(policy), &policy.domain).map_err(|error| {
+        let ack = Ack::verify(&bytes, &self.keys(policy), &policy.domain).map_err(|error| {
             let refusal = error.refusal(SignedKind::Ack);
             refused(
                 refusal.code.as_str(),
