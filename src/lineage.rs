@@ -248,6 +248,15 @@ fn print(prefix: &str, tree: &Tree, indent: &str) {
     if tree.left_out > 0 {
         say!("{more}{} events are left out", tree.left_out);
     }
+    for (link, state) in &tree.offline {
+        say!(
+            "{more}off-line {}  {state}, until {}, id {}, may {}",
+            link.label,
+            clock::words(i64::try_from(link.expires).unwrap_or(i64::MAX)),
+            hex::encode(link.id),
+            link.scopes
+        );
+    }
     for dependant in &tree.dependants {
         say!("{more}rested on by {prefix}{dependant}");
     }
@@ -310,6 +319,20 @@ fn tree_json(prefix: &str, tree: &Tree) -> Value {
             })
         })
         .collect();
+    let offline: Vec<Value> = tree
+        .offline
+        .iter()
+        .map(|(link, state)| {
+            json!({
+                "id": hex::encode(link.id),
+                "below": link.above.map(hex::encode),
+                "label": link.label,
+                "state": state,
+                "scopes": link.scopes.split(' ').collect::<Vec<_>>(),
+                "until": clock::words(i64::try_from(link.expires).unwrap_or(i64::MAX)),
+            })
+        })
+        .collect();
     let depends_on: Vec<Value> = entry
         .depends_on
         .iter()
@@ -327,6 +350,7 @@ fn tree_json(prefix: &str, tree: &Tree) -> Value {
         "depth": entry.depth,
         "scopes": entry.scopes.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>(),
         "references": tree.references,
+        "offline": offline,
         "depends_on": depends_on,
         "rested_on_by": tree.dependants.iter().map(|of| format!("{prefix}{of}")).collect::<Vec<_>>(),
         "events": events,

@@ -10,6 +10,7 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use touchstone_authorization::token::StatusIndex;
+use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 
 pub use tree::{Named, Tree};
@@ -20,10 +21,13 @@ use super::graph::Graph;
 use crate::decision::BODY_SCOPES;
 use crate::node::status;
 use crate::trust::{Mark, number, place};
-use crate::withdraw::{BODY_ROOTS, MAX_ROOTS_NAMED, SET, set};
+use crate::withdraw::{BODY_CAUSE, BODY_ROOTS, MAX_ROOTS_NAMED, SET, set};
 
 /// Events kept of one entry; of more, the first and the last stay, and how many there were.
 pub const MAX_EVENTS: usize = 256;
+
+/// Off-line links kept of one entry, the newest.
+pub const MAX_OFFLINE: usize = 256;
 
 /// Flaws kept; of more, only their number.
 pub const MAX_FLAWS: usize = 64;
@@ -37,6 +41,23 @@ pub enum State {
     Suspended,
     /// It never counts again.
     Revoked,
+}
+
+/// What was handed on off-line below an entry, as an enforcer reported it at its first use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffLine {
+    /// Its 16-byte id.
+    pub id: [u8; 16],
+    /// The id of the link that it hangs below; none where it hangs below the entry itself.
+    pub above: Option<[u8; 16]>,
+    /// Its label.
+    pub label: String,
+    /// Its scopes, one space between two.
+    pub scopes: String,
+    /// Its end, Unix seconds.
+    pub expires: u64,
+    /// Revoked by its own id.
+    pub revoked: bool,
 }
 
 /// Something that the ledger says of an entry.
@@ -77,6 +98,7 @@ struct Told {
     epoch: Option<u64>,
     freed: bool,
     references: BTreeSet<String>,
+    offline: Vec<OffLine>,
     events: Vec<Event>,
     dropped: u64,
 }
@@ -111,6 +133,9 @@ impl History {
             Kind::Revocation | Kind::Quarantine | Kind::Containment => self.fall(index, statement),
             Kind::Lift => self.lift(index, statement),
             Kind::StatusFreed => self.free(index, statement),
+            Kind::ChainReport => self.chain(index, statement),
+            Kind::UseReport => self.uses(index, statement),
+            Kind::Command => self.command(index, statement),
             _ => {
                 self.mention(index, statement);
                 Some(())
@@ -233,6 +258,7 @@ impl History {
                 epoch: None,
                 freed: false,
                 references: BTreeSet::new(),
+                offline: Vec::new(),
                 events: Vec::new(),
                 dropped: 0,
             });
@@ -307,6 +333,99 @@ impl History {
             self.by_id.insert(issued, at);
         }
         self.event(at, index, statement, format!("for {audience}"));
+        Some(())
+    }
+
+    /// Body: 0 the enforcer, 2 entry of the authorization that the chain begins with, 4 its links: [id, label, thumbprint,
+    /// scopes, end, further depth].
+    fn chain(&mut self, index: u64, statement: &Statement) -> Option<()> {
+        let enforcer = statement.body.get(0)?.as_text()?.to_owned();
+        let entry = status(statement.body.get(2)?.clone()).ok()?;
+        let at = self.at.get(&entry).copied();
+        let mut above = None;
+        for link in statement.body.get(4)?.as_array()? {
+            let [id, label, _, scopes, expires, _] = link.as_array()? else {
+                return None;
+            };
+            let id: [u8; 16] = id.as_bytes()?.try_into().ok()?;
+            let scopes: Option<Vec<&str>> = scopes.as_array()?.iter().map(Value::as_text).collect();
+            let link = OffLine {
+                id,
+                above,
+                label: label.as_text()?.to_owned(),
+                scopes: scopes?.join(" "),
+                expires: expires.as_u64()?,
+                revoked: false,
+            };
+            above = Some(id);
+            let Some((at, told)) = at.and_then(|at| Some((at, self.told.get_mut(at)?))) else {
+                continue;
+            };
+            if told.offline.iter().any(|known| known.id == id) {
+                continue;
+            }
+            if told.offline.len() >= MAX_OFFLINE {
+                let oldest = told.offline.remove(0);
+                self.by_id.remove(&oldest.id);
+            }
+            let label = link.label.clone();
+            told.offline.push(link);
+            // Found by its own id, like what hangs on-line.
+            self.by_id.entry(id).or_insert(at);
+            self.tell(
+                Some(at),
+                index,
+                statement,
+                ("off-line delegation", format!("{label}, at {enforcer}")),
+            );
+        }
+        Some(())
+    }
+
+    /// Body: 0 the enforcer, 1 rows of [subject, entry, scope, when, what came of it, digest of the chain].
+    fn uses(&mut self, index: u64, statement: &Statement) -> Option<()> {
+        let enforcer = statement.body.get(0)?.as_text()?;
+        for row in statement.body.get(1)?.as_array()? {
+            let [subject, entry, scope, _, outcome, _] = row.as_array()? else {
+                return None;
+            };
+            let at = self.at.get(&status(entry.clone()).ok()?).copied();
+            let (subject, scope, outcome) = (subject.as_text()?, scope.as_text()?, outcome.as_text()?);
+            let told = at.and_then(|at| self.told.get(at));
+            let by = match told.filter(|told| told.entry.subject == subject) {
+                Some(_) => String::new(),
+                None => format!(" by {subject}"),
+            };
+            self.tell(
+                at,
+                index,
+                statement,
+                ("use", format!("{scope}{by} at {enforcer}: {outcome}")),
+            );
+        }
+        Some(())
+    }
+
+    /// A command that takes nothing, but where it names an off-line link: that one falls by itself. Body: 17 what was
+    /// commanded, 18 [what kind of thing, its id].
+    fn command(&mut self, index: u64, statement: &Statement) -> Option<()> {
+        self.mention(index, statement);
+        let target = statement.body.get(BODY_CAUSE + 2).and_then(Value::as_array);
+        let named = target.and_then(|target| target.get(1)).and_then(Value::as_text);
+        let mut id = [0; 16];
+        if statement.body.get(BODY_CAUSE + 1).and_then(Value::as_text) != Some("revoke")
+            || named.is_none_or(|named| hex::decode_to_slice(named, &mut id).is_err())
+        {
+            return Some(());
+        }
+        let at = self.by_id.get(&id).copied();
+        let told = at.and_then(|at| self.told.get_mut(at));
+        let link = told.and_then(|told| told.offline.iter_mut().find(|link| link.id == id));
+        if let Some(link) = link {
+            link.revoked = true;
+            let detail = link.label.clone();
+            self.tell(at, index, statement, ("off-line link revoked", detail));
+        }
         Some(())
     }
 

@@ -440,6 +440,109 @@ fn what_denials_took_in_ledgers_of_earlier_releases() {
 }
 
 #[test]
+fn what_is_handed_on_off_line_is_told_at_its_first_use_and_falls_with_what_it_hangs_below() {
+    let node = entry(0, None);
+    let child = entry(1, Some(&node));
+    let mut ledger = Ledger::new();
+    ledger.grant(&node);
+    ledger.grant(&child);
+    let link = |id: u8, label: &str, expires: u64| {
+        Value::array([
+            Value::bytes([id; 16]),
+            Value::text(label),
+            Value::bytes([0; 32]),
+            Value::array([Value::text("execute:job-1")]),
+            Value::Unsigned(expires),
+            Value::Unsigned(0),
+        ])
+    };
+    let report = |links: Vec<Value>| {
+        vec![
+            (0, Value::text("proxy-1")),
+            (1, Value::text(child.subject.as_str())),
+            (2, status_value(&child.status)),
+            (3, Value::bytes(child.cti)),
+            (4, Value::array(links)),
+            (5, Value::bytes([0; 32])),
+        ]
+    };
+    let first = vec![link(0xA1, "helper", 600), link(0xA2, "below-helper", 300)];
+    ledger.push(Kind::ChainReport, None, Outcome::Recorded, report(first.clone()));
+    ledger.push(Kind::ChainReport, None, Outcome::Recorded, report(first));
+    ledger.push(
+        Kind::ChainReport,
+        None,
+        Outcome::Recorded,
+        report(vec![link(0xA3, "other", 600)]),
+    );
+    let used = |subject: &str| {
+        let cells = [
+            Value::text(subject),
+            status_value(&child.status),
+            Value::text("execute:job-1"),
+            Value::Unsigned(1),
+            Value::text("allow"),
+            Value::bytes([0; 32]),
+        ];
+        Value::array(cells)
+    };
+    let rows = Value::array([used(&child.subject), used("helper@node")]);
+    ledger.push(
+        Kind::UseReport,
+        None,
+        Outcome::Recorded,
+        vec![(0, Value::text("proxy-1")), (1, rows)],
+    );
+    let states = |ledger: &Ledger, now: i64| -> Vec<(String, &'static str)> {
+        let tree = whole(&ledger.now(), &child.subject, now);
+        tree.offline
+            .iter()
+            .map(|(link, state)| (link.label.clone(), *state))
+            .collect()
+    };
+    let told = |state: [&'static str; 3]| -> Vec<(String, &'static str)> {
+        ["helper", "below-helper", "other"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(state)
+            .collect()
+    };
+    assert_eq!(states(&ledger, 100), told(["valid"; 3]), "each once");
+    assert_eq!(states(&ledger, 400), told(["valid", "expired", "valid"]));
+    let tree = whole(&ledger.now(), &child.subject, 100);
+    assert_eq!(tree.offline[1].0.above, Some([0xA1; 16]));
+    let happened: Vec<&str> = tree.events.iter().map(|event| event.detail.as_str()).collect();
+    assert!(happened.contains(&"execute:job-1 at proxy-1: allow"), "{happened:?}");
+    assert!(
+        happened.contains(&"execute:job-1 by helper@node at proxy-1: allow"),
+        "{happened:?}"
+    );
+    let found = ledger.now().trees(Named::Id, &hex::encode([0xA2; 16]), 100);
+    assert_eq!(found[0].entry.subject, child.subject);
+
+    let id = hex::encode([0xA1; 16]);
+    let body = vec![
+        (17, Value::text("revoke")),
+        (18, Value::array([Value::text("lineage"), Value::text(id.as_str())])),
+    ];
+    ledger.push(Kind::Command, None, Outcome::Recorded, body);
+    assert_eq!(
+        states(&ledger, 100),
+        told(["revoked", "revoked", "valid"]),
+        "it and what hangs below it"
+    );
+    ledger.fall(
+        Kind::Revocation,
+        &child.subject,
+        Mark::Revoked,
+        &[child.status],
+        &[child.status],
+    );
+    assert_eq!(states(&ledger, 100), told(["revoked"; 3]));
+    assert_eq!(names(&ledger.now()), [""; 0]);
+}
+
+#[test]
 fn a_long_life_is_told_in_bounded_room() {
     let node = entry(0, None);
     let mut ledger = Ledger::new();

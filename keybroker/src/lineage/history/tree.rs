@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use touchstone_ledger::statement::Reason;
 
-use super::{Event, History, State, Told};
+use super::{Event, History, OffLine, State, Told};
 use crate::lineage::entry::Entry;
 
 /// What a name means in a history. One name may mean several things; who asks says which.
@@ -55,6 +55,8 @@ pub struct Tree {
     pub events: Vec<Event>,
     /// Events that are left out.
     pub left_out: u64,
+    /// What was handed on off-line below it, as far as enforcers reported it, and its state.
+    pub offline: Vec<(OffLine, &'static str)>,
     /// Who rests on it without hanging below it.
     pub dependants: Vec<String>,
     /// What hangs below it.
@@ -119,9 +121,15 @@ impl History {
             Some((at, self.told.get(at)?))
         };
         let subject = |told: &Told| told.entry.subject.clone();
+        let state = self.state(at, told, now);
         Tree {
             entry: told.entry.clone(),
-            state: self.state(at, told, now),
+            state,
+            offline: told
+                .offline
+                .iter()
+                .map(|link| (link.clone(), offline_state(told, link, state, now)))
+                .collect(),
             since: told.since,
             reasons: told.reasons.clone(),
             epoch: told.epoch,
@@ -153,5 +161,23 @@ impl History {
             State::Valid if over => "expired",
             State::Valid => "valid",
         }
+    }
+}
+
+/// What became of an off-line link: it falls with what it hangs below, and ends by itself.
+fn offline_state(told: &Told, link: &OffLine, entry: &'static str, now: i64) -> &'static str {
+    let mut at = Some(link);
+    // A chain has few links, and each was told after the one above it.
+    for _ in 0..=told.offline.len() {
+        match at {
+            Some(link) if link.revoked => return "revoked",
+            Some(link) => at = told.offline.iter().find(|above| Some(above.id) == link.above),
+            None => break,
+        }
+    }
+    let over = i64::try_from(link.expires).is_ok_and(|end| end <= now);
+    match entry {
+        "valid" if over => "expired",
+        entry => entry,
     }
 }
