@@ -83,10 +83,13 @@ fn main() {
         let lineage = Lineage::new(graph);
         let folder = tempfile::tempdir().unwrap();
         let store = RedbStore::open(&folder.path().join("store")).unwrap();
+        let all = lineage.fall(&[at(0)], <[StatusIndex]>::to_vec);
         let mut at_once = Vec::new();
         let mut durable = Vec::new();
         for _ in 0..ROUNDS {
             let trust = trust();
+            // Lists are as long as what was granted needs before anything falls.
+            trust.granted(&all, (0, [0; 32]), 1_500).unwrap();
             let began = Instant::now();
             let (set, withdrawal) = lineage.fall(&[at(0)], |set| (set.to_vec(), trust.take(set, Mark::Revoked, 2_000)));
             at_once.push(began.elapsed());
