@@ -83,10 +83,15 @@ impl Caller {
     fn read(pid: u32, connected_as: u32, alive: &OwnedFd) -> Result<Self, CallerError> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let unreadable = |what: &'static str| {
-            move |cause: std::io::Error| CallerError::Unreadable {
-                pid,
-                what,
-                cause: cause.to_string(),
+            move |cause: std::io::Error| match cause.kind() {
+                std::io::ErrorKind::NotFound => CallerError::Gone,
+                // ESRCH: the process ended while its file was read.
+                _ if cause.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => CallerError::Gone,
+                _ => CallerError::Unreadable {
+                    pid,
+                    what,
+                    cause: cause.to_string(),
+                },
             }
         };
         let small = |what: &'static str| read_small(&folder.join(what)).map_err(unreadable(what));
