@@ -9,6 +9,7 @@ pub mod set;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
+use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
@@ -287,4 +288,15 @@ pub fn holds(app: &App, name: &str) -> Result<StatusIndex, Refusal> {
     let found = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let (record, _) = found.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "no node of this name has enrolled"))?;
     Ok(record.status)
+}
+
+/// The entries of the workload `subject` that have not fallen: a label may be in use more than once, and who takes the
+/// workload away takes all of them.
+#[must_use]
+pub fn held_by(app: &App, subject: &str) -> Vec<StatusIndex> {
+    let lists = app.trust.lists();
+    let status = |entry: &StatusIndex| lists.get(entry.list).and_then(|list| list.status(entry.index));
+    let mut entries = app.lineage.read(|graph| graph.all_of(subject));
+    entries.retain(|entry| status(entry) != Some(Status::Invalid));
+    entries
 }

@@ -730,6 +730,24 @@ async fn a_quarantine_takes_the_whole_lineage_and_a_lift_gives_back_exactly_what
 }
 
 #[tokio::test]
+async fn a_workload_is_taken_away_under_every_entry_of_its_name() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let root = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+    // Whoever may hand rights on may do so twice to one label: the second must not hide the first.
+    let (first, _) = child(&broker, "job", "node-1", root, &[]).await;
+    let (second, _) = child(&broker, "job", "node-1", root, &[]).await;
+    let found = || [root, first, second].map(|place| status(&broker, place));
+    let revoke = order("revoke", "workload", "job@node-1");
+    assert_eq!(previewed(&domain, &revoke).await["entries"], json!(2));
+    commanded(&domain, &revoke).await;
+    assert_eq!(found(), [Status::Valid, Status::Invalid, Status::Invalid]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_hangs_below_a_node_falls_with_it_whatever_the_cause() {
     for cause in ["failed", "overdue", "revoked", "decommissioned", "policy"] {
         let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));

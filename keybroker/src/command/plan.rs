@@ -19,7 +19,7 @@ use crate::problem::{Refusal, RefusalCode};
 use crate::rejudge::{Falls, falling};
 use crate::release::keeper;
 use crate::rows;
-use crate::withdraw::{holds as entry_of, set};
+use crate::withdraw::{held_by, holds as entry_of, set};
 
 /// What a command would take.
 #[derive(Debug, Default)]
@@ -123,10 +123,10 @@ impl Plan {
         };
         let Entry { status, subject, .. } =
             found.ok_or_else(|| absent("no authorization of this id or subject is known"))?;
-        if subject.contains('@') {
-            self.roots = vec![status];
-        } else {
-            self.nodes = vec![(subject.clone(), status)];
+        match command.target {
+            Target::Workload if subject.contains('@') => self.roots = held_by(app, &subject),
+            _ if subject.contains('@') => self.roots = vec![status],
+            _ => self.nodes = vec![(subject.clone(), status)],
         }
         self.subject = Some(subject.clone());
         self.over = Some(Over::Subject(subject));

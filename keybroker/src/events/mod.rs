@@ -25,12 +25,11 @@ use crate::decision::DenialCode;
 use crate::entry::EntryError;
 use crate::hello::internal;
 use crate::holds::{self, Over};
-use crate::lineage::Id;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::service::entry;
 use crate::trust::Mark;
-use crate::withdraw::{Cause, Taking, take};
+use crate::withdraw::{Cause, Taking, held_by, take};
 
 pub use effect::Effect;
 pub use token::{MAX_AGE_S, MAX_AHEAD_S, MAX_EVENTS, MAX_SET_BYTES, SecurityEvent, SetCode, SetError, judge};
@@ -176,12 +175,14 @@ async fn carry_out(app: &App, event: &SecurityEvent<'_>, digest: [u8; 32]) -> Re
         cause.inputs.insert(EVENT.to_owned(), digest);
         Taking::new(cause, Mark::Revoked)
     };
-    match entry_of(app, subject) {
-        Some(status) if subject.contains('@') => taking.roots.push(status),
+    match node_entry(app, subject) {
+        _ if subject.contains('@') => taking.roots = held_by(app, subject),
         Some(status) => taking.nodes.push((subject.to_owned(), status)),
-        // It holds nothing that could be withdrawn; what is suspended gets nothing new either.
-        None if effect == Effect::Revoke => return Ok((Effect::Nothing, None)),
         None => {}
+    }
+    if effect == Effect::Revoke && taking.nodes.is_empty() && taking.roots.is_empty() {
+        // It holds nothing that could be withdrawn; what is suspended gets nothing new either.
+        return Ok((Effect::Nothing, None));
     }
     if effect == Effect::Revoke {
         let taken = take(app, taking).await?;
@@ -201,11 +202,8 @@ async fn carry_out(app: &App, event: &SecurityEvent<'_>, digest: [u8; 32]) -> Re
     Ok((effect, Some(taken.epoch)))
 }
 
-/// The entry that a subject holds.
-fn entry_of(app: &App, subject: &str) -> Option<StatusIndex> {
-    if subject.contains('@') {
-        return app.lineage.find(Id::Subject(subject)).map(|entry| entry.status);
-    }
+/// The entry that a node holds.
+fn node_entry(app: &App, subject: &str) -> Option<StatusIndex> {
     let (record, _) = crate::nodes::by_name(&*app.store, subject).ok()??;
     (!record.withdrawn).then_some(record.status)
 }

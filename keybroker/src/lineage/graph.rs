@@ -416,6 +416,13 @@ impl Graph {
         Some(self.at(*self.by_subject.get(subject)?)?.status)
     }
 
+    /// Every entry of this subject: a label may be given more than once below one node.
+    #[must_use]
+    pub fn all_of(&self, subject: &str) -> Vec<StatusIndex> {
+        let of = self.each().filter(|held| *held.subject == *subject);
+        of.map(|held| held.status).collect()
+    }
+
     /// Every entry of the nodes that `is` says yes to, whichever they hold now.
     pub fn nodes_where(&self, mut is: impl FnMut(&str) -> bool) -> Vec<StatusIndex> {
         let nodes = self.each().filter(|held| held.parent.is_none());
