@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,8 +13,11 @@ use tokio::sync::mpsc;
 use touchstone_attest::agent::config::AgentConfig;
 use touchstone_attest::client::Endpoint;
 use touchstone_attest::floors::PolicyFloors;
+use touchstone_cose::key::Signer;
+use touchstone_enforcer::agent::Holder;
 use touchstone_enforcer::exec::{self, Ending, Exec, ExecEvent, FAILED};
 use touchstone_enforcer::guard::{Guard, GuardConfig, Renewal, keep_current};
+use touchstone_enforcer::uses::Reporter;
 use touchstone_policies::{Mirror, Source};
 
 use crate::output::{Failure, complain};
@@ -22,6 +26,8 @@ use crate::{output, runtime};
 /// Signals that are passed on to the command. A terminal sends the first two to it by itself.
 const PASSED_ON: [i32; 7] = [2, 3, 1, 15, 10, 12, 28];
 const FROM_TERMINALS: usize = 2;
+/// How long the last report of uses may take.
+const LAST_REPORT: Duration = Duration::from_secs(2);
 
 /// Run a command only while it is authorized: frozen when that is suspended, dead with all it started when it ends.
 #[derive(ClapArgs)]
@@ -46,6 +52,10 @@ pub struct Args {
     /// What it is done for, where the authorization counts for one purpose only
     #[arg(long)]
     purpose: Option<String>,
+    /// Run it under an authorization of its own below this node's, as the workload of this label: a rule in the agent's
+    /// [workloads] says who may be called so, and `touchstone exec` is who asks
+    #[arg(long, value_name = "LABEL")]
+    workload: Option<String>,
     /// The agent's configuration
     #[arg(long, default_value = "/etc/touchstone/agent.toml")]
     config: PathBuf,
@@ -58,6 +68,10 @@ pub struct Args {
     /// A folder of its own (mode 0700) for the policy versions it has accepted, so that nobody takes it back to an older one
     #[arg(long)]
     state_dir: Option<PathBuf>,
+    /// The key of this enforcer, made at the first start with its public half beside it in FILE.pub, to be listed with
+    /// `touchstone policy enforcer add`: with it the brokers know what is enforced here, what was let in and what was stopped
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// User and group to run it as, by number: 1000:1000
     #[arg(long, value_parser = user_and_group)]
     user: Option<(u32, u32)>,
@@ -146,8 +160,25 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
     };
     let trust = renewal.load(None).await?;
     let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());
-    let guard_config = GuardConfig::of(&trust, &renewal.id).with_purpose(args.purpose);
+    let guard_config = GuardConfig::of(&trust, &renewal.id).with_purpose(args.purpose.clone());
     let guard = Arc::new(Guard::new(guard_config, follower));
+
+    let key = args.key.as_deref().map(crate::guard::enforcer_key).transpose()?;
+    let (uses, reporting) = match key {
+        None => (None, None),
+        Some(key) => {
+            let signer: Arc<dyn Signer + Send + Sync> = Arc::new(key);
+            guard.acknowledge(Arc::clone(&signer));
+            let reporter = Reporter {
+                domain: renewal.domain.clone(),
+                enforcer: renewal.id.clone(),
+                signer,
+                client: trust.client(renewal.brokers.clone()),
+            };
+            let (uses, used) = mpsc::channel(16);
+            (Some(uses), Some(tokio::spawn(reporter.run(used))))
+        }
+    };
 
     // Tasks of their own: nothing that is loaded or asked for may hold up a loss.
     let watched = Arc::clone(&guard);
@@ -160,9 +191,14 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
         action: args.action,
         resource: args.resource,
         agent: socket,
+        holder: args.workload.map_or(Holder::Node, |label| Holder::Workload {
+            label,
+            purpose: args.purpose,
+        }),
         program: std::env::current_exe()?,
         command: args.command,
         user: args.user,
+        uses,
         network: args.network,
     };
     let json = args.json;
@@ -172,6 +208,11 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
     let ending = exec::run(&exec, &guard, &mut signals, &tell).await;
     watching.abort();
     keeping.abort();
+    drop(exec);
+    if let Some(reporting) = reporting {
+        // What was stopped is dead already: only the report of it is waited for.
+        let _ = tokio::time::timeout(LAST_REPORT, reporting).await;
+    }
     Ok(ending)
 }
 

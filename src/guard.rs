@@ -154,7 +154,7 @@ async fn serve(args: RunArgs) -> Result<(), Failure> {
 }
 
 /// The key in `path`, made where there is none.
-fn enforcer_key(path: &Path) -> Result<SigningKey, Failure> {
+pub(crate) fn enforcer_key(path: &Path) -> Result<SigningKey, Failure> {
     if !path.exists() {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(|error| Failure::new(error.to_string()))?;
@@ -184,7 +184,7 @@ fn tell(event: &GuardEvent, json: bool) {
         return;
     }
     match event {
-        GuardEvent::Following { epoch } => say!("following the trust state at epoch {epoch}"),
+        GuardEvent::Following { epoch } => complain!("following the trust state at epoch {epoch}"),
         GuardEvent::Allowed { subject, scope, .. } => say!("allowed: {subject} may {scope}"),
         GuardEvent::Denied { reasons, .. } => say!("denied: {}", reasons.join("; ")),
         GuardEvent::Policy { version } => say!("policy version {version} is in force"),

@@ -20,13 +20,17 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use swtpm_tests::boots::Boot;
-use swtpm_tests::domain::{ACTION, Domain, RESOURCE, eventually};
+use sha2::{Digest as _, Sha256};
+use swtpm_tests::boots::{Boot, boots};
+use swtpm_tests::domain::{ACTION, Domain, Founding, RESOURCE, add_node, eventually, recorded};
 use swtpm_tests::node::Node;
 use swtpm_tests::observe::PATIENCE;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use touchstone_attest::agent::config::AgentConfig;
 use touchstone_attest::client::BrokerClient;
 use touchstone_attest::{agent, clock};
+use touchstone_ledger::statement::{Kind, VerifiedStatement};
+use touchstone_policies::Job;
 
 /// Timers under which silence is noticed within a second.
 const QUICK: [(&str, u64); 4] = [
@@ -236,8 +240,14 @@ impl Running {
 
 /// An operator's command about the node, through the command line.
 async fn command(domain: &Domain, verb: &str) {
+    command_about(domain, verb, ["--node", "node-1"]).await;
+}
+
+async fn command_about(domain: &Domain, verb: &str, what: [&str; 2]) {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_touchstone"))
-        .args([verb, "--node", "node-1", "--reason", "a test", "--data"])
+        .arg(verb)
+        .args(what)
+        .args(["--reason", "a test", "--data"])
         .arg(domain.path("data"))
         .output()
         .await
@@ -302,9 +312,38 @@ async fn a_revocation_kills_all_of_it() {
     let broker = domain.broker().await;
     let mut post = Post::open(&domain).await;
     post.attest().await;
-    let mut running = Running::start(&post.config(), &[], FAMILY);
+    // Listed with the key it made itself, what it let in and what it stopped is known to the broker.
+    let key = post.folder.path().join("exec.pem");
+    let options = ["--key", key.to_str().unwrap()];
+    let (code, _) = Running::start(&post.config(), &options, "true").ends().await;
+    assert_eq!(code, 0);
+    let public = PathBuf::from(format!("{}.pub", key.display()));
+    // Again, while a child that another test starts holds a copy of the repository's lock.
+    eventually("the enforcer to be listed", || {
+        let mut add = Command::new(env!("CARGO_BIN_EXE_touchstone"));
+        add.args(["policy", "enforcer", "add"]).arg(domain.path("policy"));
+        let listed = add.args(["exec", "--key"]).arg(&public).output().unwrap();
+        println!("{}", String::from_utf8_lossy(&listed.stderr));
+        listed.status.success()
+    })
+    .await;
+    domain.publish();
+    let reported = || {
+        let (store, size) = (&broker.app().store, broker.app().head().size);
+        let entries = (0..size).filter_map(|index| touchstone_keybroker::log::entry(&**store, index).unwrap());
+        let kinds = entries.map(|entry| {
+            let verified = VerifiedStatement::parse(&entry, &domain.key(Job::Statement)).unwrap();
+            verified.into_statement().kind
+        });
+        kinds.filter(|kind| *kind == Kind::UseReport).count()
+    };
+    eventually("the policy at the broker", || broker.app().policy().version >= 2).await;
+    post.attest().await;
+    let before = reported();
+    let mut running = Running::start(&post.config(), &options, FAMILY);
     running.hear("started").await;
     running.family().await;
+    eventually("the report of a use", || reported() > before).await;
     let begun = Instant::now();
     command(&domain, "revoke").await;
     let killed = running.hear("killed").await;
@@ -316,6 +355,7 @@ async fn a_revocation_kills_all_of_it() {
     let (code, reasons) = running.ends().await;
     assert_eq!(code, 122);
     assert!(reasons.contains("authorization-revoked"), "{reasons}");
+    eventually("the report that it was stopped", || reported() > before + 1).await;
     broker.shutdown().await.unwrap();
 }
 
@@ -459,6 +499,73 @@ async fn the_real_agent_renews_it_past_its_first_expiry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn under_an_authorization_of_its_own_it_falls_alone() {
+    if !able() {
+        return;
+    }
+    let domain = Domain::found(&Founding {
+        anchors: &["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|file| boots().join("ca").join(file)),
+        nodes: &[],
+        golden: &recorded(&Boot::GOOD),
+        settings: &QUICK,
+        limits: &[],
+        stage: &|repo: &Path| {
+            add_node(repo, "node-1", &Boot::GOOD).unwrap();
+            let path = repo.join("staged/settings.toml");
+            let text = fs::read_to_string(&path).unwrap();
+            let line = text.lines().find(|line| line.starts_with("scopes = ")).unwrap();
+            let scopes = format!("scopes = [\"{ACTION}:{RESOURCE}\", \"delegate:{RESOURCE}\"]");
+            fs::write(&path, text.replace(line, &scopes)).unwrap();
+        },
+    });
+    let broker = domain.broker().await;
+    let node = Node::start(&Boot::GOOD).await;
+    drop(node.desk(&domain, Vec::new()));
+    let (_, _swtpm, state) = node.into_agent();
+    let file = state.path().join("agent.toml");
+    let own = hex::encode(Sha256::digest(fs::read(env!("CARGO_BIN_EXE_touchstone")).unwrap()));
+    let rule = format!(
+        "\n[[workloads.rule]]\nlabel = \"reader\"\nuid = 0\nexecutable = \"{own}\"\nscopes = [\"{ACTION}:{RESOURCE}\"]\n"
+    );
+    fs::write(&file, fs::read_to_string(&file).unwrap() + &rule).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let granted = Arc::new(Mutex::new(false));
+    let seen = Arc::clone(&granted);
+    let tell = move |event| {
+        if matches!(event, agent::AgentEvent::Granted { .. }) {
+            *seen.lock().unwrap() = true;
+        }
+    };
+    let config = AgentConfig::load(&file).unwrap();
+    let agent = tokio::spawn(agent::run(config, tell, async { drop(stopped.await) }));
+    eventually("an authorization", || *granted.lock().unwrap()).await;
+
+    let (code, reasons) = Running::start(&file, &["--workload", "writer"], "true").ends().await;
+    assert_eq!(code, 121, "no rule names it: {reasons}");
+    let mut own = Running::start(&file, &["--workload", "reader"], FAMILY);
+    assert_eq!(own.hear("allowed").await["subject"], "reader@node-1");
+    let mut nodes = Running::start(&file, &[], FAMILY);
+    assert_eq!(nodes.hear("allowed").await["subject"], "node-1");
+    own.family().await;
+    nodes.family().await;
+    command_about(&domain, "revoke", ["--workload", "reader@node-1"]).await;
+    let (code, reasons) = own.ends().await;
+    assert_eq!(code, 122, "{reasons}");
+    assert!(reasons.contains("authorization-revoked"), "{reasons}");
+    assert_eq!(nodes.alive(), 3, "the node's own goes on");
+
+    // And with its node falls everything below it.
+    let mut again = Running::start(&file, &["--workload", "reader"], FAMILY);
+    again.hear("allowed").await;
+    again.family().await;
+    command(&domain, "revoke").await;
+    assert_eq!((again.ends().await.0, nodes.ends().await.0), (122, 122));
+    drop(stop);
+    agent.await.unwrap().unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_guard_that_is_killed_or_stopped() {
     if !able() {
         return;
@@ -481,7 +588,7 @@ async fn nothing_outlives_a_guard_that_is_killed_or_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_reaches_what_policy_names_and_nothing_while_it_is_quarantined() {
+async fn it_reaches_what_policy_names_and_is_cut_off_in_quarantine() {
     if !able() {
         return;
     }
@@ -526,15 +633,31 @@ async fn it_reaches_what_policy_names_and_nothing_while_it_is_quarantined() {
     assert!(read("other").contains("closed"), "{}", read("other"));
     assert!(!read("nft").is_empty(), "the workload may not change the rules");
 
+    let device = format!("link show tse{}", running.child.id());
+    let is_up = || {
+        let shown = Command::new("ip").args(device.split(' ')).output().unwrap().stdout;
+        String::from_utf8_lossy(&shown).contains(",UP")
+    };
+    assert!(is_up());
+    command(&domain, "quarantine").await;
+    running.hear("frozen").await;
+    assert!(!is_up(), "the way out is gone, whatever the workload has sent already");
+    command(&domain, "lift").await;
+    post.attest().await;
+    running.hear("thawed").await;
+    fs::remove_file(format!("{}.named", said.display())).unwrap();
+    eventually("what is named, again", || read("named").contains("hello")).await;
+
     // Another policy closes it, without a restart.
     let elsewhere = format!("[[segment]]\nscope = \"{ACTION}:payroll\"\nallow = [\"tcp {address}:{named}\"]\n");
     fs::write(domain.path("policy").join("staged/network.toml"), elsewhere).unwrap();
     domain.publish();
     eventually("what is closed", || read("named").contains("closed")).await;
+    let pid = running.child.id();
     command(&domain, "revoke").await;
     assert_eq!(running.ends().await.0, 122);
     let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
-    let left = format!("touchstone_exec_{}", std::process::id());
+    let left = format!("touchstone_exec_{pid}");
     assert!(!String::from_utf8_lossy(&tables).contains(&left));
     assert!(ip(&format!("addr del {address}/32 dev lo")));
     broker.shutdown().await.unwrap();
@@ -551,4 +674,40 @@ fn serve_lines(address: &str) -> u16 {
         }
     });
     port
+}
+
+#[test]
+fn the_units_are_units() {
+    let Some(analyze) = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        touchstone_vectors::skip("the systemd units: there is no systemd-analyze here");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    for (template, broken) in [
+        ("touchstone-exec@", None),
+        ("touchstone-authorization@", None),
+        // And it would tell.
+        ("touchstone-exec@", Some(("KillMode=mixed", "KillMode=gently"))),
+    ] {
+        let text = fs::read_to_string(units.join(format!("{template}.service"))).unwrap();
+        // The program need not be installed here.
+        let mut text = text.replace("/usr/bin/touchstone ", "/bin/true ");
+        if let Some((good, bad)) = broken {
+            text = text.replace(good, bad);
+        }
+        let unit = folder.path().join(format!("{template}db.service"));
+        fs::write(&unit, text).unwrap();
+        let verified = Command::new(analyze)
+            .args(["verify", "--man=no"])
+            .arg(&unit)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&verified.stderr);
+        let clean = verified.status.success() && !said.contains(template);
+        assert_eq!(clean, broken.is_none(), "{template}: {said}");
+    }
 }

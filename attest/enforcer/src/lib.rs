@@ -15,6 +15,7 @@ pub mod guard;
 pub mod layer;
 pub mod oci;
 pub mod trust;
+pub mod uses;
 
 pub use touchstone_client as client;
 pub use touchstone_client::{clock, follow};

@@ -2,7 +2,7 @@
 //! id and the reports, and obeys one line of standard input at a time.
 #![allow(
     clippy::unwrap_used,
-    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a tool of the tests"
 )]

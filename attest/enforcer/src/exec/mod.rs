@@ -20,12 +20,16 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use touchstone_authorization::Outcome;
 use touchstone_cage::{BEAT_MS, Cage, Cgroup, Confinement, Plan, Report};
 use touchstone_policies::Reachable;
 
 use self::network::Segment;
 use self::renewing::{Presenter, keep_renewed, obtain};
+use crate::agent::Holder;
+use crate::clock;
 use crate::guard::{Guard, Hold, Standing};
+use crate::uses::Used;
 
 /// How long the last process may take to be gone after the workload itself has ended.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,12 +46,16 @@ pub struct Exec {
     pub resource: String,
     /// The agent's socket: who shows the authorization.
     pub agent: PathBuf,
+    /// Whose authorization it is.
+    pub holder: Holder,
     /// This program's own binary: it becomes the stage.
     pub program: PathBuf,
     /// The command and its arguments.
     pub command: Vec<OsString>,
     /// User and group to run it as.
     pub user: Option<(u32, u32)>,
+    /// Where it is told that this was let in, and that it was stopped.
+    pub uses: Option<mpsc::Sender<Used>>,
     /// A network namespace of its own even where policy has no segments: then it reaches nothing.
     pub network: bool,
 }
@@ -121,8 +129,8 @@ pub async fn run(
     tell: &(dyn Fn(ExecEvent) + Send + Sync),
 ) -> Ending {
     let presenter = Presenter::of(exec, guard);
-    let hold = match obtain(&presenter).await {
-        Ok(hold) => Arc::new(hold),
+    let (hold, chain) = match obtain(&presenter).await {
+        Ok((hold, chain)) => (Arc::new(hold), chain),
         Err(reasons) => return Ending::Refused { reasons },
     };
     let Standing::Allowed { until_ms } = hold.now() else {
@@ -132,6 +140,13 @@ pub async fn run(
     };
     let subject = hold.admitted().subject.clone();
     tell(ExecEvent::Allowed { subject, until_ms });
+    let used = |outcome| Used {
+        chain: Arc::clone(&chain),
+        scope: hold.admitted().allowed.scope.clone(),
+        outcome,
+        at_ms: guard.time_ms().unwrap_or_else(clock::wall_ms),
+    };
+    report(exec, used(Outcome::Allowed));
     let cgroup = match Cgroup::create() {
         Ok(cgroup) => Some(cgroup),
         Err(error) => {
@@ -170,7 +185,19 @@ pub async fn run(
     };
     let ending = held.watch(reports, renewed, signals).await;
     renewing.abort();
+    if let Ending::Lost { .. } = ending {
+        report(exec, used(Outcome::Stopped));
+    }
     ending
+}
+
+/// Nothing waits for a report.
+fn report(exec: &Exec, used: Used) {
+    if let Some(uses) = &exec.uses
+        && uses.try_send(used).is_err()
+    {
+        tracing::warn!(target: "touchstone::exec", "a use is not reported: too many wait");
+    }
 }
 
 fn words(standing: &Standing) -> Vec<String> {

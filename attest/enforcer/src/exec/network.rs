@@ -33,6 +33,7 @@ const TABLE: &str = "touchstone_exec_";
 #[derive(Debug)]
 pub struct Segment {
     namespace: File,
+    place: Addresses,
     device: String,
     table: String,
     reaches: Vec<Reachable>,
@@ -54,7 +55,9 @@ impl Segment {
         sweep();
         let own = std::process::id();
         let namespace = format!("/proc/{pid}/ns/net");
+        let place = Addresses::free()?;
         let segment = Self {
+            place,
             namespace: File::open(&namespace).map_err(|error| format!("{namespace}: {error}"))?,
             device: format!("tse{own}"),
             table: format!("{TABLE}{own}"),
@@ -62,14 +65,11 @@ impl Segment {
             reaches,
             cut: false,
         };
-        let place = Addresses::free()?;
         let device = segment.device.as_str();
         let pid = pid.to_string();
         ip(&format!("link add {device} type veth peer name {INSIDE} netns {pid}"))?;
         ip(&format!("addr add {}/30 dev {device}", place.outside))?;
-        // Where IPv6 is switched off nothing is reached by it.
-        let _ = ip(&format!("addr add {}/126 dev {device} nodad", place.outside_v6));
-        ip(&format!("link set {device} up"))?;
+        segment.up()?;
         segment.inside(|| {
             ip("link set lo up")?;
             ip(&format!("addr add {}/30 dev {INSIDE}", place.inside))?;
@@ -117,8 +117,18 @@ impl Segment {
             return Ok(());
         }
         self.inside(|| filter(&self.reaches))?;
-        ip(&format!("link set {} up", self.device))?;
+        self.up()?;
         self.cut = false;
+        Ok(())
+    }
+
+    fn up(&self) -> Result<(), String> {
+        ip(&format!("link set {} up", self.device))?;
+        // A device that is down keeps no IPv6 address. Where IPv6 is switched off nothing is reached by it.
+        let _ = ip(&format!(
+            "addr add {}/126 dev {} nodad",
+            self.place.outside_v6, self.device
+        ));
         Ok(())
     }
 

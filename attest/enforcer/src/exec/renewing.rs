@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use touchstone_authorization::{Refusal, RefusalCode};
 
 use super::{Exec, ExecEvent};
-use crate::agent;
+use crate::agent::{self, Holder, Wanted};
 use crate::clock;
 use crate::guard::{Guard, Hold, Shown, Standing};
 
@@ -19,7 +19,7 @@ const START_PERIOD: Duration = Duration::from_millis(50);
 /// The longest time between two renewals.
 const MAX_PERIOD: Duration = Duration::from_secs(30);
 /// The shortest, which is also how soon a failed one is tried again.
-const MIN_PERIOD: Duration = Duration::from_millis(250);
+const MIN_PERIOD: Duration = Duration::from_secs(1);
 
 /// Refusals that pass by themselves when a trust state arrives.
 const PASSING: &[RefusalCode] = &[
@@ -34,6 +34,7 @@ const PASSING: &[RefusalCode] = &[
 pub(super) struct Presenter {
     guard: Arc<Guard>,
     agent: PathBuf,
+    holder: Holder,
     action: String,
     resource: String,
 }
@@ -57,15 +58,27 @@ impl Presenter {
         Self {
             guard: Arc::clone(guard),
             agent: exec.agent.clone(),
+            holder: exec.holder.clone(),
             action: exec.action.clone(),
             resource: exec.resource.clone(),
         }
     }
 
-    async fn show<T>(&self, to: impl FnOnce(&Shown<'_>) -> Result<T, Vec<Refusal>>) -> Result<T, NotShown> {
+    /// Has a workload's authorization made or renewed: each time a decision on record.
+    async fn renew(&self) -> Result<(), NotShown> {
+        let renewed = agent::renew(&self.agent, &self.holder, (&self.action, &self.resource)).await;
+        renewed.map_err(|error| NotShown::Otherwise(error.to_string()))
+    }
+
+    async fn show<T>(&self, to: &impl Fn(&Shown<'_>) -> Result<T, Vec<Refusal>>) -> Result<T, NotShown> {
         let challenge = self.guard.challenge().map_err(NotShown::Otherwise)?;
-        let scope = (self.action.as_str(), self.resource.as_str());
-        let presented = agent::present(&self.agent, &self.guard.id(), &challenge, scope).await;
+        let wanted = Wanted {
+            audience: &self.guard.id(),
+            challenge: &challenge,
+            action: &self.action,
+            resource: &self.resource,
+        };
+        let presented = agent::present(&self.agent, &self.holder, &wanted).await;
         let presented = presented.map_err(|error| NotShown::Otherwise(error.to_string()))?;
         let shown = Shown {
             authorization: &presented.authorization,
@@ -78,12 +91,22 @@ impl Presenter {
     }
 }
 
-/// The first decision. What passes by itself is waited for, everything else is final.
-pub(super) async fn obtain(presenter: &Presenter) -> Result<Hold, Vec<String>> {
+/// The first decision, and the authorization or chain it was made on. What passes by itself is waited for, everything else is final.
+pub(super) async fn obtain(presenter: &Presenter) -> Result<(Hold, Arc<[u8]>), Vec<String>> {
+    presenter.renew().await.map_err(NotShown::words)?;
+    let hold = |shown: &Shown<'_>| Ok((presenter.guard.hold(shown)?, Arc::from(shown.authorization)));
+    shown_in_time(presenter, hold).await.map_err(NotShown::words)
+}
+
+/// Shows it, and again while what speaks against it passes by itself.
+async fn shown_in_time<T>(
+    presenter: &Presenter,
+    to: impl Fn(&Shown<'_>) -> Result<T, Vec<Refusal>>,
+) -> Result<T, NotShown> {
     let begun = clock::boot_ms();
     loop {
-        let not_shown = match presenter.show(|shown| presenter.guard.hold(shown)).await {
-            Ok(hold) => return Ok(hold),
+        let not_shown = match presenter.show(&to).await {
+            Ok(shown) => return Ok(shown),
             Err(not_shown) => not_shown,
         };
         let passing = match &not_shown {
@@ -91,7 +114,7 @@ pub(super) async fn obtain(presenter: &Presenter) -> Result<Hold, Vec<String>> {
             NotShown::Otherwise(_) => false,
         };
         if !passing || clock::boot_ms().saturating_sub(begun) >= START_PATIENCE_MS {
-            return Err(not_shown.words());
+            return Err(not_shown);
         }
         tokio::time::sleep(START_PERIOD).await;
     }
@@ -101,19 +124,34 @@ pub(super) async fn obtain(presenter: &Presenter) -> Result<Hold, Vec<String>> {
 /// authorization that is held does, when it runs out.
 pub(super) async fn keep_renewed(presenter: Presenter, hold: Arc<Hold>, tell: mpsc::Sender<ExecEvent>) {
     let mut last_failure = None;
+    let mut standing = hold.standing();
     loop {
-        let half = match hold.now() {
+        let before = standing.borrow_and_update().clone();
+        let pause = match &before {
             Standing::Allowed { until_ms } => {
-                let left = until_ms.saturating_sub(presenter.guard.time_ms().unwrap_or(until_ms));
-                Duration::from_millis(left / 2)
+                let left = until_ms.saturating_sub(presenter.guard.time_ms().unwrap_or(*until_ms));
+                Duration::from_millis(left / 2).clamp(MIN_PERIOD, MAX_PERIOD)
             }
-            // As soon as it is lifted.
+            // In quarantine nothing is given, and each question would be one more denial on record.
+            Standing::Suspended { reasons }
+                if reasons
+                    .iter()
+                    .any(|reason| reason.code == RefusalCode::AuthorizationSuspended) =>
+            {
+                if standing.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
             Standing::Suspended { .. } => MIN_PERIOD,
             Standing::Lost { .. } => return,
         };
-        tokio::time::sleep(half.clamp(MIN_PERIOD, MAX_PERIOD)).await;
-        let before = hold.now();
-        let event = match presenter.show(|shown| presenter.guard.extend(&hold, shown)).await {
+        tokio::time::sleep(pause).await;
+        let renewed = match presenter.renew().await {
+            Ok(()) => shown_in_time(&presenter, |shown: &Shown<'_>| presenter.guard.extend(&hold, shown)).await,
+            Err(not_shown) => Err(not_shown),
+        };
+        let event = match renewed {
             Ok(until_ms) => {
                 last_failure = None;
                 // The same one again, where the agent has no newer.

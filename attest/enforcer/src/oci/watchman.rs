@@ -21,6 +21,7 @@ use super::cgroup::Cgroup;
 use super::process::Process;
 use super::protocol::{BEAT_MS, MAX_LINE, Said, Watch};
 use super::reason::{ContainerCode, ContainerRefused};
+use crate::agent::{Holder, Wanted};
 use crate::clock;
 use crate::guard::{Guard, Hold, Shown, Standing};
 
@@ -318,7 +319,13 @@ impl Watchman {
             .challenge()
             .map_err(|error| refused(ContainerCode::GuardUnavailable, &error))?;
         let right = (scope.action().as_str(), scope.resource());
-        let presented = crate::agent::present(&self.agent, &self.id, &challenge, right).await;
+        let wanted = Wanted {
+            audience: &self.id,
+            challenge: &challenge,
+            action: right.0,
+            resource: right.1,
+        };
+        let presented = crate::agent::present(&self.agent, &Holder::Node, &wanted).await;
         let presented = presented.map_err(|error| refused(ContainerCode::AgentUnavailable, &error))?;
         Ok(show(&Shown {
             authorization: &presented.authorization,
