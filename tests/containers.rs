@@ -1,6 +1,6 @@
 //! Containers under a guard, with real runtimes: runc itself, and runc through containerd. The hook and the keeper are the
 //! command; guard, trust state and agent are this process's, so that each can be made to fail.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "../attest/enforcer/tests/common/mod.rs"]
 mod common;

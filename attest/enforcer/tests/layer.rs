@@ -1,5 +1,5 @@
 //! The tower layer: what reaches the service behind it, and what never does.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 

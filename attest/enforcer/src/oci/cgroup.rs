@@ -95,7 +95,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The operating system's; `TimedOut` where it goes on running.
-    pub fn freeze(&self) -> io::Result<()> {
+    pub async fn freeze(&self) -> io::Result<()> {
         match self.kind {
             Kind::Unified => self.write("cgroup.freeze", "1"),
             Kind::Freezer => {
@@ -105,7 +105,7 @@ impl Cgroup {
                         return Ok(());
                     }
                     // Those that forked meanwhile are taken by writing again.
-                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                     self.write("freezer.state", "FROZEN")?;
                 }
                 Err(io::ErrorKind::TimedOut.into())
@@ -125,14 +125,14 @@ impl Cgroup {
     }
 
     /// Ends everything in it, frozen or not. What cannot be reached any more has gone with its group.
-    pub fn kill(&self) {
+    pub async fn kill(&self) {
         match self.kind {
             Kind::Unified => {
                 let _ = self.write("cgroup.kill", "1");
             }
             Kind::Freezer => {
                 // Frozen, no process can fork, and none ends: the numbers stay those of these processes.
-                let _ = self.freeze();
+                let _ = self.freeze().await;
                 for pid in self.processes().unwrap_or_default() {
                     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
                     if let Some(process) = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok()) {

@@ -70,7 +70,7 @@ pub async fn keep(
     };
     if first(&said).is_err() {
         // Whoever asked has gone, and with that nobody starts the container.
-        end(&process, &cgroup);
+        end(&process, &cgroup).await;
         return Ok(Kept::Silence);
     }
     loop {
@@ -95,20 +95,20 @@ pub async fn keep(
         match word.as_ref().map(lives_until) {
             Some(Ok(next_ms)) => until_ms = next_ms,
             Some(Err(reasons)) => {
-                end(&process, &cgroup);
+                end(&process, &cgroup).await;
                 return Ok(Kept::Refused(reasons));
             }
             None => {
-                end(&process, &cgroup);
+                end(&process, &cgroup).await;
                 return Ok(Kept::Silence);
             }
         }
     }
 }
 
-fn end(process: &Process, cgroup: &Cgroup) {
+async fn end(process: &Process, cgroup: &Cgroup) {
     process.kill();
-    cgroup.kill();
+    cgroup.kill().await;
 }
 
 /// Until when the container may live by this word, on the clock that also runs while the machine sleeps.

@@ -358,15 +358,17 @@ impl Watchman {
                 }
                 Standing::Suspended { reasons } if !frozen => {
                     let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                    if let Err(error) = container.cgroup.freeze() {
+                    if let Err(error) = container.cgroup.freeze().await {
                         if !container.process.is_alive() {
-                            break self.ended(&container);
+                            break self.ended(&container).await;
                         }
                         // What cannot be made to stand still must not go on.
-                        break self.end(
-                            &container,
-                            [reasons, vec![format!("it cannot be frozen: {error}")]].concat(),
-                        );
+                        break self
+                            .end(
+                                &container,
+                                [reasons, vec![format!("it cannot be frozen: {error}")]].concat(),
+                            )
+                            .await;
                     }
                     frozen = true;
                     (self.tell)(ContainerEvent::ContainerFrozen {
@@ -377,12 +379,14 @@ impl Watchman {
                 }
                 Standing::Lost { .. } if self.leaving.load(Ordering::SeqCst) => return,
                 Standing::Lost { reasons } => {
-                    break self.end(&container, reasons.iter().map(ToString::to_string).collect());
+                    break self
+                        .end(&container, reasons.iter().map(ToString::to_string).collect())
+                        .await;
                 }
                 _ => {}
             }
             tokio::select! {
-                () = container.process.ended() => break self.ended(&container),
+                () = container.process.ended() => break self.ended(&container).await,
                 // A guard that is gone is a loss, and is found at the next look.
                 _ = standing.changed() => {}
             }
@@ -397,9 +401,9 @@ impl Watchman {
         (self.tell)(event);
     }
 
-    fn end(&self, container: &Container, reasons: Vec<String>) -> ContainerEvent {
+    async fn end(&self, container: &Container, reasons: Vec<String>) -> ContainerEvent {
         container.process.kill();
-        container.cgroup.kill();
+        container.cgroup.kill().await;
         ContainerEvent::ContainerKilled {
             container: container.id.clone(),
             reasons,
@@ -408,12 +412,14 @@ impl Watchman {
     }
 
     /// Its init ended, and with that its PID namespace; what a runtime put into its group from outside is ended too.
-    fn ended(&self, container: &Container) -> ContainerEvent {
+    async fn ended(&self, container: &Container) -> ContainerEvent {
         if let Standing::Lost { reasons } = container.hold.now() {
             // Its keeper was quicker.
-            return self.end(container, reasons.iter().map(ToString::to_string).collect());
+            return self
+                .end(container, reasons.iter().map(ToString::to_string).collect())
+                .await;
         }
-        container.cgroup.kill();
+        container.cgroup.kill().await;
         ContainerEvent::ContainerEnded {
             container: container.id.clone(),
             at_ms: clock::wall_ms(),
