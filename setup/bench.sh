@@ -9,6 +9,13 @@ cargo bench --locked -p touchstone-verifier --bench references
 cargo bench --locked -p touchstone-verifier --bench ima
 cargo bench --locked -p touchstone-verifier --bench snp
 cargo bench --locked -p touchstone-policies --bench cedar
+cargo bench --locked -p touchstone-policies --bench activation
 cargo bench --locked -p touchstone-authorization --bench decide
 cargo bench --locked -p touchstone --bench reattestation
 cargo bench --locked -p touchstone --bench key_release
+cargo bench --locked -p touchstone --bench federation
+# Part 5: enforcers, cascades, what runs. The first takes minutes and raises its limit of open files; the last takes root
+# and a cgroup of version 2.
+cargo bench --locked -p touchstone-keybroker --bench fan_out
+cargo bench --locked -p touchstone-keybroker --bench cascade
+cargo bench --locked -p touchstone --bench exec_stop
