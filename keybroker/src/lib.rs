@@ -53,6 +53,7 @@ pub mod session;
 pub mod site;
 pub mod standing;
 pub mod statements;
+pub mod taken_back;
 pub mod tenants;
 pub mod ticker;
 pub mod tls;

@@ -16,8 +16,10 @@ use crate::lineage::graph::Graph;
 use crate::lineage::load::{Loaded, load};
 use crate::log::LogHead;
 use crate::node::NodeRecord;
+use crate::nodes::NodesError;
 use crate::rows;
 use crate::sequencer::EPOCH_LIMIT;
+use crate::taken_back;
 use crate::trust::{EPOCH_BLOCK, Facts, STATUS_LISTS, Start, place};
 
 /// The key, in [`rows::META`], of the mark that the last process ended in order.
@@ -48,6 +50,9 @@ pub enum RestoreError {
     /// What is held back cannot be told: with it a quarantine might be lifted by nobody.
     #[error("what is suspended by command: {0}")]
     Hold(#[from] HoldError),
+    /// Which off-line delegations were taken back cannot be told: without them they would count again.
+    #[error("what was taken back: {0}")]
+    TakenBack(#[from] NodesError),
     /// A row that this release does not understand.
     #[error("the row {key} is malformed")]
     Row {
@@ -160,6 +165,7 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
             epoch_limit,
             ledger,
             kept_back: holds::kept_back(&holds),
+            revoked: taken_back::at_start(store)?,
         },
         live,
         lineage,

@@ -50,6 +50,8 @@ pub const LINEAGE: Namespace = Namespace::new("lineage");
 pub const HOLD: Namespace = Namespace::new("hold");
 /// `command/<id>`: a signed command that was carried out, and until when it would have counted, in Unix milliseconds.
 pub const COMMAND: Namespace = Namespace::new("command");
+/// `taken-back/<id>`: an off-line delegation that was taken back, and until when its id is kept, Unix seconds.
+pub const TAKEN_BACK: Namespace = Namespace::new("taken-back");
 /// `workload/<list, generation, index>`: an authorization below a node's own, by its status entry.
 pub const WORKLOAD: Namespace = Namespace::new("workload");
 /// `branch/<list, generation, index>`: what hangs directly below an entry.

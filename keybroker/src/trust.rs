@@ -20,7 +20,7 @@ use touchstone_authorization::lists::PAGE_ENTRIES;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::trust_frame::TrustFrame;
 use touchstone_authorization::trust_head::{ListHead, TrustHead};
-use touchstone_authorization::{ListError, RevokedIds, Status, StatusLists};
+use touchstone_authorization::{ListError, RevokedError, RevokedIds, Status, StatusLists};
 use touchstone_cose::key::SigningKey;
 
 /// Frames a subscriber may lag behind before its stream is closed and it has to fetch the whole state again.
@@ -46,6 +46,9 @@ pub enum TrustError {
     /// An index that was never dealt out.
     #[error(transparent)]
     List(#[from] ListError),
+    /// More off-line delegations are taken back than a head vouches for.
+    #[error(transparent)]
+    Revoked(#[from] RevokedError),
     /// The status lists are full.
     #[error("all {MAX_STATUS_ENTRIES} status entries are dealt out")]
     Full,
@@ -189,6 +192,8 @@ pub struct Start {
     pub ledger: (u64, [u8; 32]),
     /// Suspended entries that stay so until they are lifted by command, whatever their nodes show.
     pub kept_back: HashSet<StatusIndex>,
+    /// Off-line delegations that were taken back one by one.
+    pub revoked: RevokedIds,
 }
 
 impl Trust {
@@ -205,7 +210,7 @@ impl Trust {
         let mut state = State {
             facts: start.facts,
             lists: start.lists,
-            revoked: RevokedIds::default(),
+            revoked: start.revoked,
             epoch: start.epoch,
             epoch_limit: start.epoch_limit,
             ledger: start.ledger,
@@ -244,7 +249,26 @@ impl Trust {
     /// # Errors
     /// As [`Trust::withdraw`].
     pub fn take(&self, entries: &[StatusIndex], mark: Mark, now_ms: u64) -> Result<Withdrawal, TrustError> {
+        self.take_with(entries, mark, (&[], &[]), now_ms)
+    }
+
+    /// The same, and off-line delegations beside, by their ids: `back` are taken back, `over` are dropped, for nothing of
+    /// them can count any more.
+    ///
+    /// # Errors
+    /// As [`Trust::withdraw`]; [`TrustError::Revoked`] where more would be taken back than a head vouches for: then nothing
+    /// is taken at all.
+    pub fn take_with(
+        &self,
+        entries: &[StatusIndex],
+        mark: Mark,
+        (back, over): (&[[u8; 16]], &[[u8; 16]]),
+        now_ms: u64,
+    ) -> Result<Withdrawal, TrustError> {
         let mut state = self.lock();
+        // Too many to be shown: said before anything is taken, so that nothing of it is half done.
+        let stay = state.revoked.ids().iter().filter(|id| !over.contains(id));
+        let revoked = RevokedIds::new(stay.chain(back).copied())?;
         state.pending += 1;
         let marked = |lists: StatusLists| match mark {
             Mark::Revoked => apply(&lists, entries, Status::Invalid),
@@ -255,8 +279,8 @@ impl Trust {
         }
         let outcome = match grown(&state.lists, entries).and_then(marked) {
             Ok(lists) => self
-                .publish(&mut state, lists.clone(), now_ms)
-                .inspect_err(|_| state.lists = lists),
+                .publish_with(&mut state, lists.clone(), revoked.clone(), now_ms)
+                .inspect_err(|_| (state.lists, state.revoked) = (lists, revoked)),
             Err(error) => Err(error.into()),
         };
         if outcome.is_err() {
@@ -445,6 +469,12 @@ impl Trust {
         self.lock().lists.clone()
     }
 
+    /// The off-line delegations that are taken back one by one.
+    #[must_use]
+    pub fn revoked(&self) -> RevokedIds {
+        self.lock().revoked.clone()
+    }
+
     /// Whether heads end here: nothing is granted and none goes out any more.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -536,6 +566,17 @@ impl Trust {
 
     /// Raises the epoch, signs, and sends what changed.
     fn publish(&self, state: &mut State, lists: StatusLists, now_ms: u64) -> Result<(), TrustError> {
+        let revoked = state.revoked.clone();
+        self.publish_with(state, lists, revoked, now_ms)
+    }
+
+    fn publish_with(
+        &self,
+        state: &mut State,
+        lists: StatusLists,
+        revoked: RevokedIds,
+        now_ms: u64,
+    ) -> Result<(), TrustError> {
         let next = state.epoch + 1;
         if next >= state.epoch_limit {
             return Err(TrustError::EpochsExhausted {
@@ -546,17 +587,18 @@ impl Trust {
             return Err(TrustError::Signing("no head goes out any more".into()));
         }
         let (base_epoch, base) = (state.epoch, std::mem::replace(&mut state.lists, lists));
+        let base_revoked = std::mem::replace(&mut state.revoked, revoked);
         state.epoch = next;
         if let Err(error) = state.sign(&self.signer, now_ms) {
             state.epoch = base_epoch;
-            state.lists = base;
+            (state.lists, state.revoked) = (base, base_revoked);
             return Err(error);
         }
         self.send(
             TrustFrame::delta(
                 &state.head,
                 base_epoch,
-                (&base, &state.revoked),
+                (&base, &base_revoked),
                 (&state.lists, &state.revoked),
             )
             .encode(),

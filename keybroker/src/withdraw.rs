@@ -77,6 +77,8 @@ pub struct Taking {
     pub nodes: Vec<(String, StatusIndex)>,
     /// Other roots: entries of workloads.
     pub roots: Vec<StatusIndex>,
+    /// Off-line delegations beside, by id: those that are taken back, and those that are over.
+    pub ids: (Vec<[u8; 16]>, Vec<[u8; 16]>),
     /// What must hold when it is recorded. Nothing, for what goes out is out; only what may go out twice has a guard.
     pub guards: Vec<Guard>,
     /// More rows, written in the commit that records it.
@@ -94,6 +96,7 @@ impl Taking {
             mark,
             nodes: Vec::new(),
             roots: Vec::new(),
+            ids: (Vec::new(), Vec::new()),
             guards: Vec::new(),
             writes: Vec::new(),
             expect: None,
@@ -148,6 +151,7 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         mark,
         nodes,
         mut roots,
+        ids: (back, over),
         guards,
         writes,
         expect,
@@ -161,7 +165,10 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         if expect.is_some_and(|expected| expected != set::digest(&set::encode(&set))) {
             return Err(changed(set.len()));
         }
-        let withdrawal = app.trust.take(&set, mark, now_ms).map_err(internal)?;
+        let withdrawal = app
+            .trust
+            .take_with(&set, mark, (&back, &over), now_ms)
+            .map_err(internal)?;
         Ok((set, withdrawal))
     })?;
     app.standings.wake();

@@ -72,7 +72,7 @@ pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Don
                 entries: plan.set.len(),
             })
         }
-        Action::Revoke if plan.set.is_empty() => {
+        Action::Revoke if plan.set.is_empty() && plan.ids.0.is_empty() => {
             let bar = plan.bar.clone();
             let done = note(app, command, by, plan, (guards, writes)).await?;
             if let Some(bar) = bar {
@@ -168,6 +168,7 @@ fn taking(
     Taking {
         nodes: plan.nodes,
         roots: plan.roots,
+        ids: plan.ids,
         guards,
         writes,
         expect,

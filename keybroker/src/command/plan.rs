@@ -19,6 +19,7 @@ use crate::problem::{Refusal, RefusalCode};
 use crate::rejudge::{Falls, falling};
 use crate::release::keeper;
 use crate::rows;
+use crate::taken_back;
 use crate::withdraw::{held_by, holds as entry_of, set};
 
 /// What a command would take.
@@ -32,6 +33,8 @@ pub struct Plan {
     pub nodes: Vec<(String, StatusIndex)>,
     /// Entries of workloads, beside.
     pub roots: Vec<StatusIndex>,
+    /// An off-line delegation that is taken back by its id, and the ids of those that are over.
+    pub ids: (Vec<[u8; 16]>, Vec<[u8; 16]>),
     /// Where nodes are judged anew: each with its reason.
     pub falls: Vec<Falls>,
     /// What is barred by it.
@@ -95,6 +98,12 @@ pub async fn plan(app: &Arc<App>, command: &Command) -> Result<Plan, Refusal> {
         let subjects = plan.set.iter().filter_map(|entry| graph.get(entry));
         subjects.take(MAX_SHOWN).map(|entry| entry.subject).collect()
     });
+    let handed_on = plan
+        .ids
+        .0
+        .iter()
+        .map(|id| format!("the off-line delegation {}", hex::encode(id)));
+    plan.subjects.extend(handed_on);
     Ok(plan)
 }
 
@@ -121,6 +130,9 @@ impl Plan {
                 app.lineage.find(Id::Authorization(&cti.ok_or_else(malformed)?))
             }
         };
+        if let (None, Target::Lineage, Action::Revoke) = (&found, command.target, command.action) {
+            return self.take_back(app, id);
+        }
         let Entry { status, subject, .. } =
             found.ok_or_else(|| absent("no authorization of this id or subject is known"))?;
         match command.target {
@@ -130,6 +142,16 @@ impl Plan {
         }
         self.subject = Some(subject.clone());
         self.over = Some(Over::Subject(subject));
+        Ok(())
+    }
+
+    /// What hangs below no authorization of this id may be handed on off-line: then the id itself is taken back.
+    fn take_back(&mut self, app: &App, id: &str) -> Result<(), Refusal> {
+        let id = hex::decode(id).ok().and_then(|bytes| bytes.try_into().ok());
+        let taken_back::TakenBack { id, over, writes } =
+            taken_back::taking(app, id.ok_or_else(|| absent("no authorization of this id is known"))?)?;
+        self.ids = (vec![id], over);
+        self.writes.extend(writes);
         Ok(())
     }
 

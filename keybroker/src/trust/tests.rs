@@ -28,6 +28,7 @@ pub(crate) fn start(epoch: u64, epoch_limit: u64) -> Start {
         epoch_limit,
         ledger: (0, [0; 32]),
         kept_back: HashSet::new(),
+        revoked: RevokedIds::default(),
     }
 }
 
@@ -355,4 +356,63 @@ fn a_place_on_the_stream_is_counted_and_taken_in_one() {
     assert_eq!(taken.len(), 50);
     drop(taken);
     assert!(trust.subscribe_within(1).is_some(), "who leaves makes room");
+}
+
+#[test]
+fn a_delegation_that_is_taken_back_goes_out_at_once_and_is_dropped_when_it_is_over() {
+    let trust = trust(1_000);
+    let mut follower = Follower::new(&trust);
+    let entry = trust.deal().unwrap();
+    let first = trust
+        .take_with(&[entry], Mark::Revoked, (&[[7; 16]], &[]), 2_000)
+        .unwrap();
+    follower.follow();
+    assert!(follower.view.is_revoked(&[7; 16]) && !follower.view.is_revoked(&[8; 16]));
+    assert_eq!(follower.view.head().epoch, first.epoch);
+    let whole = Follower::new(&trust);
+    assert_eq!(
+        whole.view.revoked(),
+        follower.view.revoked(),
+        "who connects now is told too"
+    );
+    assert_eq!(trust.pending(), 1);
+    trust.durable(first);
+
+    // What hangs on nothing else travels without any page, and keeps what was taken back before.
+    let second = trust.take_with(&[], Mark::Revoked, (&[[8; 16]], &[]), 3_000).unwrap();
+    follower.follow();
+    assert!(follower.view.is_revoked(&[7; 16]) && follower.view.is_revoked(&[8; 16]));
+    trust.durable(second);
+    let third = trust
+        .take_with(&[], Mark::Revoked, (&[[9; 16]], &[[7; 16]]), 4_000)
+        .unwrap();
+    follower.follow();
+    assert_eq!(follower.view.revoked().ids(), [[8; 16], [9; 16]]);
+    trust.durable(third);
+    // Other withdrawals leave them as they are.
+    let last = trust.withdraw(&[entry], 5_000).unwrap();
+    follower.follow();
+    assert_eq!(follower.view.revoked().ids(), [[8; 16], [9; 16]]);
+    trust.durable(last);
+}
+
+#[test]
+fn more_than_can_be_taken_back_is_refused_and_nothing_is_half_done() {
+    let trust = trust(1_000);
+    let (entry, epoch) = (trust.deal().unwrap(), trust.epoch());
+    let ids: Vec<[u8; 16]> = (0..=1_024_u16)
+        .map(|n| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            id
+        })
+        .collect();
+    let outcome = trust.take_with(&[entry], Mark::Revoked, (&ids, &[]), 2_000);
+    assert!(matches!(outcome, Err(TrustError::Revoked(_))), "{outcome:?}");
+    assert_eq!((trust.epoch(), trust.pending(), trust.is_stopped()), (epoch, 0, false));
+    let most = trust.take_with(&[], Mark::Revoked, (&ids[1..], &[]), 3_000).unwrap();
+    trust.durable(most);
+    assert_eq!(trust.revoked().len(), 1_024);
+    let again = trust.take_with(&[], Mark::Revoked, (&ids[1..2], &[]), 4_000).unwrap();
+    trust.durable(again);
 }
