@@ -157,6 +157,5 @@ fn tell_of(event: &ContainerEvent, json: bool) {
             say!("container {container} was ended: {}", reasons.join("; "));
         }
         ContainerEvent::ContainerEnded { container, .. } => say!("container {container} has ended"),
-        _ => {}
     }
 }

@@ -223,7 +223,6 @@ impl Site {
             ContainerEvent::ContainerThawed { container, .. } => Some(("thawed", container.clone())),
             ContainerEvent::ContainerKilled { container, .. } => Some(("killed", container.clone())),
             ContainerEvent::ContainerEnded { container, .. } => Some(("ended", container.clone())),
-            _ => None,
         };
         events
             .iter()
