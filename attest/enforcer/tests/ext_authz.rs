@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use common::{SUBJECT, World, for_request, sha256};
 use touchstone_authorization::Status;
 use touchstone_enforcer::ext_authz::{
-    BODY, BODY_DIGEST, CHECK, CONTENT_DIGEST, ExtAuthz, HOST, METHOD, PARTIAL, Proxy, SCOPE, SUBJECT as SUBJECT_HEADER,
-    UNTIL, URI, router,
+    BODY, BODY_DIGEST, CHECK, CONTENT_DIGEST, ExtAuthz, HOST, METHOD, PARTIAL, Proxy, SCOPE, SERVER,
+    SUBJECT as SUBJECT_HEADER, UNTIL, URI, router,
 };
 use touchstone_enforcer::guard::GuardEvent;
 use touchstone_enforcer::layer::{Credentials, REASON, RouteMap, Target};
@@ -83,6 +83,7 @@ fn nginx(change: impl FnOnce(&mut Request<Body>)) -> Request<Body> {
         .header(header::CONNECTION, "close")
         .header(METHOD, "GET")
         .header(HOST, "tools.example")
+        .header(SERVER, "tools.example")
         .header(URI, "/search?q=1")
         .header(BODY, "HTTP/1.1;;");
     for (name, value) in credentials("GET", "/search?q=1", b"").headers() {
@@ -162,6 +163,7 @@ async fn nothing_that_a_client_smuggles_past_nginx_opens_anything() {
         ),
         ("a second method", add(METHOD, "GET"), "request-ambiguous"),
         ("a second host", add(HOST, "tools.example"), "request-ambiguous"),
+        ("a second server", add(SERVER, "tools.example"), "request-ambiguous"),
         ("a second URI", add(URI, "/search?q=1"), "request-ambiguous"),
         (
             "a second word on the body",
@@ -170,10 +172,35 @@ async fn nothing_that_a_client_smuggles_past_nginx_opens_anything() {
         ),
         ("no method", drop(METHOD), "original-request-missing"),
         ("no host", drop(HOST), "original-request-missing"),
+        ("no server", drop(SERVER), "original-request-missing"),
         ("no URI", drop(URI), "original-request-missing"),
         ("no word on the body", drop(BODY), "original-request-missing"),
         ("an empty host, as in HTTP/1.0", put(HOST, ""), "request-ambiguous"),
-        ("another host", put(HOST, "other.example"), "request-unmapped"),
+        (
+            "judged for one host, served by another",
+            put(SERVER, "other.example"),
+            "request-ambiguous",
+        ),
+        (
+            "served here, judged for another host",
+            put(HOST, "other.example"),
+            "request-ambiguous",
+        ),
+        ("no server's name", put(SERVER, ""), "request-ambiguous"),
+        (
+            "a server with a port",
+            put(SERVER, "tools.example:80"),
+            "request-ambiguous",
+        ),
+        ("another port", put(HOST, "tools.example:8443"), "request-unmapped"),
+        (
+            "another host",
+            Box::new(|request| {
+                set(request, &HOST, "other.example");
+                set(request, &SERVER, "other.example");
+            }),
+            "request-unmapped",
+        ),
         ("another method", put(METHOD, "DELETE"), "request-unmapped"),
         ("another path", put(URI, "/admin"), "request-unmapped"),
         ("dot segments", put(URI, "/search/../admin"), "request-ambiguous"),

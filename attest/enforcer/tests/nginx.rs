@@ -322,6 +322,32 @@ async fn a_configuration_that_hands_the_clients_headers_on_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_served_by_the_host_that_it_was_judged_for() {
+    // Two servers of one NGINX; there are rights at the first.
+    let two = |configuration: String| {
+        let other = configuration.replace("tools.example", "other.example");
+        format!("{configuration}\n{other}")
+    };
+    let Some(Setup { seen, nginx, .. }) = setup(false, two).await else {
+        return;
+    };
+    let search = || credentials("execute:tool-search", "GET", "/search?q=1", b"");
+    let line = |host: &str| format!("GET http://{host}/search?q=1");
+    let rows = [
+        ("the other host in the line", line("other.example"), 403),
+        ("a host of nobody in the line", line("nobody.example"), 403),
+        ("the same host in the line", line("tools.example"), 200),
+        ("the same host in capitals", line("TOOLS.example"), 200),
+    ];
+    for (name, line, expected) in rows {
+        let (status, reason, answer) = nginx.send(&request(&line, &search(), "", "")).await;
+        assert_eq!(status, expected, "{name}: {answer} {}", nginx.log());
+        assert_eq!(reason, if expected == 403 { "request-ambiguous" } else { "" }, "{name}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guard_that_is_away_lets_nobody_in() {
     let nowhere = free_port();
     let away = move |configuration: String| {

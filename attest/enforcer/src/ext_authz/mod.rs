@@ -8,7 +8,7 @@
 
 mod original;
 
-pub use original::{BODY, CHECK, CONTENT_DIGEST, HOST, METHOD, PARTIAL, URI};
+pub use original::{BODY, CHECK, CONTENT_DIGEST, HOST, METHOD, PARTIAL, SERVER, URI};
 
 use std::sync::Arc;
 

@@ -28,6 +28,8 @@ pub const CHECK: &str = "/check";
 pub const METHOD: HeaderName = HeaderName::from_static("x-original-method");
 /// NGINX: `$http_host`.
 pub const HOST: HeaderName = HeaderName::from_static("x-original-host");
+/// NGINX: `$host`: by which it chose the server, and that is the host of the request line where one stands there.
+pub const SERVER: HeaderName = HeaderName::from_static("x-original-server");
 /// NGINX: `$request_uri`.
 pub const URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// NGINX: `"$server_protocol;$http_content_length;$http_transfer_encoding"`: whether there is a body.
@@ -38,7 +40,7 @@ pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("x-original-conte
 pub const PARTIAL: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 
 /// What NGINX sends, and nothing else.
-const FROM_NGINX: [HeaderName; 10] = [
+const FROM_NGINX: [HeaderName; 11] = [
     header::HOST,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -46,6 +48,7 @@ const FROM_NGINX: [HeaderName; 10] = [
     PROOF,
     METHOD,
     HOST,
+    SERVER,
     URI,
     BODY,
     CONTENT_DIGEST,
@@ -106,6 +109,13 @@ fn from_nginx(declared_bodies: bool, parts: &Parts, body: &Body) -> Result<Origi
         one(&parts.headers, &HOST)?,
         one(&parts.headers, &URI)?,
     )?;
+    // RFC 9112, section 3.2.2: the host of the request line overrides the header, and NGINX serves by it.
+    if !one(&parts.headers, &SERVER)?.eq_ignore_ascii_case(target.host()) {
+        return Err(Denied::access(
+            AccessCode::RequestAmbiguous,
+            "NGINX serves another host than the Host header names",
+        ));
+    }
     let declared = match (
         has_body(one(&parts.headers, &BODY)?)?,
         parts.headers.contains_key(CONTENT_DIGEST),

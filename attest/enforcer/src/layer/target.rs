@@ -99,6 +99,12 @@ impl Target {
         &self.authority
     }
 
+    /// The authority without its port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        split_port(&self.authority).0
+    }
+
     /// The path without its query.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -112,11 +118,16 @@ impl Target {
     }
 }
 
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
+/// Host and port; an IPv6 address in brackets is all host.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
+        _ => (authority, None),
+    }
+}
+
+fn is_authority(text: &str) -> bool {
+    let (host, port) = split_port(text);
     let port_fits = port.is_none_or(|port| {
         !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0')
     });
@@ -183,6 +194,18 @@ fn judge_segment(segment: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_is_the_authority_without_its_port() {
+        for (authority, host) in [
+            ("Tools.Example", "tools.example"),
+            ("tools.example:8443", "tools.example"),
+            ("[::1]", "[::1]"),
+            ("[::1]:8080", "[::1]"),
+        ] {
+            assert_eq!(Target::new("GET", authority, "/").unwrap().host(), host);
+        }
+    }
 
     fn codes(target: Result<Target, Denied>) -> Vec<&'static str> {
         target.map_or_else(|denied| denied.codes(), |_| Vec::new())
