@@ -329,6 +329,20 @@ async fn a_declared_body_is_the_services_to_check() {
     assert_eq!(endpoint.codes(unneeded).await, "");
 }
 
+#[test]
+fn the_shipped_envoy_takes_what_the_guard_says_from_nobody_else() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/envoy/touchstone.yaml");
+    let configuration = std::fs::read_to_string(path).unwrap();
+    let (before, after) = configuration.split_once("envoy.filters.http.ext_authz").unwrap();
+    for name in [SUBJECT_HEADER, SCOPE, UNTIL, BODY_DIGEST] {
+        let removed = format!("- remove: {name}\n");
+        assert!(before.contains(&removed), "{name} of the client goes on");
+        // Envoy sends the whole body: the service behind has nothing left to check.
+        let said = after.contains(&format!("{{ exact: {name} }}"));
+        assert_eq!(said, name != BODY_DIGEST, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_asks_with_the_original_itself() {
     let endpoint = Endpoint::new(Proxy::Envoy).await;

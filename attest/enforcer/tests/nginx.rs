@@ -45,6 +45,9 @@ async fn serve(app: Router) -> u16 {
     port
 }
 
+/// No right of these tests lasts that long.
+const FOR_EVER: &str = "9999999999999";
+
 /// What the service behind saw.
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -67,6 +70,11 @@ fn service(seen: &Seen) -> Router {
                 header("authorization"),
                 header("touchstone-proof"),
             );
+            let until = match header("touchstone-until").as_str() {
+                FOR_EVER => "until the client says",
+                until if until.parse::<u64>().is_ok() => "until the guard says",
+                _ => "until nobody says",
+            };
             let expected = header("touchstone-body-digest");
             let own = format!("sha-256=:{}:", STANDARD.encode(sha256(&body)));
             let whole = if expected == "-" || expected == own {
@@ -76,7 +84,7 @@ fn service(seen: &Seen) -> Router {
             };
             seen.lock()
                 .unwrap()
-                .push(format!("{} {} {who:?} {whole}", parts.method, parts.uri));
+                .push(format!("{} {} {who:?} {until} {whole}", parts.method, parts.uri));
             "done"
         }
     })
@@ -126,14 +134,17 @@ async fn nginx_lets_through_what_the_guard_allows_and_nothing_else() {
     };
     let search = || credentials("execute:tool-search", "GET", "/search?q=1", b"");
     // What the client says of itself is overwritten.
-    let boast = "Touchstone-Subject: root\r\nX-Original-URI: /search\r\nX-Original-Method: POST\r\n";
-    let (status, _, answer) = nginx.send(&request("GET /search?q=1", &search(), boast, "")).await;
+    let boast = format!(
+        "Touchstone-Subject: root\r\nTouchstone-Until: {FOR_EVER}\r\nTouchstone-Body-Digest: sha-256=:AA==:\r\n\
+         X-Original-URI: /search\r\nX-Original-Method: POST\r\n"
+    );
+    let (status, _, answer) = nginx.send(&request("GET /search?q=1", &search(), &boast, "")).await;
     assert_eq!(status, 200, "{answer} {}", nginx.log());
     assert!(
         answer.to_ascii_lowercase().contains("cache-control: no-store"),
         "{answer}"
     );
-    let expected = format!("GET /search?q=1 ({SUBJECT:?}, \"-\", \"-\") body as proven");
+    let expected = format!("GET /search?q=1 ({SUBJECT:?}, \"-\", \"-\") until the guard says body as proven");
     assert_eq!(*seen.lock().unwrap(), [expected]);
 
     let once = request("GET /search?q=1", &search(), "", "");
