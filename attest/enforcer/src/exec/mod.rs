@@ -336,11 +336,12 @@ impl Held<'_> {
                         forwarded: segment.is_forwarded(),
                     });
                     self.segment = Some(segment);
-                    self.cage.go().map_err(|error| error.to_string())
+                    Ok(())
                 });
-                if let Err(because) = built {
-                    return Some(self.give_up(format!("its network: {because}")));
-                }
+                return match built {
+                    Ok(()) => self.begin(),
+                    Err(because) => Some(self.give_up(format!("its network: {because}"))),
+                };
             }
             Ok(Report::Started) => (self.tell)(ExecEvent::Started),
             Ok(Report::Exited { code }) => return Some(self.ended(Ending::Exited { code }, lines).await),
@@ -357,6 +358,18 @@ impl Held<'_> {
             Err(because) => return Some(self.give_up(because)),
         }
         None
+    }
+
+    /// Lets the stage start the workload, where it still may; an ending where that is the end. While the network is made
+    /// nobody here hears of a loss, and a stage that waits for it does not hear of a freeze: what came meanwhile counts now,
+    /// and nothing has run that would have to be kept.
+    fn begin(&mut self) -> Option<Ending> {
+        let (since, now) = (Instant::now(), self.hold.now());
+        if !matches!(now, Standing::Allowed { .. }) {
+            return Some(self.kill(words(&now), since));
+        }
+        let because = self.cage.go().err()?;
+        Some(self.give_up(format!("the stage: {because}")))
     }
 
     /// The workload has ended; all that it started goes with it before anybody is told.
@@ -386,3 +399,6 @@ impl Held<'_> {
         self.guard.reachable(&self.exec.action, &self.exec.resource)
     }
 }
+
+#[cfg(test)]
+mod tests;

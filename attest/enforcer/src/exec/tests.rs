@@ -1,0 +1,98 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use touchstone_authorization::{Channel, Status};
+
+use super::*;
+use crate::common::{Wanted, World, authorization, holder, proof};
+use crate::guard::Shown;
+
+/// A stage that does nothing but wait: for its beginning, and for its network. Then it says so, as a workload would run.
+const STAGE: &str =
+    "#!/bin/sh\nrun=$3\nIFS=,\nset -- $2\n[ $(head -c 2 < /proc/self/fd/$2 | wc -c) -eq 2 ] && : > $run\n";
+const SCOPE: (&str, &str) = ("execute", "tool-search");
+
+/// What is held while its stage waits for the network, when this status arrives; and whether the workload was started.
+async fn begins_after(status: Status) -> (Option<Ending>, bool) {
+    let world = World::new().await;
+    let chain = authorization(100);
+    let challenge = world.guard.challenge().unwrap();
+    let wanted = Wanted {
+        scope: "execute:tool-search",
+        request: None,
+        channel: Channel::Challenge(challenge.to_vec()),
+    };
+    let shown = Shown {
+        authorization: &chain,
+        proof: &proof(&chain, &wanted).encode_signed(&holder()).unwrap(),
+        challenge: &challenge,
+        action: SCOPE.0,
+        resource: SCOPE.1,
+    };
+    let hold = world.guard.hold(&shown).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (program, ran) = (folder.path().join("stage"), folder.path().join("ran"));
+    std::fs::write(&program, STAGE).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let plan = Plan {
+        program: program.clone(),
+        command: vec![ran.clone().into()],
+        network: true,
+        user: None,
+        silence_ms: 10_000,
+    };
+    let (cage, _reports) = Cage::start(&plan, None).unwrap();
+    let exec = Exec {
+        action: SCOPE.0.into(),
+        resource: SCOPE.1.into(),
+        agent: PathBuf::new(),
+        holder: Holder::Node,
+        program,
+        command: plan.command,
+        user: None,
+        uses: None,
+        network: true,
+    };
+    let mut held = Held {
+        exec: &exec,
+        guard: &world.guard,
+        hold: &hold,
+        cage,
+        segment: None,
+        frozen: false,
+        tell: &|_| (),
+    };
+    if status != Status::Valid {
+        let mut changes = hold.standing();
+        world.publish(status, 60_000);
+        let changed = changes.wait_for(|standing| !standing.reasons().is_empty());
+        tokio::time::timeout(Duration::from_secs(60), changed)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let ending = held.begin();
+    while held.cage.ended().unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (ending, ran.exists())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_or_suspended_while_the_network_is_made_is_not_started() {
+    assert_eq!(
+        begins_after(Status::Valid).await,
+        (None, true),
+        "who may still go on begins"
+    );
+    for (status, code) in [
+        (Status::Invalid, "authorization-revoked"),
+        (Status::Suspended, "authorization-suspended"),
+    ] {
+        let (ending, ran) = begins_after(status).await;
+        let Some(Ending::Lost { reasons }) = ending else {
+            panic!("{code}: {ending:?}");
+        };
+        assert!(reasons.iter().any(|reason| reason.starts_with(code)), "{reasons:?}");
+        assert!(!ran, "{code}: it was started");
+    }
+}
