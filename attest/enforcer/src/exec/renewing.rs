@@ -71,7 +71,7 @@ impl Presenter {
     }
 
     async fn show<T>(&self, to: &impl Fn(&Shown<'_>) -> Result<T, Vec<Refusal>>) -> Result<T, NotShown> {
-        let challenge = self.guard.challenge().map_err(NotShown::Otherwise)?;
+        let challenge = self.guard.own_challenge().map_err(NotShown::Otherwise)?;
         let wanted = Wanted {
             audience: &self.guard.id(),
             challenge: &challenge,
@@ -170,5 +170,29 @@ pub(super) async fn keep_renewed(presenter: Presenter, hold: Arc<Hold>, tell: mp
         {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::alone;
+
+    #[tokio::test]
+    async fn challenges_that_others_hold_open_do_not_keep_a_command_from_renewing() {
+        let guard = alone::guard();
+        alone::flood(&guard);
+        let presenter = Presenter {
+            guard,
+            agent: "/nowhere/agent.sock".into(),
+            holder: Holder::Node,
+            action: "execute".into(),
+            resource: "search".into(),
+        };
+        let shown = presenter.show(&|_: &Shown<'_>| Ok(())).await;
+        let Err(NotShown::Otherwise(words)) = shown else {
+            unreachable!("there is no agent")
+        };
+        assert!(words.starts_with("agent "), "{words}");
     }
 }

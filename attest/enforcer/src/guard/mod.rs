@@ -4,6 +4,8 @@
 //! The decision itself is `touchstone_authorization::decide`; here is what it needs: time, trust state, challenges used
 //! once. Whoever goes on resting on it (a process, a container) is a [`Hold`], told at once how it stands.
 
+#[cfg(test)]
+pub(crate) mod alone;
 mod challenge;
 pub mod client;
 mod foreign;
@@ -177,6 +179,8 @@ pub struct Guard {
     admitted: Mutex<BTreeMap<AdmittedAs, Admitted>>,
     holds: Arc<Mutex<Holds>>,
     challenges: Mutex<Challenges>,
+    /// Of what this process itself has to show. Nobody from outside fills these.
+    own_challenges: Mutex<Challenges>,
     replay: Mutex<ReplayMemory>,
     enforced: watch::Sender<Option<Enforced>>,
 }
@@ -185,14 +189,14 @@ impl Guard {
     /// A guard that decides with what `follower` has verified.
     #[must_use]
     pub fn new(config: GuardConfig, follower: Follower) -> Self {
-        let challenges = Mutex::new(Challenges::default());
         Self {
             config: RwLock::new(Arc::new(config)),
             follower,
             foreign: Neighbours::default(),
             admitted: Mutex::new(BTreeMap::new()),
             holds: Arc::default(),
-            challenges,
+            challenges: Mutex::default(),
+            own_challenges: Mutex::default(),
             replay: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
             enforced: watch::channel(None).0,
         }
@@ -271,14 +275,12 @@ impl Guard {
     /// # Errors
     /// In words: too many are open, or there is no randomness.
     pub fn challenge(&self) -> Result<[u8; CHALLENGE_BYTES], String> {
-        let mut bytes = [0; CHALLENGE_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
-        let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
-        if challenges.give(bytes, clock::boot_ms()) {
-            Ok(bytes)
-        } else {
-            Err(format!("{MAX_OPEN_CHALLENGES} challenges are open: try again"))
-        }
+        challenge_of(&self.challenges)
+    }
+
+    /// The same for what this process itself has to show: given however many others have asked for.
+    pub(crate) fn own_challenge(&self) -> Result<[u8; CHALLENGE_BYTES], String> {
+        challenge_of(&self.own_challenges)
     }
 
     /// Decides about a request that answers `challenge`. The challenge is used up whatever the decision.
@@ -336,11 +338,10 @@ impl Guard {
 
     /// The decision, and the time it was made at.
     fn judge(&self, shown: &Shown<'_>) -> Result<(Admitted, u64), Vec<Refusal>> {
-        let open = self
-            .challenges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(shown.challenge, clock::boot_ms());
+        let open = [&self.own_challenges, &self.challenges].into_iter().any(|challenges| {
+            let mut challenges = challenges.lock().unwrap_or_else(PoisonError::into_inner);
+            challenges.take(shown.challenge, clock::boot_ms())
+        });
         if !open {
             let expected = "a challenge of this guard that was not used before";
             return Err(vec![Refusal::new(
@@ -519,6 +520,17 @@ impl Guard {
             return Err(vec![Refusal::new(RefusalCode::PolicyExpired, expected, found)]);
         }
         Ok(now_ms)
+    }
+}
+
+fn challenge_of(challenges: &Mutex<Challenges>) -> Result<[u8; CHALLENGE_BYTES], String> {
+    let mut bytes = [0; CHALLENGE_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+    let mut challenges = challenges.lock().unwrap_or_else(PoisonError::into_inner);
+    if challenges.give(bytes, clock::boot_ms()) {
+        Ok(bytes)
+    } else {
+        Err(format!("{MAX_OPEN_CHALLENGES} challenges are open: try again"))
     }
 }
 

@@ -316,7 +316,7 @@ impl Watchman {
         let refused = |code, error: &dyn std::fmt::Display| Said::refused(&ContainerRefused::new(code, error));
         let challenge = self
             .guard
-            .challenge()
+            .own_challenge()
             .map_err(|error| refused(ContainerCode::GuardUnavailable, &error))?;
         let right = (scope.action().as_str(), scope.resource());
         let wanted = Wanted {
@@ -469,4 +469,22 @@ async fn say(writer: &mut (impl tokio::io::AsyncWrite + Unpin), said: &Said) -> 
     let mut line = serde_json::to_vec(said)?;
     line.push(b'\n');
     writer.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::alone;
+
+    #[tokio::test]
+    async fn challenges_that_others_hold_open_do_not_keep_a_container_from_renewing() {
+        let guard = alone::guard();
+        alone::flood(&guard);
+        let watchman = Watchman::new(guard, "guard-1", Path::new("/nowhere/agent.sock"), Arc::new(|_| ()));
+        let scope = Scope::parse("execute:search").unwrap();
+        let Err(Said::Refused { codes, .. }) = watchman.with_proof(&scope, |_| ()).await else {
+            unreachable!("there is no agent")
+        };
+        assert_eq!(codes, [ContainerCode::AgentUnavailable.as_str()]);
+    }
 }
