@@ -60,7 +60,7 @@ enum Command {
         /// What it is called itself
         #[arg(long)]
         label: String,
-        /// What the child is called
+        /// What the child is called below it; on-line its whole label is LABEL.CHILD, at most 32 bytes
         #[arg(long)]
         child: String,
         /// The child's key, a COSE_Key in hexadecimal

@@ -304,11 +304,11 @@ async fn a_workload_gets_an_authorization_of_its_own_below_its_nodes() {
         delegation: None,
         region: Some("north".into()),
         purpose: Some("report".into()),
-        ..wanted("tool", &tool_key)
+        ..wanted("agent.tool", &tool_key)
     };
     let answer = ask(&mut w, &agent_key, &held, narrower.clone()).await;
     let tool = issued(&w.broker, &answer);
-    assert_eq!((tool.subject.as_str(), tool.depth), ("tool@node-1", 2));
+    assert_eq!((tool.subject.as_str(), tool.depth), ("agent.tool@node-1", 2));
     assert_eq!((tool.parent, tool.delegation), (Some(agent.cti), None));
     assert!(tool.expires <= agent.expires);
     assert_eq!(recorded(&w.broker, &answer).kind, Kind::Delegation);
@@ -375,7 +375,7 @@ async fn nothing_below_is_wider_than_what_is_above() {
         ..wanted("agent", &agent_key)
     };
     let agent = of_node(&mut w, narrowed.clone()).await.authorization.unwrap();
-    let by_node: [(&str, Change, &[&str]); 24] = [
+    let by_node: [(&str, Change, &[&str]); 25] = [
         (
             "a scope that is not held",
             |r| r.scopes = vec!["execute:tools/other".into()],
@@ -437,6 +437,11 @@ async fn nothing_below_is_wider_than_what_is_above() {
         ),
         ("a label in capitals", |r| r.label = "Agent".into(), &["workload-label"]),
         ("no label", |r| r.label = String::new(), &["workload-label"]),
+        (
+            "a label of what a workload hands on",
+            |r| r.label = "agent.tool".into(),
+            &["workload-label"],
+        ),
         ("no key", |r| r.key = vec![0xf6], &["workload-key"]),
         (
             "a key of another curve",
@@ -495,7 +500,28 @@ async fn nothing_below_is_wider_than_what_is_above() {
         assert_eq!(recorded(&w.broker, &answer).outcome, Outcome::Deny, "{attack}");
         replays(&w.broker, &answer);
     }
-    let by_agent: [(&str, Change, &[&str]); 9] = [
+    let by_agent: [(&str, Change, &[&str]); 14] = [
+        (
+            "another workload's label",
+            |r| r.label = "db".into(),
+            &["workload-label"],
+        ),
+        ("its own label", |r| r.label = "agent".into(), &["workload-label"]),
+        (
+            "its own label and a dot",
+            |r| r.label = "agent.".into(),
+            &["workload-label"],
+        ),
+        (
+            "a label that begins like its own",
+            |r| r.label = "agent-2".into(),
+            &["workload-label"],
+        ),
+        (
+            "a label below another workload's",
+            |r| r.label = "db.agent".into(),
+            &["workload-label"],
+        ),
         (
             "another region",
             |r| r.region = Some("south".into()),
@@ -536,7 +562,7 @@ async fn nothing_below_is_wider_than_what_is_above() {
     ];
     for (attack, change, expected) in by_agent {
         let mut wanted = WorkloadRequest {
-            label: "tool".into(),
+            label: "agent.tool".into(),
             key: cbor::encode(&SoftKey::new().verifying_key().to_cose_key(true)),
             delegation: None,
             ..narrowed.clone()
@@ -546,10 +572,15 @@ async fn nothing_below_is_wider_than_what_is_above() {
         let mut found = codes(&answer);
         found.dedup();
         assert_eq!(found, expected, "{attack}");
+        if expected == ["workload-label"] {
+            let about = recorded(&w.broker, &answer).subject;
+            assert_eq!(about.as_deref(), Some("agent@node-1"), "{attack}: about who asked");
+        }
         replays(&w.broker, &answer);
     }
     // Its own key again: a link below oneself would never end.
     let own = WorkloadRequest {
+        label: "agent.tool".into(),
         delegation: None,
         ..narrowed.clone()
     };
@@ -594,9 +625,10 @@ async fn depth_and_breadth_end_where_the_settings_say() {
     for depth in 1..=3u8 {
         let own = SoftKey::new();
         let further = 3 - depth;
+        let label = vec!["link"; depth.into()].join(".");
         let wanted = WorkloadRequest {
             delegation: (further > 0).then_some((further, false)),
-            ..wanted("link", &own)
+            ..wanted(&label, &own)
         };
         let request = asked(&w.client, signer.as_ref().unwrap_or(&w.node.session), &held, wanted);
         let answer = send(&mut w.client, &request).await.unwrap();
@@ -609,7 +641,7 @@ async fn depth_and_breadth_end_where_the_settings_say() {
         &held,
         WorkloadRequest {
             delegation: None,
-            ..wanted("link", &SoftKey::new())
+            ..wanted("link.link.link.link", &SoftKey::new())
         },
     )
     .await;
@@ -721,7 +753,7 @@ async fn a_parent_that_is_missing_or_unreadable_denies() {
         ..wanted("agent", &agent_key)
     };
     let agent = of_node(&mut w, wanted_agent).await.authorization.unwrap();
-    let middle = ask(&mut w, &agent_key, &agent, wanted("middle", &middle_key)).await;
+    let middle = ask(&mut w, &agent_key, &agent, wanted("agent.middle", &middle_key)).await;
     let middle = middle.authorization.unwrap();
     let entry = token(&w.broker, &agent).status;
     let row = rows::workload(&entry).unwrap();
@@ -758,7 +790,7 @@ async fn a_parent_that_is_missing_or_unreadable_denies() {
         w.broker.app().store.commit(batch).unwrap();
         let leaf = || WorkloadRequest {
             delegation: None,
-            ..wanted("leaf", &SoftKey::new())
+            ..wanted("agent.middle.leaf", &SoftKey::new())
         };
         // Directly below it, and one further down.
         for (who, signer, held) in [("child", &agent_key, &agent), ("grandchild", &middle_key, &middle)] {
@@ -788,7 +820,7 @@ async fn what_hangs_below_a_withdrawn_node_gets_nothing() {
     assert_eq!(status, StatusCode::OK);
     let leaf = WorkloadRequest {
         delegation: None,
-        ..wanted("leaf", &SoftKey::new())
+        ..wanted("agent.leaf", &SoftKey::new())
     };
     let answer = ask(&mut w, &agent_key, &held, leaf.clone()).await;
     let found = codes(&answer);
@@ -797,7 +829,11 @@ async fn what_hangs_below_a_withdrawn_node_gets_nothing() {
         "{found:?}"
     );
     replays(&w.broker, &answer);
-    let answer = of_node(&mut w, leaf.clone()).await;
+    let of_its_own = WorkloadRequest {
+        label: "leaf".into(),
+        ..leaf.clone()
+    };
+    let answer = of_node(&mut w, of_its_own.clone()).await;
     let found = codes(&answer);
     assert!(
         found.contains(&"authorization-revoked") && found.contains(&"node-withdrawn"),
@@ -824,7 +860,7 @@ async fn what_hangs_below_a_withdrawn_node_gets_nothing() {
     };
     let answer = of_node(&mut w, renewal).await;
     assert_eq!(codes(&answer), ["workload-renewal-other"]);
-    let again = of_node(&mut w, leaf).await;
+    let again = of_node(&mut w, of_its_own).await;
     issued(&w.broker, &again);
     w.broker.shutdown().await.unwrap();
 }
@@ -921,7 +957,7 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
     let held = of_node(&mut w, wanted("agent", &own)).await.authorization.unwrap();
     let leaf = WorkloadRequest {
         delegation: None,
-        ..wanted("leaf", &SoftKey::new())
+        ..wanted("agent.leaf", &SoftKey::new())
     };
     let answer = ask(&mut w, &own, &held, leaf).await;
     issued(&w.broker, &answer);
@@ -989,7 +1025,7 @@ unless { context.lineage.issued.contains("execute:tools/scan") };
     }
     let leaf = WorkloadRequest {
         delegation: None,
-        ..wanted("leaf", &SoftKey::new())
+        ..wanted("scanner.leaf", &SoftKey::new())
     };
     let below = ask(&mut w, &own, scan.authorization.as_deref().unwrap(), leaf).await;
     assert_eq!(codes(&below), ["denied-by-domain-policy", "denied-by-domain-policy"]);
@@ -1202,7 +1238,7 @@ async fn a_new_policy_takes_what_it_would_not_issue() {
     let child = WorkloadRequest {
         scopes: vec!["execute:tools/deploy".into()],
         delegation: None,
-        ..wanted("child", &SoftKey::new())
+        ..wanted("deployer.child", &SoftKey::new())
     };
     let held = w.held.clone();
     let node = token(&w.broker, &held);

@@ -249,7 +249,7 @@ async fn an_ai_agent_has_two_tools_and_loses_them_with_its_node() {
     let offline = hand_on(&socket, "helper", &keys[1], false).await;
     assert_eq!(
         by_key(&guard, &keys[0], &online, "tools/search").as_deref(),
-        Ok("reader@node-1")
+        Ok("agent.reader@node-1")
     );
     assert_eq!(
         by_key(&guard, &keys[1], &offline, "tools/search").as_deref(),

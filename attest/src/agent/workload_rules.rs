@@ -30,7 +30,7 @@ pub struct WorkloadsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// What it is called: `[a-z0-9][a-z0-9._-]{0,31}`.
+    /// What it is called: `[a-z0-9][a-z0-9_-]{0,31}`. A dot is only in the names of what a workload hands on.
     pub label: String,
     /// The user it runs as.
     pub uid: u32,
@@ -63,8 +63,9 @@ impl WorkloadsConfig {
         }
         let mut labels = BTreeSet::new();
         for rule in &self.rule {
-            if !is_label(&rule.label) || !labels.insert(&rule.label) {
-                let expected = "[a-z0-9][a-z0-9._-]{0,31}, each once";
+            // The broker gives nobody directly below a node a label with a dot: those are for what workloads hand on.
+            if !is_label(&rule.label) || rule.label.contains('.') || !labels.insert(&rule.label) {
+                let expected = "[a-z0-9][a-z0-9_-]{0,31}, each once, and no dot";
                 return Err(value("workloads.rule.label", expected, &rule.label));
             }
             if rule.executable.is_none() && rule.cgroup.is_none() {
@@ -145,8 +146,9 @@ mod tests {
         type Change = fn(&mut Rule);
         let config = |rule: Vec<Rule>| WorkloadsConfig { socket: None, rule };
         assert_eq!(config(vec![rule()]).check(), Ok(()));
-        let rows: [(&str, Change); 7] = [
+        let rows: [(&str, Change); 8] = [
             ("a label that is none", |r| r.label = "a b".into()),
+            ("a label of what another hands on", |r| r.label = "agent.tool".into()),
             ("a user alone", |r| (r.executable, r.cgroup) = (None, None)),
             ("a digest that is none", |r| r.executable = Some("4".into())),
             ("a short digest", |r| r.executable = Some("04".into())),

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use touchstone_authorization::name::is_label;
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{
@@ -81,7 +82,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HandedOn {
-    /// What the child is called.
+    /// What the child is called below whoever hands on; on-line its whole label is that one's, a dot and this.
     pub label: String,
     /// The child's key, a COSE_Key in hexadecimal.
     pub key: String,
@@ -347,8 +348,10 @@ impl Desk {
         key: Arc<HeldKey>,
         child: &HandedOn,
     ) -> Result<Vec<u8>, WorkloadError> {
+        let subject = &granted.contents.subject;
+        let own = subject.split_once('@').map_or(subject.as_str(), |(label, _)| label);
         let wanted = Wanted {
-            label: child.label.clone(),
+            label: below(own, &child.label)?,
             scopes: child.scopes.clone(),
             life: Some(child.life),
             region: granted.contents.region.clone(),
@@ -487,6 +490,16 @@ impl Desk {
             .map(|releases| releases.config.workloads.rule.clone())
             .unwrap_or_default()
     }
+}
+
+/// What a child of a workload is called in full.
+fn below(own: &str, child: &str) -> Result<String, WorkloadError> {
+    let label = format!("{own}.{child}");
+    if child.is_empty() || !is_label(&label) {
+        let what = format!("{label:?} is no label: [a-z0-9][a-z0-9._-]{{0,31}}, the parent's and the dot included");
+        return Err(WorkloadError::Malformed(what));
+    }
+    Ok(label)
 }
 
 /// The broker's word for a renewal that is none.
@@ -640,6 +653,17 @@ impl From<SignedError> for WorkloadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_is_called_within_its_parents_name() {
+        assert_eq!(below("agent", "reader").as_deref(), Ok("agent.reader"));
+        assert_eq!(below("agent.reader", "x").as_deref(), Ok("agent.reader.x"));
+        let longest = "a".repeat(26);
+        assert_eq!(below("agent", &longest).map(|label| label.len()), Ok(32));
+        for bad in ["", "A", "a@node-2", "a b", &format!("{longest}a")] {
+            assert!(matches!(below("agent", bad), Err(WorkloadError::Malformed(_))), "{bad}");
+        }
+    }
 
     #[test]
     fn what_ima_has_measured_is_found_by_its_digest_and_nothing_else() {

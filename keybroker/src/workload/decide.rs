@@ -37,7 +37,7 @@ touchstone_cose::reason_codes! {
         ParentUnreadable = "workload-parent-unreadable": "What the broker keeps of an authorization above the one that is asked for cannot be read, so nothing is issued below it. Ask the node for a new one, and look at the store.",
         ParentOther = "workload-parent-other": "An authorization above the one that is asked for is not the one the broker keeps under its entry. Ask the node for a new one.",
         ParentFallen = "workload-parent-fallen": "An authorization above the one that is asked for is withdrawn or suspended. The ledger says why.",
-        Label = "workload-label": "A workload is called [a-z0-9][a-z0-9._-]{0,31}, and with its node's name at most 128 bytes.",
+        Label = "workload-label": "A workload is called [a-z0-9][a-z0-9._-]{0,31}, and with its node's name at most 128 bytes. Directly below a node its label has no dot; below a workload it is that one's label, a dot and a name, so that no workload names a child as another one is called.",
         Key = "workload-key": "The workload's key is no P-256 or Ed25519 COSE_Key, or is that of an authorization above it. Make a key for this workload alone.",
         KeyKindNotVouched = "workload-key-kind-not-vouched": "Nobody who could know says that the key is kept there: only the node itself vouches for keys in its own hardware. Ask through the node's agent, or with a key in software.",
         KeyKindRefused = "workload-key-kind-refused": "The signed settings issue no authorizations for keys that are kept there. Let the agent hold the key, or change [delegation] software_keys.",
@@ -298,6 +298,12 @@ impl WorkloadInputs {
         let subject = format!("{}@{}", request.label, asking.node_name);
         if !is_label(&request.label) || !is_subject(&subject) {
             refuse(WorkloadCode::Label, "label", "a label", &request.label);
+        } else if !stands_below(&request.label, parent) {
+            let expected = match of_node {
+                true => "a label without a dot".to_owned(),
+                false => format!("{}.NAME", label_of(&parent.subject)),
+            };
+            refuse(WorkloadCode::Label, "label", &expected, &request.label);
         }
         let key = cbor::decode(&request.key, KEY_LIMITS)
             .ok()
@@ -664,8 +670,9 @@ impl WorkloadInputs {
             0 => Kind::WorkloadAuthorization,
             _ => Kind::Delegation,
         };
-        // A label that is none names nobody: then the statement is about who asked.
-        let subject = Some(&wanted.subject).filter(|_| is_label(&request.label));
+        // A label that is none, or none of the parent's to give, names nobody: then the statement is about who asked.
+        let subject =
+            Some(&wanted.subject).filter(|_| is_label(&request.label) && stands_below(&request.label, parent));
         let region = self.node.as_ref().map(|(record, _)| record.region.as_str());
         let revision = |revision: Option<u64>| revision.unwrap_or(0);
         Statement {
@@ -763,6 +770,24 @@ pub(super) fn denied(policy: &PolicySet, node: &Node, shown: &Shown, held: &Held
 #[must_use]
 pub fn node_of(subject: &str) -> &str {
     subject.split_once('@').map_or(subject, |(_, node)| node)
+}
+
+/// The label of a workload's subject: what stands before `@`.
+fn label_of(subject: &str) -> &str {
+    subject.split_once('@').map_or("", |(label, _)| label)
+}
+
+/// Whether `parent` may call something below it so. A name is given by whoever stands directly above, and within its own
+/// name alone: what a node starts has no dot, and what a workload hands on begins with that workload's label and a dot. So
+/// no two parents on one node can give the same name.
+fn stands_below(label: &str, parent: &Authorization) -> bool {
+    if parent.depth == 0 {
+        return !label.contains('.');
+    }
+    label
+        .strip_prefix(label_of(&parent.subject))
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|name| !name.is_empty())
 }
 
 fn reason(code: &str, claim: &str, expected: &str, found: &str) -> Reason {
