@@ -4,6 +4,7 @@
 //! The decision itself is `touchstone_authorization::decide`; here is what it needs: time, trust state, challenges used
 //! once. Whoever goes on resting on it (a process, a container) is a [`Hold`], told at once how it stands.
 
+mod admitted;
 #[cfg(test)]
 pub(crate) mod alone;
 mod challenge;
@@ -14,33 +15,31 @@ mod renewal;
 mod request;
 mod service;
 
+pub use admitted::{MAX_ADMITTED, MAX_ADMITTED_OF_ENTRY};
 pub use challenge::{CHALLENGE_BYTES, CHALLENGE_LIFE_MS, Challenges, MAX_OPEN_CHALLENGES};
 pub use holding::{Hold, MAX_HOLDS, REVIVAL_MS, Shown, Standing};
 pub use renewal::{Renewal, keep_current};
 pub use request::{Binding, REPLAY_CAPACITY};
 pub use service::{DecisionRequest, GuardService, Verdict, router};
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use tokio::sync::watch;
 use touchstone_authorization::{
     Admitted, ChannelPolicy, Enforcer, KeyRing, OfflineLimits, Presented, Refusal, RefusalCode, ReplayMemory, Request,
-    RequestChannel, Scope, TrustView, decide_among, redecide_among,
+    RequestChannel, TrustView, decide_among, redecide_among,
 };
 use touchstone_policies::{Network, Reachable};
 
 use touchstone_cose::key::Signer;
 
+use self::admitted::AdmittedSet;
 use self::foreign::{Neighbours, Reach};
 use self::holding::{Change, Holds, Watching};
 use crate::clock;
 use crate::follow::{Enforced, Follower, Source};
 use crate::trust::DomainTrust;
-
-/// How many admitted authorizations a guard keeps an eye on; one more is not let in.
-pub const MAX_ADMITTED: usize = 4096;
 
 /// How often a guard looks whether its trust state still counts: half of what the published bound leaves beside the
 /// freshness window (`docs/protocol.md`, "timers": window + 100 ms).
@@ -167,16 +166,13 @@ pub enum GuardEvent {
     },
 }
 
-/// By what it is looked at again: the authorization, and what a foreign one was let in for.
-type AdmittedAs = ([u8; 32], Option<Scope>);
-
 /// A guard over one trust-state stream, and those of the domains that its policy lets in.
 #[derive(Debug)]
 pub struct Guard {
     config: RwLock<Arc<GuardConfig>>,
     follower: Follower,
     foreign: Neighbours,
-    admitted: Mutex<BTreeMap<AdmittedAs, Admitted>>,
+    admitted: Mutex<AdmittedSet>,
     holds: Arc<Mutex<Holds>>,
     challenges: Mutex<Challenges>,
     /// Of what this process itself has to show. Nobody from outside fills these.
@@ -193,7 +189,7 @@ impl Guard {
             config: RwLock::new(Arc::new(config)),
             follower,
             foreign: Neighbours::default(),
-            admitted: Mutex::new(BTreeMap::new()),
+            admitted: Mutex::default(),
             holds: Arc::default(),
             challenges: Mutex::default(),
             own_challenges: Mutex::default(),
@@ -303,14 +299,7 @@ impl Guard {
             resource,
         })?;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-        if admitted.len() >= MAX_ADMITTED {
-            admitted.retain(|_, held| held.allowed.chain.expires() > now_ms / 1000);
-        }
-        if admitted.len() >= MAX_ADMITTED {
-            return Err(vec![Refusal::new(RefusalCode::EnforcerFull, MAX_ADMITTED, "one more")]);
-        }
-        let scope = allowed.authority.is_some().then(|| allowed.allowed.scope.clone());
-        admitted.insert((*allowed.allowed.chain.digest(), scope), allowed.clone());
+        admitted.enter(&allowed, now_ms).map_err(|refusal| vec![refusal])?;
         Ok(allowed)
     }
 
@@ -490,7 +479,7 @@ impl Guard {
             drop(holds);
             lost.extend(changes.into_iter().map(|change| event(change, epoch)));
             let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-            admitted.retain(|_, held| match judge(held) {
+            admitted.retain(|held| match judge(held) {
                 Ok(()) => true,
                 Err(refusals) => {
                     lost.push(GuardEvent::Withdrawn {

@@ -175,6 +175,11 @@ impl World {
 
 /// An authorization for [`SCOPES`] that lasts so long, in seconds.
 pub fn authorization(life_s: u64) -> Vec<u8> {
+    authorization_at(ENTRY.index, life_s)
+}
+
+/// The same, of this entry of the trust state.
+pub fn authorization_at(index: u32, life_s: u64) -> Vec<u8> {
     let now = clock::wall_ms() / 1000;
     let contents = Authorization {
         issuer: DOMAIN.into(),
@@ -190,7 +195,7 @@ pub fn authorization(life_s: u64) -> Vec<u8> {
         epoch: 1,
         parent: None,
         statement: [4; 32],
-        status: ENTRY,
+        status: StatusIndex { index, ..ENTRY },
         key_kind: KeyKind::Tpm,
         depth: 0,
         delegation: Some(DelegationRight {
@@ -227,6 +232,11 @@ pub fn proof(chain: &[u8], wanted: &Wanted<'_>) -> Proof {
 
 /// The holder's authorization with a block below it: [`child`] may search, until the id is revoked.
 pub fn delegated(cti: [u8; 16]) -> Vec<u8> {
+    delegated_from(&authorization(100), cti)
+}
+
+/// The same below this authorization of the holder's.
+pub fn delegated_from(authorization: &[u8], cti: [u8; 16]) -> Vec<u8> {
     let now = clock::wall_ms() / 1000;
     let wanted = Delegation {
         key: child().verifying_key(),
@@ -239,7 +249,7 @@ pub fn delegated(cti: [u8; 16]) -> Vec<u8> {
         purpose: None,
         cti,
     };
-    delegate(&authorization(100), &wanted, &holder()).unwrap()
+    delegate(authorization, &wanted, &holder()).unwrap()
 }
 
 /// The credentials for one request to something that does not end TLS.
