@@ -213,7 +213,7 @@ impl AgentConfig {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
             path: String::new(),
             cause: error.to_string(),

@@ -27,6 +27,8 @@ pub mod round;
 #[cfg(feature = "tpm")]
 mod run;
 #[cfg(feature = "tpm")]
+mod seats;
+#[cfg(feature = "tpm")]
 pub mod socket;
 #[cfg(feature = "tpm")]
 pub mod state;

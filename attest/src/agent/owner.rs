@@ -49,6 +49,14 @@ impl TpmOwner {
         Ok(when_opened.await.map_err(|_| OwnerGone)?.map(|()| Self { jobs }))
     }
 
+    /// One whose thread has ended.
+    #[cfg(test)]
+    pub(super) fn gone() -> Self {
+        Self {
+            jobs: mpsc::channel().0,
+        }
+    }
+
     /// Runs `job` on the owner's thread.
     ///
     /// # Errors

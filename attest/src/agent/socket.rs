@@ -4,19 +4,21 @@
 //! (`SO_PEERCRED`), so only processes of the agent's own user, or root, are served.
 //!
 //! A second socket, where there is one, is for workloads of any user. Only what a workload asks for itself is answered
-//! there, and only to whom a rule of `agent.toml` names: [`super::caller`], [`super::workloads`].
+//! there, and only to whom a rule of `agent.toml` names: [`super::caller`], [`super::workloads`]. A user whom no rule names
+//! is closed on before anything is read, and one user has so many connections at most.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use touchstone_authorization::Scope;
 use zeroize::Zeroizing;
 
@@ -24,6 +26,7 @@ use super::caller::{Caller, CallerError};
 use super::desk::Desk;
 use super::foreign::Abroad;
 use super::release::{Fetched, KeyWanted};
+use super::seats::{Places, Seats};
 use super::standing::Standing;
 use super::workloads::{self, HandedOn, Tied, Wanted, WorkloadError};
 
@@ -32,6 +35,12 @@ const MAX_REQUEST: u64 = 8192;
 
 /// Most connections at once on one socket.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Most connections of one user at once on the socket for workloads.
+const MAX_CONNECTIONS_OF_ONE_USER: usize = 16;
+
+/// How long a peer may take to send a whole line, and to take a whole answer. One that takes longer is closed on.
+const LINE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a local process may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,7 +213,7 @@ impl AgentSocket {
     /// # Errors
     /// The operating system's, naming nothing but its kind.
     pub fn bind(path: &Path, desk: Arc<Desk>) -> std::io::Result<Self> {
-        Self::bind_for(path, desk, Audience::Owner)
+        Self::bind_for(path, desk, Audience::Owner, LINE_TIMEOUT)
     }
 
     /// The same for workloads of any user, who are given what rules say and nothing else.
@@ -212,28 +221,32 @@ impl AgentSocket {
     /// # Errors
     /// As [`AgentSocket::bind`].
     pub fn bind_for_workloads(path: &Path, desk: Arc<Desk>) -> std::io::Result<Self> {
-        Self::bind_for(path, desk, Audience::Workloads)
+        Self::bind_for(path, desk, Audience::Workloads, LINE_TIMEOUT)
     }
 
-    fn bind_for(path: &Path, desk: Arc<Desk>, audience: Audience) -> std::io::Result<Self> {
+    fn bind_for(path: &Path, desk: Arc<Desk>, audience: Audience, patience: Duration) -> std::io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(audience.mode()))?;
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let seats = Seats::new(audience.places());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Whoever is one too many is closed on: who waits for him is nobody.
-                let Ok(room) = Arc::clone(&room).try_acquire_owned() else {
+                // Whoever has nothing to ask here, or is one too many, is closed on at once.
+                let peer = stream.peer_cred().map(|peer| peer.uid());
+                let Some(peer) = peer.ok().filter(|peer| audience.serves(*peer, &desk)) else {
+                    continue;
+                };
+                let Some(seat) = seats.take(peer) else {
                     continue;
                 };
                 let desk = Arc::clone(&desk);
                 tokio::spawn(async move {
                     // A peer that goes away mid-sentence concerns nobody else.
-                    let _ = serve(stream, &desk, audience).await;
-                    drop(room);
+                    let _ = serve(stream, &desk, audience, patience).await;
+                    drop(seat);
                 });
             }
         });
@@ -267,19 +280,34 @@ impl Audience {
             Self::Workloads => 0o666,
         }
     }
+
+    const fn places(self) -> Places {
+        let of_one = match self {
+            Self::Owner => MAX_CONNECTIONS,
+            Self::Workloads => MAX_CONNECTIONS_OF_ONE_USER,
+        };
+        Places {
+            all: MAX_CONNECTIONS,
+            of_one,
+        }
+    }
+
+    /// Whether this user is answered at all.
+    fn serves(self, uid: u32, desk: &Desk) -> bool {
+        match self {
+            Self::Owner => uid == 0 || uid == rustix::process::getuid().as_raw(),
+            Self::Workloads => desk.has_rule_of(uid),
+        }
+    }
 }
 
-async fn serve(stream: UnixStream, desk: &Desk, audience: Audience) -> std::io::Result<()> {
-    let peer = stream.peer_cred()?.uid();
-    if audience == Audience::Owner && peer != 0 && peer != rustix::process::getuid().as_raw() {
-        return Ok(());
-    }
+async fn serve(stream: UnixStream, desk: &Desk, audience: Audience, patience: Duration) -> std::io::Result<()> {
     let stream = stream.into_std()?;
     let connection = Arc::new(stream.try_clone()?);
     let mut stream = UnixStream::from_std(stream)?;
     let (reader, mut writer) = stream.split();
     let mut lines = BufReader::new(reader.take(MAX_REQUEST)).lines();
-    while let Some(line) = lines.next_line().await? {
+    while let Some(line) = timeout(patience, lines.next_line()).await?? {
         let response = match serde_json::from_str::<Request>(&line) {
             Ok(request) if audience == Audience::Owner || request.is_of_a_workload() => {
                 answer(request, desk, &connection).await
@@ -291,9 +319,9 @@ async fn serve(stream: UnixStream, desk: &Desk, audience: Audience) -> std::io::
                 error: error.to_string(),
             },
         };
-        let line = Zeroizing::new(serde_json::to_vec(&response).unwrap_or_default());
-        writer.write_all(&line).await?;
-        writer.write_all(b"\n").await?;
+        let mut line = Zeroizing::new(serde_json::to_vec(&response).unwrap_or_default());
+        line.push(b'\n');
+        timeout(patience, writer.write_all(&line)).await??;
         // The limit is for one request, not for a connection.
         lines.get_mut().get_mut().set_limit(MAX_REQUEST);
     }
@@ -479,5 +507,145 @@ pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Response> {
     stream.write_all(&line).await?;
     let mut answer = Zeroizing::new(String::new());
     BufReader::new(stream.take(64 * 1024)).read_line(&mut answer).await?;
+    if answer.is_empty() {
+        let closed = "closed without an answer: no rule of the agent is for this user, or it has too many connections";
+        return Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, closed));
+    }
     Ok(serde_json::from_str(&answer)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::agent::config::AgentConfig;
+    use crate::agent::owner::TpmOwner;
+    use crate::agent::release::Releases;
+    use crate::agent::state::StateDir;
+
+    const PATIENCE: Duration = Duration::from_millis(300);
+    /// In which everything here has happened long since.
+    const LONG: Duration = Duration::from_secs(20);
+
+    struct Served {
+        folder: tempfile::TempDir,
+        _socket: AgentSocket,
+    }
+
+    /// The socket for workloads of an agent with one rule, for a user.
+    async fn served(uid: u32, patience: Duration) -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "brokers = [\"https://127.0.0.1:8443\"]\ndomain = \"demo.example\"\npolicy = \"/srv/policy\"\n\
+             policy_root = \"/etc/root.json\"\nstate_dir = \"/var/lib/touchstone\"\n[tpm]\ntcti = \"swtpm:port=1\"\n\
+             [[workloads.rule]]\nlabel = \"agent\"\nuid = {uid}\ncgroup = \"/agent\"\nscopes = [\"execute:a\"]\n"
+        );
+        let desk = Desk::new(TpmOwner::gone());
+        desk.release_from(Releases {
+            config: AgentConfig::parse(&text).unwrap(),
+            state: StateDir::open(&folder.path().join("state")).unwrap(),
+        });
+        let path = folder.path().join("socket");
+        let socket = AgentSocket::bind_for(&path, Arc::new(desk), Audience::Workloads, patience).unwrap();
+        Served {
+            folder,
+            _socket: socket,
+        }
+    }
+
+    impl Served {
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(self.folder.path().join("socket")).await.unwrap()
+        }
+    }
+
+    fn own() -> u32 {
+        rustix::process::getuid().as_raw()
+    }
+
+    /// Waits until the agent has closed on it; what it said before.
+    async fn closed(stream: &mut UnixStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        if let Err(error) = timeout(LONG, stream.read_to_end(&mut said)).await.expect("closed") {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        said
+    }
+
+    async fn is_answered(stream: &mut UnixStream) -> bool {
+        if stream.write_all(b"{\"op\":\"status\"}\n").await.is_err() {
+            return false;
+        }
+        let mut answer = String::new();
+        let read = timeout(LONG, BufReader::new(stream).read_line(&mut answer)).await;
+        read.expect("in time").is_ok() && answer.contains("this socket is for workloads")
+    }
+
+    #[tokio::test]
+    async fn idle_connections_lock_nobody_out() {
+        let served = served(own(), PATIENCE).await;
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_OF_ONE_USER {
+            idle.push(served.connect().await);
+        }
+        assert_eq!(closed(&mut served.connect().await).await, b"", "one more of this user");
+        for stream in &mut idle {
+            assert_eq!(closed(stream).await, b"", "nothing was asked within the time");
+        }
+        assert!(is_answered(&mut served.connect().await).await);
+    }
+
+    #[tokio::test]
+    async fn one_too_many_is_closed_on_and_the_others_go_on() {
+        let served = served(own(), LONG * 10).await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_OF_ONE_USER {
+            held.push(served.connect().await);
+        }
+        for _ in 0..3 {
+            assert_eq!(closed(&mut served.connect().await).await, b"");
+        }
+        for stream in &mut held {
+            assert!(is_answered(stream).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_byte_by_byte_is_one_line_in_time() {
+        let served = served(own(), PATIENCE).await;
+        let mut stream = served.connect().await;
+        let begun = Instant::now();
+        while stream.write_all(b" ").await.is_ok() {
+            assert!(begun.elapsed() < LONG, "each byte bought more time");
+            tokio::time::sleep(PATIENCE / 10).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_answers_is_closed_on() {
+        let served = served(own(), PATIENCE).await;
+        let mut stream = served.connect().await;
+        let asking = async { while stream.write_all(b"{\"op\":\"status\"}\n").await.is_ok() {} };
+        timeout(LONG, asking).await.expect("closed on");
+    }
+
+    #[tokio::test]
+    async fn a_user_without_a_rule_is_closed_on_unheard() {
+        let served = served(own() + 1, LONG * 10).await;
+        for _ in 0..MAX_CONNECTIONS + 1 {
+            assert_eq!(closed(&mut served.connect().await).await, b"");
+        }
+        assert!(!is_answered(&mut served.connect().await).await);
+        let refused = ask(&served.folder.path().join("socket"), &Request::Status)
+            .await
+            .unwrap_err();
+        let told = [
+            ErrorKind::ConnectionAborted,
+            ErrorKind::ConnectionReset,
+            ErrorKind::BrokenPipe,
+        ];
+        assert!(told.contains(&refused.kind()), "{refused}");
+    }
 }

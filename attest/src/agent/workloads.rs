@@ -485,6 +485,12 @@ impl Desk {
         self.below.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether any rule is about this user.
+    pub(super) fn has_rule_of(&self, uid: u32) -> bool {
+        self.releases()
+            .is_some_and(|releases| releases.config.workloads.rule.iter().any(|rule| rule.uid == uid))
+    }
+
     fn rules(&self) -> Vec<Rule> {
         self.releases()
             .map(|releases| releases.config.workloads.rule.clone())
