@@ -1,7 +1,6 @@
 //! What `revoke`, `quarantine`, `contain` and `lift` have in common: the set is shown, then the command names that very set.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +11,7 @@ use touchstone_cose::key::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::output::{CommandResult, Failure, Outcome, say};
-use crate::{admin, output};
+use crate::{admin, clock, output};
 
 /// For how long a signed command counts, in seconds: long enough to be sent.
 const LIFE_S: u64 = 120;
@@ -59,7 +58,9 @@ pub fn run(action: CommandAction, (target, id): (TargetKind, &str), args: &Order
         }
         _ => {
             let mut order = order(action, (target, id), args);
-            order["set"] = json!(set);
+            if let Some(members) = order.as_object_mut() {
+                members.insert("set".to_owned(), json!(set));
+            }
             admin::post(&args.data, "/commands", &order)
         }
     };
@@ -111,9 +112,7 @@ fn signed(
     let status: Value = serde_json::from_slice(&admin::get(&args.data, "/status")?)?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = u64::try_from(clock::now()).unwrap_or(0);
     let set = hex::decode(set).ok().and_then(|bytes| bytes.try_into().ok());
     let command = Command {
         domain: text(&status, "domain")?,

@@ -56,7 +56,7 @@ enum Command {
         --listen 0.0.0.0:8443\n\nGuards of the site name it as their --broker. A site whose link is cut lives as long as the\n\
         last head that came through says, and no longer."
     )]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 #[derive(ClapArgs)]
@@ -109,7 +109,7 @@ pub fn run(args: Args) -> CommandResult {
         Command::Run(args) => {
             output::tracing_to_stderr();
             runtime::raise_file_limit();
-            runtime::block_on(serve(args))??;
+            runtime::block_on(serve(*args))??;
             Ok(Outcome::Done)
         }
     }

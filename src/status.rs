@@ -143,7 +143,9 @@ fn words(row: &Value) -> String {
     };
     let name = row.get("name").and_then(Value::as_str).map(str::to_owned);
     let others = row.as_object().into_iter().flatten().filter(|(key, _)| *key != "name");
-    let members: Vec<String> = name.into_iter().chain(others.map(member)).collect();
+    let mut others: Vec<String> = others.map(member).collect();
+    others.sort();
+    let members: Vec<String> = name.into_iter().chain(others).collect();
     members.join("  ")
 }
 

@@ -424,7 +424,8 @@ async fn an_authorization_is_renewed_and_a_container_without_a_new_one_ends() {
 async fn a_container_that_should_not_start_does_not() {
     where_possible!();
     let mut site = Site::new().await;
-    let rows: Vec<(&str, Box<dyn FnOnce(&mut Value)>, &str)> = vec![
+    type Change = Box<dyn FnOnce(&mut Value)>;
+    let rows: Vec<(&str, Change, &str)> = vec![
         (
             "no-right",
             Box::new(|config| config["annotations"] = json!({})),

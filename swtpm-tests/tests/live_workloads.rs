@@ -10,7 +10,7 @@
 )]
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -95,7 +95,7 @@ fn wanted(label: &str, scopes: &[&str]) -> Wanted {
     }
 }
 
-async fn error(socket: &PathBuf, request: &Request) -> String {
+async fn error(socket: &Path, request: &Request) -> String {
     match ask(socket, request).await.unwrap() {
         Response::Error { error } => error,
         other => panic!("{other:?}"),
@@ -103,7 +103,7 @@ async fn error(socket: &PathBuf, request: &Request) -> String {
 }
 
 /// What the guard says to the agent about a tool.
-async fn tool(socket: &PathBuf, guard: &Post, resource: &str) -> Result<String, Vec<RefusalCode>> {
+async fn tool(socket: &Path, guard: &Post, resource: &str) -> Result<String, Vec<RefusalCode>> {
     let challenge = guard.challenge();
     let request = Request::WorkloadPresent {
         label: "agent".into(),
@@ -140,7 +140,7 @@ fn by_key(guard: &Post, key: &MemoryKey, chain: &[u8], resource: &str) -> Result
         .map(|allowed| allowed.chain.subject())
 }
 
-async fn hand_on(socket: &PathBuf, label: &str, key: &MemoryKey, online: bool) -> Vec<u8> {
+async fn hand_on(socket: &Path, label: &str, key: &MemoryKey, online: bool) -> Vec<u8> {
     let request = Request::WorkloadDelegate {
         label: "agent".into(),
         child: HandedOn {
