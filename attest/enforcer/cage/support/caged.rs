@@ -65,12 +65,14 @@ fn main() -> ExitCode {
         if beating {
             cage.beat();
         }
+        // Looked at before the reports are read: what was said before the end is there then.
+        let ended = cage.ended().unwrap();
         let mut bytes = [0; 4096];
         while let Ok(length @ 1..) = reports.read(&mut bytes) {
             print!("{}", String::from_utf8_lossy(&bytes[..length]));
             std::io::stdout().flush().unwrap();
         }
-        if let Some(status) = cage.ended().unwrap() {
+        if let Some(status) = ended {
             say(&format!("ended {status}"));
             return ExitCode::SUCCESS;
         }
