@@ -1,7 +1,6 @@
 //! `touchstone exec`: run a command only while it is authorized.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,9 +22,8 @@ use touchstone_policies::{Mirror, Source};
 use crate::output::{Failure, complain};
 use crate::{output, runtime};
 
-/// Signals that are passed on to the command. A terminal sends the first two to it by itself.
+/// Signals that are passed on to the command. It is in a session of its own: no terminal sends it any.
 const PASSED_ON: [i32; 7] = [2, 3, 1, 15, 10, 12, 28];
-const FROM_TERMINALS: usize = 2;
 /// How long the last report of uses may take.
 const LAST_REPORT: Duration = Duration::from_secs(2);
 
@@ -218,17 +216,12 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
 
 /// Signals of this process go to the command instead.
 fn listen(pass_on: &mpsc::Sender<i32>) -> std::io::Result<()> {
-    let of_terminals = if std::io::stdin().is_terminal() {
-        FROM_TERMINALS
-    } else {
-        0
-    };
-    for (place, number) in PASSED_ON.into_iter().enumerate() {
+    for number in PASSED_ON {
         let mut arrives = signal(SignalKind::from_raw(number))?;
         let pass_on = pass_on.clone();
         tokio::spawn(async move {
             while arrives.recv().await.is_some() {
-                if place >= of_terminals && pass_on.send(number).await.is_err() {
+                if pass_on.send(number).await.is_err() {
                     return;
                 }
             }

@@ -122,8 +122,11 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 }
 
 fn stage(mut orders: Orders, mut control: File, reporter: &mut Reporter) -> Result<ExitCode, String> {
-    // A terminal sends its signals to all of us; what is for the workload comes through the guard, or directly.
+    // What is for the workload comes through the guard.
     let _ = SigSet::all().thread_block();
+    // A session of its own, before anything runs in it: without the guard's controlling terminal nobody can put input into
+    // it that the operator's shell would run outside of the cage (TIOCSTI), nor end or stop the guard from its keyboard.
+    rustix::process::setsid().map_err(|error| format!("a session of its own: {error}"))?;
     await_go(&mut control)?;
     let (by, because) = namespaces(orders.network)?;
     reporter.tell(&Report::Confined { by, because });

@@ -137,7 +137,7 @@ fn the_exit_code_and_standard_streams_are_the_workloads() {
         return;
     }
     let script = "echo its own words; echo pid $$; echo init $(cat /proc/1/cmdline | tr '\\0' ' '); exit 42";
-    let guard = Guard::start(&[], script);
+    let mut guard = Guard::start(&[], script);
     let mut said = vec![guard.hear("")];
     while !said.last().unwrap().starts_with("ended") {
         said.push(guard.hear(""));
@@ -155,6 +155,7 @@ fn the_exit_code_and_standard_streams_are_the_workloads() {
     let init = said.iter().find(|line| line.starts_with("init ")).unwrap();
     assert!(init.contains("exec-stage"), "its init is ours: {init}");
     let group = guard.cgroup.clone();
+    guard.child.wait().unwrap();
     guard.none_left();
     assert!(!group.exists(), "its cgroup goes with it");
 
@@ -163,6 +164,56 @@ fn the_exit_code_and_standard_streams_are_the_workloads() {
     assert!(guard.hear("ended").contains("137"));
     let missing = Guard::start(&[], "exec /no/such/program");
     assert!(missing.hear("{\"report\":\"exited\"").contains("127"));
+}
+
+/// Session and controlling terminal of a process (proc_pid_stat(5), fields 6 and 7), as this process sees them.
+fn session_and_terminal(pid: i32) -> (i32, i32) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let field = |number: usize| fields.split(' ').nth(number - 3).unwrap().parse().unwrap();
+    (field(6), field(7))
+}
+
+#[test]
+fn it_is_in_a_session_of_its_own() {
+    if !able() {
+        return;
+    }
+    for options in [&[][..], &["nocgroup"]] {
+        let guard = Guard::start(options, "FOREVER & wait");
+        guard.sleepers(1);
+        let own = i32::try_from(guard.child.id()).unwrap();
+        let caged = marked(&guard.mark)[0];
+        let ((outside, _), (inside, terminal)) = (session_and_terminal(own), session_and_terminal(caged));
+        assert_ne!(inside, outside, "{options:?}");
+        assert_eq!(terminal, 0, "{options:?}");
+        drop(guard.orders);
+        let _ = kill(Pid::from_raw(own), Signal::SIGKILL);
+        until("nothing to be left", || marked(&guard.mark).is_empty());
+        let _ = guard.child.wait_with_output();
+    }
+}
+
+#[test]
+fn the_operators_terminal_is_not_the_workloads() {
+    if !able() {
+        return;
+    }
+    // script(1) gives its command a controlling terminal. To have one is to be able to open it by this name.
+    let on_a_terminal = |command: &str| {
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", command, "/dev/null"]);
+        let ran = script.env("SHELL", "/bin/sh").stdin(Stdio::null()).output();
+        ran.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let asks = "sh -c 'if (: < /dev/tty) 2> /dev/null; then echo has one; else echo has none; fi'";
+    let Ok(bare) = on_a_terminal(asks) else {
+        touchstone_vectors::skip("the operator's terminal: it takes script(1)");
+        return;
+    };
+    assert!(bare.contains("has one"), "without a cage: {bare}");
+    let caged = on_a_terminal(&format!("{} {asks}", env!("CARGO_BIN_EXE_caged"))).unwrap();
+    assert!(caged.contains("has none"), "in the cage: {caged}");
 }
 
 #[test]
