@@ -22,6 +22,7 @@ pub use renewal::{Renewal, keep_current};
 pub use request::{Binding, REPLAY_CAPACITY};
 pub use service::{DecisionRequest, GuardService, Verdict, router};
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -179,6 +180,8 @@ pub struct Guard {
     own_challenges: Mutex<Challenges>,
     replay: Mutex<ReplayMemory>,
     enforced: watch::Sender<Option<Enforced>>,
+    /// When [`Guard::watch`] last came round, `CLOCK_BOOTTIME` in milliseconds; 0 before it ever did.
+    looked_ms: AtomicU64,
 }
 
 impl Guard {
@@ -195,6 +198,7 @@ impl Guard {
             own_challenges: Mutex::default(),
             replay: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
             enforced: watch::channel(None).0,
+            looked_ms: AtomicU64::new(0),
         }
     }
 
@@ -374,6 +378,8 @@ impl Guard {
 
     /// Watches the trust state for ever and tells who loses a right.
     pub async fn watch(&self, tell: impl Fn(GuardEvent)) {
+        // Nobody is held before it watches: there is nothing yet that it has missed.
+        self.looked_ms.store(clock::boot_ms(), Ordering::Release);
         let _watching = Watching::over(&self.holds);
         let mut views = self.follower.views();
         let foreign_news = self.foreign.news();
@@ -415,6 +421,7 @@ impl Guard {
                 self.note_enforced(seen.as_deref(), stopped);
             }
             was_fresh = fresh;
+            self.looked_ms.store(clock::boot_ms(), Ordering::Release);
         }
     }
 

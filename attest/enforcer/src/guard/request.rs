@@ -2,6 +2,7 @@
 //! request's own digest and remembered (`docs/protocol.md`, section 6).
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use touchstone_authorization::{
     Admitted, ChannelPolicy, Enforcer, Presented, Refusal, ReplayMemory, Request, RequestChannel, Scope, decide_among,
@@ -9,6 +10,7 @@ use touchstone_authorization::{
 
 use super::holding::Holds;
 use super::{Guard, Hold, enforcer};
+use crate::clock;
 
 /// How many proofs without a channel a guard remembers: for eleven seconds each, so some 5,900 a second.
 pub const REPLAY_CAPACITY: usize = 65_536;
@@ -84,12 +86,18 @@ impl Guard {
         Holds::take(&self.holds, admitted, |admitted| self.judge_again(admitted))
     }
 
-    /// For how many milliseconds its trust state is fresh without another word from a broker; 0 where nothing counts.
+    /// For how many milliseconds its trust state is fresh without another word from a broker, at most the window after
+    /// [`Self::watch`] last came round: a guard that no longer looks vouches for nobody. 0 where nothing counts.
     #[must_use]
     pub fn fresh_for_ms(&self) -> u64 {
         let config = self.config();
         match (self.follower.view(), self.now_ms(&config)) {
-            (Some(view), Ok(now_ms)) => view.fresh_until_ms(config.window_ms).saturating_sub(now_ms),
+            (Some(view), Ok(now_ms)) => {
+                let looked_ms = self.looked_ms.load(Ordering::Acquire);
+                let since_ms = clock::boot_ms().saturating_sub(looked_ms);
+                let fresh_ms = view.fresh_until_ms(config.window_ms).saturating_sub(now_ms);
+                fresh_ms.min(config.window_ms.saturating_sub(since_ms))
+            }
             _ => 0,
         }
     }
@@ -99,5 +107,29 @@ impl Guard {
     pub fn runs_out_in_ms(&self, until_ms: u64) -> u64 {
         let config = self.config();
         self.now_ms(&config).map_or(0, |now_ms| until_ms.saturating_sub(now_ms))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a thread that stands still is what is tested")]
+mod tests {
+    use std::time::Duration;
+
+    use touchstone_authorization::Status;
+
+    use crate::common::World;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_guard_whose_watch_stands_still_vouches_for_no_longer_than_the_window_after_it() {
+        let world = World::new().await;
+        let window_ms = world.guard.window_ms();
+        world.publish(Status::Valid, 2 * window_ms);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(world.guard.fresh_for_ms() > window_ms - 1_000, "while it watches");
+        // The one thread of this runtime: nothing is looked at meanwhile.
+        std::thread::sleep(Duration::from_millis(2_000));
+        world.publish(Status::Valid, 2 * window_ms);
+        let fresh_ms = world.guard.fresh_for_ms();
+        assert!(fresh_ms <= window_ms - 2_000, "{fresh_ms}");
     }
 }
