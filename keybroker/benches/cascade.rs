@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p touchstone-keybroker --bench cascade`; fails where 100,000 descendants take longer than the bound.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,6 +132,7 @@ fn trust() -> Trust {
         epoch_limit: EPOCH_BLOCK,
         ledger: (0, [0; 32]),
         kept_back: std::collections::HashSet::new(),
+        revoked: touchstone_authorization::RevokedIds::default(),
     };
     Trust::start(start, Arc::new(SigningKey::from_seed([7; 32])), 1_000).unwrap()
 }

@@ -608,6 +608,7 @@ fn accept_ms(domain: &Domain, keyset: &Keyset) -> f64 {
         epoch_limit: 10_000,
         ledger: (1, [0; 32]),
         kept_back: Default::default(),
+        revoked: Default::default(),
     };
     let trust = Trust::start(start, Arc::clone(&keys.trust_state), now_ms).unwrap();
     let place = trust.deal().unwrap();

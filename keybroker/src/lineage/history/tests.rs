@@ -236,11 +236,11 @@ fn a_tree_is_told_with_states_reasons_and_everything_that_happened() {
         (Named::Id, hex::encode([9; 16])),
     ] {
         let trees = history.trees(named, &name, 500);
-        assert_eq!(trees, [tree.clone()], "{name}");
+        assert_eq!(trees, std::slice::from_ref(&tree), "{name}");
     }
     assert_eq!(
         history.trees(Named::Id, &hex::encode(leaf.cti), 500),
-        [leaf_tree.clone()]
+        std::slice::from_ref(leaf_tree)
     );
     assert_eq!(history.meanings(&hex::encode([8; 16])), []);
 }
