@@ -10,14 +10,17 @@ use std::collections::BTreeMap;
 use common::client::Client;
 use common::tpm::SoftNode;
 use common::{Domain, attest, authorization, ledger, now, view};
-use touchstone_authorization::{Status, StatusIndex};
+use touchstone_authorization::{KeyKind, Scope, Status, StatusIndex};
 use touchstone_cose::cbor::Value;
 use touchstone_keybroker::app::App;
 use touchstone_keybroker::entry::{Effect, Entry, EntryError};
 use touchstone_keybroker::lineage::history::{History, Named, Tree};
 use touchstone_keybroker::lineage::{self, BODY_LINEAGE, Dependency, Growth, Id, Link, free};
+use touchstone_keybroker::rows;
 use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::workload::record::WorkloadRecord;
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
+use touchstone_store::Write;
 
 /// Grants `subject` an entry below `parent`, as a decision about a workload does.
 async fn grow(app: &App, subject: &str, parent: StatusIndex, on: &[StatusIndex]) -> Result<StatusIndex, EntryError> {
@@ -43,6 +46,29 @@ async fn grow(app: &App, subject: &str, parent: StatusIndex, on: &[StatusIndex])
             })
             .collect(),
     };
+    // Where the broker begins anew it judges whoever holds something by what it keeps of it.
+    let (root, node) = app.lineage.read(|graph| {
+        let root = graph.above(&parent).last().copied().unwrap_or(parent);
+        (root, graph.get(&root).unwrap().subject)
+    });
+    let kept = WorkloadRecord {
+        status,
+        subject: subject.to_owned(),
+        node,
+        root,
+        parent,
+        depth: entry.depth,
+        key: [7; 32],
+        key_kind: KeyKind::Tpm,
+        scopes: vec![Scope::parse("execute:workloads").unwrap()],
+        delegation: None,
+        region: None,
+        purpose: None,
+        depends_on: Vec::new(),
+        attributes: None,
+        cti,
+        expires: entry.expires,
+    };
     let body = Value::map([(BODY_LINEAGE, entry.value())]);
     let statement = Statement {
         subject: Some(subject.to_owned()),
@@ -55,7 +81,7 @@ async fn grow(app: &App, subject: &str, parent: StatusIndex, on: &[StatusIndex])
         subject: None,
         policy: Some(app.policy().digest),
         guards: Vec::new(),
-        writes: Vec::new(),
+        writes: vec![Write::Put(rows::workload(&status).unwrap(), kept.encode())],
         parts: Vec::new(),
         effect: Effect::grant(Growth { entry, renews: false }),
     };
