@@ -155,7 +155,7 @@ fn may_stand(root: &Root, steps: &[Step]) -> bool {
         let good = signer == holder
             && step.bound
             && further >= 1
-            && i32::from(step.depth) <= further - 1
+            && i32::from(step.depth) < further
             && handed_on
             && step.not_before >= time.0
             && step.expires <= time.1

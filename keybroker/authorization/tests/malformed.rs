@@ -17,6 +17,9 @@ use touchstone_cose::sign1::{Protected, sign};
 /// What is changed in the claims, by name.
 type Row = (&'static str, fn(&mut Value));
 
+/// The same, and what then speaks against them.
+type Judged = (&'static str, fn(&mut Value), &'static str);
+
 const PRIVATE: i64 = -65537;
 
 /// The claims within a COSE_Sign1.
@@ -446,7 +449,7 @@ fn acknowledgements() {
     let good = claims(&ack().encode_signed(&enforcer_key()).unwrap());
     let read = |claims: &Value| refused(SignedKind::Ack, Ack::verify(&signed(claims, SignedKind::Ack.typ(), &enforcer_key()), &named(), DOMAIN));
     assert_eq!(Ack::verify(&ack().encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(ack()));
-    let rows: &[(&str, fn(&mut Value), &str)] = &[
+    let rows: &[Judged] = &[
         ("as it should be", |_| {}, "accepted"),
         ("in the name of another enforcer", |c| *entry(c, 1) = Value::text("guard:node-9"), "ack-name"),
         ("in the name of an operator", |c| *entry(c, 1) = Value::text("alice"), "ack-name"),
@@ -488,7 +491,7 @@ fn uses() {
     assert_eq!(Use::verify(&usage().encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(usage()));
     let known = Use { chain: None, outcome: Outcome::Stopped, ..usage() };
     assert_eq!(Use::verify(&known.encode_signed(&enforcer_key()).unwrap(), &named(), DOMAIN), Ok(known));
-    let rows: &[(&str, fn(&mut Value), &str)] = &[
+    let rows: &[Judged] = &[
         ("as it should be", |_| {}, "accepted"),
         ("in the name of another enforcer", |c| *entry(c, 1) = Value::text("guard:node-9"), "use-name"),
         ("for another domain", |c| *entry(c, 3) = Value::text("other.example"), "use-domain"),
@@ -529,7 +532,7 @@ fn commands() {
     let bytes = command().encode_signed(&operator).unwrap();
     let read_back = Command::verify(&bytes, &named(), DOMAIN, (NOW_MS, SKEW_MS)).unwrap();
     assert_eq!((read_back.digest(), &read_back), (command().digest(), &command()));
-    let rows: &[(&str, fn(&mut Value), &str)] = &[
+    let rows: &[Judged] = &[
         ("as it should be", |_| {}, "accepted"),
         ("in the name of an enforcer", |c| *entry(c, 1) = Value::text(ENFORCER), "command-name"),
         ("in the name of another operator", |c| *entry(c, 1) = Value::text("bob"), "command-name"),
