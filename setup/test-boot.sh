@@ -8,4 +8,4 @@ TOUCHSTONE_BOOT_FILES=$(setup/boot-files.sh)
 export TOUCHSTONE_BOOT_FILES
 # The command that runs in the guest.
 cargo build --locked --workspace --bin touchstone
-cargo test --locked --workspace --test vm_boot --test vm_bootstrap -- --nocapture
+cargo test --locked --workspace --test tests vm_boot -- --nocapture

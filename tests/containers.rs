@@ -2,8 +2,7 @@
 //! command; guard, trust state and agent are this process's, so that each can be made to fail.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "../attest/enforcer/tests/common/mod.rs"]
-mod common;
+use crate::common;
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};

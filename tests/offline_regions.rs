@@ -9,9 +9,8 @@
     reason = "a test"
 )]
 
-#[path = "../firmware-policies/tests/forge/mod.rs"]
-mod forge;
-mod guest_domain;
+use crate::forge;
+use crate::guest_domain;
 
 use forge::Forge;
 use guest_domain::{Domain, text, touchstone};

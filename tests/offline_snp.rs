@@ -9,7 +9,7 @@
     reason = "a test"
 )]
 
-mod guest_domain;
+use crate::guest_domain;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

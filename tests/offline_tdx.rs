@@ -9,9 +9,8 @@
     reason = "a test"
 )]
 
-#[path = "../verifier/tests/azure/mod.rs"]
-mod azure;
-mod guest_domain;
+use crate::azure;
+use crate::guest_domain;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Every stable reason code of the workspace, its catalogue in `docs/src/reasons.md`, and what must hold for all of them.
 //!
-//! The page is made from the code: `TOUCHSTONE_WRITE_DOCS=1 cargo test --test reasons` writes it, without that variable
+//! The page is made from the code: `TOUCHSTONE_WRITE_DOCS=1 cargo test --test tests reasons` writes it, without that variable
 //! the test compares. A new catalogue must be added to [`rooms`]; one that is not in it cannot be found by its readers.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ Every refusal carries a stable code. Scripts may match on the code; people read 
 what would have been accepted, what was found. A code is never given another meaning.
 
 This page is made from the code (`tests/reasons.rs`). Do not edit it: run
-`TOUCHSTONE_WRITE_DOCS=1 cargo test --test reasons`.
+`TOUCHSTONE_WRITE_DOCS=1 cargo test --test tests reasons`.
 
 Where a code comes from says who speaks: an appraisal says what is wrong with a machine, a broker says what is wrong with
 a request, an enforcer says what is wrong with an authorization, a policy repository says what is wrong with itself.
@@ -176,6 +176,6 @@ fn the_page_is_what_the_code_says() {
         .find(|(written, made)| written != made);
     assert!(
         written == page,
-        "docs/src/reasons.md is behind the code: run {WRITE}=1 cargo test --test reasons\nfirst difference: {differs:?}"
+        "docs/src/reasons.md is behind the code: run {WRITE}=1 cargo test --test tests reasons\nfirst difference: {differs:?}"
     );
 }

@@ -1,7 +1,7 @@
 //! What people read when a machine is refused, word for word: the transcripts in `tests/transcripts/`. The machines are
 //! the recorded boots of `swtpm-tests/boots`, judged against a reference from the boot `good`.
 //!
-//! `TOUCHSTONE_WRITE_TRANSCRIPTS=1 cargo test --test transcripts` writes them anew; read the difference before it is
+//! `TOUCHSTONE_WRITE_TRANSCRIPTS=1 cargo test --test tests transcripts` writes them anew; read the difference before it is
 //! committed.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test")]

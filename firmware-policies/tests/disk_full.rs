@@ -10,7 +10,7 @@ use touchstone_policies::{LoadOptions, PolicyCode, init, load_blocking, publish}
 const NOW: i64 = 1_760_000_000;
 /// Set in the second process: where the small disk is.
 const DISK: &str = "TOUCHSTONE_SMALL_DISK";
-const TEST: &str = "a_full_disk_leaves_the_old_version";
+const TEST: &str = "disk_full::a_full_disk_leaves_the_old_version";
 
 #[test]
 fn a_full_disk_leaves_the_old_version() {

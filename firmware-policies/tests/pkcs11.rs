@@ -71,7 +71,7 @@ fn with_token(test: &str) {
     let again = Command::new(std::env::current_exe().unwrap())
         .env("SOFTHSM2_CONF", &configuration)
         .env(FOLDER, folder.path())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("pkcs11::{test}"), "--nocapture"])
         .output()
         .unwrap();
     let said = format!(

@@ -6,8 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod forge;
-mod web;
+use crate::forge;
+use crate::web;
 
 use std::num::NonZeroU64;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,7 +69,7 @@ fn again_with(folder: &Path, test: &str) {
     let again = Command::new(std::env::current_exe().unwrap())
         .env("SOFTHSM2_CONF", folder.join("softhsm2.conf"))
         .env(FOLDER, folder)
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("pkcs11::{test}"), "--nocapture"])
         .output()
         .unwrap();
     let said = format!(

@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
-#[path = "../../firmware-policies/tests/forge/mod.rs"]
-mod forge;
+use crate::common;
+use crate::forge;
 
 use common::client::Client;
 use common::tpm::SoftNode;

@@ -70,7 +70,7 @@ impl Killable {
         let child = Command::new("bash")
             .args(["-c", CLOSE_ALL])
             .arg(std::env::current_exe().unwrap())
-            .args(["broker_in_a_child", "--exact", "--nocapture"])
+            .args(["live_durability::broker_in_a_child", "--exact", "--nocapture"])
             .env(CONFIG, config)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -8,8 +8,7 @@
     reason = "tests: what is not as it must be fails"
 )]
 
-#[path = "../../attest/enforcer/tests/common/nginx.rs"]
-mod server;
+use crate::server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,8 +7,8 @@
     reason = "helpers of tests"
 )]
 
-mod azure;
-mod common;
+use crate::azure;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

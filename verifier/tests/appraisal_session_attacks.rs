@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::node::{AK_ATTRIBUTES, SESSION_KEY_ATTRIBUTES, Session, SoftKey, TIME, name_of};
 use common::{BOOT, Boot, codes, selection};

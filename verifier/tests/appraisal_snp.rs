@@ -8,8 +8,8 @@
     reason = "helpers of tests"
 )]
 
-mod common;
-mod simulated_snp;
+use crate::common;
+use crate::simulated_snp;
 
 use common::{Boot, Offline, anchors, codes, policy, references};
 use simulated_snp::{NOW, Platform, VekShape};

@@ -8,8 +8,8 @@
     reason = "helpers of tests"
 )]
 
-mod common;
-mod simulated_snp;
+use crate::common;
+use crate::simulated_snp;
 
 use aws_lc_rs::digest::{SHA512, digest};
 use common::{Boot, Offline, codes, references};

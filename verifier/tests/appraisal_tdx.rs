@@ -7,8 +7,8 @@
     reason = "helpers of tests"
 )]
 
-mod common;
-mod simulated_tdx;
+use crate::common;
+use crate::simulated_tdx;
 
 use common::{Offline, codes, policy, references, replace};
 use simulated_tdx::{CollateralShape, DATA, INSTANCE, PPID, Platform as Simulated};

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::log::{Machine, RawLog};
 use common::{BOOT, Boot, anchors, codes, selection};

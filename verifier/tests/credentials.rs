@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod support;
+use crate::support;
 
 use support::boot_file;
 use touchstone_verifier::tpm::credential::{

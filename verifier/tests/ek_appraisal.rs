@@ -7,8 +7,8 @@
     reason = "helpers of tests"
 )]
 
-mod common;
-mod pki;
+use crate::common;
+use crate::pki;
 
 use common::{Boot, NOW, Offline, codes};
 use pki::Maker;

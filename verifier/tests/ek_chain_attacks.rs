@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod pki;
+use crate::pki;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose,

@@ -7,7 +7,7 @@
     reason = "helpers of tests"
 )]
 
-mod pki;
+use crate::pki;
 
 use pki::{Maker, NOW, gce_extension, san, san_of, tpm_name};
 use proptest::prelude::*;

@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod pki;
+use crate::pki;
 
 use pki::{EK_SERIAL, INTERMEDIATE_SERIAL, Maker, NOW};
 use proptest::prelude::*;

@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 

@@ -7,8 +7,8 @@
     reason = "helpers of tests"
 )]
 
-mod common;
-mod simulated_gpu;
+use crate::common;
+use crate::simulated_gpu;
 
 use common::{Boot, Offline, codes, policy, references};
 use simulated_gpu::{Device, NONCE, Parts, Shape};

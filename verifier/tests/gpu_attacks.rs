@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod simulated_gpu;
+use crate::simulated_gpu;
 
 use std::collections::BTreeSet;
 

@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod common;
+use crate::common;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
     reason = "helpers of tests"
 )]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod support;
+use crate::support;
 
 use support::{
     AK_ATTRIBUTES, Attestation, RECEIVE_KEY_ATTRIBUTES, SIGNING_KEY_ATTRIBUTES, SoftKey, boot_file, digest, lookup,

@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::log::{Machine, RawEvent, RawLog};
 use common::{BOOT, Boot, codes, selection};

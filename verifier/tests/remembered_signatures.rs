@@ -2,7 +2,7 @@
 //! rule, with any revocation list, for any byte changed.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod pki;
+use crate::pki;
 
 use pki::{EK_SERIAL, INTERMEDIATE_SERIAL, Maker, NOW};
 use proptest::prelude::*;

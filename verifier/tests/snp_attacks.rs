@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod simulated_snp;
+use crate::simulated_snp;
 
 use proptest::prelude::*;
 use simulated_snp::{NOW, Platform, TCB, VekShape};

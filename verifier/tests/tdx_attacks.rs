@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod simulated_tdx;
+use crate::simulated_tdx;
 
 use proptest::prelude::*;
 use simulated_tdx::{CollateralShape, DATA, NOW, PPID, Platform};

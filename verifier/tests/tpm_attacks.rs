@@ -7,7 +7,7 @@
     reason = "helpers of tests"
 )]
 
-mod support;
+use crate::support;
 
 use proptest::prelude::*;
 use support::{AK_ATTRIBUTES, Attestation, SoftKey, boot_file, digest, lookup, selection, sized, values};

@@ -6,7 +6,7 @@
     reason = "helpers of tests"
 )]
 
-mod support;
+use crate::support;
 
 use support::{BOOTS, boot_file, boot_pem, boot_values, lookup, selection};
 use touchstone_verifier::tpm::attest::signed_bytes;

@@ -1,7 +1,7 @@
 //! The endpoint for proxies: what each of them says of a request, what a client could say in its place, and what comes of it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,7 +1,7 @@
 //! A guard that answers whoever can reach it: nobody shuts the others out.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{World, authorization_at, child, delegated_from, holder, proof};
 use touchstone_authorization::{Channel, RefusalCode};

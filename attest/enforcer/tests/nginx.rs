@@ -1,9 +1,8 @@
 //! NGINX before a service, with `auth_request` to the guard's endpoint: the shipped configuration, run by a real NGINX.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-#[path = "common/nginx.rs"]
-mod server;
+use crate::common;
+use crate::server;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,7 +1,7 @@
 //! Initrds and packages: digests of their files, limits, and hostile bytes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{ar, cpio, deb, file, gzip, packaged};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! GRUB's commands and files: computed events equal those of the recorded boots.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{BANKS, computed, grub, kernel, logged, pe, recorded};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! PE images and unified kernel images: digests against recorded boots, and hostile bytes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{BANKS, computed, grub, kernel, logged, pe, put32, recorded, shim};
 use proptest::prelude::*;

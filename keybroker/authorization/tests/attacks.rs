@@ -1,7 +1,7 @@
 //! Every way to be refused at an enforcer, one attack a row, and the few ways to be allowed.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::cases::*;
 use common::*;

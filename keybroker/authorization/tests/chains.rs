@@ -1,7 +1,7 @@
 //! Off-line delegation: what a chain is let in for, and every way to get more out of one than went in. One attack a row.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::cases::*;
 use common::links::*;

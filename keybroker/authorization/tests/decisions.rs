@@ -1,7 +1,7 @@
 //! What decisions remember, look at again, and never let through.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::cases::*;
 use common::*;

@@ -1,7 +1,7 @@
 //! Authorizations of another domain: what lets them in, and everything that does not.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::*;
 use touchstone_authorization::token::KeyKind;

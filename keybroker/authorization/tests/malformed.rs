@@ -1,7 +1,7 @@
 //! Objects that the right key has signed but whose contents are not of this profile: read strictly all the same.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::*;
 use touchstone_authorization::{

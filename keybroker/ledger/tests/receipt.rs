@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{ORIGIN, genesis, log_key, other_key, refusal, statement_key};
 use proptest::prelude::*;

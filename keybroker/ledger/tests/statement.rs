@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use common::{genesis, other_key, refusal, statement_key};
 use sha2::{Digest as _, Sha256};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod conformance;
+use crate::conformance;
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write as _};

@@ -45,7 +45,13 @@ fn a_killed_writer_loses_nothing_it_reported() {
     // parent does not wait for anything after the line it counted, and in the first round not even for the file.
     for lines in [0, 1, 2, 5, 9, 14, 20, 3, 1, 27] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "kill::writer",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(STORE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -7,7 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
+use crate::common;
 
 use common::Ecdsa;
 use touchstone_cose::cbor::{self, Limits, Value};

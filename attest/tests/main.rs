@@ -1,0 +1,4 @@
+//! Every integration test of this crate, in one program: linked once, each file a module of its own.
+
+mod tee_configfs;
+mod tee_tdx;

@@ -1,0 +1,6 @@
+//! Every integration test of this crate, in one program: linked once, each file a module of its own.
+
+mod archives;
+mod common;
+mod grub;
+mod images;

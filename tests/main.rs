@@ -1,0 +1,26 @@
+//! Every integration test of this crate, in one program: linked once, each file a module of its own.
+
+#[path = "../verifier/tests/azure/mod.rs"]
+mod azure;
+#[path = "../attest/enforcer/tests/common/mod.rs"]
+mod common;
+mod containers;
+mod evidence_collect;
+mod federation;
+#[path = "../firmware-policies/tests/forge/mod.rs"]
+mod forge;
+mod guest_domain;
+mod key_vault;
+mod layers;
+mod ledger_since;
+mod lineage;
+mod live_exec;
+mod offline;
+mod offline_gpu;
+mod offline_regions;
+mod offline_snp;
+mod offline_tdx;
+mod policy_ceremonies;
+mod policy_sets;
+mod reasons;
+mod transcripts;
