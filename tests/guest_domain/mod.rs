@@ -1,4 +1,11 @@
 //! The command and a domain of a confidential VM's owner, for the tests that judge genuine evidence offline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -4,7 +4,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     dead_code,
-    reason = "helpers of tests"
+    reason = "helpers of tests, also of the command's: each uses its part"
 )]
 
 use std::path::Path;

@@ -1,5 +1,11 @@
 //! A TPM maker: root, intermediate, endorsement certificates and revocation lists, made for a test.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use std::sync::OnceLock;
 

@@ -1,11 +1,6 @@
 //! A simulated AMD platform: an authority, signing keys and reports of its own making, for attacks that no genuine
 //! report shows. Nothing trusts it but tests that list its root.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    dead_code,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};

@@ -1,11 +1,6 @@
 //! A simulated Intel platform: an authority, a provisioning key, a quoting enclave, quotes and collateral of its own
 //! making, for attacks that no genuine quote shows. Nothing trusts it but tests that list its root.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    dead_code,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;

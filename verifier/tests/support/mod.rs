@@ -1,5 +1,11 @@
 //! Recorded boots, and a key in software that speaks like a TPM's: for quotes no TPM would sign.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! ECDSA signers for the tests: in the product these keys live in TPMs.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
