@@ -1,6 +1,11 @@
 //! A simulated AMD platform: an authority, signing keys and reports of its own making, for attacks that no genuine
 //! report shows. Nothing trusts it but tests that list its root.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, and of a bench that uses a part"
+)]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
