@@ -279,6 +279,9 @@ impl Broker {
             keys,
         });
         first_statements(&app, &policy, &floors, first_start).await?;
+        if !first_start {
+            app.acks.go_on(app.trust.epoch(), &policy, app.clock.now_ms());
+        }
 
         let listener = TcpListener::bind(config.listen)
             .await

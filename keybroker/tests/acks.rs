@@ -4,18 +4,22 @@
 
 use crate::common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::client::{Client, problem};
 use common::{DOMAIN, Domain, ledger};
 use hyper::{Method, StatusCode};
 use tokio::sync::watch;
-use touchstone_authorization::ack::Ack;
+use touchstone_authorization::ack::{Ack, MAX_STOPPED};
 use touchstone_client::follow::{Enforced, Follower};
-use touchstone_cose::cbor::Value;
+use touchstone_cose::cbor::{Value, encode};
 use touchstone_cose::key::SigningKey;
+use touchstone_cose::sign1::{Protected, sign};
+use touchstone_keybroker::entry::{Effect, Entry};
 use touchstone_keybroker::service::RunningBroker;
-use touchstone_ledger::statement::{Kind, Statement};
+use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_policies::Job;
 
 /// A short window, so that what waits for its end does not wait long.
@@ -199,6 +203,139 @@ async fn a_revocation_closes_with_the_last_acknowledgement_and_names_who_was_sil
         panic!("a time")
     };
     assert!(closed_ms >= out_ms + WINDOW_MS + 100, "{closed_ms} {out_ms}");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_listed_enforcer_that_lies_keeps_no_revocation_from_closing() {
+    let domain = listing(&[("liar", 1), ("honest", 2)]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let mut say = async |ack: Ack, seed| {
+        let body = ack.encode_signed(&key(seed)).unwrap();
+        let (status, _) = client.send(Method::POST, "/v1/acks", body).await;
+        assert_eq!(status, StatusCode::OK, "{ack:?}");
+    };
+    let begun = broker.app().trust.epoch();
+    say(ack("liar", &broker, begun), 1).await;
+    say(ack("honest", &broker, begun), 2).await;
+    for closed in 1..=2 {
+        let epoch = withdraw(&broker);
+        for (name, seed, refused) in [("liar", 1, MAX_STOPPED), ("honest", 2, 1)] {
+            let ack = Ack {
+                refused,
+                ..ack(name, &broker, epoch)
+            };
+            say(ack, seed).await;
+        }
+        let closed = until_closed(&broker, closed).await.pop().unwrap();
+        assert_eq!(member(&closed, 5), Value::Unsigned(MAX_STOPPED + 1));
+        assert_eq!(member(&closed, 6), Value::Unsigned(0));
+    }
+    // More than that no library of ours signs; whoever signs it otherwise is refused.
+    let beyond = Value::map([
+        (1, Value::text("liar")),
+        (3, Value::text(DOMAIN)),
+        (
+            -65537,
+            Value::map(
+                [(0, 1u64), (1, 1), (2, 1), (3, u64::MAX)].map(|(label, number)| (label, Value::Unsigned(number))),
+            ),
+        ),
+    ]);
+    let typ = Protected::typ(touchstone_authorization::ack::ACK_TYPE);
+    let body = sign(&key(1), &typ, &encode(&beyond), &[]).unwrap();
+    let (status, body) = client.send(Method::POST, "/v1/acks", body).await;
+    assert_eq!(problem(status, &body).code, "ack-not-accepted");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_starts_anew_waits_for_those_it_has_not_heard_of_and_closes_what_was_open() {
+    let domain = listing(&[("guard-1", 1), ("guard-2", 2)]);
+    let broker = domain.start().await;
+    let epoch = broker.app().trust.epoch();
+    let say = async |broker: &RunningBroker, name: &str, seed, epoch| {
+        let body = ack(name, broker, epoch).encode_signed(&key(seed)).unwrap();
+        let mut client = Client::connect(broker.address()).await;
+        let (status, _) = client.send(Method::POST, "/v1/acks", body).await;
+        assert_eq!(status, StatusCode::OK, "{name}");
+    };
+    say(&broker, "guard-1", 1, epoch).await;
+    say(&broker, "guard-2", 2, epoch).await;
+    let open = withdraw(&broker);
+    broker.shutdown().await.unwrap();
+
+    let broker = domain.start().await;
+    let begun = broker.app().trust.epoch();
+    assert!(begun > open, "what was taken before it is in what it begins with");
+    let later = withdraw(&broker);
+    say(&broker, "guard-1", 1, later).await;
+    assert_eq!(
+        closures(&broker).await.len(),
+        0,
+        "guard-2 is waited for, which this one has never heard of"
+    );
+    // One statement holds what was open before the start, the other what came after it; both name who was silent.
+    let closed = until_closed(&broker, 2).await;
+    for (closed, epoch) in closed.iter().zip([begun, later]) {
+        assert_eq!(member(closed, 0), Value::array([epoch, epoch].map(Value::Unsigned)));
+        let counts = [2, 3, 6].map(|number| member(closed, number));
+        assert_eq!(counts, [2u64, 1, 1].map(Value::Unsigned), "{epoch}");
+        let row = Value::array([Value::text("guard-2"), Value::Unsigned(0)]);
+        assert_eq!(member(closed, 7), Value::array([row]));
+    }
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closure_is_recorded_however_many_statements_wait_for_the_disk() {
+    let domain = listing(&[("guard-1", 1)]).with_limits("queue = 1");
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let mut say = async |epoch| {
+        let body = ack("guard-1", &broker, epoch).encode_signed(&key(1)).unwrap();
+        let (status, _) = client.send(Method::POST, "/v1/acks", body).await;
+        assert_eq!(status, StatusCode::OK);
+    };
+    say(broker.app().trust.epoch()).await;
+    // As many statements as there is no room for, until the closure has met that.
+    let busy = Arc::new(AtomicBool::new(true));
+    let crowd: Vec<_> = (0..64)
+        .map(|_| {
+            let (app, busy) = (Arc::clone(broker.app()), Arc::clone(&busy));
+            tokio::spawn(async move {
+                while busy.load(Ordering::Relaxed) {
+                    let statement = app.circumstances(app.clock.now_ms()).statement(
+                        Kind::Standing,
+                        Outcome::Recorded,
+                        Value::map([(0, Value::Null)]),
+                    );
+                    let entry = Entry {
+                        statement: statement.sign(&app.keys.statement).unwrap(),
+                        subject: None,
+                        policy: None,
+                        guards: Vec::new(),
+                        writes: Vec::new(),
+                        parts: Vec::new(),
+                        effect: Effect::None,
+                    };
+                    let _ = app.sequencer.record(entry).await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..8 {
+        say(withdraw(&broker)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    busy.store(false, Ordering::Relaxed);
+    for one in crowd {
+        one.await.unwrap();
+    }
+    let closed = until_closed(&broker, 8).await;
+    assert_eq!(closed.len(), 8);
     broker.shutdown().await.unwrap();
 }
 

@@ -2,7 +2,8 @@
 //!
 //! COSE_Sign1 (tag 18) by the enforcer's key of the signed policy, typ `application/touchstone-ack+cwt`, claims 1 `iss` (the
 //! enforcer), 3 `aud` (the domain), and one private map under -65537: {0 generation, 1 epoch, 2 since when it enforces it,
-//! Unix milliseconds of the domain's time, 3 how many it stopped because of it}. Source: `docs/protocol.md`, section 7.
+//! Unix milliseconds of the domain's time, 3 how many it stopped because of it, at most [`MAX_STOPPED`]}. Source:
+//! `docs/protocol.md`, section 7.
 
 use touchstone_cose::cbor::{MapReader, Value, encode};
 use touchstone_cose::cwt::claim;
@@ -18,6 +19,10 @@ pub const ACK_TYPE: &str = "application/touchstone-ack+cwt";
 
 /// The largest acknowledgement that is looked at, in bytes.
 pub const MAX_ACK_BYTES: usize = 512;
+
+/// The most that one enforcer may say it stopped: more than any can have let in, and few enough to be summed over all whom
+/// policy can list.
+pub const MAX_STOPPED: u64 = 1 << 32;
 
 // Labels within the private map.
 const GENERATION: i64 = 0;
@@ -38,7 +43,7 @@ pub struct Ack {
     pub epoch: u64,
     /// From when on it decides by it, in Unix milliseconds of the domain's time.
     pub enforced_at_ms: u64,
-    /// How many that had been let in it stopped because of it.
+    /// How many that had been let in it stopped because of it; at most [`MAX_STOPPED`].
     pub refused: u64,
 }
 
@@ -46,7 +51,7 @@ impl Ack {
     /// Signs the acknowledgement with the enforcer's key.
     ///
     /// # Errors
-    /// Names that are none, or the signer's.
+    /// Names that are none, a count beyond [`MAX_STOPPED`], or the signer's.
     pub fn encode_signed(&self, signer: &dyn Signer) -> Result<Vec<u8>, SignedError> {
         self.check()?;
         let private = Value::map([
@@ -93,6 +98,9 @@ impl Ack {
     }
 
     fn check(&self) -> Result<(), SignedError> {
+        if self.refused > MAX_STOPPED {
+            return Err(SignedError::out_of_range("how many it stopped", self.refused));
+        }
         if is_name(&self.domain) && is_name(&self.enforcer) {
             Ok(())
         } else {

@@ -6,8 +6,8 @@ use crate::common;
 use common::*;
 use touchstone_authorization::{
     Ack, Block, Command, CommandAction, NamedError, NamedKeys, Outcome, SignedError, SignedKind, TargetKind,
-    TrustFrame, TrustHead, UntrustedAuthorization, UntrustedChain, UntrustedProof, Use, proof::PROOF_TYPE,
-    token::AUTHORIZATION_TYPE, trust_head::TRUST_HEAD_TYPE,
+    TrustFrame, TrustHead, UntrustedAuthorization, UntrustedChain, UntrustedProof, Use, ack::MAX_STOPPED,
+    proof::PROOF_TYPE, token::AUTHORIZATION_TYPE, trust_head::TRUST_HEAD_TYPE,
 };
 use touchstone_cose::cbor::{Limits, Value, decode, encode};
 use touchstone_cose::cwt;
@@ -459,6 +459,9 @@ fn acknowledgements() {
         ("generation too large", |c| *private(c, 0) = Value::Unsigned(1 << 32), "ack-malformed"),
         ("a negative epoch", |c| *private(c, 1) = Value::int(-1), "ack-malformed"),
         ("no instant", |c| remove(entry(c, PRIVATE), 2), "ack-malformed"),
+        ("as many stopped as any could", |c| *private(c, 3) = Value::Unsigned(MAX_STOPPED), "accepted"),
+        ("one more", |c| *private(c, 3) = Value::Unsigned(MAX_STOPPED + 1), "ack-malformed"),
+        ("as many as a number can say", |c| *private(c, 3) = Value::Unsigned(u64::MAX), "ack-malformed"),
         ("an unknown claim", |c| *entry(c, 4) = Value::Unsigned(1), "ack-malformed"),
         ("an unknown private claim", |c| *private(c, 4) = Value::Null, "ack-malformed"),
     ];

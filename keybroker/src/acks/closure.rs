@@ -63,6 +63,13 @@ impl Closure {
             .map(|(name, _)| name.as_str())
     }
 
+    /// How many those who acknowledged say they stopped. What an enforcer says is its word: no sum of words is too large.
+    #[must_use]
+    pub fn stopped(&self) -> u64 {
+        let heard = self.waits.values().flatten();
+        heard.fold(0, |sum, heard| sum.saturating_add(heard.refused))
+    }
+
     /// Between going out and the last acknowledgement that came, in milliseconds.
     #[must_use]
     pub fn longest_ms(&self) -> Option<u64> {
@@ -184,6 +191,16 @@ mod tests {
         let closed = closures.close(bound, WINDOW);
         assert_eq!(closed[0].behind().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(closed[0].longest_ms(), Some(500));
+    }
+
+    #[test]
+    fn what_enforcers_say_they_stopped_is_summed_whatever_they_say() {
+        let mut closures = Closures::default();
+        closures.open(7, 1_000, names(&["liar", "honest"]));
+        for (name, refused) in [("liar", u64::MAX), ("honest", 1)] {
+            closures.heard(name, 7, Heard { refused, ..at(1_010) });
+        }
+        assert_eq!(closures.close(1_010, WINDOW)[0].stopped(), u64::MAX);
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Only enforcers that signed policy lists are waited for, and only by what they have signed: a name on a stream proves
 //! nothing. One counts as following for [`FOLLOWS_MS`] after what it signed last; where it is cut off, its own window has
 //! ended long before, and the closure says that it was not heard of.
+//!
+//! What was heard lives in memory. A broker that starts anew takes it that all whom policy lists followed until then: each is
+//! waited for until it has spoken or [`FOLLOWS_MS`] have passed. What was open when the one before ended is closed under the
+//! epoch that this one begins with.
 
 pub mod closure;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,7 +26,7 @@ use touchstone_policies::PolicySet;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 
 use self::closure::{Closures, Heard};
-pub use self::record::close;
+pub use self::record::{MAX_UNRECORDED, close};
 
 /// For how long an enforcer counts as following after what it signed last, in milliseconds. It says where it is whenever
 /// that changes, and every two minutes.
@@ -50,6 +54,8 @@ struct Row {
 struct State {
     rows: BTreeMap<String, Row>,
     closures: Closures,
+    /// When this broker began, where one was before it: until then all may have followed.
+    began_ms: Option<u64>,
     /// Names on open streams, and on how many.
     streams: BTreeMap<String, u32>,
 }
@@ -101,6 +107,19 @@ struct Shown<'a> {
 }
 
 impl Acks {
+    /// This broker goes on at `epoch` for one that was before it. Whoever followed that one is waited for, and what it had
+    /// taken away and not closed is closed with this epoch: it holds all of that.
+    pub fn go_on(&self, epoch: u64, policy: &PolicySet, now_ms: u64) {
+        let mut state = self.lock();
+        state.began_ms = Some(now_ms);
+        if !policy.enforcers.is_empty() {
+            let follow = Self::following(&state, policy, now_ms);
+            state.closures.open(epoch, now_ms, follow);
+        }
+        drop(state);
+        self.heard.notify_one();
+    }
+
     /// Notes a name on a stream, for as long as what this gives lives. It is shown and proves nothing.
     #[must_use]
     pub fn on_stream(self: &Arc<Self>, name: &str) -> OnStream {
@@ -215,12 +234,15 @@ impl Acks {
         })
     }
 
-    /// Those who are waited for: listed, and heard of lately.
-    fn following(state: &State, policy: &PolicySet, now_ms: u64) -> Vec<String> {
-        let listed = state.rows.iter().filter(|(name, row)| {
-            policy.enforcers.get(name).is_some() && now_ms.saturating_sub(row.last_ms) < FOLLOWS_MS
-        });
-        listed.map(|(name, _)| name.clone()).collect()
+    /// Those who are waited for: listed, and heard of lately, or not yet by a broker that began lately.
+    fn following(state: &State, policy: &PolicySet, now_ms: u64) -> BTreeSet<String> {
+        let lately = |at_ms: u64| now_ms.saturating_sub(at_ms) < FOLLOWS_MS;
+        let follows = |name: &str| match state.rows.get(name) {
+            Some(row) => lately(row.last_ms),
+            None => state.began_ms.is_some_and(lately),
+        };
+        let listed = policy.enforcers.iter().map(|(name, _)| name);
+        listed.filter(|name| follows(name)).map(str::to_owned).collect()
     }
 
     /// The keys of listed enforcers, put together once for each policy.

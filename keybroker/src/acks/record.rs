@@ -1,10 +1,12 @@
 //! The statement that closes a revocation.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use touchstone_cose::cbor::{Value, encode};
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
@@ -12,7 +14,8 @@ use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use super::closure::{Closure, Heard};
 use super::{Acks, State};
 use crate::app::App;
-use crate::entry::{Effect, Entry};
+use crate::entry::EntryError;
+use crate::service::entry;
 
 /// Most of those behind that a statement names; it says how many there are besides.
 pub const MAX_NAMED: usize = 256;
@@ -24,13 +27,45 @@ pub const MAX_KEPT_BYTES: usize = 1 << 20;
 /// Label, among the inputs of a statement, of the acknowledgements it rests on: a CBOR array of them, by enforcer.
 pub const ACKNOWLEDGEMENTS: &str = "acknowledgements";
 
+/// Most closures that have ended and wait for the disk; later ones stay open meanwhile, and are put together there.
+pub const MAX_UNRECORDED: usize = 32;
+
+/// How long after a failure a closure is recorded again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Closures that have ended and are not on record yet, oldest first.
+#[derive(Default)]
+struct Unrecorded {
+    waiting: Mutex<VecDeque<Closed>>,
+    news: Notify,
+    /// There is room again.
+    room: Notify,
+}
+
+impl Unrecorded {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Closed>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Opens a closure for every withdrawal that goes out, and records those that end, until `stop` is true. A domain whose
-/// policy lists no enforcers has none.
+/// policy lists no enforcers has none. Neither waits for the other: a busy disk makes no closure late, and loses none.
 pub async fn close(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let unrecorded = Unrecorded::default();
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = end(&app, &unrecorded) => {}
+        () = write(&app, &unrecorded) => {}
+    }
+}
+
+/// Opens and ends closures, for ever.
+async fn end(app: &App, unrecorded: &Unrecorded) {
     loop {
         let window_ms = app.policy().settings.timers.freshness_window_ms;
+        let full = unrecorded.lock().len() >= MAX_UNRECORDED;
         let wait = {
-            let next = app.acks.lock().closures.next_deadline_ms(window_ms);
+            let next = app.acks.lock().closures.next_deadline_ms(window_ms).filter(|_| !full);
             next.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(app.clock.now_ms())))
         };
         let deadline = async {
@@ -40,13 +75,41 @@ pub async fn close(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             }
         };
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
             () = app.trust.takes() => {}
             () = app.acks.heard.notified() => {}
+            () = unrecorded.room.notified() => {}
             () = deadline => {}
         }
-        for closed in turn(&app) {
-            record(&app, &closed).await;
+        let mut waiting = unrecorded.lock();
+        let closed = turn(app, waiting.len() < MAX_UNRECORDED);
+        waiting.extend(closed);
+        drop(waiting);
+        unrecorded.news.notify_one();
+    }
+}
+
+/// Records what has ended, in its order, each until it is on record, for ever.
+async fn write(app: &App, unrecorded: &Unrecorded) {
+    loop {
+        let Some(closed) = unrecorded.lock().pop_front() else {
+            unrecorded.news.notified().await;
+            continue;
+        };
+        unrecorded.room.notify_one();
+        event(app, &closed.closure);
+        loop {
+            match record(app, &closed).await {
+                Ok(()) => break,
+                // The same bytes would be refused for ever, and hold up those after them.
+                Err(Unwritten::Never(error)) => {
+                    tracing::error!(error, "a closure cannot be recorded");
+                    break;
+                }
+                Err(Unwritten::Yet(error)) => {
+                    tracing::error!(error, "a closure could not be recorded; it is tried again");
+                    sleep(RETRY).await;
+                }
+            }
         }
     }
 }
@@ -55,12 +118,14 @@ pub async fn close(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 struct Closed {
     closure: Closure,
     /// The acknowledgements of those who had acknowledged, as they are now.
-    acks: Vec<Vec<u8>>,
+    /// None where they are too many to be kept.
+    acks: Vec<Bytes>,
     /// Of those behind: what they acknowledged last.
     last: Vec<(String, u64)>,
 }
 
-fn turn(app: &App) -> Vec<Closed> {
+/// What has been taken away is opened, and where there is `room` what has ended is taken out.
+fn turn(app: &App, room: bool) -> Vec<Closed> {
     let (policy, now_ms) = (app.policy(), app.clock.now_ms());
     let mut state = app.acks.lock();
     for (epoch, at_ms) in app.trust.taken() {
@@ -70,6 +135,9 @@ fn turn(app: &App) -> Vec<Closed> {
             // Who was faster than this look is not waited for.
             already(&mut state, app.trust.generation(), epoch);
         }
+    }
+    if !room {
+        return Vec::new();
     }
     let closed = state.closures.close(now_ms, policy.settings.timers.freshness_window_ms);
     closed.into_iter().map(|closure| with_rows(&state, closure)).collect()
@@ -93,43 +161,48 @@ fn already(state: &mut State, generation: u32, epoch: u64) {
 fn with_rows(state: &State, closure: Closure) -> Closed {
     let row = |name: &str| state.rows.get(name);
     let heard = closure.waits.iter().filter(|(_, heard)| heard.is_some());
-    let acks = heard.filter_map(|(name, _)| Some(row(name)?.bytes.to_vec())).collect();
+    let acks: Vec<Bytes> = heard.filter_map(|(name, _)| Some(row(name)?.bytes.clone())).collect();
+    let kept = acks.iter().map(Bytes::len).sum::<usize>() <= MAX_KEPT_BYTES;
     let last = closure.behind().take(MAX_NAMED);
     let last = last
         .map(|name| (name.to_owned(), row(name).map_or(0, |row| row.epoch)))
         .collect();
-    Closed { closure, acks, last }
+    Closed {
+        acks: if kept { acks } else { Vec::new() },
+        closure,
+        last,
+    }
 }
 
-async fn record(app: &App, closed: &Closed) {
-    let now_ms = app.clock.now_ms();
-    let (statement, parts) = statement(app, closed, now_ms);
-    let behind = closed.closure.behind().count();
+fn event(app: &App, closure: &Closure) {
     tracing::info!(
         target: "touchstone::event",
         event = "revocation-closed",
-        from_epoch = closed.closure.from_epoch,
-        to_epoch = closed.closure.to_epoch,
-        waited_for = closed.closure.waits.len(),
-        behind,
-        longest_ms = closed.closure.longest_ms(),
-        at_ms = now_ms
+        from_epoch = closure.from_epoch,
+        to_epoch = closure.to_epoch,
+        waited_for = closure.waits.len(),
+        behind = closure.behind().count(),
+        longest_ms = closure.longest_ms(),
+        at_ms = app.clock.now_ms()
     );
-    let signed = match statement.sign(&app.keys.statement) {
-        Ok(signed) => signed,
-        Err(error) => return tracing::error!(%error, "a closure could not be signed"),
-    };
-    let entry = Entry {
-        statement: signed,
-        subject: None,
-        policy: None,
-        guards: Vec::new(),
-        writes: Vec::new(),
-        parts,
-        effect: Effect::None,
-    };
-    if let Err(error) = app.sequencer.record(entry).await {
-        tracing::error!(%error, "a closure could not be recorded");
+}
+
+/// Why a closure is not on record.
+enum Unwritten {
+    /// It may be at another time.
+    Yet(String),
+    /// It never will be.
+    Never(String),
+}
+
+async fn record(app: &App, closed: &Closed) -> Result<(), Unwritten> {
+    let (statement, parts) = statement(app, closed, app.clock.now_ms());
+    let mut entry = entry(app, &statement).map_err(|error| Unwritten::Never(error.to_string()))?;
+    entry.parts = parts;
+    match app.sequencer.record(entry).await {
+        Ok(_) => Ok(()),
+        Err(error @ EntryError::Unstorable { .. }) => Err(Unwritten::Never(error.to_string())),
+        Err(error) => Err(Unwritten::Yet(error.to_string())),
     }
 }
 
@@ -140,7 +213,6 @@ async fn record(app: &App, closed: &Closed) {
 fn statement(app: &App, closed: &Closed, now_ms: u64) -> (Statement, Vec<crate::inputs::Part>) {
     let Closed { closure, acks, last } = closed;
     let behind = closure.behind().count();
-    let stopped: u64 = closure.waits.values().flatten().map(|heard| heard.refused).sum();
     let rows = last
         .iter()
         .map(|(name, epoch)| Value::array([Value::text(name.as_str()), Value::Unsigned(*epoch)]));
@@ -157,7 +229,7 @@ fn statement(app: &App, closed: &Closed, now_ms: u64) -> (Statement, Vec<crate::
         (2, number(closure.waits.len())),
         (3, number(closure.waits.len() - behind)),
         (4, closure.longest_ms().map_or(Value::Null, Value::Unsigned)),
-        (5, Value::Unsigned(stopped)),
+        (5, Value::Unsigned(closure.stopped())),
         (6, number(behind)),
         (7, Value::array(rows)),
         (8, Value::Unsigned(now_ms)),
@@ -166,8 +238,8 @@ fn statement(app: &App, closed: &Closed, now_ms: u64) -> (Statement, Vec<crate::
         .circumstances(now_ms)
         .statement(Kind::RevocationClosure, Outcome::Recorded, body);
     let mut parts = Vec::new();
-    if !acks.is_empty() && acks.iter().map(Vec::len).sum::<usize>() <= MAX_KEPT_BYTES {
-        let bytes = encode(&Value::array(acks.iter().map(|ack| Value::bytes(ack.as_slice()))));
+    if !acks.is_empty() {
+        let bytes = encode(&Value::array(acks.iter().map(|ack| Value::bytes(ack.as_ref()))));
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         statement.inputs.insert(ACKNOWLEDGEMENTS.to_owned(), digest);
         parts.push((digest, bytes));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use touchstone_authorization::TrustView;
-use touchstone_authorization::ack::Ack;
+use touchstone_authorization::ack::{Ack, MAX_STOPPED};
 use touchstone_cose::key::Signer;
 
 use super::clock::BrokerClock;
@@ -85,7 +85,7 @@ pub(super) async fn report(
             generation: said.generation,
             epoch: said.epoch,
             enforced_at_ms: said.at_ms,
-            refused: said.refused,
+            refused: said.refused.min(MAX_STOPPED),
         };
         let signed = match ack.encode_signed(&*signer) {
             Ok(signed) => signed,

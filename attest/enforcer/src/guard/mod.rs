@@ -439,7 +439,7 @@ impl Guard {
                     generation,
                     epoch,
                     at_ms,
-                    refused: same.map_or(0, |held| held.refused) + stopped,
+                    refused: same.map_or(0, |held| held.refused).saturating_add(stopped),
                 });
             }
             news
