@@ -2,9 +2,10 @@
 
 use base64::prelude::*;
 use serde::Deserialize;
-use touchstone_verifier::gpu::GpuReport;
 use touchstone_verifier::gpu::record::{self, MAX_DEVICES};
 use touchstone_verifier::gpu::verified::certificates;
+use touchstone_verifier::gpu::{GpuReport, ReportError};
+use touchstone_verifier::reason::sanitise;
 
 use super::{PackError, is_pem};
 
@@ -16,15 +17,27 @@ struct Serialised {
     certificate: String,
 }
 
+/// What `nvattest collect-evidence` writes: the same devices, and how collecting went.
+#[derive(Deserialize)]
+struct Collected {
+    result_code: i64,
+    result_message: Option<String>,
+    evidences: Option<Vec<Serialised>>,
+}
+
+/// Longest message of NVIDIA's tool that is repeated, in bytes.
+const MAX_MESSAGE: usize = 200;
+
 /// The records of reports and of chains, in the order of the files.
 ///
-/// A report is binary or hexadecimal text, or the SDK's JSON, which has the chain in it. A file of certificates is PEM
+/// A report is binary or hexadecimal text, or JSON of NVIDIA's SDK or its tool, which has the chain in it. A file of certificates is PEM
 /// blocks, or DER one after the other; the attestation key's comes first. There is one for each report but those in JSON.
 pub(super) fn records(reports: &[Vec<u8>], chains: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<u8>), PackError> {
     let (mut taken, mut rest) = (Vec::new(), chains.iter());
     let mut alone = 0;
     for report in reports {
-        if report.trim_ascii_start().starts_with(b"[") {
+        // A report begins with 0x11 or, as text, with `1`.
+        if matches!(report.trim_ascii_start().first(), Some(b'[' | b'{')) {
             taken.extend(serialised(report)?);
             continue;
         }
@@ -48,7 +61,22 @@ type Device = (Vec<u8>, Vec<u8>);
 
 fn serialised(json: &[u8]) -> Result<Vec<Device>, PackError> {
     let wrong = |cause: String| PackError::GpuReport { cause };
-    let devices: Vec<Serialised> = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+    let devices: Vec<Serialised> = if json.trim_ascii_start().starts_with(b"{") {
+        let collected: Collected = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+        match collected.evidences {
+            Some(devices) if collected.result_code == 0 => devices,
+            _ => {
+                let said = collected.result_message.unwrap_or_default();
+                let said = sanitise(&said, MAX_MESSAGE);
+                return Err(wrong(format!(
+                    "collecting it failed ({}): {said}",
+                    collected.result_code
+                )));
+            }
+        }
+    } else {
+        serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?
+    };
     if devices.is_empty() {
         return Err(wrong("JSON of no device".into()));
     }
@@ -67,10 +95,22 @@ fn binary(report: &[u8]) -> Result<Vec<u8>, PackError> {
         })?,
         false => report.to_vec(),
     };
-    GpuReport::parse(&bytes).map_err(|error| PackError::GpuReport {
+    let wrong = |error: ReportError| PackError::GpuReport {
         cause: error.to_string(),
-    })?;
-    Ok(bytes)
+    };
+    match GpuReport::parse(&bytes) {
+        Ok(_) => Ok(bytes),
+        // Zeros behind the signature are what the driver's buffer had left: no part of the exchange, and not packed.
+        Err(error @ ReportError::Trailing { found }) => {
+            let (exchange, rest) = bytes.split_at(bytes.len().saturating_sub(found));
+            if rest.iter().any(|byte| *byte != 0) {
+                return Err(wrong(error));
+            }
+            GpuReport::parse(exchange).map_err(wrong)?;
+            Ok(exchange.to_vec())
+        }
+        Err(error) => Err(wrong(error)),
+    }
 }
 
 fn der(chain: &[u8]) -> Result<Vec<u8>, PackError> {
@@ -124,5 +164,61 @@ mod tests {
         ] {
             assert!(records(&reports, &chains).is_err());
         }
+    }
+
+    #[test]
+    fn what_the_buffer_had_left_is_cut_off() {
+        let Some(dir) = touchstone_vectors::genuine("nvidia") else {
+            return;
+        };
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+        let (report, chain) = (read("hopper_a.report.hex"), read("hopper_a.chain.pem"));
+        let exact = hex::decode(&report).unwrap();
+        let packed = |report: Vec<u8>| records(&[report], from_ref(&chain));
+        let plain = packed(exact.clone()).unwrap();
+        for zeros in [1, 2, 4096] {
+            let padded = [exact.as_slice(), &vec![0; zeros]].concat();
+            assert_eq!(
+                packed(hex::encode(&padded).into_bytes()).unwrap(),
+                plain,
+                "{zeros} in text"
+            );
+            assert_eq!(packed(padded).unwrap(), plain, "{zeros}");
+        }
+        for behind in [&[1u8][..], &[0, 0, 1], &[1, 0, 0]] {
+            let found = packed([exact.as_slice(), behind].concat());
+            assert!(
+                matches!(found, Err(PackError::GpuReport { .. })),
+                "{behind:?}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_nvidias_tool_collects_is_its_sdks_json_with_a_result() {
+        let Some(dir) = touchstone_vectors::genuine("nvidia") else {
+            return;
+        };
+        let json = std::fs::read(dir.join("hopper_evidence.json")).unwrap();
+        let evidences = std::str::from_utf8(&json).unwrap();
+        let pack = |text: String| records(&[text.into_bytes()], &[]);
+        let bare = pack(evidences.to_owned()).unwrap();
+        let collected = |code: &str, evidences: &str| {
+            format!("\n{{\"result_code\":{code},\"result_message\":\"No GPU\",\"evidences\":{evidences}}}")
+        };
+        assert_eq!(pack(collected("0", evidences)).unwrap(), bare);
+        for (code, evidences) in [
+            ("1", evidences),
+            ("0", "null"),
+            ("1", "null"),
+            ("0", "[]"),
+            ("\"0\"", evidences),
+        ] {
+            assert!(pack(collected(code, evidences)).is_err(), "{code}");
+        }
+        let failed = pack(collected("3", "null")).unwrap_err().to_string();
+        assert!(failed.contains("(3): No GPU"), "{failed}");
+        // A result that is not told is not taken for a good one.
+        assert!(pack(format!("{{\"evidences\":{evidences}}}")).is_err());
     }
 }

@@ -130,7 +130,7 @@ pub enum PackError {
     },
     /// `--gpu-report`.
     #[error(
-        "--gpu-report: expected request and response of an SPDM measurement exchange, binary or hexadecimal, or JSON of NVIDIA's SDK: {cause}"
+        "--gpu-report: expected request and response of an SPDM measurement exchange, binary or hexadecimal, or JSON of NVIDIA's SDK or nvattest: {cause}"
     )]
     GpuReport {
         /// What is wrong with it.

@@ -29,7 +29,7 @@ const GH100_STATED: [std::ops::RangeInclusive<u8>; 2] = [1..=13, 22..=41];
 /// The block that says something only where the GPU's first video decoder is on (NVDEC0; RIM index 35).
 pub(super) const NVDEC0_BLOCK: u8 = 36;
 
-/// A chip: `GH100`, `GB100`, `LS_10`.
+/// A chip: `GH100`, `GB100`, `GB20X`, `LS_10`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Product(String);
 
@@ -78,13 +78,21 @@ impl std::fmt::Display for Product {
 }
 
 /// GH1xx (Hopper), GB1xx and GB2xx (Blackwell) are GPUs; LS_10 is an NVSwitch.
+///
+/// Chips that differ in size only share a name: the certificate of a GB202 says `GB20X` (NVIDIA's device identity
+/// certificates; the provisioner above it is named `NVIDIA GB202 Provisioner`). Only the last place may be such an `X`.
 fn kind(name: &str) -> Option<Kind> {
-    let digits = |rest: &str| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |rest: &str| match rest.as_bytes() {
+        [first, second, last] => {
+            first.is_ascii_digit() && second.is_ascii_digit() && (last.is_ascii_digit() || *last == b'X')
+        }
+        _ => false,
+    };
     match name {
         "LS_10" => Some(Kind::Switch),
         _ => ["GH", "GB"]
             .into_iter()
-            .any(|family| name.strip_prefix(family).is_some_and(digits))
+            .any(|family| name.strip_prefix(family).is_some_and(number))
             .then_some(Kind::Gpu),
     }
 }
@@ -98,7 +106,20 @@ mod tests {
         let subject = "serialNumber=416A, C=US, O=NVIDIA Corporation, CN=GH100 A01 GSP BROM";
         assert_eq!(Product::of_subject(subject), Product::parse("GH100"));
         assert_eq!(Product::parse("LS_10").map(|chip| chip.kind()), Some(Kind::Switch));
-        for unknown in ["", "GH1000", "GH10", "gh100", "LS_100", "TU102", "GH100A"] {
+        // Blackwell: a chip of its own name, and one of a name that several sizes share.
+        let subject = "serialNumber=4179, C=US, O=NVIDIA Corporation, CN=GB20X A01 GSP BROM";
+        assert_eq!(Product::of_subject(subject), Product::parse("GB20X"));
+        for known in ["GB20X", "GB100", "GB202", "GH10X"] {
+            assert_eq!(
+                Product::parse(known).map(|chip| chip.kind()),
+                Some(Kind::Gpu),
+                "{known}"
+            );
+        }
+        for unknown in [
+            "", "GH1000", "GH10", "gh100", "LS_100", "TU102", "GH100A", "GBX0X", "GB2XX", "GBXXX", "GB20Y", "GB20x",
+            "GB20XX", "GB20", "LS_1X", "X20X",
+        ] {
             assert_eq!(Product::parse(unknown), None, "{unknown}");
         }
         assert_eq!(Product::of_subject("O=CN=GH100"), None);
