@@ -21,7 +21,16 @@ pub(crate) const UNFINISHED: &str = ".unfinished-";
 #[derive(Debug)]
 pub(crate) struct Repository {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Repository {
+    /// Lets go of the lock itself. Only to close the file would leave it to whoever has a copy of the descriptor: a child
+    /// process that was forked by another thread meanwhile has one until it becomes its program.
+    fn drop(&mut self) {
+        // Where it cannot be, it ends with the last copy.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Repository {
@@ -48,7 +57,7 @@ impl Repository {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(PolicyError::new(
                 PolicyCode::PublishBusy,
@@ -220,4 +229,22 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PolicyError> {
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), PolicyError> {
     let synced = File::open(folder).and_then(|f| f.sync_all());
     synced.map_err(|e| PolicyError::io(folder, "a folder to write", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_ends_with_its_holder_though_another_process_has_a_copy_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Repository::lock(folder.path()).unwrap();
+        // What a child between fork and exec has.
+        let copy = held.lock.try_clone().unwrap();
+        let busy = Repository::lock(folder.path()).unwrap_err();
+        assert_eq!(busy.code(), PolicyCode::PublishBusy);
+        drop(held);
+        assert!(Repository::lock(folder.path()).is_ok());
+        drop(copy);
+    }
 }
