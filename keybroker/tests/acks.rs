@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::client::{Client, problem};
-use common::{DOMAIN, Domain, ledger};
+use common::{DOMAIN, Domain, in_time, ledger};
 use hyper::{Method, StatusCode};
 use tokio::sync::watch;
 use touchstone_authorization::ack::{Ack, MAX_STOPPED};
@@ -22,14 +22,21 @@ use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_policies::Job;
 
-/// A short window, so that what waits for its end does not wait long.
-const QUICK: [(&str, &str); 4] = [
-    ("heartbeat_ms", "100"),
-    ("failover_ms", "100"),
-    ("skew_ms", "200"),
-    ("freshness_window_ms", "1500"),
-];
-const WINDOW_MS: u64 = 1_500;
+/// Short, for its end is waited for; long enough for all that is asked within it on a slow machine.
+const WINDOW_MS: u64 = 6_000;
+/// Where nothing need happen within it.
+const SHORT_WINDOW_MS: u64 = 1_500;
+
+/// A domain whose window is so long.
+fn quick(window_ms: u64) -> Domain {
+    let settings = [
+        ("heartbeat_ms", "100"),
+        ("failover_ms", "100"),
+        ("skew_ms", "200"),
+        ("freshness_window_ms", &window_ms.to_string()),
+    ];
+    Domain::new(&[], &settings)
+}
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed([seed; 32])
@@ -37,7 +44,7 @@ fn key(seed: u8) -> SigningKey {
 
 /// A domain whose policy lists these enforcers, each with the key of its seed.
 fn listing(enforcers: &[(&str, u8)]) -> Domain {
-    let domain = Domain::new(&[], &QUICK);
+    let domain = quick(WINDOW_MS);
     let rows = enforcers.iter().map(|(name, seed)| {
         let public = hex::encode(key(*seed).verifying_key().to_spki_der());
         format!("[enforcers.\"{name}\"]\nkey = \"{public}\"\n")
@@ -340,21 +347,24 @@ async fn a_closure_is_recorded_however_many_statements_wait_for_the_disk() {
 }
 
 async fn until_closed(broker: &RunningBroker, count: usize) -> Vec<Statement> {
-    loop {
-        let found = closures(broker).await;
-        if found.len() >= count {
-            return found;
+    in_time("a closure", async {
+        loop {
+            let found = closures(broker).await;
+            if found.len() >= count {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    })
+    .await
 }
 
 #[tokio::test]
 async fn a_domain_that_lists_no_enforcers_closes_nothing() {
-    let domain = Domain::new(&[], &QUICK);
+    let domain = quick(SHORT_WINDOW_MS);
     let broker = domain.start().await;
     withdraw(&broker);
-    tokio::time::sleep(Duration::from_millis(WINDOW_MS + 300)).await;
+    tokio::time::sleep(Duration::from_millis(SHORT_WINDOW_MS + 300)).await;
     assert_eq!(closures(&broker).await.len(), 0);
     broker.shutdown().await.unwrap();
 }
@@ -371,7 +381,8 @@ async fn a_follower_acknowledges_every_epoch_it_comes_to_enforce() {
         let at_least = |view: &Option<std::sync::Arc<touchstone_authorization::TrustView>>| {
             view.as_ref().is_some_and(|view| view.head().epoch >= epoch)
         };
-        let view = views.wait_for(at_least).await.unwrap().clone().unwrap();
+        let view = in_time("the epoch", views.wait_for(at_least)).await;
+        let view = view.unwrap().clone().unwrap();
         enforces.send_replace(Some(Enforced {
             generation: view.head().generation,
             epoch: view.head().epoch,
@@ -380,9 +391,12 @@ async fn a_follower_acknowledges_every_epoch_it_comes_to_enforce() {
         }));
     };
     enforce(0).await;
-    while shown(&domain).await["acknowledged"] != 1 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    in_time("the acknowledgement", async {
+        while shown(&domain).await["acknowledged"] != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     assert_eq!(
         shown(&domain).await["unlisted_streams"],
         0,
@@ -394,6 +408,6 @@ async fn a_follower_acknowledges_every_epoch_it_comes_to_enforce() {
     let counts = [2, 3, 5, 6].map(|number| member(&closed, number));
     assert_eq!(counts, [1u64, 1, 3, 0].map(Value::Unsigned));
     drop(enforces);
-    reporting.await.unwrap();
+    in_time("the end of the reports", reporting).await.unwrap();
     broker.shutdown().await.unwrap();
 }

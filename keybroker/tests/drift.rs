@@ -4,8 +4,9 @@
 
 use crate::common;
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use common::client::{Client, problem};
@@ -31,7 +32,7 @@ const ROUNDS: u64 = 4;
 struct Brokers {
     folder: tempfile::TempDir,
     names: &'static [&'static str],
-    ports: Vec<u16>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Brokers {
@@ -39,7 +40,7 @@ impl Brokers {
         let brokers = Self {
             folder: tempfile::tempdir().unwrap(),
             names,
-            ports: names.iter().map(|_| free_port()).collect(),
+            addresses: names.iter().map(|_| own_address()).collect(),
         };
         let repo = brokers.path("policy");
         policies::init(&repo, DOMAIN, &brokers.path("keys"), now()).unwrap();
@@ -95,20 +96,15 @@ impl Brokers {
 
     fn config(&self, name: &str, but: &str) -> Config {
         let text = |name: String| toml::Value::String(self.path(&name).to_str().unwrap().into()).to_string();
-        let port = |name: &str| self.ports[self.names.iter().position(|n| *n == name).unwrap()];
+        let address = |name: &str| self.addresses[self.names.iter().position(|n| *n == name).unwrap()];
         let peers = self.names.iter().filter(|peer| **peer != but);
         let peers: String = peers
-            .map(|peer| {
-                format!(
-                    "[[peers]]\nreplica = {peer:?}\nurl = \"https://127.0.0.1:{}\"\n",
-                    port(peer)
-                )
-            })
+            .map(|peer| format!("[[peers]]\nreplica = {peer:?}\nurl = \"https://{}\"\n", address(peer)))
             .collect();
         Config::parse(&format!(
-            "data_dir = {}\nlisten = \"127.0.0.1:{}\"\npolicy = {}\npolicy_root = {{ file = {} }}\ndomain = \"{DOMAIN}\"\n{peers}",
+            "data_dir = {}\nlisten = \"{}\"\npolicy = {}\npolicy_root = {{ file = {} }}\ndomain = \"{DOMAIN}\"\n{peers}",
             text(format!("data-{name}")),
-            port(name),
+            address(name),
             text(format!("policy-{name}")),
             text("root.json".into()),
         ))
@@ -144,9 +140,12 @@ impl Brokers {
     }
 }
 
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// An address on loopback for one broker: who names it as a peer does so before it listens, and it listens there again.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from((ip, 7441))
 }
 
 fn copy(from: &Path, to: &Path) {

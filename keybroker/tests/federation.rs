@@ -4,8 +4,8 @@
 
 use crate::common;
 
-use common::Domain;
 use common::client::{Client, problem};
+use common::{Domain, eventually};
 use hyper::Method;
 use hyper::header::{CONTENT_LENGTH, HeaderMap};
 use touchstone_keybroker::federation::PUSHED_BYTES_AT_ONCE;
@@ -28,9 +28,7 @@ async fn large_frames_and_bundles_are_read_only_while_there_is_room() {
     let broker = domain.start().await;
     let room = &broker.app().federation.room;
     // The policy is in force; that it names the other domain is seen within a second.
-    while broker.app().federation.get(OTHER).is_none() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("the other domain", || broker.app().federation.get(OTHER).is_some()).await;
     let said = async |path: &str, bytes: usize| {
         let mut client = Client::connect(broker.address()).await;
         let path = format!("/v1/federation/{OTHER}/{path}");

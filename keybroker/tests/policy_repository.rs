@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::tpm::SoftNode;
-use common::{Domain, attest, command, ledger, now, statement, view};
+use common::{Domain, PATIENCE, attest, command, eventually, in_time, ledger, now, statement, view};
 use hyper::{Method, StatusCode};
 use touchstone_cose::cbor::Value;
 use touchstone_keybroker::config::Config;
@@ -19,17 +19,7 @@ use touchstone_keybroker::service::{Broker, RunningBroker, ServiceError};
 use touchstone_ledger::statement::{Kind, Outcome};
 use touchstone_policies::{LoadOptions, Location, PolicyCode, load};
 
-/// Long beside what anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 const QUICK: &str = "policy_refresh_ms = 100\n";
-
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 async fn status(domain: &Domain) -> serde_json::Value {
     let (code, body) = command(domain, Method::GET, "/status", "").await;
@@ -52,7 +42,7 @@ fn move_back(domain: &Domain) {
 #[tokio::test]
 async fn a_timestamp_past_its_life_denies_and_the_trust_state_goes_on_granting_nothing() {
     let mut node = SoftNode::new("good");
-    let domain = Domain::new(&[("node-1", &node)], &[("timestamp_life_ms", "6000")]).with_more(QUICK);
+    let domain = Domain::new(&[("node-1", &node)], &[("timestamp_life_ms", "12000")]).with_more(QUICK);
     domain.publish();
     let broker = domain.start().await;
     let mut client = Client::connect(broker.address()).await;
@@ -88,13 +78,16 @@ async fn a_timestamp_past_its_life_denies_and_the_trust_state_goes_on_granting_n
 
     // Heads go on, fresh and with nothing new in them: what was granted before ends by itself or by a withdrawal.
     let before = view(&broker, &client.get("/v1/trust-state").await);
-    let later = loop {
-        let later = view(&broker, &client.get("/v1/trust-state").await);
-        if later.head().issued_at_ms > before.head().issued_at_ms {
-            break later;
+    let later = in_time("another head", async {
+        loop {
+            let later = view(&broker, &client.get("/v1/trust-state").await);
+            if later.head().issued_at_ms > before.head().issued_at_ms {
+                return later;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    })
+    .await;
     assert_eq!(later.head().ledger_size, before.head().ledger_size);
     assert_eq!(later.head().policy_version, 2);
     let decisions = |statements: &[touchstone_ledger::statement::Statement]| {

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::client::{Client, Problem, problem};
 use common::tpm::{SoftKey, SoftNode};
-use common::{DOMAIN, Domain, attest, command, key, ledger, now, ring};
+use common::{DOMAIN, Domain, attest, command, eventually, key, ledger, now, ring};
 use hyper::{Method, StatusCode};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::token::StatusIndex;
@@ -1265,13 +1265,10 @@ async fn a_new_policy_takes_what_it_would_not_issue() {
         let lists = w.broker.app().trust.lists();
         lists.get(entry.list).unwrap().status(entry.index)
     };
-    for _ in 0..200 {
-        if status_of(&deploy.status) == Some(Status::Invalid) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    assert_eq!(status_of(&deploy.status), Some(Status::Invalid));
+    eventually("the stricter policy", || {
+        status_of(&deploy.status) == Some(Status::Invalid)
+    })
+    .await;
     assert_eq!(
         status_of(&child.status),
         Some(Status::Invalid),
@@ -1295,12 +1292,7 @@ async fn below_a_node_that_has_missed_its_deadline_nothing_is_granted_or_renewed
     let own = SoftKey::new();
     let first = of_node(&mut w, wanted("agent", &own)).await;
     let status = issued(&w.broker, &first).status;
-    for _ in 0..10_000 {
-        if w.broker.app().standings.is_late("node-1") {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    eventually("the deadline", || w.broker.app().standings.is_late("node-1")).await;
     let renewal = || WorkloadRequest {
         renew: Some((status.list, status.generation, status.index)),
         ..wanted("agent", &own)

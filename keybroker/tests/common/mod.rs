@@ -40,6 +40,8 @@ use tpm::SoftNode;
 
 pub const DOMAIN: &str = "test.example";
 pub const REGION: &str = "north";
+/// How long is waited for what must come before the test fails: for a machine far slower than any that is in use.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Registers of the recorded quote the reference is made of.
 const REFERENCE_REGISTERS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14];
 
@@ -162,15 +164,36 @@ impl Domain {
 
     /// Starts the broker; waits for one that was killed to let go of its store.
     pub async fn start(&self) -> RunningBroker {
-        loop {
-            match Broker::start(self.config()).await {
-                Ok(broker) => return broker,
-                Err(ServiceError::Store(touchstone_store::OpenError::InUse { .. })) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+        in_time("the store of a broker that is gone", async {
+            loop {
+                match Broker::start(self.config()).await {
+                    Ok(broker) => return broker,
+                    Err(ServiceError::Store(touchstone_store::OpenError::InUse { .. })) => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    Err(error) => panic!("{error}"),
                 }
-                Err(error) => panic!("{error}"),
             }
+        })
+        .await
+    }
+}
+
+/// Waits for a condition; the test fails if it never holds.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    in_time(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    })
+    .await;
+}
+
+/// Waits for what must come; the test fails if it does not.
+pub async fn in_time<T>(what: &str, comes: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, comes).await {
+        Ok(come) => come,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
     }
 }
 
