@@ -41,7 +41,7 @@ fn write_private(path: &Path, text: &str) {
 /// A token of SoftHSM; the module reads its configuration from the environment, once, so the test runs itself again.
 fn with_token(test: &str) {
     if module().is_none() {
-        touchstone_vectors::skip("SoftHSM (Debian package softhsm2) is not installed");
+        touchstone_vectors::lacking("SoftHSM (Debian package softhsm2) is not installed");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ const MODULES: [&str; 2] = [
 /// cannot be had.
 fn token(folder: &Path) -> Option<TokenConfig> {
     let Some(module) = MODULES.iter().map(PathBuf::from).find(|module| module.exists()) else {
-        touchstone_vectors::skip("SoftHSM (Debian package softhsm2) is not installed");
+        touchstone_vectors::lacking("SoftHSM (Debian package softhsm2) is not installed");
         return None;
     };
     std::fs::create_dir(folder.join("tokens")).unwrap();
