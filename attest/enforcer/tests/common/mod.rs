@@ -26,6 +26,8 @@ pub const GUARD: &str = "proxy-1";
 pub const SUBJECT: &str = "node-1";
 pub const SCOPES: [&str; 3] = ["execute:tool-search", "execute:tool-files", "delegate:tool-search"];
 const GENERATION: u32 = 1;
+/// How long is waited for what must come before a test fails.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 const ENTRY: StatusIndex = StatusIndex {
     list: 1,
     generation: GENERATION,
@@ -134,7 +136,9 @@ impl World {
             let events = world.events.lock().unwrap();
             events.iter().any(|event| matches!(event, GuardEvent::Following { .. }))
         };
+        let begun = std::time::Instant::now();
         while !following() {
+            assert!(begun.elapsed() < PATIENCE, "the guard never follows");
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         world

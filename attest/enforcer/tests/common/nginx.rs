@@ -40,7 +40,7 @@ impl Nginx {
         change: impl Fn(String) -> String,
     ) -> Option<Self> {
         if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
-            touchstone_vectors::skip("nginx: not installed");
+            touchstone_vectors::lacking("nginx: not installed");
             return None;
         }
         let server = std::fs::read_to_string(configuration).unwrap();
@@ -64,7 +64,7 @@ impl Nginx {
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, whole).unwrap();
-        let process = Command::new("nginx")
+        let process = touchstone_vectors::alone("nginx")
             .args(["-p", &path.to_string(), "-c", &file.display().to_string()])
             .stderr(Stdio::piped())
             .spawn()
