@@ -16,7 +16,7 @@ rust_is_new_enough() {
 missing=()
 need() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed' || missing+=("$1"); }
 if command -v dpkg-query >/dev/null; then
-  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools cryptsetup-bin softhsm2 runc containerd nftables iproute2 nginx-light; do need "$package"; done
+  for package in gcc g++ libc6-dev make pkg-config ca-certificates git libtss2-dev swtpm swtpm-tools tpm2-tools cryptsetup-bin softhsm2 runc containerd nftables iproute2 nginx-light xxd python3 procps; do need "$package"; done
   rust_is_new_enough || for package in rustc-web cargo-web; do need "$package"; done
 elif rust_is_new_enough && command -v swtpm >/dev/null && pkg-config --exists tss2-esys 2>/dev/null; then
   exit 0
@@ -43,4 +43,8 @@ echo "The first build of everything takes about 10 minutes on two cores."
 "${run[@]}" apt-get update -qq
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 . setup/env.sh
+# Besides those that are asked for by name above: what tests start, from packages that Debian marks as always there.
+for program in xxd python3 kill openssl script unshare setpriv nsenter; do
+  type -P "$program" >/dev/null || { echo "$program is still missing after the install"; exit 1; }
+done
 rust_is_new_enough || { echo "Rust is still older than $pinned after the install: $(rustc --version 2>&1)"; exit 1; }
