@@ -117,6 +117,7 @@ impl Bench {
             user: None,
             uses: None,
             network: false,
+            end_when_suspended: false,
         };
         let (started, mut starts) = mpsc::channel(1);
         let dead = Arc::new(Mutex::new(None));

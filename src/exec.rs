@@ -19,6 +19,7 @@ use touchstone_enforcer::guard::{Guard, GuardConfig, Renewal, keep_current};
 use touchstone_enforcer::uses::Reporter;
 use touchstone_policies::{Mirror, Source};
 
+use crate::notify::Manager;
 use crate::output::{Failure, complain};
 use crate::{output, runtime};
 
@@ -32,11 +33,12 @@ const LAST_REPORT: Duration = Duration::from_secs(2);
 #[command(
     override_usage = "touchstone exec --action <ACTION> --resource <RESOURCE> [OPTIONS] -- <COMMAND>...",
     after_help = "Examples:\n  \
-        touchstone exec --action execute --resource db-reader -- /usr/bin/db-reader --port 8080\n  \
+        touchstone exec --action execute --resource db-reader --user 1000:1000 -- /usr/bin/db-reader --port 8080\n  \
         touchstone exec --action execute --resource db-reader --user 1000:1000 --network -- ./job.sh\n\n\
         Everything it needs to know of domain, brokers and policy is in the agent's agent.toml, and the agent must run:\n\
-        it shows this node's authorization. As root the command has a PID namespace, a cgroup (version 2) and, where\n\
-        policy has network segments, a network of its own. What is missing is said on standard error.\n\n\
+        it shows this node's authorization. Started by root it must be told as whom to run the command (--user), which then\n\
+        has a PID namespace, a cgroup (version 2) and, where policy has network segments, a network of its own. What is\n\
+        missing is said on standard error. A service manager (Type=notify) is told when the command runs.\n\n\
         Exit codes: the command's own, 128 + the signal that ended it, 126 or 127 where it could not be run;\n\
         121 no authorization (nothing ran), 122 the authorization ended (all was killed), 125 this program failed."
 )]
@@ -70,9 +72,13 @@ pub struct Args {
     /// `touchstone policy enforcer add`: with it the brokers know what is enforced here, what was let in and what was stopped
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// User and group to run it as, by number: 1000:1000
+    /// User and group to run it as, by number: 1000:1000. Started by root it must be given; `root` where root is meant
     #[arg(long, value_parser = user_and_group)]
     user: Option<(u32, u32)>,
+    /// Kill the command where its right is suspended, instead of keeping it frozen: for one that stands for something
+    /// which cannot be frozen with it
+    #[arg(long)]
+    end_when_suspended: bool,
     /// A network of its own even where policy names no segment for it: then it reaches nothing
     #[arg(long)]
     network: bool,
@@ -85,11 +91,25 @@ pub struct Args {
 }
 
 fn user_and_group(text: &str) -> Result<(u32, u32), String> {
+    if text == "root" {
+        return Ok((0, 0));
+    }
     let pair = text.split_once(':').and_then(|(user, group)| {
         let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
         Some((number(user)?, number(group)?))
     });
-    pair.ok_or_else(|| "expected two numbers, user:group".to_owned())
+    pair.ok_or_else(|| "expected two numbers, user:group, or root".to_owned())
+}
+
+/// Root has ways around whatever holds a command: that is said by who wants it, never assumed.
+fn is_said_who(user: Option<(u32, u32)>, root: bool) -> Result<(), Failure> {
+    if root && user.is_none() {
+        return Err(Failure::new(
+            "started by root without --user: the command would run as root, which has ways around what holds it",
+        )
+        .hint("name who it is, by number (--user 1000:1000), or say --user root"));
+    }
+    Ok(())
 }
 
 /// Runs the subcommand.
@@ -129,6 +149,7 @@ fn conclude(ending: &Ending, json: bool) {
 }
 
 async fn serve(args: Args) -> Result<Ending, Failure> {
+    is_said_who(args.user, rustix::process::geteuid().is_root())?;
     let config = AgentConfig::load(&args.config)?;
     let socket = args.agent.or(config.socket).ok_or_else(|| {
         Failure::new(format!("{} has no socket", args.config.display()))
@@ -198,9 +219,15 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
         user: args.user,
         uses,
         network: args.network,
+        end_when_suspended: args.end_when_suspended,
     };
     let json = args.json;
-    let tell = move |event: ExecEvent| tell(&event, json);
+    let tell = move |event: ExecEvent| {
+        if event == ExecEvent::Started {
+            ready();
+        }
+        tell(&event, json);
+    };
     // Until `watch` has begun nobody is held.
     tokio::task::yield_now().await;
     let ending = exec::run(&exec, &guard, &mut signals, &tell).await;
@@ -212,6 +239,17 @@ async fn serve(args: Args) -> Result<Ending, Failure> {
         let _ = tokio::time::timeout(LAST_REPORT, reporting).await;
     }
     Ok(ending)
+}
+
+/// Tells the service manager that waits for it that the command runs. Aside: one that takes its time holds up no loss.
+fn ready() {
+    if let Some(manager) = Manager::of_this_process() {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = manager.ready() {
+                complain!("touchstone: the service manager cannot be told that it runs: {error}");
+            }
+        });
+    }
 }
 
 /// Signals of this process go to the command instead.
@@ -259,5 +297,28 @@ fn tell(event: &ExecEvent, json: bool) {
         ExecEvent::Thawed => complain!("touchstone: goes on"),
         ExecEvent::NotRenewed { because } => complain!("touchstone: not renewed: {because}"),
         ExecEvent::Allowed { .. } | ExecEvent::Started | ExecEvent::Renewed { .. } | ExecEvent::Killed { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_says_as_whom() {
+        assert!(is_said_who(None, true).is_err());
+        for user in [(0, 0), (1000, 1000)] {
+            assert_eq!(is_said_who(Some(user), true), Ok(()), "{user:?}");
+        }
+        assert_eq!(is_said_who(None, false), Ok(()), "who is not root runs it as himself");
+    }
+
+    #[test]
+    fn users_are_numbers_or_root() {
+        assert_eq!(user_and_group("1000:100"), Ok((1000, 100)));
+        assert_eq!(user_and_group("root"), Ok((0, 0)));
+        for text in ["", "1000", "root:root", "0:", ":0", "-1:0", "4294967295:0", "1:1:1"] {
+            assert!(user_and_group(text).is_err(), "{text}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod ledger;
 mod lift;
 mod lineage;
 mod node;
+mod notify;
 mod oci_hook;
 mod order;
 mod output;

@@ -146,6 +146,11 @@ struct Running {
 
 impl Running {
     fn start(config: &Path, options: &[&str], script: &str) -> Self {
+        Self::start_below(None, config, options, script)
+    }
+
+    /// As a service manager that listens at this address starts it.
+    fn start_below(manager: Option<&str>, config: &Path, options: &[&str], script: &str) -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!(
@@ -159,9 +164,16 @@ impl Running {
         } else {
             vec!["--action", ACTION, "--resource", RESOURCE]
         };
+        let user = if rustix_root() {
+            vec!["--user", "root"]
+        } else {
+            Vec::new()
+        };
         let mut child = Command::new(env!("CARGO_BIN_EXE_touchstone"))
+            .envs(manager.map(|address| ("NOTIFY_SOCKET", address)))
             .arg("exec")
             .args(scope)
+            .args(user)
             .args(options)
             .args(["--json", "--config"])
             .arg(config)
@@ -388,8 +400,97 @@ async fn a_quarantine_freezes_it_and_a_lift_lets_it_go_on() {
     post.attest().await;
     running.hear("thawed").await;
     eventually("it to go on", || size() > still).await;
+    // What stands for something that cannot be frozen with it ends instead.
+    let mut bound = Running::start(&post.config(), &["--end-when-suspended"], FAMILY);
+    bound.family().await;
+    command(&domain, "quarantine").await;
+    let killed = bound.hear("killed").await;
+    assert!(killed.to_string().contains("authorization-suspended"), "{killed}");
+    assert!(bound.heard.iter().all(|event| event["event"] != "frozen"));
+    assert_eq!(bound.ends().await.0, 122);
+    running.hear("frozen").await;
     command(&domain, "revoke").await;
     assert_eq!(running.ends().await.0, 122);
+    broker.shutdown().await.unwrap();
+}
+
+/// A service manager that waits until a unit is ready.
+struct Manager {
+    socket: std::os::unix::net::UnixDatagram,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Manager {
+    fn wait() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            socket,
+            address: path.to_str().unwrap().to_owned(),
+            _folder: folder,
+        }
+    }
+
+    /// What it was told since it was asked last.
+    fn told(&self) -> Vec<String> {
+        let mut room = [0; 256];
+        std::iter::from_fn(|| self.socket.recv(&mut room).ok().map(|length| room[..length].to_vec()))
+            .map(|said| String::from_utf8(said).unwrap())
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_is_active_when_its_authorization_is_valid_and_not_before() {
+    let domain = Domain::with(&[("node-1", Boot::GOOD)], &[], &[]);
+    let broker = domain.broker().await;
+    let mut post = Post::open(&domain).await;
+    let manager = Manager::wait();
+    let none = Vec::<String>::new();
+    let start = |config: &Path, options: &[&str]| {
+        Running::start_below(
+            Some(&manager.address),
+            config,
+            options,
+            "[ -z \"$NOTIFY_SOCKET\" ] && exit 7",
+        )
+    };
+    let refused = start(&post.config(), &[]).ends().await;
+    assert_eq!((refused.0, manager.told()), (121, none.clone()), "no authorization");
+    let absent = start(&post.config(), &["--agent", "/no/such/socket"]).ends().await;
+    assert_eq!((absent.0, manager.told()), (121, none.clone()), "no agent");
+
+    // A server of policies that takes every connection and answers none.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let text = fs::read_to_string(post.config()).unwrap();
+    let line = text.lines().find(|line| line.starts_with("policy = ")).unwrap();
+    let elsewhere = format!("policy = \"http://{}/\"", silent.local_addr().unwrap());
+    let config = post.folder.path().join("silent.toml");
+    fs::write(&config, text.replace(line, &elsewhere)).unwrap();
+    let mut hanging = start(&config, &[]);
+    let asked = tokio::time::timeout(PATIENCE, silent.accept()).await;
+    let _connection = asked.expect("it asks for the policy").unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(hanging.child.try_wait().unwrap(), None, "it waits");
+    assert_eq!(manager.told(), none, "no policy");
+    hanging.child.kill().unwrap();
+    hanging.child.wait().unwrap();
+
+    // An agent that takes its time.
+    post.attest().await;
+    let node = Arc::clone(&post.node);
+    let busy = node.lock().await;
+    let mut good = start(&post.config(), &[]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(manager.told(), none, "not shown yet");
+    drop(busy);
+    good.hear("started").await;
+    assert!(good.heard.iter().any(|event| event["event"] == "allowed"));
+    assert_eq!(good.ends().await.0, 7, "the command has no such socket");
+    assert_eq!(manager.told(), ["READY=1"], "once");
     broker.shutdown().await.unwrap();
 }
 
@@ -674,40 +775,4 @@ fn serve_lines(address: &str) -> u16 {
         }
     });
     port
-}
-
-#[test]
-fn the_units_are_units() {
-    let Some(analyze) = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-    else {
-        touchstone_vectors::skip("the systemd units: there is no systemd-analyze here");
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
-    for (template, broken) in [
-        ("touchstone-exec@", None),
-        ("touchstone-authorization@", None),
-        // And it would tell.
-        ("touchstone-exec@", Some(("KillMode=mixed", "KillMode=gently"))),
-    ] {
-        let text = fs::read_to_string(units.join(format!("{template}.service"))).unwrap();
-        // The program need not be installed here.
-        let mut text = text.replace("/usr/bin/touchstone ", "/bin/true ");
-        if let Some((good, bad)) = broken {
-            text = text.replace(good, bad);
-        }
-        let unit = folder.path().join(format!("{template}db.service"));
-        fs::write(&unit, text).unwrap();
-        let verified = Command::new(analyze)
-            .args(["verify", "--man=no"])
-            .arg(&unit)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&verified.stderr);
-        let clean = verified.status.success() && !said.contains(template);
-        assert_eq!(clean, broken.is_none(), "{template}: {said}");
-    }
 }

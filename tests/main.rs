@@ -20,6 +20,7 @@ mod offline_gpu;
 mod offline_regions;
 mod offline_snp;
 mod offline_tdx;
+mod packaging;
 mod policy_ceremonies;
 mod policy_sets;
 mod reasons;

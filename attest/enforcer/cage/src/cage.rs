@@ -18,6 +18,9 @@ use crate::wire::{BEAT, FREEZE, GO, SIGNAL, THAW};
 /// [`crate::run_stage`].
 pub const STAGE: &str = "exec-stage";
 
+/// What a service manager tells the guard and no other: with the first the command could speak in the guard's name.
+const NOT_HANDED_ON: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
 /// How long a killed tree may take to be gone before that is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -93,11 +96,12 @@ impl Cage {
             confinement: None,
             command: plan.command.clone(),
         };
-        let stage = Command::new(&plan.program)
-            .arg(STAGE)
-            .args(orders.arguments())
-            .spawn()
-            .map_err(io("starting the stage"))?;
+        let mut stage = Command::new(&plan.program);
+        stage.arg(STAGE).args(orders.arguments());
+        for name in NOT_HANDED_ON {
+            stage.env_remove(name);
+        }
+        let stage = stage.spawn().map_err(io("starting the stage"))?;
         let mut cage = Self {
             stage,
             control: control.into(),

@@ -58,6 +58,8 @@ pub struct Exec {
     pub uses: Option<mpsc::Sender<Used>>,
     /// A network namespace of its own even where policy has no segments: then it reaches nothing.
     pub network: bool,
+    /// Kill it where its right is suspended, instead of keeping it frozen: what it stands for would go on.
+    pub end_when_suspended: bool,
 }
 
 /// What is told of it on the way.
@@ -265,6 +267,7 @@ impl Held<'_> {
         match now {
             _ if changes.has_changed().is_err() => Some(self.kill(words(&self.hold.now()), since)),
             Standing::Lost { .. } => Some(self.kill(words(now), since)),
+            Standing::Suspended { .. } if self.exec.end_when_suspended => Some(self.kill(words(now), since)),
             Standing::Suspended { .. } if self.frozen => None,
             Standing::Suspended { .. } => {
                 let reasons = words(now);

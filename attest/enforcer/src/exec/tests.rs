@@ -51,6 +51,7 @@ async fn begins_after(status: Status) -> (Option<Ending>, bool) {
         user: None,
         uses: None,
         network: true,
+        end_when_suspended: false,
     };
     let mut held = Held {
         exec: &exec,
