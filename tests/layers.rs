@@ -99,6 +99,19 @@ fn metadata() -> cargo_metadata::Metadata {
         .expect("cargo metadata")
 }
 
+/// The folders of the pure crates; their sources are read in `pure_sources`.
+pub(super) fn pure_folders() -> Vec<std::path::PathBuf> {
+    let metadata = metadata();
+    let packages = metadata.workspace_packages();
+    let pure = packages.iter().filter(|package| PURE.contains(&package.name.as_str()));
+    let folders: Vec<_> = pure
+        .filter_map(|package| package.manifest_path.parent())
+        .map(|folder| folder.as_std_path().to_owned())
+        .collect();
+    assert_eq!(folders.len(), PURE.len(), "each pure crate is in the workspace");
+    folders
+}
+
 #[test]
 fn imports_go_only_downwards() {
     let metadata = metadata();

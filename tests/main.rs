@@ -23,5 +23,6 @@ mod offline_tdx;
 mod packaging;
 mod policy_ceremonies;
 mod policy_sets;
+mod pure_sources;
 mod reasons;
 mod transcripts;

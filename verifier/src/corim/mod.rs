@@ -163,6 +163,30 @@ impl<'a> UntrustedCorim<'a> {
 }
 
 /// Reference values whose signature was found good. Only [`UntrustedCorim::verify`] makes one.
+///
+/// No reference value counts without a signature: nobody else can make one, or change one.
+///
+/// ```compile_fail,E0451
+/// use touchstone_verifier::corim::VerifiedCorim;
+///
+/// fn forged(signed: VerifiedCorim) -> VerifiedCorim {
+///     VerifiedCorim { references: Vec::new(), ..signed }
+/// }
+/// ```
+/// ```compile_fail,E0616
+/// use touchstone_verifier::corim::VerifiedCorim;
+///
+/// fn widened(signed: &mut VerifiedCorim) {
+///     signed.references.clear();
+/// }
+/// ```
+/// ```compile_fail,E0616
+/// use touchstone_verifier::corim::VerifiedCorim;
+///
+/// fn prolonged(signed: &mut VerifiedCorim) {
+///     signed.not_after = i64::MAX;
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedCorim {
     references: Vec<MachineReference>,

@@ -31,6 +31,14 @@ pub struct SignedGpu<'a> {
 
 /// A signed report with a chain to an anchor of the domain. Only [`VerifiedGpu::verify`] makes one. What it says may still
 /// be unacceptable: see [`super::check()`] and [`super::GpuReference`].
+///
+/// ```compile_fail,E0451
+/// use touchstone_verifier::gpu::{SignedGpu, VerifiedGpu};
+///
+/// fn forged<'a>(signed: SignedGpu<'a>) -> VerifiedGpu<'a> {
+///     VerifiedGpu { signed, not_after: i64::MAX, revocation_checked: true }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedGpu<'a> {
     signed: SignedGpu<'a>,

@@ -25,6 +25,14 @@ pub struct SignedReport<'a> {
 }
 
 /// A report signed by a key that AMD certified. What it says may still be unacceptable: see [`super::check`].
+///
+/// ```compile_fail,E0423
+/// use touchstone_verifier::snp::{SignedReport, VerifiedReport};
+///
+/// fn forged<'a>(signed: SignedReport<'a>) -> VerifiedReport<'a> {
+///     VerifiedReport(signed)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedReport<'a>(SignedReport<'a>);
 

@@ -52,6 +52,14 @@ impl Platform {
 
 /// A genuine quote: its signatures lead to a trust anchor. Only [`VerifiedQuote::verify`] makes one. What the security
 /// versions of the platform are worth is said by [`super::Evaluation`].
+///
+/// ```compile_fail,E0616
+/// use touchstone_verifier::tdx::{Quote, VerifiedQuote};
+///
+/// fn forged<'a>(signed: &mut VerifiedQuote<'a>, other: Quote<'a>) {
+///     signed.quote = other;
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct VerifiedQuote<'a> {
     quote: Quote<'a>,

@@ -120,6 +120,15 @@ impl AttestationKey {
 }
 
 /// A quote whose signature has been checked; only [`AttestationKey::verify_quote`] makes one.
+///
+/// ```compile_fail,E0616
+/// use touchstone_verifier::tpm::VerifiedQuote;
+/// use touchstone_verifier::tpm::attest::QuoteInfo;
+///
+/// fn forged<'a>(signed: &mut VerifiedQuote<'a>, other: QuoteInfo<'a>) {
+///     signed.quote = other;
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedQuote<'a> {
     attest: Attest<'a>,

@@ -207,7 +207,23 @@ impl CertificateStore {
 }
 
 /// A chain whose every signature, constraint and date was checked; only [`verify_chain`] makes one.
+///
+/// ```compile_fail,E0639
+/// use touchstone_verifier::x509::{Certificate, VerifiedChain};
+///
+/// fn forged(issuer: Certificate) -> VerifiedChain {
+///     VerifiedChain {
+///         issuers: Vec::new(),
+///         issuer,
+///         not_after: i64::MAX,
+///         expired: Vec::new(),
+///         revocation_checked: true,
+///         authorities_checked: true,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifiedChain {
     /// Names from the leaf's issuer up to the anchor, safe to show.
     pub issuers: Vec<String>,
