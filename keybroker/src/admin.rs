@@ -261,7 +261,7 @@ async fn carry_out(State(Admin { app, .. }): State<Admin>, request: Request) -> 
     let doing = tokio::spawn(async move { command::carry_out(&app, &command, &By::Local).await });
     let done = doing.await.map_err(crate::hello::internal)??;
     Ok(json_response(
-        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries }),
+        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries, "unread": done.unread }),
     ))
 }
 
@@ -281,7 +281,7 @@ async fn carry_out_signed(State(Admin { app, .. }): State<Admin>, request: Reque
     let doing = tokio::spawn(async move { command::carry_out_signed(&app, &bytes).await });
     let done = doing.await.map_err(crate::hello::internal)??;
     Ok(json_response(
-        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries }),
+        &json!({ "recorded": done.recorded, "epoch": done.epoch, "entries": done.entries, "unread": done.unread }),
     ))
 }
 

@@ -78,7 +78,7 @@ pub struct App {
     pub federation: Neighbours,
     /// The trust state.
     pub trust: Arc<Trust>,
-    /// Held while a signed command is looked at and carried out.
+    /// Held while a signed command is looked at and carried out, and while any command reads rows and writes them anew.
     pub commanding: tokio::sync::Mutex<()>,
     /// What is suspended until it is lifted.
     pub holds: Holds,

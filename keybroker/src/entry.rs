@@ -40,8 +40,12 @@ pub enum Effect {
         /// Suspended entries that come back with it, beside its own.
         lifts: Vec<StatusIndex>,
     },
-    /// Releases a key: like a grant it is committed, and answered, only while every withdrawal is durable.
-    Release,
+    /// Releases a key, or what counts in another domain: like a grant it is committed, and answered, only while every
+    /// withdrawal is durable; and only while all that it rests on counts, for what was released cannot be called back.
+    Release {
+        /// The entry of who asked, and that of its node. Each must count, and what it hangs below and depends on.
+        rests_on: Vec<StatusIndex>,
+    },
     /// Takes away what went out already under `withdrawal`.
     Withdraw {
         /// The nodes whose records are marked, as they are then; whatever entry one has got meanwhile goes out too. None
@@ -130,6 +134,12 @@ pub enum EntryError {
     #[error("cannot be stored: {detail}")]
     Unstorable {
         /// The limit.
+        detail: String,
+    },
+    /// It is on record, and what it rests on fell before it was answered: nothing of it is to be given away.
+    #[error("it was recorded, and what it rests on has fallen since: {detail}")]
+    Fallen {
+        /// Which.
         detail: String,
     },
     /// Nothing is recorded or granted any more until the process starts anew.

@@ -4,6 +4,7 @@
 //! grants become visible, then answers go out. A store that fails stops the sequencer for good: nothing is granted on an
 //! unknown outcome, heads end, and enforcers stop at the end of their window.
 
+mod counts;
 mod forming;
 mod handle;
 mod seat;
@@ -13,20 +14,20 @@ mod tests;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
+use counts::is_revoked;
 use forming::{Forming, latest, size, takes_away, writes};
 pub use handle::HandedIn;
 pub use handle::SequencerHandle;
 use handle::{Reply, Waiting};
 use seat::Seat;
 use touchstone_authorization::token::StatusIndex;
-use touchstone_authorization::{Status, StatusLists};
 use touchstone_cose::key::SigningKey;
 use touchstone_ledger::receipt::{MIN_TREE_SIZE, issue_batch};
 use touchstone_store::{Batch, Guard, Key, MAX_VALUE_LEN, Revision, Store, Write};
 
 use crate::clock::{Clock, seconds};
 use crate::entry::{Effect, Entry, EntryError, Recorded};
-use crate::lineage::{self, Lineage};
+use crate::lineage::Lineage;
 use crate::log::{LogEdge, LogHead};
 use crate::node::NodeRecord;
 use crate::parts::{self, MAX_COMMIT_BYTES, MAX_PART_BYTES};
@@ -109,13 +110,21 @@ struct Running {
     /// Handed in, and not for the commit that was made since.
     deferred: VecDeque<Waiting>,
     /// Durable grants whose answers wait until every withdrawal is durable too.
-    held: Vec<(Reply, Recorded)>,
+    held: Vec<Held>,
     /// Used nonces and when, oldest first.
     nonces: VecDeque<(u64, Key)>,
     /// Parts that are stored.
     known_parts: HashSet<[u8; 32]>,
     /// Why nothing is committed any more.
     failed: Option<EntryError>,
+}
+
+/// The answer to a durable grant.
+struct Held {
+    reply: Reply,
+    recorded: Recorded,
+    /// What must count still when it goes out; nothing for a grant, whose status entry says so by itself.
+    rests_on: Vec<StatusIndex>,
 }
 
 impl Running {
@@ -167,7 +176,7 @@ impl Running {
         let here = self.deferred.iter().filter(|w| takes_away(&w.entry)).count();
         grants_wait |= pending > here as u64;
         for waiting in std::mem::take(&mut self.deferred) {
-            let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release);
+            let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release { .. });
             if !self.s.trust.may_grant() && !takes_away(&waiting.entry) {
                 let detail = "a withdrawal could not be shown".to_owned();
                 let _ = waiting.reply.send(Err(EntryError::Stopped { detail }));
@@ -198,7 +207,7 @@ impl Running {
             return Ok(Admission::Refuse(EntryError::PolicyChanged));
         }
         // Whoever decides it again is told why.
-        if matches!(entry.effect, Effect::Grant { .. } | Effect::Release) && self.s.trust.is_held() {
+        if matches!(entry.effect, Effect::Grant { .. } | Effect::Release { .. }) && self.s.trust.is_held() {
             return Ok(Admission::Refuse(EntryError::PolicyChanged));
         }
         let value = |write: &Write| match write {
@@ -251,7 +260,16 @@ impl Running {
                 }
                 forming.freed.extend_from_slice(entries);
             }
-            Effect::Release | Effect::None => {}
+            Effect::Release { rests_on } => {
+                let counts = match rests_on.as_slice() {
+                    [] => Err("it rests on nothing".to_owned()),
+                    rests_on => self.count(rests_on),
+                };
+                if let Err(detail) = counts {
+                    return Ok(Admission::Refuse(EntryError::Conflict { detail }));
+                }
+            }
+            Effect::None => {}
             // What comes after an activation is looked at again under the new policy.
             Effect::Activate(_) if !forming.taken.is_empty() => return Ok(Admission::Later),
             Effect::Activate(_) => forming.bytes = usize::MAX,
@@ -261,29 +279,6 @@ impl Running {
         forming.bytes = forming.bytes.saturating_add(size(entry));
         forming.writes += writes(entry);
         Ok(Admission::Take)
-    }
-
-    /// Whether an entry may be granted: it was not taken since, and everything it rests on counts.
-    fn stands(&self, entry: &lineage::Entry) -> Result<(), String> {
-        let lists = self.s.trust.lists();
-        if self.s.trust.is_kept_back(&entry.status) {
-            return Err("its status entry is kept back".to_owned());
-        }
-        if is_revoked(&lists, &entry.status) {
-            return Err("its status entry was revoked".to_owned());
-        }
-        let generation = self.s.trust.generation();
-        let rests_on = entry
-            .parent
-            .iter()
-            .chain(entry.depends_on.iter().map(|dependency| &dependency.on));
-        for on in rests_on {
-            let found = status(&lists, on);
-            if found != Some(Status::Valid) || on.generation != generation {
-                return Err(format!("{on:?}, on which it rests, is {found:?}"));
-            }
-        }
-        Ok(())
     }
 
     /// Marks the node's record, as it is now, and whatever status entry it has now.
@@ -489,7 +484,7 @@ impl Running {
         self.s.trust.freed(&forming.freed, now_ms).map_err(stopped)?;
         let mut answers = Vec::with_capacity(forming.taken.len());
         for ((index, waiting), receipt) in (first..).zip(std::mem::take(&mut forming.taken)).zip(receipts) {
-            let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release);
+            let mut held = None;
             match waiting.entry.effect {
                 Effect::Withdraw { withdrawal, .. } => self.s.trust.durable(withdrawal),
                 Effect::Activate(activation) => {
@@ -500,21 +495,32 @@ impl Running {
                         .map_err(stopped)?;
                     (activation.install)();
                 }
-                Effect::Grant { .. } | Effect::Free { .. } | Effect::Release | Effect::None => {}
+                Effect::Grant { .. } => held = Some(Vec::new()),
+                Effect::Release { rests_on } => held = Some(rests_on),
+                Effect::Free { .. } | Effect::None => {}
             }
-            answers.push((waiting.reply, Recorded { index, receipt }, grant));
+            answers.push((waiting.reply, Recorded { index, receipt }, held));
         }
         // Who went away meanwhile finds the decision in the ledger.
-        for (reply, recorded, grant) in answers {
-            if grant {
-                self.held.push((reply, recorded));
+        for (reply, recorded, held) in answers {
+            if let Some(rests_on) = held {
+                self.held.push(Held {
+                    reply,
+                    recorded,
+                    rests_on,
+                });
             } else {
                 let _ = reply.send(Ok(recorded));
             }
         }
         if self.s.trust.pending() == 0 {
-            for (reply, recorded) in self.held.drain(..) {
-                let _ = reply.send(Ok(recorded));
+            for held in std::mem::take(&mut self.held) {
+                // What fell since the commit is on record as released, and is not given away all the same.
+                let answer = match self.count(&held.rests_on) {
+                    Ok(()) => Ok(held.recorded),
+                    Err(detail) => Err(EntryError::Fallen { detail }),
+                };
+                let _ = held.reply.send(answer);
             }
         }
         Ok(())
@@ -528,14 +534,6 @@ enum Admission {
     Take,
     Later,
     Refuse(EntryError),
-}
-
-fn is_revoked(lists: &StatusLists, entry: &StatusIndex) -> bool {
-    status(lists, entry) == Some(Status::Invalid)
-}
-
-fn status(lists: &StatusLists, entry: &StatusIndex) -> Option<Status> {
-    lists.get(entry.list).and_then(|list| list.status(entry.index))
 }
 
 fn stopped(error: impl std::fmt::Display) -> EntryError {

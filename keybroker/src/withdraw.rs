@@ -301,9 +301,15 @@ pub fn holds(app: &App, name: &str) -> Result<StatusIndex, Refusal> {
 /// workload away takes all of them.
 #[must_use]
 pub fn held_by(app: &App, subject: &str) -> Vec<StatusIndex> {
+    held_where(app, |held| held == subject)
+}
+
+/// The same of all subjects, nodes and workloads, that `is` says yes to.
+#[must_use]
+pub fn held_where(app: &App, is: impl FnMut(&str) -> bool) -> Vec<StatusIndex> {
     let lists = app.trust.lists();
     let status = |entry: &StatusIndex| lists.get(entry.list).and_then(|list| list.status(entry.index));
-    let mut entries = app.lineage.read(|graph| graph.all_of(subject));
+    let mut entries = app.lineage.read(|graph| graph.all_where(is));
     entries.retain(|entry| status(entry) != Some(Status::Invalid));
     entries
 }

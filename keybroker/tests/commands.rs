@@ -13,15 +13,19 @@ use touchstone_authorization::command::{Command, CommandAction, TargetKind};
 use touchstone_authorization::{Status, StatusIndex};
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::message::Answer;
+use touchstone_keybroker::command::{By, Command as LocalCommand, carry_out_planned, plan};
 use touchstone_keybroker::entry::{Effect, Entry};
 use touchstone_keybroker::holds::{self, Over};
+use touchstone_keybroker::key_files::write_new;
 use touchstone_keybroker::lineage;
+use touchstone_keybroker::log;
 use touchstone_keybroker::parts;
 use touchstone_keybroker::record::DecisionRecord;
+use touchstone_keybroker::release::keeper;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::trust::Mark;
 use touchstone_keybroker::withdraw::{Cause, SET, Taking, set};
-use touchstone_ledger::statement::{Kind, Outcome, Statement};
+use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
 use touchstone_policies::{self as policies, Job, NewOperator, NodeIdentity, NodePlace, Power};
 
 fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
@@ -820,4 +824,141 @@ async fn who_was_granted_something_while_a_containment_looked_is_suspended_too()
     assert!(attest(&mut client, &mut node, true).await.unwrap().allowed);
     assert_eq!(status(&broker, held), Status::Valid);
     broker.shutdown().await.unwrap();
+}
+
+/// A domain that keeps a key, and a node in it that holds rights.
+async fn with_key(node: &mut SoftNode) -> (Domain, RunningBroker, StatusIndex) {
+    let domain = Domain::new(&[("node-1", node)], &[]);
+    let file = domain.path("passphrase");
+    write_new(&file, b"correct horse battery staple\n").unwrap();
+    let domain = domain.with_more(&format!("[keys]\nkek = {{ passphrase_file = {file:?} }}\n"));
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    let root = place(&broker, &attest(&mut client, node, false).await.unwrap());
+    (domain, broker, root)
+}
+
+async fn put_key(domain: &Domain) {
+    let (status, body) = command(domain, Method::POST, "/keys?name=db/main", "0123456789abcdef").await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+}
+
+/// Puts a statement on record that `subject` was given version 1 of the key, signed by the broker or by `key`.
+async fn given(broker: &RunningBroker, subject: &str, key: Option<&SigningKey>) {
+    use touchstone_cose::cbor::Value;
+    let app = broker.app();
+    let body = Value::map([(0, Value::text("db/main")), (1, Value::Unsigned(1))]);
+    let circumstances = app.circumstances(app.clock.now_ms());
+    let statement = Statement {
+        subject: Some(subject.to_owned()),
+        ..circumstances.statement(Kind::KeyRelease, Outcome::Allow, body)
+    };
+    let entry = Entry {
+        statement: statement.sign(key.unwrap_or(&app.keys.statement)).unwrap(),
+        subject: None,
+        policy: None,
+        guards: vec![],
+        writes: vec![],
+        parts: vec![],
+        effect: Effect::None,
+    };
+    app.sequencer.record(entry).await.unwrap();
+}
+
+fn revoke_key() -> Value {
+    order("revoke", "key", "db/main")
+}
+
+#[tokio::test]
+async fn a_revoked_key_takes_every_entry_of_a_name_that_was_given_it() {
+    let mut node = SoftNode::new("good");
+    let (domain, broker, root) = with_key(&mut node).await;
+    put_key(&domain).await;
+    // The older one was given the key; the younger one of the same label must not stand before it.
+    let (older, _) = child(&broker, "job", "node-1", root, &[]).await;
+    given(&broker, "job@node-1", None).await;
+    let (younger, _) = child(&broker, "job", "node-1", root, &[]).await;
+    let (other, _) = child(&broker, "other", "node-1", root, &[]).await;
+    let done = commanded(&domain, &revoke_key()).await;
+    assert_eq!((&done["entries"], &done["unread"]), (&json!(2), &json!(0)));
+    let found = [root, older, younger, other].map(|place| status(&broker, place));
+    let (valid, fallen) = (Status::Valid, Status::Invalid);
+    assert_eq!(found, [valid, fallen, fallen, valid]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_was_given_a_key_while_its_holders_were_looked_up_falls_too() {
+    for anybody_before in [false, true] {
+        let mut node = SoftNode::new("good");
+        let (domain, broker, root) = with_key(&mut node).await;
+        put_key(&domain).await;
+        let (first, _) = child(&broker, "first", "node-1", root, &[]).await;
+        let (late, _) = child(&broker, "late", "node-1", root, &[]).await;
+        if anybody_before {
+            given(&broker, "first@node-1", None).await;
+        }
+        let order: LocalCommand = serde_json::from_value(revoke_key()).unwrap();
+        let planned = plan(broker.app(), &order).await.unwrap();
+        assert_eq!(planned.set.len(), usize::from(anybody_before));
+        // Between the look and the commit that withholds the key.
+        given(&broker, "late@node-1", None).await;
+        let done = carry_out_planned(broker.app(), &order, &By::Local, planned)
+            .await
+            .unwrap();
+        assert_eq!(done.entries, 1 + usize::from(anybody_before));
+        assert!(done.epoch.is_some());
+        let first_now = if anybody_before { Status::Invalid } else { Status::Valid };
+        let found = [root, first, late].map(|place| status(&broker, place));
+        assert_eq!(found, [Status::Valid, first_now, Status::Invalid]);
+        let statement = last(&broker).await;
+        assert_eq!(
+            (statement.kind, taken(&broker, &statement)),
+            (Kind::Revocation, vec![late])
+        );
+        broker.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_cannot_be_read_hides_no_other_holder_and_withholds_the_key_all_the_same() {
+    for anybody in [true, false] {
+        let mut node = SoftNode::new("good");
+        let (domain, broker, root) = with_key(&mut node).await;
+        // Of a statement key that has left the keyset. What is older than the key says nothing of who was given it.
+        let gone = SigningKey::from_seed([3; 32]);
+        given(&broker, "before@node-1", Some(&gone)).await;
+        put_key(&domain).await;
+        let (known, _) = child(&broker, "known", "node-1", root, &[]).await;
+        if anybody {
+            given(&broker, "known@node-1", None).await;
+        }
+        given(&broker, "unknown@node-1", Some(&gone)).await;
+        assert_eq!(
+            previewed(&domain, &revoke_key()).await["unread"],
+            json!(1),
+            "said beforehand"
+        );
+        let done = commanded(&domain, &revoke_key()).await;
+        assert_eq!(
+            (&done["entries"], &done["unread"]),
+            (&json!(usize::from(anybody)), &json!(1))
+        );
+        let expected = if anybody { Status::Invalid } else { Status::Valid };
+        assert_eq!(status(&broker, known), expected);
+        let statement = parsed(&broker, broker.app().head().size - 1);
+        assert_eq!(statement.reasons.len(), 2, "and on record: {:?}", statement.reasons);
+        assert!(statement.reasons[1].found.starts_with("1 "), "{:?}", statement.reasons);
+        let (withheld, _) = keeper::withheld(&*broker.app().store, "db/main").unwrap();
+        assert_eq!(withheld, 1);
+        broker.shutdown().await.unwrap();
+    }
+}
+
+/// One statement; not those before it, of which some cannot be read.
+fn parsed(broker: &RunningBroker, index: u64) -> Statement {
+    let bytes = log::entry(&*broker.app().store, index).unwrap().unwrap();
+    VerifiedStatement::parse(&bytes, &key(broker, Job::Statement))
+        .unwrap()
+        .into_statement()
 }

@@ -497,6 +497,91 @@ async fn a_revoked_key_stops_who_holds_it_and_is_withheld_until_it_is_rotated() 
 }
 
 #[tokio::test]
+async fn nothing_is_released_behind_the_commit_that_withholds_it() {
+    let mut w = world(&[]).await;
+    put(&w.domain, "name=db/main").await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(Client::connect(w.broker.address()).await);
+    }
+    for round in 0..12 {
+        // Whoever was given the key before has fallen, and may ask again for the next version.
+        let answer = attest(&mut w.client, &mut w.node, true).await.unwrap();
+        let authorization = answer.authorization.unwrap();
+        let mut asking = Vec::new();
+        for mut client in std::mem::take(&mut clients) {
+            let body = request(&client, &w.node.session, &authorization, &Ask::default());
+            asking.push(tokio::spawn(async move {
+                // Given, denied, or sent to ask anew: what counts is the ledger.
+                drop(send(&mut client, body).await);
+                client
+            }));
+        }
+        let order = r#"{"action": "revoke", "target": "key", "id": "db/main", "reason": "copied"}"#;
+        let (status, body) = command(&w.domain, Method::POST, "/commands", order).await;
+        assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+        let done: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        for asked in asking {
+            clients.push(asked.await.unwrap());
+        }
+        let withheld = usize::try_from(done["recorded"].as_u64().unwrap()).unwrap();
+        let statements = ledger(&w.broker).await;
+        let is_given = |s: &&Statement| (s.kind, s.outcome) == (Kind::KeyRelease, Outcome::Allow);
+        let late = statements[withheld..].iter().filter(is_given).count();
+        assert_eq!(late, 0, "round {round}");
+        let path = "/keys/rotate?name=db/main&generate=32";
+        assert_eq!(command(&w.domain, Method::POST, path, "").await.0, StatusCode::OK);
+    }
+    w.broker.shutdown().await.unwrap();
+}
+
+/// When the broker last heard of node-1.
+fn heard(broker: &RunningBroker) -> u64 {
+    touchstone_keybroker::standing::shown(broker.app())["nodes"][0]["heard_ms"]
+        .as_u64()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_released_once_who_asked_for_it_is_suspended_however_long_it_was_under_way() {
+    for (action, target, id) in [("quarantine", "node", "node-1"), ("contain", "cluster", DOMAIN)] {
+        let w = world(&[]).await;
+        put(&w.domain, "name=db/main").await;
+        let app = w.broker.app().clone();
+        // Something goes out that is not on record yet, so releases wait; this one was decided before the suspension.
+        let other = app.trust.withdraw(&[], app.clock.now_ms()).unwrap();
+        let before = heard(&w.broker);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let body = request(&w.client, &w.node.session, &w.authorization, &Ask::default());
+        let mut client = w.client;
+        let asking = tokio::spawn(async move { send(&mut client, body).await });
+        while heard(&w.broker) == before {
+            tokio::task::yield_now().await;
+        }
+        let order = format!(r#"{{"action": "{action}", "target": "{target}", "id": "{id}", "reason": "stolen"}}"#);
+        let (status, body) = command(&w.domain, Method::POST, "/commands", &order).await;
+        assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+        assert!(!asking.is_finished(), "{action}: it waits");
+        app.trust.durable(other);
+        // Anything that is handed in has it looked at again.
+        command(&w.domain, Method::POST, "/keys?name=another", SECRET).await;
+        let answer = asking.await.unwrap().unwrap();
+        assert!(
+            answer.sealed.is_none(),
+            "{action}: a key that is out cannot be called back"
+        );
+        assert!(
+            codes(&answer).contains(&"authorization-suspended"),
+            "{:?}",
+            codes(&answer)
+        );
+        let statement = recorded(&w.broker, &answer);
+        assert_eq!((statement.kind, statement.outcome), (Kind::KeyRelease, Outcome::Deny));
+        w.broker.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_node_gets_nothing() {
     let mut w = world(&[]).await;
     put(&w.domain, "name=db/main").await;

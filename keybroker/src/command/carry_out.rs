@@ -5,7 +5,8 @@ use std::sync::Arc;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_store::{Guard, Key, RowFault, Versioned, Write};
 
-use super::{Action, By, Command, Plan, body, plan};
+use super::plan::Withheld;
+use super::{Action, By, Command, Plan, Target, body, plan};
 use crate::app::App;
 use crate::bars::Bar;
 use crate::decision::DenialCode;
@@ -31,6 +32,8 @@ pub struct Done {
     pub epoch: Option<u64>,
     /// How many entries it took, or lets come back.
     pub entries: usize,
+    /// How many entries of the ledger could not be read: who was given a key there has lost nothing by this.
+    pub unread: u64,
 }
 
 /// Carries a command out.
@@ -38,9 +41,30 @@ pub struct Done {
 /// # Errors
 /// A [`Refusal`]. [`RefusalCode::SetChanged`] where it would take another set than the one that was shown.
 pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Done, Refusal> {
+    // Who reads rows and writes them anew does so alone, or one of two would be lost. The rest waits for nobody.
+    let _alone = match (command.action, command.target) {
+        (Action::Revoke | Action::Lift, Target::Reference | Target::Signer | Target::Key | Target::Lineage) => {
+            Some(app.commanding.lock().await)
+        }
+        _ => None,
+    };
+    carry_out_alone(app, command, by).await
+}
+
+/// The same, for who commands alone already ([`App::commanding`]).
+pub(super) async fn carry_out_alone(app: &Arc<App>, command: &Command, by: &By) -> Result<Done, Refusal> {
     command.checked()?;
-    let expect = command.expected()?;
     let plan = plan(app, command).await?;
+    carry_out_planned(app, command, by, plan).await
+}
+
+/// The same, where it was looked up before what it would take. Who was granted something, or given a key, since that look is
+/// taken too.
+///
+/// # Errors
+/// As [`carry_out`].
+pub async fn carry_out_planned(app: &Arc<App>, command: &Command, by: &By, plan: Plan) -> Result<Done, Refusal> {
+    let expect = command.expected()?;
     let (mut guards, mut writes) = (Vec::new(), Vec::new());
     if let By::Operator { id, not_after, .. } = by {
         let row = rows::COMMAND.key(id).map_err(internal)?;
@@ -70,13 +94,17 @@ pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Don
                 recorded: recorded.index,
                 epoch: None,
                 entries: plan.set.len(),
+                unread: 0,
             })
         }
         Action::Revoke if plan.set.is_empty() && plan.ids.0.is_empty() => {
-            let bar = plan.bar.clone();
-            let done = note(app, command, by, plan, (guards, writes)).await?;
+            let (bar, key) = (plan.bar.clone(), plan.key.clone());
+            let mut done = note(app, command, by, plan, (guards, writes)).await?;
             if let Some(bar) = bar {
                 rest(app, command, by, &bar).await?;
+            }
+            if let Some(key) = key {
+                given_since(app, command, by, &key, &mut done).await?;
             }
             Ok(done)
         }
@@ -86,17 +114,22 @@ pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Don
                 cause.subject = None;
                 cause.reasons.insert(0, reason(command));
             }
-            let bar = plan.bar.clone();
+            let (bar, key, unread) = (plan.bar.clone(), plan.key.clone(), plan.unread);
             let taking = taking(command, by, (cause, plan), expect, (guards, writes), Mark::Revoked);
             let taken = take(app, taking).await?;
             if let Some(bar) = bar {
                 rest(app, command, by, &bar).await?;
             }
-            Ok(Done {
+            let mut done = Done {
                 recorded: taken.recorded.index,
                 epoch: Some(taken.epoch),
                 entries: taken.set.len(),
-            })
+                unread,
+            };
+            if let Some(key) = key {
+                given_since(app, command, by, &key, &mut done).await?;
+            }
+            Ok(done)
         }
         Action::Quarantine | Action::Contain => {
             let kind = match command.action {
@@ -111,6 +144,7 @@ pub async fn carry_out(app: &Arc<App>, command: &Command, by: &By) -> Result<Don
                 recorded: taken.recorded.index,
                 epoch: Some(taken.epoch),
                 entries: taken.set.len(),
+                unread: 0,
             })
         }
     }
@@ -149,7 +183,19 @@ fn reason(command: &Command) -> Reason {
 }
 
 fn cause(command: &Command, plan: &Plan, kind: Kind) -> Cause {
-    Cause::new(kind, plan.subject.as_deref(), reason(command))
+    let mut cause = Cause::new(kind, plan.subject.as_deref(), reason(command));
+    cause.reasons.extend(unread(command, plan.unread));
+    cause
+}
+
+/// That the ledger could not be read whole for who was given the key, where it is so.
+fn unread(command: &Command, entries: u64) -> Option<Reason> {
+    (entries > 0).then(|| Reason {
+        claim: "ledger".into(),
+        expected: "every entry read, for who was given the key".into(),
+        found: format!("{entries} that cannot be read"),
+        ..reason(command)
+    })
 }
 
 fn taking(
@@ -200,6 +246,36 @@ async fn rest(app: &Arc<App>, command: &Command, by: &By, bar: &Bar) -> Result<(
     take(app, taking).await.map(|_| ())
 }
 
+/// Takes who was given the key between the look at the ledger and the commit that withholds it. Nobody is from there on: a
+/// release that was decided before is sent back by the row of what is withheld.
+async fn given_since(
+    app: &Arc<App>,
+    command: &Command,
+    by: &By,
+    key: &Withheld,
+    done: &mut Done,
+) -> Result<(), Refusal> {
+    let mut plan = Plan::default();
+    plan.holders(app, key, key.read..app.head().size).await?;
+    done.unread += plan.unread;
+    if plan.nodes.is_empty() && plan.roots.is_empty() {
+        return Ok(());
+    }
+    let cause = cause(command, &plan, Kind::Revocation);
+    let taking = taking(
+        command,
+        by,
+        (cause, plan),
+        None,
+        (Vec::new(), Vec::new()),
+        Mark::Revoked,
+    );
+    let taken = take(app, taking).await?;
+    done.epoch = Some(taken.epoch);
+    done.entries += taken.set.len();
+    Ok(())
+}
+
 async fn lift(
     app: &Arc<App>,
     command: &Command,
@@ -216,6 +292,7 @@ async fn lift(
         recorded: recorded.index,
         epoch: None,
         entries: plan.set.len(),
+        unread: 0,
     })
 }
 
@@ -228,9 +305,10 @@ async fn note(
     (guards, mut writes): (Vec<Guard>, Vec<Write>),
 ) -> Result<Done, Refusal> {
     let now_ms = app.clock.now_ms();
+    let reasons = std::iter::once(reason(command)).chain(unread(command, plan.unread));
     let mut statement = Statement {
         subject: plan.subject,
-        reasons: Reason::bounded(vec![reason(command)]),
+        reasons: Reason::bounded(reasons.collect()),
         ..app.circumstances(now_ms).statement(
             Kind::Command,
             Outcome::Recorded,
@@ -256,5 +334,6 @@ async fn note(
         recorded: recorded.index,
         epoch: None,
         entries: 0,
+        unread: plan.unread,
     })
 }

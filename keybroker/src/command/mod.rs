@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use touchstone_cose::cbor::Value;
 
-pub use carry_out::{Done, carry_out};
+pub use carry_out::{Done, carry_out, carry_out_planned};
 pub use plan::{Plan, plan};
 pub use signed::{carry_out_signed, needs_no_signature};
 
@@ -220,6 +220,7 @@ pub fn shown(command: &Command, plan: &Plan, revision: u64) -> serde_json::Value
         "revision": revision,
         "nodes": plan.nodes.iter().take(MAX_SHOWN).map(|(name, _)| name).collect::<Vec<_>>(),
         "nodes_in_all": plan.nodes.len(),
+        "unread": plan.unread,
         "subjects": plan.subjects,
     })
 }

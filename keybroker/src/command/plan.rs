@@ -1,5 +1,7 @@
 //! What a command would take, looked up and not touched.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use touchstone_authorization::Status;
@@ -20,7 +22,7 @@ use crate::rejudge::{Falls, falling};
 use crate::release::keeper;
 use crate::rows;
 use crate::taken_back;
-use crate::withdraw::{held_by, holds as entry_of, set};
+use crate::withdraw::{held_by, held_where, holds as entry_of, set};
 
 /// What a command would take.
 #[derive(Debug, Default)]
@@ -39,6 +41,10 @@ pub struct Plan {
     pub falls: Vec<Falls>,
     /// What is barred by it.
     pub bar: Option<Bar>,
+    /// The key that is withheld by it.
+    pub key: Option<Withheld>,
+    /// How many entries of the ledger could not be read: who was given the key there is not known.
+    pub unread: u64,
     /// Rows that are written with it.
     pub writes: Vec<Write>,
     /// Every entry that would fall, or come back.
@@ -47,6 +53,17 @@ pub struct Plan {
     pub digest: [u8; 32],
     /// Who holds these entries, at most [`MAX_SHOWN`].
     pub subjects: Vec<String>,
+}
+
+/// A version of a key that is withheld, and how far the ledger was read for who was given it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// The key.
+    pub name: String,
+    /// The version.
+    pub version: u64,
+    /// How many entries the ledger had when it was read.
+    pub read: u64,
 }
 
 /// Looks up what a command would take, with everything below it.
@@ -158,21 +175,41 @@ impl Plan {
     /// Whoever was given the newest version of a key, which is released no more.
     async fn key(&mut self, app: &Arc<App>, name: &str) -> Result<(), Refusal> {
         let (entry, _) = keeper::read(&*app.store, name)?.ok_or_else(|| absent("there is no key of this name"))?;
-        let version = entry.current().ok_or_else(|| absent("the key has no version"))?.clone();
-        let (reading, key, wanted) = (Arc::clone(app), name.to_owned(), version.clone());
-        let looking = tokio::task::spawn_blocking(move || holders(&reading, &key, &wanted));
-        for holder in looking.await.map_err(internal)?? {
-            if holder.contains('@') {
-                self.roots
-                    .extend(app.lineage.find(Id::Subject(&holder)).map(|entry| entry.status));
-            } else {
-                let entry = entry_of(app, &holder)?;
-                self.nodes.push((holder, entry));
+        let version = entry.current().ok_or_else(|| absent("the key has no version"))?.number;
+        let withheld = Withheld {
+            name: name.to_owned(),
+            version,
+            read: app.head().size,
+        };
+        self.holders(app, &withheld, 0..withheld.read).await?;
+        self.key = Some(withheld);
+        let row = rows::WITHHELD.key(name.as_bytes()).map_err(internal)?;
+        let number = version.max(entry.withheld);
+        self.writes.push(Write::Put(row, number.to_be_bytes().to_vec()));
+        Ok(())
+    }
+
+    /// Who was given the key, as these entries of the ledger have it, and holds something now.
+    pub(super) async fn holders(&mut self, app: &Arc<App>, key: &Withheld, entries: Range<u64>) -> Result<(), Refusal> {
+        let (reading, key) = (Arc::clone(app), key.clone());
+        let looking = tokio::task::spawn_blocking(move || holders(&reading, &key.name, key.version, entries));
+        let found = looking.await.map_err(internal)??;
+        self.unread += found.unread;
+        if found.names.is_empty() {
+            return Ok(());
+        }
+        // Whichever of those of a name was given it: a label may be in use more than once.
+        let is_holder = |subject: &str| found.names.binary_search_by(|name| name.as_str().cmp(subject)).is_ok();
+        let held: BTreeSet<StatusIndex> = held_where(app, is_holder).into_iter().collect();
+        for holder in found.names.iter().filter(|holder| !holder.contains('@')) {
+            // Its record is marked, so that it has to show itself anew. A record nobody can read grants nothing.
+            if let Ok(entry) = entry_of(app, holder)
+                && held.contains(&entry)
+            {
+                self.nodes.push((holder.clone(), entry));
             }
         }
-        let row = rows::WITHHELD.key(name.as_bytes()).map_err(internal)?;
-        let number = version.number.max(entry.withheld);
-        self.writes.push(Write::Put(row, number.to_be_bytes().to_vec()));
+        self.roots.extend(held);
         Ok(())
     }
 

@@ -9,7 +9,8 @@ use touchstone_policies::{DecisionCode, PolicySet, Power, Principal, Request};
 use touchstone_verifier::appraisal::Claims;
 use touchstone_verifier::inventory::Lookup;
 
-use super::{Action, By, Command, Done, Target, carry_out};
+use super::carry_out::carry_out_alone;
+use super::{Action, By, Command, Done, Target};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::hello::internal;
@@ -91,7 +92,7 @@ pub async fn carry_out_signed(app: &Arc<App>, bytes: &[u8]) -> Result<Done, Refu
         id: signed.id,
         not_after: signed.not_after,
     };
-    carry_out(app, &command, &by).await
+    carry_out_alone(app, &command, &by).await
 }
 
 /// Whether signed policy lets this operator command this: `operators.toml` must say so, and no Cedar policy forbid it.

@@ -23,6 +23,7 @@ use crate::nodes;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::release::decide::NodeFacts;
 use crate::release::inputs::StatusSeen;
+use crate::release::serve::rests_on;
 use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
@@ -58,8 +59,8 @@ async fn answer(app: Arc<App>, request: Arc<ForeignRequest>, exporter: [u8; 32])
         };
         let recorded = match app.sequencer.record(entry).await {
             Ok(recorded) => recorded,
-            // Another request has used this proof, or what this rests on has changed: looked at again.
-            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged) => continue,
+            // Another request has used this proof, or what this rests on has changed or fallen: looked at again.
+            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged | EntryError::Fallen { .. }) => continue,
             Err(EntryError::Busy { .. }) => {
                 return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
             }
@@ -158,7 +159,10 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
         parts: Vec::new(),
         // Like a grant: answered only while every withdrawal is durable.
         effect: if authorization.is_some() {
-            Effect::Release
+            let record = record.as_ref().map(|(record, _)| record);
+            Effect::Release {
+                rests_on: rests_on(subject.contents().status, record),
+            }
         } else {
             Effect::None
         },

@@ -419,7 +419,12 @@ impl Graph {
     /// Every entry of this subject: a label may be given more than once below one node.
     #[must_use]
     pub fn all_of(&self, subject: &str) -> Vec<StatusIndex> {
-        let of = self.each().filter(|held| *held.subject == *subject);
+        self.all_where(|held| held == subject)
+    }
+
+    /// Every entry of the subjects that `is` says yes to.
+    pub fn all_where(&self, mut is: impl FnMut(&str) -> bool) -> Vec<StatusIndex> {
+        let of = self.each().filter(|held| is(&held.subject));
         of.map(|held| held.status).collect()
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
+use touchstone_authorization::{DomainState, RevokedIds, StatusIndex, authorization_digest};
 use touchstone_cose::cbor::Value;
 use touchstone_cose::encrypt::encrypt;
 use touchstone_cose::key::Signer as _;
@@ -32,6 +32,7 @@ use crate::clock::seconds;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
+use crate::node::NodeRecord;
 use crate::nodes;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::rows;
@@ -96,21 +97,22 @@ async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> R
             Ok(handed_in) => handed_in.recorded().await,
             Err(error) => Err(error),
         };
-        let recorded = match recorded {
-            Ok(recorded) => recorded,
-            // Another request has used this proof, or what this rests on has changed: looked at again.
-            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged) => continue,
-            Err(EntryError::Busy { .. }) => {
-                return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
-            }
-            Err(error) => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
-        };
-        if let Some(kept) = spent {
+        // What is spent on record is spent, whether it is given away or not.
+        if let (Ok(_) | Err(EntryError::Fallen { .. }), Some(kept)) = (&recorded, spent) {
             let keeper = keeper::keeper(&app)?;
             tokio::task::spawn_blocking(move || keeper.forget(&kept))
                 .await
                 .map_err(internal)?;
         }
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            // Another request has used this proof, or what this rests on has changed or fallen: looked at again.
+            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged | EntryError::Fallen { .. }) => continue,
+            Err(EntryError::Busy { .. }) => {
+                return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
+            }
+            Err(error) => return Err(Refusal::new(RefusalCode::BrokerStopping, error.to_string())),
+        };
         tracing::info!(
             target: "touchstone::event",
             event = "key_release",
@@ -184,6 +186,12 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     }
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, name)?;
+    // Before the key, whose entry says up to which version it is withheld: what is withheld after this look sends the
+    // release back.
+    let withheld = match rows::WITHHELD.key(request.key.as_bytes()) {
+        Ok(_) => keeper::withheld(&*app.store, &request.key)?.1,
+        Err(_) => None,
+    };
     // A name that no key can have is looked up as one that none has.
     let key = keeper::read(&*app.store, &request.key)?;
     let inputs = ReleaseInputs {
@@ -231,7 +239,6 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     }
     if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
         guards.push(guard(Ok(row), revision(&key))?);
-        let (_, withheld) = keeper::withheld(&*app.store, &request.key)?;
         guards.push(guard(rows::WITHHELD.key(request.key.as_bytes()), withheld)?);
     }
     let mut writes = vec![
@@ -274,9 +281,21 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             guards,
             writes,
             parts: decided.part.into_iter().collect(),
-            effect: if allowed { Effect::Release } else { Effect::None },
+            effect: if allowed {
+                Effect::Release {
+                    rests_on: rests_on(contents.status, record.as_ref().map(|(record, _)| record)),
+                }
+            } else {
+                Effect::None
+            },
         },
     })
+}
+
+/// What a release to the holder of `entry` rests on: that, and what its node holds.
+pub(crate) fn rests_on(entry: StatusIndex, node: Option<&NodeRecord>) -> Vec<StatusIndex> {
+    let node = node.map(|node| node.status).filter(|node| *node != entry);
+    std::iter::once(entry).chain(node).collect()
 }
 
 /// The answer's inside: COSE_Sign1 over COSE_Encrypt to the attested receive key.

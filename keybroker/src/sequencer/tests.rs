@@ -1,5 +1,6 @@
 //! The order of a commit, with a store that waits, fails and comes back.
 
+use touchstone_authorization::{Status, StatusLists};
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::Signed;
 use touchstone_store::{Changes, CommitError, RangeRow, RedbStore, StoreError, Versioned};
@@ -7,7 +8,7 @@ use touchstone_store::{Changes, CommitError, RangeRow, RedbStore, StoreError, Ve
 use super::*;
 use crate::entry::Activation;
 use crate::lineage::entry::tests::entry as lineage_entry;
-use crate::lineage::{Dependency, Growth, Link};
+use crate::lineage::{self, Dependency, Growth, Link};
 use crate::log;
 use crate::node::tests::record;
 use crate::trust::tests::{facts, trust};
@@ -155,6 +156,26 @@ fn grant_below(place: StatusIndex, parent: &lineage::Entry) -> Effect {
         entry: lineage_entry(number(&place), Some(parent)),
         renews: false,
     })
+}
+
+fn release_to(holder: StatusIndex) -> Effect {
+    Effect::Release { rests_on: vec![holder] }
+}
+
+/// An entry that was granted just now, of a node or below one.
+async fn granted(bed: &Bed, parent: Option<StatusIndex>) -> StatusIndex {
+    let place = bed.trust.deal().unwrap();
+    let parent = parent.map(|parent| bed.lineage.get(&parent).unwrap());
+    bed.permit(1);
+    let growth = Growth {
+        entry: lineage_entry(number(&place), parent.as_ref()),
+        renews: false,
+    };
+    bed.handle
+        .record(entry("granted", Effect::grant(growth)))
+        .await
+        .unwrap();
+    place
 }
 
 fn nonce(name: &str) -> Key {
@@ -352,7 +373,7 @@ async fn while_the_trust_state_is_held_what_would_grant_is_decided_again_and_the
     let bed = bed();
     let (taken, wanted) = (bed.trust.deal().unwrap(), bed.trust.deal().unwrap());
     bed.trust.hold(true);
-    for effect in [grant(wanted), Effect::Release] {
+    for effect in [grant(wanted), release_to(wanted)] {
         let refused = bed.handle.record(entry("grant", effect)).await;
         assert_eq!(refused, Err(EntryError::PolicyChanged));
     }
@@ -476,10 +497,11 @@ async fn a_stop_in_mid_commit_loses_nothing_that_was_answered() {
 #[tokio::test]
 async fn who_only_looks_at_a_row_is_committed_together_and_who_writes_it_alone() {
     let bed = bed();
+    let node = granted(&bed, None).await;
     let row = rows::KEY.key(b"db/main").unwrap();
     let looks = |text: &str| Entry {
         guards: vec![Guard::Absent(row.clone())],
-        ..entry(text, Effect::Release)
+        ..entry(text, release_to(node))
     };
     let first = hand_in(&bed, entry("genesis", Effect::None)).await;
     // These wait behind the first commit, and are looked at together.
@@ -511,9 +533,10 @@ async fn a_release_waits_for_withdrawals_as_a_grant_does() {
     let genesis = hand_in(&bed, entry("genesis", Effect::None)).await;
     bed.permit(1);
     genesis.await.unwrap().unwrap();
+    let node = granted(&bed, None).await;
     // Gone out, and not handed in yet.
     let withdrawal = bed.trust.withdraw(&[], 1).unwrap();
-    let release = hand_in(&bed, entry("release", Effect::Release)).await;
+    let release = hand_in(&bed, entry("release", release_to(node))).await;
     let other = hand_in(&bed, entry("other", Effect::None)).await;
     bed.permit(1);
     other.await.unwrap().unwrap();
@@ -537,6 +560,112 @@ async fn a_release_waits_for_withdrawals_as_a_grant_does() {
     bed.permit(2);
     withdraw.await.unwrap().unwrap();
     release.await.unwrap().unwrap();
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_released_on_what_does_not_count_at_the_commit() {
+    let bed = bed();
+    bed.permit(1);
+    bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let [revoked, suspended, kept_back, valid] = [
+        granted(&bed, None).await,
+        granted(&bed, None).await,
+        granted(&bed, None).await,
+        granted(&bed, None).await,
+    ];
+    let below_revoked = granted(&bed, Some(revoked)).await;
+    let below_that = granted(&bed, Some(below_revoked)).await;
+    let never = bed.trust.deal().unwrap();
+    let depending = bed.trust.deal().unwrap();
+    let mut growth = lineage_entry(number(&depending), Some(&bed.lineage.get(&valid).unwrap()));
+    growth.depends_on = vec![Dependency {
+        on: suspended,
+        why: Link::DependsOn,
+    }];
+    let renews = false;
+    bed.permit(1);
+    let depends = Effect::grant(Growth { entry: growth, renews });
+    bed.handle.record(entry("depending", depends)).await.unwrap();
+    // Of each the root alone, without what falls with it: an entry is not believed for what it hangs below.
+    for (place, mark) in [(revoked, Mark::Revoked), (suspended, Mark::Suspended)] {
+        let withdrawal = bed.trust.take(&[place], mark, 1).unwrap();
+        bed.trust.durable(withdrawal);
+    }
+    bed.trust.release(std::collections::HashSet::from([kept_back]));
+    let mut old = valid;
+    old.generation -= 1;
+    for (what, rests_on) in [
+        ("a revoked entry", vec![revoked]),
+        ("a suspended one", vec![suspended]),
+        ("one that is kept back", vec![kept_back]),
+        ("one that was never granted", vec![never]),
+        ("one of the generation before", vec![old]),
+        ("one whose node is suspended", vec![valid, suspended]),
+        ("below a revoked one", vec![below_revoked]),
+        ("far below a revoked one", vec![below_that]),
+        ("what depends on a suspended one", vec![depending]),
+        ("nothing", vec![]),
+    ] {
+        // Where it is released after all, the test is to say so instead of hanging.
+        bed.permit(1);
+        let refused = bed.handle.record(entry(what, Effect::Release { rests_on })).await;
+        assert!(
+            matches!(refused, Err(EntryError::Conflict { .. })),
+            "{what}: {refused:?}"
+        );
+    }
+    bed.handle.record(entry("release", release_to(valid))).await.unwrap();
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_that_waits_while_its_holder_falls_is_sent_back() {
+    let bed = bed();
+    bed.permit(1);
+    bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let node = granted(&bed, None).await;
+    // Something else holds releases up; meanwhile the node is suspended.
+    let other = bed.trust.withdraw(&[], 1).unwrap();
+    let release = hand_in(&bed, entry("release", release_to(node))).await;
+    let withdrawal = bed.trust.take(&[node], Mark::Suspended, 1).unwrap();
+    bed.trust.durable(other);
+    let suspend = Effect::Withdraw {
+        nodes: vec![],
+        entries: vec![node],
+        withdrawal,
+    };
+    bed.permit(2);
+    bed.handle.record(entry("suspension", suspend)).await.unwrap();
+    assert!(matches!(release.await.unwrap(), Err(EntryError::Conflict { .. })));
+    bed.stop().1.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_whose_holder_falls_before_the_answer_is_on_record_and_not_answered() {
+    let bed = bed();
+    bed.permit(1);
+    bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let node = granted(&bed, None).await;
+    // The release hangs in its commit when the suspension goes out.
+    let release = from_a_thread(&bed, entry("release", release_to(node)));
+    bed.until_arrived(3);
+    let withdrawal = bed.trust.take(&[node], Mark::Suspended, 1).unwrap();
+    let suspend = Effect::Withdraw {
+        nodes: vec![],
+        entries: vec![node],
+        withdrawal,
+    };
+    bed.permit(2);
+    let answer = release.join().unwrap().unwrap().recorded();
+    bed.handle.record(entry("suspension", suspend)).await.unwrap();
+    let answer = answer.await;
+    assert!(matches!(answer, Err(EntryError::Fallen { .. })), "{answer:?}");
+    assert_eq!(
+        log::entry(&*bed.store, 2).unwrap().unwrap(),
+        b"release",
+        "who holds it may be more than who has it"
+    );
     bed.stop().1.unwrap();
 }
 
@@ -600,9 +729,10 @@ async fn a_grant_from_a_thread_waits_for_withdrawals_and_is_not_forgotten() {
     let bed = bed();
     bed.permit(1);
     bed.handle.record(entry("genesis", Effect::None)).await.unwrap();
+    let node = granted(&bed, None).await;
     let withdrawal = bed.trust.withdraw(&[], 1).unwrap();
     let mut release = Box::pin(
-        from_a_thread(&bed, entry("release", Effect::Release))
+        from_a_thread(&bed, entry("release", release_to(node)))
             .join()
             .unwrap()
             .unwrap()
