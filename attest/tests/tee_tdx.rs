@@ -25,9 +25,9 @@ fn a_genuine_quote_says_which_platform_it_is_of() {
             report: quote.clone(),
             auxiliary: Vec::new(),
         };
-        let claimed = identity::of_tdx(&report).unwrap();
+        let claimed = identity::of_tdx(&report, None).unwrap();
         let parsed = tdx::Quote::parse(&quote).unwrap();
-        let expected = Platform::TdxPlatform(tdx::Platform::claimed_by(&parsed).unwrap().ppid);
+        let expected = Platform::TdxPlatform(tdx::Platform::claimed_by(&parsed, None).unwrap().ppid);
         assert_eq!(
             claimed.platform.parse::<CvmIdentity>().unwrap().platform,
             expected,
@@ -39,7 +39,7 @@ fn a_genuine_quote_says_which_platform_it_is_of() {
                 ..report.clone()
             };
             assert!(
-                matches!(identity::of_tdx(&report), Err(TeeError::Malformed { .. })),
+                matches!(identity::of_tdx(&report, None), Err(TeeError::Malformed { .. })),
                 "{name}, cut at {cut}"
             );
         }

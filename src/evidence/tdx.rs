@@ -60,7 +60,9 @@ impl Told {
         }
         lines.push(format!("guest attributes    {}", attributes(&quote)));
         lines.push(format!("module and versions {}", hex::encode(quote.tee_tcb_svn())));
-        let verified = VerifiedQuote::by_own_root(quote);
+        let collateral = collection.get(Label::TdxCollateral).map(Collateral::parse);
+        let beside = collateral.as_ref().and_then(|collateral| collateral.as_ref().ok());
+        let verified = VerifiedQuote::by_own_root(quote, beside);
         match &verified {
             Ok(verified) => {
                 let platform = verified.platform();
@@ -79,7 +81,7 @@ impl Told {
                 lines.push(format!("DOES NOT HOLD TOGETHER: {}", why.join("; ")));
             }
         }
-        lines.push(match collection.get(Label::TdxCollateral).map(Collateral::parse) {
+        lines.push(match &collateral {
             None => "no collateral: nothing says what Intel thinks of the platform".to_owned(),
             Some(Err(error)) => format!("the collateral cannot be read: {error}"),
             Some(Ok(collateral)) => {

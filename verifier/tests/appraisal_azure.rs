@@ -24,7 +24,7 @@ use touchstone_verifier::hcl::{HardwareKind, HclReport};
 use touchstone_verifier::inventory::{CvmIdentity, Inventory, Node, Platform};
 use touchstone_verifier::policy::{EventLogRule, ReportFreshness, RequiredRoots};
 use touchstone_verifier::snp::{AliasCheck, Report, SnpReference};
-use touchstone_verifier::tdx::{Quote, TdxReference};
+use touchstone_verifier::tdx::{PckData, Quote, TdxReference};
 use touchstone_verifier::tpm::HashAlg;
 
 /// 2026-11-21T00:00:00Z.
@@ -113,7 +113,10 @@ fn golden(parts: &Parts) -> (Platform, MachineReference) {
                 endorses: Endorses::AzureVtpm,
                 ..TdxReference::of(&quote, None)
             });
-            Platform::TdxPlatform(ppid(quote.pck_chain()))
+            let PckData::Chain(chain) = quote.pck() else {
+                panic!("a chain")
+            };
+            Platform::TdxPlatform(ppid(chain))
         }
     };
     (platform, golden)

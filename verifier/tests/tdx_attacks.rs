@@ -24,7 +24,7 @@ fn codes(store: &CertificateStore, quote: &[u8], collateral: &[u8], policy: &Tdx
         Ok(quote) => {
             let mut reasons = check_guest(&quote).reasons;
             reasons.extend(check_report_data(&quote, &DATA));
-            match VerifiedQuote::verify(quote, store, NOW) {
+            match VerifiedQuote::verify(quote, None, store, NOW) {
                 Err(found) => reasons.extend(found),
                 Ok(verified) => {
                     let evaluated = Collateral::parse(collateral)
@@ -204,7 +204,7 @@ fn what_intel_says_of_the_platform_decides() {
     };
     let collateral = platform.collateral(&shape);
     assert_eq!(codes(&store, &quote, &collateral, &lenient), [""; 0]);
-    let verified = VerifiedQuote::verify(Quote::parse(&quote).unwrap(), &store, NOW).unwrap();
+    let verified = VerifiedQuote::verify(Quote::parse(&quote).unwrap(), None, &store, NOW).unwrap();
     let evaluation = Evaluation::evaluate(&verified, &Collateral::parse(&collateral).unwrap(), &store, NOW).unwrap();
     assert_eq!(
         check(&verified, &evaluation, &DATA, &lenient).leniencies,
@@ -285,7 +285,7 @@ fn no_byte_of_a_quote_can_be_altered() {
         altered[position] ^= 1;
         let refused = match Quote::parse(&altered) {
             Err(_) => true,
-            Ok(quote) => VerifiedQuote::verify(quote, &store, NOW).is_err(),
+            Ok(quote) => VerifiedQuote::verify(quote, None, &store, NOW).is_err(),
         };
         assert!(refused, "byte {position}");
     }

@@ -59,18 +59,25 @@ pub fn of_snp(report: &Report, certificates: &[u8]) -> Result<Claimed, TeeError>
     })
 }
 
-/// What a TDX quote says: the platform by the PPID that the certificate in it names, and `MRCONFIGID` where it is set.
+/// What a TDX quote says: the platform by the PPID that the certificate in it names, or the one in `collateral` (Intel's
+/// answers, JSON) where the quote has none, and `MRCONFIGID` where it is set.
 ///
 /// # Errors
 /// [`TeeError::Malformed`].
-pub fn of_tdx(report: &Report) -> Result<Claimed, TeeError> {
+pub fn of_tdx(report: &Report, collateral: Option<&[u8]>) -> Result<Claimed, TeeError> {
     let malformed = |found: String| TeeError::Malformed {
         what: "TDX quote",
-        expected: "a quote of version 4 or 5 with the platform's certificate".into(),
+        expected: "a quote of version 4 or 5, and the platform's certificate in it or in tee.collateral".into(),
         found,
     };
     let quote = tdx::Quote::parse(&report.report).map_err(|error| malformed(error.to_string()))?;
-    let platform = tdx::Platform::claimed_by(&quote).map_err(|reasons| {
+    let collateral = collateral.map(tdx::Collateral::parse).transpose();
+    let collateral = collateral.map_err(|error| TeeError::Malformed {
+        what: "collateral",
+        expected: "Intel's answers in JSON".into(),
+        found: error.to_string(),
+    })?;
+    let platform = tdx::Platform::claimed_by(&quote, collateral.as_ref()).map_err(|reasons| {
         let first = reasons.first().map(ToString::to_string);
         malformed(first.unwrap_or_default())
     })?;

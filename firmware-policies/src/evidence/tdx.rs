@@ -6,7 +6,7 @@ use touchstone_verifier::inventory::{CvmIdentity, GuestId, Platform};
 use touchstone_verifier::reason::Reason;
 use touchstone_verifier::tdx::check::check_guest;
 use touchstone_verifier::tdx::measured::BANK;
-use touchstone_verifier::tdx::{Quote, RtmrReplay, TdxReference, VerifiedQuote, replay};
+use touchstone_verifier::tdx::{Collateral, Quote, RtmrReplay, TdxReference, VerifiedQuote, replay};
 
 use super::{endorses, refused};
 use crate::error::PolicyError;
@@ -30,7 +30,10 @@ pub(super) fn read(collection: &Collection, notes: &mut Vec<String>) -> Result<O
     };
     let claim = Label::TdxQuote.as_str();
     let quote = Quote::parse(bytes).map_err(|e| refused(claim, "a TDX quote", e))?;
-    let verified = VerifiedQuote::by_own_root(quote)
+    let collateral = collection
+        .get(Label::TdxCollateral)
+        .and_then(|bytes| Collateral::parse(bytes).ok());
+    let verified = VerifiedQuote::by_own_root(quote, collateral.as_ref())
         .map_err(|reasons| refused(claim, "a quote that holds together", words(&reasons)))?;
     for reason in check_guest(&quote).reasons {
         notes.push(format!("such a guest is refused: {reason}"));

@@ -7,6 +7,8 @@ touchstone_cose::reason_codes! {
             "The bytes are not a TDX quote of version 4 or 5 with a body this version knows. Send the quote as the guest device gave it, zero padding allowed.",
         PckMalformed = "tdx-pck-malformed":
             "The certificate of the platform's provisioning key lacks what Intel puts into it. Collect the quote again.",
+        PckMissing = "tdx-pck-missing":
+            "The quote names its platform without the certificate of the provisioning key, and nothing beside it has that. Fetch the certificate from Intel or the host's cache and put its chain into the collateral (pck_certificate_chain).",
         SignatureInvalid = "tdx-signature-invalid":
             "A signature in the quote does not verify, or the attestation key is not the one the quoting enclave vouches for: the quote was altered, or put together from several.",
         ReportData = "tdx-report-data-mismatch":

@@ -5,7 +5,8 @@
 //! PEM, `root_ca_crl` and `pck_crl` in DER as hexadecimal, `tcb_info` and `qe_identity` as the exact text that was signed,
 //! `tcb_info_signature` and `qe_identity_signature` in hexadecimal (the layout of DCAP's `sgx_ql_qve_collateral_t`).
 //! Instead of text and signature apart, `tcb_info` and `qe_identity` may hold Intel's whole answer as it was received
-//! (`{"tcbInfo":…,"signature":"…"}`).
+//! (`{"tcbInfo":…,"signature":"…"}`), as text or as the JSON it is. `pck_certificate_chain` (PEM, leaf first) is read where
+//! the quote has no certificate of its own.
 //!
 //! What is read of it here is only for refusals with words of their own; the signatures are checked in
 //! [`super::Evaluation::evaluate`].
@@ -13,6 +14,7 @@
 use dcap_qvl::QuoteCollateralV3;
 use serde::Deserialize;
 
+use super::json_text;
 use super::time::unix_seconds;
 use crate::x509::Crl;
 
@@ -51,14 +53,28 @@ struct File {
     root_ca_crl: String,
     pck_crl: String,
     tcb_info_issuer_chain: String,
-    tcb_info: String,
+    tcb_info: Signed,
     #[serde(default)]
     tcb_info_signature: String,
     qe_identity_issuer_chain: String,
-    qe_identity: String,
+    qe_identity: Signed,
     #[serde(default)]
     qe_identity_signature: String,
+    #[serde(default)]
+    pck_certificate_chain: Option<String>,
 }
+
+/// What Intel signed: text, or JSON whose text is taken out of the file.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Signed {
+    Text(String),
+    Object(Members),
+}
+
+/// An object of which only the text matters.
+#[derive(Deserialize)]
+struct Members {}
 
 #[derive(Deserialize)]
 struct Dated {
@@ -86,6 +102,7 @@ pub struct Collateral {
     pub(super) inner: QuoteCollateralV3,
     parts: [Part; 4],
     fmspc: [u8; 6],
+    pck_chain: Option<String>,
 }
 
 impl Collateral {
@@ -100,12 +117,14 @@ impl Collateral {
         let file: File = serde_json::from_slice(bytes).map_err(|error| CollateralError::Json {
             found: error.to_string(),
         })?;
+        let tcb_info = text_of(bytes, "tcb_info", file.tcb_info)?;
         let (tcb_info, tcb_info_signature) =
-            text_and_signature("tcb_info", "{\"tcbInfo\":", file.tcb_info, &file.tcb_info_signature)?;
+            text_and_signature("tcb_info", "tcbInfo", tcb_info, &file.tcb_info_signature)?;
+        let qe_identity = text_of(bytes, "qe_identity", file.qe_identity)?;
         let (qe_identity, qe_identity_signature) = text_and_signature(
             "qe_identity",
-            "{\"enclaveIdentity\":",
-            file.qe_identity,
+            "enclaveIdentity",
+            qe_identity,
             &file.qe_identity_signature,
         )?;
         let tcb = dated("tcb_info", &tcb_info)?;
@@ -137,12 +156,24 @@ impl Collateral {
                 qe_identity_issuer_chain: file.qe_identity_issuer_chain,
                 qe_identity,
                 qe_identity_signature,
-                // The chain that counts is the quote's own: nothing beside it may stand in for it.
+                // The chain that counts is the quote's own: nothing beside it may stand in for it. Where the quote has
+                // none, the chain that was verified is put here.
                 pck_certificate_chain: None,
             },
             parts,
             fmspc,
+            pck_chain: file.pck_certificate_chain.filter(|chain| !chain.is_empty()),
         })
+    }
+
+    /// The chain of the provisioning key's certificate, PEM, leaf first, for a quote that has none.
+    pub(super) fn pck_chain(&self) -> Option<&str> {
+        self.pck_chain.as_deref()
+    }
+
+    /// The chain of the authority that issues and revokes provisioning certificates, PEM.
+    pub(super) fn pck_issuer_chain(&self) -> &str {
+        &self.inner.pck_crl_issuer_chain
     }
 
     /// Its dated parts.
@@ -161,15 +192,32 @@ impl Collateral {
     }
 }
 
+/// What Intel signed, or its answer, as text. Of JSON the text without the spaces between its parts: that is what Intel
+/// signs (Intel PCS API 4, "signature calculated over tcbInfo body (without whitespaces)"), and the file around it may have
+/// been laid out anew.
+fn text_of(file: &[u8], member: &'static str, signed: Signed) -> Result<String, CollateralError> {
+    if let Signed::Text(text) = signed {
+        return Ok(text);
+    }
+    let members = std::str::from_utf8(file).ok().and_then(json_text::members);
+    let answer = members.into_iter().flatten().find(|(name, _)| name == member);
+    answer
+        .map(|(_, text)| json_text::compact(text))
+        .ok_or(CollateralError::Member {
+            member,
+            expected: "text, or Intel's answer as it was received",
+        })
+}
+
 /// Text and signature, given apart or as one answer of Intel's.
 fn text_and_signature(
     member: &'static str,
-    opening: &str,
+    signed: &str,
     text: String,
     signature: &str,
 ) -> Result<(String, Vec<u8>), CollateralError> {
-    const BETWEEN: &str = ",\"signature\":\"";
-    let Some(answer) = text.trim_end().strip_prefix(opening) else {
+    let answer = json_text::members(&text).filter(|members| members.iter().any(|(name, _)| name == signed));
+    let Some(answer) = answer else {
         let signature = hexadecimal(member, signature)?;
         return Ok((text, signature));
     };
@@ -177,14 +225,16 @@ fn text_and_signature(
         member,
         expected: "Intel's answer as it was received, and then no signature beside it",
     };
-    if !signature.is_empty() {
-        return Err(wrong);
+    let inner = answer.iter().find(|(name, _)| name == signed);
+    let with = answer.iter().find(|(name, _)| name == "signature");
+    match (inner, with) {
+        // Two members, so neither is there twice.
+        (Some((_, inner)), Some((_, with))) if answer.len() == 2 && signature.is_empty() => {
+            let with: String = serde_json::from_str(with).map_err(|_| wrong)?;
+            Ok(((*inner).to_owned(), hexadecimal(member, &with)?))
+        }
+        _ => Err(wrong),
     }
-    let (inner, signature) = answer
-        .strip_suffix("\"}")
-        .and_then(|answer| answer.rsplit_once(BETWEEN))
-        .ok_or(wrong)?;
-    Ok((inner.to_owned(), hexadecimal(member, signature)?))
 }
 
 fn hexadecimal(member: &'static str, text: &str) -> Result<Vec<u8>, CollateralError> {

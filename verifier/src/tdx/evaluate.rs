@@ -3,9 +3,11 @@
 //! The converging of statuses is Intel's own procedure and `dcap-qvl` follows it. It is given the collateral, the time and
 //! a root that the policy lists; its own root counts for nothing, and its reading of the quote must be ours.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::configs::RustCryptoConfig;
 use dcap_qvl::policy::{PckIdentity, QuoteClaims, QuotePolicy};
 use dcap_qvl::quote::Report;
@@ -147,12 +149,20 @@ impl Evaluation {
         let roots = store
             .iter()
             .filter(|(anchor, is_anchor)| *is_anchor && anchor.subject() == root);
+        // Where the quote has no chain, the library judges by the one that was verified.
+        let inner = match verified.supplied_pck() {
+            None => Cow::Borrowed(&collateral.inner),
+            Some(pem) => Cow::Owned(QuoteCollateralV3 {
+                pck_certificate_chain: Some(pem.to_owned()),
+                ..collateral.inner.clone()
+            }),
+        };
         for (anchor, _) in roots.take(MAX_ROOTS) {
             let verifier = QuoteVerifier::<RustCryptoConfig>::new_with_config(anchor.as_der().to_vec());
             let quote = verified.quote();
             // What the claims are worth is decided by the domain's policy, not there.
             let every = QuotePolicy::claims_only(seconds);
-            match verifier.verify_with_policy(quote.bytes(), &collateral.inner, seconds, &every) {
+            match verifier.verify_with_policy(quote.bytes(), inner.as_ref(), seconds, &every) {
                 Ok(claims) => return Self::take(verified, &claims),
                 Err(error) => refusal = format!("{error:#}"),
             }

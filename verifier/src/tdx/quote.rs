@@ -19,7 +19,11 @@ const VENDOR: [u8; 16] = [
 const QE_REPORT: usize = 384;
 const QE_AUTHENTICATION_DATA: usize = 32;
 const CERTIFICATION_QE_REPORT: u16 = 6;
+const CERTIFICATION_PCK_LEAF: u16 = 4;
 const CERTIFICATION_PCK_CHAIN: u16 = 5;
+/// Kinds of inner certification data that name the platform without a certificate, and their length: PPID (16 bytes in
+/// plain, or encrypted for RSA-2048 or RSA-3072), CPUSVN (16), PCESVN (2), PCEID (2).
+const CERTIFICATION_ID: [(u16, usize); 3] = [(1, 36), (2, 276), (3, 404)];
 
 /// Why bytes are not a quote that is read here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +107,18 @@ impl BodyKind {
     }
 }
 
+/// What the quote itself says of the key that certified the quoting enclave (Intel SGX ECDSA Quote Library Reference,
+/// "QE Certification Data": inner types 1 to 5). No signature of the quote covers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PckData<'a> {
+    /// No certificate: the platform's id and security versions, by which one is asked for (1 to 3).
+    Id,
+    /// The provisioning key's certificate alone (4).
+    Leaf(&'a [u8]),
+    /// That certificate with those above it, PEM (5).
+    Chain(&'a [u8]),
+}
+
 /// A quote that is well formed. Whether it is true is said by [`super::VerifiedQuote`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote<'a> {
@@ -116,7 +132,7 @@ pub struct Quote<'a> {
     qe_report: &'a [u8; QE_REPORT],
     qe_signature: &'a [u8; 64],
     qe_authentication_data: &'a [u8],
-    pck_chain: &'a [u8],
+    pck: PckData<'a>,
 }
 
 /// Cuts pieces off the front of bytes.
@@ -171,6 +187,32 @@ fn filled(field: &'static str, rest: &[u8], whole: usize) -> Result<(), QuoteErr
         expected: whole.saturating_sub(rest.len()),
         found: whole,
     })
+}
+
+/// What inner certification data of this type are.
+fn pck_data(kind: u16, data: &[u8]) -> Result<PckData<'_>, QuoteError> {
+    if data.len() > MAX_PCK_CHAIN {
+        return Err(QuoteError::Inner {
+            field: "certificate chain",
+            expected: MAX_PCK_CHAIN,
+            found: data.len(),
+        });
+    }
+    match (kind, CERTIFICATION_ID.iter().find(|(id, _)| *id == kind)) {
+        (CERTIFICATION_PCK_CHAIN, _) => Ok(PckData::Chain(data)),
+        (CERTIFICATION_PCK_LEAF, _) => Ok(PckData::Leaf(data)),
+        (_, Some((_, len))) if *len == data.len() => Ok(PckData::Id),
+        (_, Some((_, len))) => Err(QuoteError::Inner {
+            field: "the platform's id",
+            expected: *len,
+            found: data.len(),
+        }),
+        _ => Err(QuoteError::Field {
+            field: "inner certification data type",
+            expected: "1 to 3 (id of the platform), 4 (certificate of the provisioning key) or 5 (its chain)",
+            found: kind.into(),
+        }),
+    }
 }
 
 impl<'a> Quote<'a> {
@@ -271,21 +313,9 @@ impl<'a> Quote<'a> {
         }
         let qe_authentication_data = reader.take(len, "authentication data")?;
         let inner = reader.u16("the provisioning key's certificate")?;
-        must_be(
-            "inner certification data type",
-            "5 (chain of the provisioning key)",
-            inner.into(),
-            CERTIFICATION_PCK_CHAIN.into(),
-        )?;
-        let pck_chain = reader.sized("the provisioning key's certificate")?;
+        let data = reader.sized("the provisioning key's certificate")?;
         filled("certification data", reader.rest, certification.len())?;
-        if pck_chain.len() > MAX_PCK_CHAIN {
-            return Err(QuoteError::Inner {
-                field: "certificate chain",
-                expected: MAX_PCK_CHAIN,
-                found: pck_chain.len(),
-            });
-        }
+        let pck = pck_data(inner, data)?;
         Ok(Self {
             bytes,
             version,
@@ -297,7 +327,7 @@ impl<'a> Quote<'a> {
             qe_report,
             qe_signature,
             qe_authentication_data,
-            pck_chain,
+            pck,
         })
     }
 
@@ -359,9 +389,9 @@ impl<'a> Quote<'a> {
         self.qe_authentication_data
     }
 
-    /// The provisioning key's certificate with those above it, PEM.
-    pub fn pck_chain(&self) -> &'a [u8] {
-        self.pck_chain
+    /// What it says of the provisioning key.
+    pub fn pck(&self) -> PckData<'a> {
+        self.pck
     }
 
     /// TEE_TCB_SVN: security versions of the TDX module ([1] its version, [0] its minor one) and of the microcode ([2]).

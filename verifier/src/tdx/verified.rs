@@ -3,9 +3,10 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use dcap_qvl::configs::RustCryptoConfig;
 use dcap_qvl::intel::parse_pck_extension_with;
-use x509_parser::pem::Pem;
 
 use super::code::TdxCode;
+use super::collateral::Collateral;
+use super::pck::{PCK, PckChain, malformed};
 use super::quote::Quote;
 use crate::reason::Reason;
 use crate::tpm::HashAlg;
@@ -14,9 +15,6 @@ use crate::x509::chain::VerifiedChain;
 use crate::x509::{Certificate, CertificateStore, Expiry, SubjectKey, verify_chain};
 
 const QUOTE: &str = "TDX quote";
-const PCK: &str = "provisioning certificate";
-/// Most certificates in the quote's chain.
-const MAX_CHAIN: usize = 4;
 /// Where an enclave's report has its report data (Intel SDM, REPORT structure).
 const ENCLAVE_REPORT_DATA: usize = 320;
 
@@ -36,17 +34,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The platform that the certificate in `quote` names: words, until [`VerifiedQuote::verify`] has said that Intel
-    /// signed them.
+    /// The platform that the certificate in `quote` names, or the one in `collateral` where the quote has none: words,
+    /// until [`VerifiedQuote::verify`] has said that Intel signed them.
     ///
     /// # Errors
     /// What cannot be read.
-    pub fn claimed_by(quote: &Quote<'_>) -> Result<Self, Vec<Reason>> {
-        let chain = read_chain(quote.pck_chain())?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| malformed("a chain of certificates", "none"))?;
-        platform(leaf)
+    pub fn claimed_by(quote: &Quote<'_>, collateral: Option<&Collateral>) -> Result<Self, Vec<Reason>> {
+        platform(&PckChain::of(quote, collateral)?.leaf)
     }
 }
 
@@ -65,20 +59,30 @@ pub struct VerifiedQuote<'a> {
     quote: Quote<'a>,
     platform: Platform,
     chain: VerifiedChain,
+    supplied: Option<String>,
 }
 
 impl<'a> VerifiedQuote<'a> {
     /// Checks, from the anchors of `store` down at `now` (Unix seconds): the chain of the provisioning key, its signature
     /// over the quoting enclave's report, that report's tie to the attestation key, and the quote's signature.
     ///
+    /// The chain is the quote's own. Quotes of platforms that do not keep their certificate have none: then it is the one
+    /// in `collateral`.
+    ///
     /// # Errors
     /// Every reason against it.
-    pub fn verify(quote: Quote<'a>, store: &CertificateStore, now: i64) -> Result<Self, Vec<Reason>> {
+    pub fn verify(
+        quote: Quote<'a>,
+        collateral: Option<&Collateral>,
+        store: &CertificateStore,
+        now: i64,
+    ) -> Result<Self, Vec<Reason>> {
+        Self::verify_by(quote, &PckChain::of(&quote, collateral)?, store, now)
+    }
+
+    fn verify_by(quote: Quote<'a>, pck: &PckChain, store: &CertificateStore, now: i64) -> Result<Self, Vec<Reason>> {
         let mut reasons = Vec::new();
-        let certificates = read_chain(quote.pck_chain())?;
-        let Some((leaf, above)) = certificates.split_first() else {
-            return Err(malformed("a chain of certificates", "none"));
-        };
+        let PckChain { leaf, above, .. } = pck;
         let chain = match verify_chain(leaf, above, store, now, Expiry::Deny) {
             Ok(chain) => Some(chain),
             Err(error) => {
@@ -126,7 +130,12 @@ impl<'a> VerifiedQuote<'a> {
         }
         let platform = platform(leaf).map_err(|found| reasons.extend(found)).ok();
         match (chain, platform) {
-            (Some(chain), Some(platform)) if reasons.is_empty() => Ok(Self { quote, platform, chain }),
+            (Some(chain), Some(platform)) if reasons.is_empty() => Ok(Self {
+                quote,
+                platform,
+                chain,
+                supplied: pck.supplied(),
+            }),
             _ => Err(reasons),
         }
     }
@@ -136,14 +145,13 @@ impl<'a> VerifiedQuote<'a> {
     ///
     /// # Errors
     /// Every reason against it.
-    pub fn by_own_root(quote: Quote<'a>) -> Result<Self, Vec<Reason>> {
-        let certificates = read_chain(quote.pck_chain())?;
-        let then = certificates.first().map_or(0, Certificate::not_before);
-        let root = certificates
-            .into_iter()
-            .filter(Certificate::is_self_issued)
-            .map(|root| (root, true));
-        Self::verify(quote, &CertificateStore::new(root), then)
+    pub fn by_own_root(quote: Quote<'a>, collateral: Option<&Collateral>) -> Result<Self, Vec<Reason>> {
+        let pck = PckChain::of(&quote, collateral)?;
+        let roots = std::iter::once(&pck.leaf)
+            .chain(&pck.above)
+            .filter(|certificate| certificate.is_self_issued())
+            .map(|root| (root.clone(), true));
+        Self::verify_by(quote, &pck, &CertificateStore::new(roots), pck.leaf.not_before())
     }
 
     /// The quote.
@@ -156,32 +164,15 @@ impl<'a> VerifiedQuote<'a> {
         &self.platform
     }
 
+    /// The provisioning key's certificate with those above it, PEM, where they did not come in the quote.
+    pub(super) fn supplied_pck(&self) -> Option<&str> {
+        self.supplied.as_deref()
+    }
+
     /// The chain of the provisioning key.
     pub fn chain(&self) -> &VerifiedChain {
         &self.chain
     }
-}
-
-fn malformed(expected: &str, found: impl AsRef<str>) -> Vec<Reason> {
-    vec![Reason::new(TdxCode::PckMalformed, PCK, expected, found)]
-}
-
-/// The certificates of a PEM chain, leaf first; some quoting enclaves end it with a NUL.
-fn read_chain(pem: &[u8]) -> Result<Vec<Certificate>, Vec<Reason>> {
-    let pem = pem.strip_suffix(&[0]).unwrap_or(pem);
-    let mut certificates = Vec::new();
-    for block in Pem::iter_from_buffer(pem) {
-        let block = block.map_err(|error| malformed("certificates in PEM", error.to_string()))?;
-        if block.label != "CERTIFICATE" || certificates.len() == MAX_CHAIN {
-            return Err(malformed("at most 4 certificates in PEM", block.label));
-        }
-        let certificate = Certificate::from_der(&block.contents).map_err(|error| {
-            let (expected, found) = error.details();
-            vec![Reason::new(error.code(), PCK, expected, found)]
-        })?;
-        certificates.push(certificate);
-    }
-    Ok(certificates)
 }
 
 /// Intel's extension 1.2.840.113741.1.13.1.

@@ -14,7 +14,7 @@ use crate::inventory::{CvmIdentity, CvmKind, GuestId, Lookup, Platform};
 use crate::reason::{AppraisalCode, Reason};
 use crate::reference::{FoundTdx, Reference};
 use crate::tdx::check::{check_guest, check_platform, check_report_data, platform_claims};
-use crate::tdx::{Collateral, Evaluation, Quote, RtmrReplay, TdxCode, VerifiedQuote, replay};
+use crate::tdx::{Collateral, Evaluation, PckData, Quote, RtmrReplay, TdxCode, VerifiedQuote, replay};
 
 const QUOTE: &str = "TDX quote";
 const COLLATERAL: &str = "TDX collateral";
@@ -61,7 +61,18 @@ pub(super) fn judge_quote<'a>(
     };
     let store = inputs.anchors.store(Purpose::Tdx);
     let guest = check_guest(&quote);
-    let verified = match VerifiedQuote::verify(quote, store, inputs.now) {
+    // Read before the signatures only where the platform's certificate may be in it, for it is long.
+    let beside = match (quote.pck(), inputs.collection.get(Label::TdxCollateral)) {
+        (PckData::Chain(_), _) | (_, None) => None,
+        (PckData::Id | PckData::Leaf(_), Some(bytes)) => match read_collateral(bytes, findings) {
+            None => {
+                findings.refuse_all(guest.reasons);
+                return None;
+            }
+            read => read,
+        },
+    };
+    let verified = match VerifiedQuote::verify(quote, beside.as_ref(), store, inputs.now) {
         Ok(verified) => verified,
         Err(reasons) => {
             findings.refuse_all(guest.reasons);
@@ -73,7 +84,7 @@ pub(super) fn judge_quote<'a>(
     findings.claims.extend(guest.claims);
     findings.claims.extend(platform_claims(&verified));
     findings.refuse_all(guest.reasons);
-    let evaluation = evaluate(inputs, &verified, findings);
+    let evaluation = evaluate(inputs, &verified, beside, findings);
     let replayed = judge_log(inputs, verified.quote(), findings);
     let reference = compare(inputs, verified.quote(), endorses, replayed.as_ref(), findings);
     let (platform, lookup, identity) = identify(inputs, &verified);
@@ -98,20 +109,32 @@ pub(super) fn judge_quote<'a>(
     Some((verified, tee))
 }
 
-/// What Intel says of the platform, by the collateral that came.
-fn evaluate(inputs: &Inputs<'_>, verified: &VerifiedQuote<'_>, findings: &mut Findings) -> Option<Evaluation> {
+fn read_collateral(bytes: &[u8], findings: &mut Findings) -> Option<Collateral> {
+    match Collateral::parse(bytes) {
+        Ok(collateral) => Some(collateral),
+        Err(error) => {
+            let expected = "Intel's answers in JSON";
+            findings.refuse(TdxCode::CollateralMalformed, COLLATERAL, expected, error.to_string());
+            None
+        }
+    }
+}
+
+/// What Intel says of the platform, by the collateral that came; `read` is that, where it has been read already.
+fn evaluate(
+    inputs: &Inputs<'_>,
+    verified: &VerifiedQuote<'_>,
+    read: Option<Collateral>,
+    findings: &mut Findings,
+) -> Option<Evaluation> {
     let Some(bytes) = inputs.collection.get(Label::TdxCollateral) else {
         let expected = format!("collateral for FMSPC {}", hex::encode(verified.platform().fmspc));
         findings.refuse(TdxCode::CollateralMissing, COLLATERAL, expected, "none");
         return None;
     };
-    let collateral = match Collateral::parse(bytes) {
-        Ok(collateral) => collateral,
-        Err(error) => {
-            let expected = "Intel's answers in JSON";
-            findings.refuse(TdxCode::CollateralMalformed, COLLATERAL, expected, error.to_string());
-            return None;
-        }
+    let collateral = match read {
+        Some(collateral) => collateral,
+        None => read_collateral(bytes, findings)?,
     };
     let store = inputs.anchors.store(Purpose::Tdx);
     match Evaluation::evaluate(verified, &collateral, store, inputs.now) {
