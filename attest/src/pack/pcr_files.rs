@@ -25,6 +25,15 @@ const BANKS: &[(&str, u16, usize)] = &[
     ("sha512", 0x0d, 64),
 ];
 
+/// Banks that TPMs have and nothing here is judged by (TPM 2.0 Library Part 2, 6.3): what `tpm2_pcrread` calls them, and
+/// their TPM_ALG_ID. Their values are passed over.
+const OTHER_BANKS: &[(&str, u16)] = &[
+    ("sm3_256", 0x12),
+    ("sha3_256", 0x27),
+    ("sha3_384", 0x28),
+    ("sha3_512", 0x29),
+];
+
 /// Reads PCR values in any of the known forms.
 ///
 /// # Errors
@@ -91,6 +100,20 @@ fn json(text: &str) -> Result<PcrValues, PackError> {
     Ok(values)
 }
 
+/// Whose values follow in the text.
+#[derive(Clone, Copy)]
+enum Heading {
+    Bank((u16, usize)),
+    Other,
+}
+
+fn heading(name: &str) -> Result<Heading, PackError> {
+    match OTHER_BANKS.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+        true => Ok(Heading::Other),
+        false => bank(name).map(Heading::Bank),
+    }
+}
+
 /// `  sha256:` on a line of its own, then `    0 : 0xABCD…` a register.
 fn pcrread(text: &str) -> Result<PcrValues, PackError> {
     let mut values = PcrValues::new();
@@ -101,10 +124,12 @@ fn pcrread(text: &str) -> Result<PcrValues, PackError> {
             .ok_or_else(|| refuse(format!("the line {line:?}")))?;
         let (left, right) = (left.trim(), right.trim());
         if right.is_empty() {
-            current = Some(bank(left)?);
-        } else {
-            let bank = current.ok_or_else(|| refuse("a register before any bank".into()))?;
-            insert(&mut values, bank, left, right)?;
+            current = Some(heading(left)?);
+            continue;
+        }
+        match current.ok_or_else(|| refuse("a register before any bank".into()))? {
+            Heading::Bank(bank) => insert(&mut values, bank, left, right)?,
+            Heading::Other => {}
         }
     }
     Ok(values)
@@ -138,15 +163,15 @@ fn serialized(file: &[u8]) -> Result<PcrValues, PackError> {
     for selection in 0..count {
         let at = 4 + selection * SELECTION;
         let algorithm = half(at)?;
-        let (name, ..) = BANKS
-            .iter()
-            .find(|(_, id, _)| *id == algorithm)
-            .ok_or_else(|| refuse(format!("a bank of algorithm {algorithm:#06x}")))?;
+        let known = BANKS.iter().find(|(_, id, _)| *id == algorithm).map(|(name, ..)| *name);
+        if known.is_none() && !OTHER_BANKS.iter().any(|(_, id)| *id == algorithm) {
+            return Err(refuse(format!("a bank of algorithm {algorithm:#06x}")));
+        }
         let size = usize::from(*file.get(at + 2).ok_or_else(short)?).min(4);
         for byte in 0..size {
             let bits = *file.get(at + 3 + byte).ok_or_else(short)?;
             for bit in (0..8u8).filter(|bit| bits >> bit & 1 == 1) {
-                wanted.push((*name, byte * 8 + usize::from(bit)));
+                wanted.push((known, byte * 8 + usize::from(bit)));
             }
         }
     }
@@ -178,7 +203,9 @@ fn serialized(file: &[u8]) -> Result<PcrValues, PackError> {
     }
     let mut values = PcrValues::new();
     for ((name, register), digest) in wanted.into_iter().zip(digests) {
-        insert(&mut values, bank(name)?, &register.to_string(), &hex::encode(digest))?;
+        if let Some(name) = name {
+            insert(&mut values, bank(name)?, &register.to_string(), &hex::encode(digest))?;
+        }
     }
     Ok(values)
 }
@@ -209,6 +236,51 @@ mod tests {
             text.push_str(&format!("    {index} : 0x{}\n", hex::encode_upper(value)));
         }
         assert_eq!(parse(text.as_bytes()), Ok(binary));
+    }
+
+    /// The same file with another bank in front of its own, of which these registers are selected.
+    fn with_bank(file: &[u8], algorithm: u16, registers: u8) -> Vec<u8> {
+        const LISTS: usize = 4 + 16 * 8;
+        const LIST: usize = 4 + 8 * 66;
+        let mut bytes = file.to_vec();
+        bytes[0] += 1;
+        bytes.copy_within(4..4 + 15 * 8, 12);
+        bytes[4..12].copy_from_slice(&[algorithm as u8, 0, 3, registers, 0, 0, 0, 0]);
+        bytes[LISTS] += 1;
+        let mut list = vec![0; LIST];
+        list[0] = registers.count_ones() as u8;
+        for digest in 0..usize::from(list[0]) {
+            let at = 4 + digest * 66;
+            list[at] = 32;
+            list[at + 2..at + 34].fill(0xEE);
+        }
+        bytes.splice(LISTS + 4..LISTS + 4, list);
+        bytes
+    }
+
+    #[test]
+    fn values_of_banks_that_are_not_judged_are_passed_over() {
+        let file = recorded("quote-rsa/quote.pcrs");
+        let plain = parse(&file).expect("tpm2-tools file");
+        for (name, algorithm) in OTHER_BANKS {
+            assert_eq!(parse(&with_bank(&file, *algorithm, 0x07)), Ok(plain.clone()), "{name}");
+            // One that is listed and not allocated.
+            assert_eq!(
+                parse(&with_bank(&file, *algorithm, 0)),
+                Ok(plain.clone()),
+                "{name}, nothing selected"
+            );
+        }
+        assert!(parse(&with_bank(&file, 0x07, 0x07)).is_err(), "no hash algorithm");
+        let mut uneven = with_bank(&file, 0x12, 0x07);
+        uneven[7] = 0x03;
+        assert!(parse(&uneven).is_err(), "a value that no register has");
+        let text = "  sha1:\n  sm3_256:\n    0 : 0xEE\n  sha256:\n    0 : 0x".to_owned() + &"11".repeat(32);
+        let read = parse(format!("{text}\n  sha3_384:\n    0 : 0xEE\n").as_bytes()).expect("text");
+        assert_eq!(read, PcrValues::from([((0x0b, 0), vec![0x11; 32])]));
+        for none in ["  sm3_256:\n    0 : 0xEE\n", "  md5:\n    0 : 0xEE\n"] {
+            assert!(matches!(parse(none.as_bytes()), Err(PackError::Pcrs { .. })), "{none}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ touchstone_cose::reason_codes! {
         SignatureInvalid = "tpm-signature-invalid":
             "The signature does not verify under the key. The bytes were changed, or another key signed them.",
         SelectionMalformed = "pcr-selection-malformed":
-            "A PCR selection names a bank twice, no bank, an unknown bank or a register that does not exist.",
+            "A PCR selection names a bank twice, no bank or a register that does not exist.",
         SelectionMismatch = "pcr-selection-mismatch":
             "The quoted registers are not the ones asked for: banks, registers, count and order must be equal. Quote the selection of the challenge.",
         SelectionMissing = "pcr-selection-missing":

@@ -10,8 +10,9 @@ use super::reader::{ReadError, Reader};
 pub use super::selection_error::SelectionError;
 use aws_lc_rs::digest::{Context, Digest};
 
-/// Most banks in a selection: one for each hash algorithm that can be read.
-pub const MAX_BANKS: usize = HashAlg::ALL.len();
+/// Most banks in a selection. A TPM lists a bank for each hash algorithm it implements (SM3, SHA-3) and may list those of
+/// which nothing is selected; none implements more than this.
+pub const MAX_BANKS: usize = 16;
 /// Most bytes in a selection's bitmap: 32 registers (a PC client has 24).
 pub const MAX_SELECT_LEN: usize = 4;
 /// Fewest bytes in a bitmap that is written: the PC client's 24 registers.
@@ -112,7 +113,9 @@ impl PcrSelection {
     /// Reads a TPML_PCR_SELECTION.
     ///
     /// # Errors
-    /// [`SelectionError`]: bytes missing, too many banks, a bitmap of no or more than [`MAX_SELECT_LEN`] bytes, an unknown bank, or a bank twice.
+    /// [`SelectionError`]: bytes missing, too many banks, a bitmap of no or more than [`MAX_SELECT_LEN`] bytes, registers of
+    /// an unknown bank, or a bank twice. A bank that is not known here and of which nothing is selected is passed over: it
+    /// adds nothing to the digest.
     pub fn read(r: &mut Reader<'_>) -> Result<Self, SelectionError> {
         let offset = r.offset();
         let count = r.u32("pcrSelect.count")? as usize;
@@ -128,7 +131,6 @@ impl PcrSelection {
         let mut selection = PcrSelection::default();
         for _ in 0..count {
             let found = r.u16("pcrSelect.hash")?;
-            let bank = HashAlg::from_tpm(found).ok_or(SelectionError::UnknownBank { found })?;
             let offset = r.offset();
             let len = usize::from(r.u8("sizeofSelect")?);
             if len == 0 || len > MAX_SELECT_LEN {
@@ -147,7 +149,11 @@ impl PcrSelection {
                 .iter()
                 .rev()
                 .fold(0u32, |mask, &byte| mask << 8 | u32::from(byte));
-            selection.push(BankSelection { bank, mask })?;
+            match HashAlg::from_tpm(found) {
+                Some(bank) => selection.push(BankSelection { bank, mask })?,
+                None if mask == 0 => {}
+                None => return Err(SelectionError::UnknownBank { found }),
+            }
         }
         Ok(selection)
     }

@@ -14,8 +14,8 @@ pub enum SelectionError {
     /// The bytes are not a TPML_PCR_SELECTION.
     #[error("PCR selection: {0}")]
     Read(#[from] ReadError),
-    /// A bank of an algorithm that is not known here.
-    #[error("PCR selection: bank {found:#06x} is not known")]
+    /// Registers of a bank of an algorithm that is not known here.
+    #[error("PCR selection: registers of bank {found:#06x}, which is not known")]
     UnknownBank {
         /// The TPM_ALG_ID found.
         found: u16,
@@ -83,10 +83,10 @@ impl SelectionError {
     pub const fn code(&self) -> TpmCode {
         match self {
             SelectionError::Read(_)
-            | SelectionError::UnknownBank { .. }
             | SelectionError::DuplicateBank { .. }
             | SelectionError::UnknownRegister { .. }
             | SelectionError::DuplicateRegister { .. } => TpmCode::SelectionMalformed,
+            SelectionError::UnknownBank { .. } => TpmCode::HashUnsupported,
             SelectionError::Mismatch { .. } => TpmCode::SelectionMismatch,
             SelectionError::Missing { .. } => TpmCode::SelectionMissing,
             SelectionError::Resettable { .. } => TpmCode::RegisterResettable,
