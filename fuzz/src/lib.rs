@@ -22,7 +22,7 @@ use touchstone_verifier::ear::Ear;
 use touchstone_verifier::eventlog::{BootStory, EventLog, Vouched};
 use touchstone_verifier::gpu::{Details, GpuReport, Kind, VerifiedGpu};
 use touchstone_verifier::hcl::HclReport;
-use touchstone_verifier::ima::{ImaList, ImaPrefix, decode_chunk, encode_chunk, from_ascii, reference_files, replay};
+use touchstone_verifier::ima::{ImaList, ImaPrefix, canonical, decode_chunk, encode_chunk, from_ascii, reference_files, replay};
 use touchstone_verifier::snp::{Report, VerifiedVek};
 use touchstone_verifier::svsm::Manifest as SvsmManifest;
 use touchstone_verifier::tdx::check::check_guest;
@@ -138,6 +138,11 @@ pub fn ima_list(data: &[u8]) {
     }
     if let Ok(binary) = from_ascii(data) {
         assert_eq!(ImaList::parse(&binary).map(|list| list.trailing()), Ok(0), "text becomes whole records");
+    }
+    if let Ok(canonical) = canonical(data.to_vec())
+        && canonical != data
+    {
+        assert_eq!(ImaList::parse(&canonical).map(|list| list.trailing()), Ok(0), "whole records");
     }
     drop(replay(&ImaPrefix::default(), data, &[(HashAlg::Sha256, &[0; 32])]));
     if let Ok(prefix) = ImaPrefix::decode(data) {
@@ -266,7 +271,7 @@ pub fn tdx_quote(data: &[u8]) {
     let Ok(quote) = Quote::parse(data) else { return };
     assert!(quote.signed().ends_with(quote.body()) && data.starts_with(quote.signed()));
     drop(check_guest(&quote));
-    assert!(VerifiedQuote::verify(quote, &CertificateStore::default(), NOW).is_err());
+    assert!(VerifiedQuote::verify(quote, None, &CertificateStore::default(), NOW).is_err());
     let reference = TdxReference::of(&quote, None);
     // A module that is older now than it was at the launch is below the floor that the launch gives.
     let older = |now: &[u8; 16]| now.iter().zip(quote.tee_tcb_svn()).any(|(now, launch)| now < launch);

@@ -17,8 +17,8 @@ use touchstone_evidence::pcr_values;
 use touchstone_verifier::appraisal::{Appraisal, ClaimValue, Tier};
 use touchstone_verifier::corim::MachineReference;
 use touchstone_verifier::ima::{
-    ImaError, ImaList, ImaMode, ImaPolicy, ImaPrefix, ImaRules, PathRule, Violations, from_ascii, reference_files,
-    replay,
+    ImaError, ImaList, ImaMode, ImaPolicy, ImaPrefix, ImaRules, PathRule, Violations, canonical, from_ascii,
+    reference_files, replay,
 };
 use touchstone_verifier::tpm::HashAlg;
 
@@ -581,6 +581,90 @@ fn a_text_list_that_was_altered_is_refused_by_line() {
     }
 }
 
+/// The list, binary and text, as kernels give it for one bank: other template digests, and all else the same.
+fn of_bank(list: &[u8], text: &str, bank: HashAlg) -> (Vec<u8>, String) {
+    let parsed = ImaList::parse(list).unwrap();
+    let (mut binary, mut lines, mut start) = (Vec::new(), String::new(), 0);
+    for (entry, line) in parsed.entries().iter().zip(text.lines()) {
+        let digest = match entry.is_violation() {
+            true => vec![0; bank.digest_len()],
+            false => entry.hash(bank).as_ref().to_vec(),
+        };
+        let record = &list[start..entry.end];
+        binary.extend([&record[..4], &digest, &record[24..]].concat());
+        let of_sha1 = hex::encode(entry.template_digest);
+        lines.push_str(&line.replacen(&of_sha1, &hex::encode(digest), 1));
+        lines.push('\n');
+        start = entry.end;
+    }
+    (binary, lines)
+}
+
+#[test]
+fn a_list_of_any_bank_becomes_the_one_that_travels() {
+    let boot = Boot::load("ima-unknown-exec");
+    let (list, text) = (boot.file("ima.bin"), String::from_utf8(boot.file("ima.txt")).unwrap());
+    // A file that was written while it was measured: zeros in every bank.
+    let violation = [
+        &[10, 0, 0, 0][..],
+        &[0; 20],
+        &record("ima-ng", &[&d_ng(&[0; 32]), b"/w\0"], false)[24..],
+    ]
+    .concat();
+    let with_violation = [list.as_slice(), &violation].concat();
+    let line = format!("10 {} ima-ng sha256:{} /w\n", "0".repeat(40), "0".repeat(64));
+    let with_line = format!("{text}{line}");
+    assert_eq!(canonical(list.clone()).unwrap(), list);
+    for bank in [HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512] {
+        let (binary, lines) = of_bank(&with_violation, &with_line, bank);
+        assert_eq!(canonical(binary.clone()).unwrap(), with_violation, "{bank}");
+        assert_eq!(from_ascii(lines.as_bytes()).unwrap(), with_violation, "{bank}, text");
+        // A record cut short is no entry.
+        assert_eq!(
+            canonical(binary[..binary.len() - 1].to_vec()).unwrap(),
+            list,
+            "{bank}, cut"
+        );
+        // Every byte of the first and of the last template digest counts, and so does every byte of the data.
+        let last = ImaList::parse(&list).unwrap().entries().len();
+        let at = of_bank(&list, &text, bank).0.len();
+        let start = at - (list.len() - ImaList::parse(&list).unwrap().entries()[last - 2].end) + 20 - bank.digest_len();
+        for byte in (4..4 + bank.digest_len())
+            .chain(start + 4..start + 4 + bank.digest_len())
+            .chain([at - 1])
+        {
+            let mut altered = binary.clone();
+            altered[byte] ^= 1;
+            assert!(
+                matches!(canonical(altered), Err(ImaError::EntryDigest { .. })),
+                "{bank}, byte {byte}"
+            );
+        }
+        let altered = lines.replacen("/init", "/inix", 1);
+        assert_eq!(
+            from_ascii(altered.as_bytes()),
+            Err(ImaError::LineDigest { line: 2 }),
+            "{bank}, text"
+        );
+        // Lines of two banks are no list.
+        let mixed = format!("{text}{}", lines.lines().next().unwrap());
+        assert!(
+            matches!(from_ascii(mixed.as_bytes()), Err(ImaError::Line { .. })),
+            "{bank}, mixed"
+        );
+    }
+    // Zeros are a violation's digest in the list's own bank only: nothing else is confirmed by none.
+    let short = text.replacen(
+        &hex::encode(ImaList::parse(&list).unwrap().entries()[0].template_digest),
+        "00",
+        1,
+    );
+    assert!(matches!(
+        from_ascii(short.as_bytes()),
+        Err(ImaError::Line { line: 1, .. })
+    ));
+}
+
 #[test]
 fn what_a_list_may_hold_is_bounded() {
     let long = vec![0; touchstone_verifier::ima::MAX_LIST + 1];
@@ -598,6 +682,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = ImaList::parse(&bytes);
         let _ = from_ascii(&bytes);
+        let _ = canonical(bytes.clone());
         let _ = replay(&ImaPrefix::default(), &bytes, &[(HashAlg::Sha256, &[1; 32])]);
     }
 

@@ -39,7 +39,7 @@ pub struct Files {
     pub iak_certificate: Option<Vec<u8>>,
     /// The firmware's event log.
     pub event_log: Option<Vec<u8>>,
-    /// IMA's list, binary or text.
+    /// IMA's list, binary or text, with template digests of any bank.
     pub ima_log: Option<Vec<u8>>,
     /// The unified kernel image that was booted; its measured sections are packed.
     pub uki: Option<Vec<u8>>,
@@ -318,12 +318,13 @@ fn insert_ak(collection: &mut Collection, ak: Vec<u8>, named: Option<&SubjectKey
     Ok(())
 }
 
-/// The list in binary, the one form that travels. Only a text list is read here, for it must be to become binary.
+/// The list in binary with SHA-1 template digests, the one form that travels. Only a text list and one of another bank are
+/// read here, for they must be to become that.
 fn binary_list(list: Vec<u8>) -> Result<Vec<u8>, ImaError> {
     if ima::is_ascii(&list) {
         return ima::from_ascii(&list);
     }
-    Ok(list)
+    ima::canonical(list)
 }
 
 fn is_pem(bytes: &[u8]) -> bool {
@@ -358,4 +359,29 @@ fn concatenated(chain: &[u8]) -> Result<Vec<u8>, String> {
         .flat_map(|certificate| certificate.as_der())
         .copied()
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_verifier::ima::ImaList;
+    use touchstone_verifier::tpm::HashAlg;
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_one_bank_is_packed_in_the_form_that_travels() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../swtpm-tests/boots/good/");
+        let list = std::fs::read(format!("{folder}ima.bin")).expect("a recorded list");
+        let (mut banked, mut start) = (Vec::new(), 0);
+        for entry in ImaList::parse(&list).expect("a list").entries() {
+            banked.extend(&list[start..start + 4]);
+            banked.extend(entry.hash(HashAlg::Sha256).as_ref());
+            banked.extend(&list[start + 24..entry.end]);
+            start = entry.end;
+        }
+        assert_eq!(binary_list(banked.clone()).as_ref(), Ok(&list));
+        assert_eq!(binary_list(list.clone()).as_ref(), Ok(&list));
+        banked[4] ^= 1;
+        assert_eq!(binary_list(banked), Err(ImaError::EntryDigest { entry: 1 }));
+    }
 }

@@ -1,11 +1,13 @@
 //! The list as text (`ascii_runtime_measurements`) made into the binary one.
 //!
-//! A line (Linux, ima_fs.c, ima_ascii_measurements_show): register, SHA-1 template digest, template, then each field
-//! after a space, an empty one too. Paths stand there raw, with their spaces, so the line alone does not say where a
-//! path ends: the SHA-1 digest decides, and a line that it does not confirm is refused.
+//! A line (Linux, ima_fs.c, ima_ascii_measurements_show): register, template digest, template, then each field after a
+//! space, an empty one too. The digest is SHA-1's, or in a list of one bank (`ascii_runtime_measurements_sha256`, Linux
+//! 6.10) that bank's. Paths stand there raw, with their spaces, so the line alone does not say where a path ends: the digest
+//! decides, and a line that it does not confirm is refused.
 
+use super::banked::confirmed;
 use super::error::{ImaError, MAX_SHOWN, words};
-use super::list::{ImaList, TEMPLATE_DIGEST};
+use super::list::TEMPLATE_DIGEST;
 use super::template::{Field, Template};
 use super::{MAX_ENTRIES, MAX_LIST};
 use crate::tpm::HashAlg;
@@ -32,6 +34,7 @@ pub fn from_ascii(text: &[u8]) -> Result<Vec<u8>, ImaError> {
     }
     let mut list = Vec::with_capacity(text.len());
     let mut entries = 0;
+    let mut bank = None;
     for (position, line) in text.split(|byte| *byte == b'\n').enumerate() {
         if line.is_empty() {
             continue;
@@ -40,7 +43,7 @@ pub fn from_ascii(text: &[u8]) -> Result<Vec<u8>, ImaError> {
         if entries > MAX_ENTRIES {
             return Err(ImaError::TooManyEntries { limit: MAX_ENTRIES });
         }
-        convert(line, position + 1, &mut list)?;
+        convert(line, position + 1, &mut bank, &mut list)?;
         if list.len() > MAX_LIST {
             return Err(ImaError::TooLarge {
                 limit: MAX_LIST,
@@ -51,7 +54,8 @@ pub fn from_ascii(text: &[u8]) -> Result<Vec<u8>, ImaError> {
     Ok(list)
 }
 
-fn convert(line: &[u8], number: usize, list: &mut Vec<u8>) -> Result<(), ImaError> {
+/// Adds the record of a line. All lines are of one bank, which the first one decides.
+fn convert(line: &[u8], number: usize, bank: &mut Option<HashAlg>, list: &mut Vec<u8>) -> Result<(), ImaError> {
     let odd = || ImaError::Line {
         line: number,
         found: words(line, MAX_SHOWN),
@@ -65,10 +69,13 @@ fn convert(line: &[u8], number: usize, list: &mut Vec<u8>) -> Result<(), ImaErro
         return Err(odd());
     };
     let register: u32 = text_of(register).and_then(|text| text.parse().ok()).ok_or_else(odd)?;
-    let digest: [u8; TEMPLATE_DIGEST] = hex::decode(digest)
-        .ok()
-        .and_then(|digest| digest.try_into().ok())
-        .ok_or_else(odd)?;
+    let digest = hex::decode(digest).map_err(|_| odd())?;
+    let banks = HashAlg::ALL.into_iter();
+    let of_line = banks.into_iter().find(|bank| bank.digest_len() == digest.len());
+    let of_line = of_line.ok_or_else(odd)?;
+    if *bank.get_or_insert(of_line) != of_line {
+        return Err(odd());
+    }
     let template = Template::from_name(name).ok_or_else(|| ImaError::TemplateUnknown {
         entry: number,
         name: words(name, MAX_SHOWN),
@@ -77,16 +84,8 @@ fn convert(line: &[u8], number: usize, list: &mut Vec<u8>) -> Result<(), ImaErro
     for lost in 0..template.fields().len() {
         let mut padded = rest.to_vec();
         padded.extend(std::iter::repeat_n(b' ', lost));
-        let Some(record) =
-            split(&padded, template.fields()).and_then(|fields| record(register, &digest, template, name, &fields))
-        else {
-            continue;
-        };
-        let confirmed = ImaList::parse(&record).is_ok_and(|parsed| match parsed.entries() {
-            [entry] => entry.is_violation() || entry.hash(HashAlg::Sha1).as_ref() == digest,
-            _ => false,
-        });
-        if confirmed {
+        let record = split(&padded, template.fields()).and_then(|fields| record(register, template, name, &fields));
+        if let Some(record) = record.and_then(|record| confirmed(record, &digest, of_line)) {
             list.extend(record);
             return Ok(());
         }
@@ -127,14 +126,8 @@ fn split<'t>(rest: &'t [u8], fields: &[Field]) -> Option<Vec<&'t [u8]>> {
     Some(texts)
 }
 
-/// The binary record of a line; none where a text is not one of its field.
-fn record(
-    register: u32,
-    digest: &[u8; TEMPLATE_DIGEST],
-    template: Template,
-    name: &[u8],
-    texts: &[&[u8]],
-) -> Option<Vec<u8>> {
+/// The binary record of a line with zeros for its digest; none where a text is not one of its field.
+fn record(register: u32, template: Template, name: &[u8], texts: &[&[u8]]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     for (field, text) in template.fields().iter().zip(texts) {
         let value = value(*field, text)?;
@@ -145,7 +138,7 @@ fn record(
         }
     }
     let mut record = register.to_le_bytes().to_vec();
-    record.extend(digest);
+    record.extend([0; TEMPLATE_DIGEST]);
     put(&mut record, name)?;
     if template == Template::Ima {
         record.extend(data);

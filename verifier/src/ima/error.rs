@@ -61,7 +61,7 @@ pub enum ImaError {
         found: usize,
     },
     /// A line of a text list that is none.
-    #[error("line {line}: expected register, SHA-1 digest, template and its fields, found {found}")]
+    #[error("line {line}: expected register, template digest, template and its fields, found {found}")]
     Line {
         /// The line, from 1.
         line: usize,
@@ -109,7 +109,7 @@ pub enum ImaError {
         /// The first entry whose digest is not that of its data, if there is one.
         altered: Option<usize>,
     },
-    /// An entry whose SHA-1 digest in the list is not that of its data.
+    /// An entry whose template digest in the list is not that of its data.
     #[error("entry {entry}: the digest is not that of the data")]
     EntryDigest {
         /// The entry, from 1.

@@ -223,7 +223,7 @@ fn reference_file(entry: &Entry<'_>) -> Option<FileDigest> {
     })
 }
 
-fn take_u32(bytes: &[u8]) -> Option<(usize, &[u8])> {
+pub(super) fn take_u32(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<4>()?;
     Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
 }

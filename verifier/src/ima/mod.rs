@@ -5,6 +5,7 @@
 //! rests on register 10 alone. The list itself carries SHA-1 digests only, so that every other bank is recomputed.
 
 mod ascii;
+mod banked;
 mod error;
 mod files;
 mod key;
@@ -15,6 +16,7 @@ mod state;
 mod template;
 
 pub use ascii::{from_ascii, is_ascii};
+pub use banked::canonical;
 pub use error::{ImaError, words};
 pub use files::FileSet;
 pub use key::{ImaKey, SignedBy, signed_by};
