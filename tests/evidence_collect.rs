@@ -76,3 +76,40 @@ fn what_cannot_be_collected_is_told() {
         assert!(told.contains(words), "{name}: {told}");
     }
 }
+
+#[test]
+fn an_interface_that_nobody_names_is_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let tsm = EmulatedTsm::start(&folder.path().join("tsm"), Guest::new(Line::Genoa, 0xC1).unwrap()).unwrap();
+    let output = folder.path().join("guest.evidence");
+    let collect = |tee: &[&str], path: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_touchstone"))
+            .args(["evidence", "collect", "--nonce", "ab", "--tee-path"])
+            .arg(path)
+            .arg("-o")
+            .arg(&output)
+            .args(tee)
+            .output()
+            .unwrap()
+    };
+    for tee in [&["--tee"][..], &["--tee", "auto"]] {
+        let done = collect(tee, tsm.path());
+        assert!(
+            done.status.success(),
+            "{tee:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let evidence = Collection::decode(&std::fs::read(&output).unwrap()).unwrap();
+        assert!(evidence.get(Label::SnpReport).is_some(), "{tee:?}");
+        std::fs::remove_file(&output).unwrap();
+    }
+    if Path::new("/dev/sev-guest").exists() {
+        return;
+    }
+    let nowhere = folder.path().join("nowhere");
+    let none = collect(&["--tee"], &nowhere);
+    assert_eq!(none.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(told.contains("nowhere nor /dev/sev-guest"), "{told}");
+    assert!(!output.exists());
+}

@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,5,6,7,8,9,10,11,14")]
     registers: Vec<u8>,
     /// This is a confidential VM: collect its report, in the place of a TPM's quote
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, value_name = "SOURCE", num_args = 0..=1, default_missing_value = "auto")]
     tee: Option<Source>,
     /// Where the kernel shows configfs-tsm
     #[arg(long, requires = "tee", default_value = touchstone_attest::tee::configfs::BASE)]
@@ -53,6 +53,8 @@ pub(super) struct Args {
 /// How reports are asked for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Source {
+    /// The kernel's configfs-tsm, and where that is not there, the older /dev/sev-guest
+    Auto,
     /// The kernel's configfs-tsm
     Configfs,
     /// The older /dev/sev-guest
@@ -94,6 +96,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     if let Some(source) = args.tee {
         let config = TeeConfig {
             source: match source {
+                Source::Auto => TeeSource::Auto,
                 Source::Configfs => TeeSource::Configfs,
                 Source::SevGuest => TeeSource::SevGuest,
                 Source::Azure => TeeSource::Azure,

@@ -70,8 +70,9 @@ pub struct TpmConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeeConfig {
-    /// How reports are asked for: `configfs` (SEV-SNP and TDX, Linux 6.7), `sev-guest` (SEV-SNP before), or `azure` (NV
-    /// indices of the virtual TPM; with `with_tpm`).
+    /// How reports are asked for: `auto` (`configfs`, and where the kernel has none, `sev-guest`), `configfs` (SEV-SNP and
+    /// TDX, Linux 6.7), `sev-guest` (SEV-SNP before), or `azure` (NV indices of the virtual TPM; with `with_tpm`).
+    #[serde(default)]
     pub source: TeeSource,
     /// Where the kernel shows `configfs-tsm`.
     #[serde(default = "tsm_base")]
@@ -95,9 +96,12 @@ pub struct TeeConfig {
 }
 
 /// How reports of a confidential VM are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TeeSource {
+    /// The kernel's `configfs-tsm`, and where that is not there, the older `/dev/sev-guest`.
+    #[default]
+    Auto,
     /// The kernel's `configfs-tsm`.
     Configfs,
     /// The older `/dev/sev-guest`.
@@ -316,6 +320,8 @@ mod tests {
             tee,
             Some(TeeConfig::configfs(Path::new("/sys/kernel/config/tsm/report")))
         );
+        let tee = AgentConfig::parse(&format!("{GOOD}\n[tee]\n")).expect("parses").tee;
+        assert_eq!(tee.map(|tee| tee.source), Some(TeeSource::Auto));
         let text = format!("{GOOD}\n[tee]\nsource = \"sev-guest\"\nprivilege_level = 2\nwith_tpm = true\n");
         let tee = AgentConfig::parse(&text).expect("parses").tee.expect("a table");
         assert_eq!(
@@ -329,7 +335,6 @@ mod tests {
         let rows: &[(&str, String)] = &[
             ("unknown key", format!("{GOOD}\n[schedule]\nintervall_ms = 3\n")),
             ("unknown table", format!("{GOOD}\n[tpn]\n")),
-            ("a tee without a source", format!("{GOOD}\n[tee]\n")),
             (
                 "a source nobody knows",
                 format!("{GOOD}\n[tee]\nsource = \"simulated\"\n"),

@@ -52,6 +52,7 @@ impl Cvm {
     pub fn open(config: &TeeConfig, tcti: &str) -> Result<Self, AttesterError> {
         let level = config.privilege_level;
         let mut source: Box<dyn ReportSource> = match config.source {
+            TeeSource::Auto => either(ConfigFs::open(&config.path, level), || SevGuest::open(level))?,
             TeeSource::Configfs => Box::new(ConfigFs::open(&config.path, level)?),
             TeeSource::SevGuest => Box::new(SevGuest::open(level)?),
             TeeSource::Azure => Box::new(Azure::open(tcti)?),
@@ -134,6 +135,23 @@ impl Cvm {
     }
 }
 
+/// The first interface, or where it is not there, the second. One that is there and fails is not passed over: the other
+/// would not be this machine's any more.
+fn either<F: ReportSource + 'static, S: ReportSource + 'static>(
+    first: Result<F, TeeError>,
+    second: impl FnOnce() -> Result<S, TeeError>,
+) -> Result<Box<dyn ReportSource>, TeeError> {
+    match first {
+        Ok(first) => Ok(Box::new(first)),
+        Err(TeeError::Missing { path: configfs }) => match second() {
+            Ok(second) => Ok(Box::new(second)),
+            Err(TeeError::Missing { path: device }) => Err(TeeError::NoInterface { configfs, device }),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
 impl Platform {
     fn learn(source: &mut dyn ReportSource, config: &TeeConfig) -> Result<Self, AttesterError> {
         let mut data = [0; REPORT_DATA_LEN];
@@ -168,10 +186,10 @@ impl Platform {
                 }
             }
             Provider::Tdx => {
-                if let Some(path) = &config.collateral {
-                    records.push((Label::TdxCollateral, read(path)?));
-                }
-                identity::of_tdx(&report)?
+                let collateral = config.collateral.as_ref().map(read).transpose()?;
+                let claimed = identity::of_tdx(&report, collateral.as_deref())?;
+                records.extend(collateral.map(|collateral| (Label::TdxCollateral, collateral)));
+                claimed
             }
         };
         Ok(Self {
@@ -191,7 +209,7 @@ fn report_data(report: &Report) -> Option<&[u8; REPORT_DATA_LEN]> {
     }
 }
 
-/// What of a report says which platform it is of. A TDX quote brings its own certificates.
+/// What of a report says which platform it is of. A TDX quote brings its own certificates, or has none.
 fn mark(report: &Report) -> Vec<u8> {
     match report.provider {
         Provider::Snp => SNP_PLATFORM
@@ -201,5 +219,63 @@ fn mark(report: &Report) -> Vec<u8> {
             .copied()
             .collect(),
         Provider::Tdx | Provider::Azure => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Source(Provider);
+
+    impl ReportSource for Source {
+        fn report(&mut self, _: &[u8; REPORT_DATA_LEN]) -> Result<Report, TeeError> {
+            Ok(Report {
+                provider: self.0,
+                report: Vec::new(),
+                auxiliary: Vec::new(),
+            })
+        }
+    }
+
+    #[test]
+    fn only_an_interface_that_is_not_there_is_passed_over() {
+        let missing = |path: &str| TeeError::Missing { path: path.into() };
+        let broken = |path: &str| TeeError::Io {
+            path: path.into(),
+            kind: ErrorKind::PermissionDenied,
+        };
+        let both = TeeError::NoInterface {
+            configfs: "a".into(),
+            device: "b".into(),
+        };
+        let (first, second) = (Provider::Tdx, Provider::Snp);
+        type Row = (
+            &'static str,
+            Result<Provider, TeeError>,
+            Result<Provider, TeeError>,
+            Result<Provider, TeeError>,
+        );
+        let rows: [Row; 6] = [
+            ("both", Ok(first), Ok(second), Ok(first)),
+            ("the first alone", Ok(first), Err(missing("b")), Ok(first)),
+            ("the second alone", Err(missing("a")), Ok(second), Ok(second)),
+            ("the first refuses", Err(broken("a")), Ok(second), Err(broken("a"))),
+            (
+                "the second refuses",
+                Err(missing("a")),
+                Err(broken("b")),
+                Err(broken("b")),
+            ),
+            ("neither", Err(missing("a")), Err(missing("b")), Err(both)),
+        ];
+        for (row, first, second, wanted) in rows {
+            let chosen = either(first.map(Source), || second.map(Source));
+            let chosen = chosen.map(|mut source| source.report(&[0; REPORT_DATA_LEN]).expect("a report").provider);
+            assert_eq!(chosen, wanted, "{row}");
+        }
     }
 }

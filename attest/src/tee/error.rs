@@ -13,6 +13,18 @@ pub enum TeeError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Neither interface is there, and either would do.
+    #[error(
+        "neither {} nor {} is there: this is no confidential VM, or the driver (sev-guest, tdx-guest) is not loaded",
+        configfs.display(),
+        device.display()
+    )]
+    NoInterface {
+        /// Where `configfs-tsm` was looked for.
+        configfs: PathBuf,
+        /// The older device.
+        device: PathBuf,
+    },
     /// The operating system refused.
     #[error("{}: {kind}", path.display())]
     Io {
