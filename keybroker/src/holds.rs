@@ -7,6 +7,8 @@
 //! are read whole at start.
 
 mod change;
+mod reached;
+mod room;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -17,7 +19,9 @@ use touchstone_policies::Extent;
 use touchstone_store::{Key, KeyError, Revision, RowFault, Store, StoreError};
 use touchstone_verifier::inventory::Node;
 
-pub use change::{coming_back, hold, lift};
+pub use change::{coming_back, hold, hold_by, lift};
+pub use reached::{Due, Reached};
+pub use room::{MAX_HOLDS, MAX_HOLDS_OF_A_DETECTOR, MAX_HOLDS_OF_DETECTORS};
 
 use crate::app::App;
 use crate::decision::DenialCode;
@@ -26,11 +30,15 @@ use crate::parts;
 use crate::rows;
 use crate::withdraw::set::{self, SetError};
 
-/// Most holds at once, lifted ones that are still remembered among them.
-pub const MAX_HOLDS: usize = 1_024;
-
 /// For how many seconds a lifted hold is remembered: by then nothing it took counts any more that has not come back.
 pub const LIFTED_KEPT_S: i64 = 24 * 3_600;
+
+/// Most lifted holds that are remembered; of more the oldest are forgotten first. What one that is forgotten took comes back
+/// by a grant of its own.
+pub const MAX_LIFTED: usize = 1_024;
+
+/// Most holds that one command lifts, the oldest first: its statement names each.
+pub const MAX_LIFTED_AT_ONCE: usize = 1_024;
 
 /// The key, in [`rows::META`], of the number of the change of holds that was made last: what a grant is decided on.
 pub const HOLDS: &[u8] = b"holds";
@@ -38,7 +46,8 @@ pub const HOLDS: &[u8] = b"holds";
 /// Longest reason and longest name in a hold, in bytes.
 pub const MAX_TEXT: usize = 512;
 
-const FORMAT: u64 = 1;
+/// The format this release writes. Format 1, which does not say who made a hold, is read as made by command.
+const FORMAT: u64 = 2;
 const CONTEXT: &str = "hold";
 const LIMITS: Limits = Limits {
     max_bytes: 4 * 1024,
@@ -135,6 +144,40 @@ impl Over {
     }
 }
 
+/// Who makes a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Maker {
+    /// Somebody who commands.
+    Command,
+    /// Signed policy, after the failure of a member.
+    Failure,
+    /// A detector, by its name in signed policy.
+    Detector(String),
+}
+
+impl Maker {
+    fn value(&self) -> Value {
+        let (kind, name) = match self {
+            Self::Command => ("command", ""),
+            Self::Failure => ("failure", ""),
+            Self::Detector(name) => ("detector", name.as_str()),
+        };
+        Value::array([kind, name].map(Value::text))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let [kind, name] = value.as_array()? else {
+            return None;
+        };
+        match (kind.as_text()?, name.as_text()?) {
+            ("command", "") => Some(Self::Command),
+            ("failure", "") => Some(Self::Failure),
+            ("detector", name) if !name.is_empty() => Some(Self::Detector(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
 /// A hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
@@ -153,6 +196,8 @@ pub struct Hold {
     /// Whether it is known that nothing else fell of the set: after a stop in disorder it is not, and then each entry comes
     /// back by a grant of its own.
     pub exact: bool,
+    /// Who made it.
+    pub by: Maker,
 }
 
 /// Why what is held cannot be told.
@@ -219,6 +264,7 @@ impl Hold {
             (5, Value::int(self.since)),
             (6, self.lifted.map_or(Value::Null, Value::int)),
             (7, Value::Bool(self.exact)),
+            (8, self.by.value()),
         ]))
     }
 
@@ -231,8 +277,8 @@ impl Hold {
         let mut reader = MapReader::new(value, CONTEXT)?;
         let format = reader.u64(0)?;
         let wrong = |key: &str, expected: &str| ShapeError::member(CONTEXT, key, expected, "something else");
-        if format != FORMAT {
-            return Err(wrong("key 0", "format 1").into());
+        if !(1..=FORMAT).contains(&format) {
+            return Err(wrong("key 0", "format 1 or 2").into());
         }
         let hold = Self {
             number: reader.u64(1)?,
@@ -245,6 +291,10 @@ impl Hold {
                 value => Some(value.as_i64().ok_or_else(|| wrong("key 6", "seconds or null"))?),
             },
             exact: reader.bool(7)?,
+            by: match format {
+                1 => Maker::Command,
+                _ => Maker::read(&reader.required(8)?).ok_or_else(|| wrong("key 8", "[kind, name]"))?,
+            },
         };
         reader.finish()?;
         Ok(hold)
@@ -256,21 +306,29 @@ impl Hold {
 /// # Errors
 /// [`HoldError`]: a broker that cannot tell what it holds back does not start.
 pub fn load(store: &dyn Store, generation: u32) -> Result<Vec<(Hold, HashSet<StatusIndex>)>, HoldError> {
-    let mut holds = Vec::new();
-    for (key, row) in store.range(&rows::HOLD.prefix(), None, MAX_HOLDS * 2)? {
-        let hold = Hold::decode(&row?.value)?;
-        if hold.key() != key {
-            return Err(ShapeError::member(CONTEXT, "key 1", "the number of the row", "another").into());
+    let (mut holds, mut after) = (Vec::new(), None);
+    loop {
+        // Only an empty answer says that there are no more: whoever is passed over here would be let go.
+        let read = store.range(&rows::HOLD.prefix(), after.as_ref(), READ_AT_ONCE)?;
+        let Some((last, _)) = read.last() else { return Ok(holds) };
+        after = Some(last.clone());
+        for (key, row) in read {
+            let hold = Hold::decode(&row?.value)?;
+            if hold.key() != key {
+                return Err(ShapeError::member(CONTEXT, "key 1", "the number of the row", "another").into());
+            }
+            let (number, digest) = (hold.number, hold.set);
+            let bytes = parts::read(store, &digest)?.filter(|bytes| set::digest(bytes) == digest);
+            let bytes = bytes.ok_or(HoldError::SetMissing { number, digest })?;
+            let set = set::decode(&bytes).map_err(|error| HoldError::Set { number, error })?;
+            let set = set.into_iter().filter(|entry| entry.generation == generation).collect();
+            holds.push((hold, set));
         }
-        let (number, digest) = (hold.number, hold.set);
-        let bytes = parts::read(store, &digest)?.filter(|bytes| set::digest(bytes) == digest);
-        let bytes = bytes.ok_or(HoldError::SetMissing { number, digest })?;
-        let set = set::decode(&bytes).map_err(|error| HoldError::Set { number, error })?;
-        let set = set.into_iter().filter(|entry| entry.generation == generation).collect();
-        holds.push((hold, set));
     }
-    Ok(holds)
 }
+
+/// Rows read at once.
+const READ_AT_ONCE: usize = 256;
 
 /// Every entry that a hold which is not lifted keeps back.
 #[must_use]
@@ -406,14 +464,26 @@ pub fn revision(store: &dyn Store) -> Result<(Key, Option<Revision>), NodesError
     Ok((key, revision))
 }
 
-/// The holds that a command to lift `over` lifts, with what they took.
+/// Whether a hold over exactly these stands, and is on record: one that is on its way may not outlive a crash.
+#[must_use]
+pub fn stands(app: &App, over: &Over) -> bool {
+    let standing: Vec<Key> = app.holds.read(|all| {
+        let standing = all
+            .values()
+            .filter(|(hold, _)| hold.lifted.is_none() && hold.over == *over);
+        standing.map(|(hold, _)| hold.key()).collect()
+    });
+    standing.iter().any(|key| matches!(app.store.get(key), Ok(Some(_))))
+}
+
+/// The holds that a command to lift `over` lifts, with what they took; at most [`MAX_LIFTED_AT_ONCE`].
 #[must_use]
 pub fn standing(app: &App, over: &Over) -> Vec<(Hold, HashSet<StatusIndex>)> {
     app.holds.read(|all| {
         let standing = all
             .values()
-            .filter(|(hold, _)| hold.lifted.is_none() && hold.over == *over);
-        standing.cloned().collect()
+            .filter(|(hold, _)| hold.lifted.is_none() && hold.over.is_lifted_by(over));
+        standing.take(MAX_LIFTED_AT_ONCE).cloned().collect()
     })
 }
 
@@ -431,6 +501,7 @@ mod tests {
             since: 100,
             lifted,
             exact: true,
+            by: Maker::Command,
         }
     }
 
@@ -463,6 +534,13 @@ mod tests {
                     assert!(Hold::decode(&bytes[..cut]).is_err(), "cut at {cut}");
                 }
             }
+        }
+        for by in [Maker::Failure, Maker::Detector("monitor".into())] {
+            let hold = Hold {
+                by,
+                ..hold(3, CLUSTER, None)
+            };
+            assert_eq!(Hold::decode(&hold.encode()), Ok(hold));
         }
         let nameless = Hold {
             over: Over::Subject(String::new()),
@@ -511,6 +589,9 @@ mod tests {
             (&zone(Some("a"), Some("r")), &zone(Some("a"), None), true),
             (&zone(Some("a"), None), &zone(Some("b"), None), false),
             (&zone(Some("a"), None), &CLUSTER, true),
+            (&zone(None, Some("r")), &CLUSTER, true),
+            (&Over::Nodes(Extent::Region("r".into())), &CLUSTER, true),
+            (&Over::Nodes(Extent::Region("r".into())), &zone(Some("a"), None), false),
             (&CLUSTER, &zone(Some("a"), None), false),
         ] {
             assert_eq!(
@@ -519,6 +600,48 @@ mod tests {
                 "{standing:?} by {commanded:?}"
             );
         }
+    }
+
+    #[test]
+    fn rows_of_the_release_before_are_holds_by_command() {
+        let hold = hold(3, CLUSTER, None);
+        let Value::Map(members) = cbor::decode(&hold.encode(), LIMITS).unwrap() else {
+            panic!()
+        };
+        let before = members.into_iter().filter(|(key, _)| *key != Value::Unsigned(8));
+        let before = before.map(|(key, value)| match key {
+            Value::Unsigned(0) => (key, Value::Unsigned(1)),
+            _ => (key, value),
+        });
+        let bytes = cbor::encode(&Value::Map(before.collect()));
+        assert_eq!(Hold::decode(&bytes), Ok(hold));
+    }
+
+    #[test]
+    fn every_hold_is_read_however_many_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = touchstone_store::RedbStore::open(&folder.path().join("store")).unwrap();
+        let bytes = set::encode(&[]);
+        let digest = set::digest(&bytes);
+        let mut batch = touchstone_store::Batch::new();
+        for (key, value) in parts::writes(&digest, &bytes).unwrap() {
+            batch.put(key, value);
+        }
+        // More than the store gives in one answer.
+        for number in 1..=touchstone_store::MAX_RANGE_ROWS as u64 + 5 {
+            let hold = Hold {
+                set: digest,
+                ..hold(number, CLUSTER, None)
+            };
+            batch.put(hold.key(), hold.encode());
+        }
+        store.commit(batch).unwrap();
+        let read = load(&store, 1).unwrap();
+        let numbers: Vec<u64> = read.iter().map(|(hold, _)| hold.number).collect();
+        assert_eq!(
+            numbers,
+            (1..=touchstone_store::MAX_RANGE_ROWS as u64 + 5).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -125,7 +125,9 @@ impl Refusal {
             C::BodyUnreadable | C::MessageMalformed | C::KindUnsupported => StatusCode::BAD_REQUEST,
             C::EventRefused => StatusCode::BAD_REQUEST,
             C::ParameterMalformed | C::IdentityMalformed | C::KeyNotAccepted => StatusCode::BAD_REQUEST,
-            C::SetChanged | C::CommandReplayed | C::HoldsFull | C::BarsFull | C::TakenBackFull => StatusCode::CONFLICT,
+            C::SetChanged | C::CommandReplayed | C::BarsFull | C::TakenBackFull => StatusCode::CONFLICT,
+            // Not for ever: who reports it tries again.
+            C::HoldsFull => StatusCode::SERVICE_UNAVAILABLE,
             C::CommandUnsigned | C::CommandRefused | C::CommandNotPermitted => StatusCode::FORBIDDEN,
             C::RouteUnknown | C::NotFound | C::FederationUnknown | C::FederationNothingYet => StatusCode::NOT_FOUND,
             C::FederationRefused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -162,7 +164,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
-        let full = self.code == RefusalCode::SubscribersFull;
+        let code = self.code;
         let body = json!({
             "type": format!("tag:touchstone.dev,2026:problem/{}", self.code),
             "title": self.code.meaning(),
@@ -181,8 +183,12 @@ impl IntoResponse for Refusal {
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            // A place on the stream is free when somebody leaves, not in a moment.
-            let seconds = if full { "5" } else { "1" };
+            // A place on the stream is free when somebody leaves, and one among the holds when somebody lifts: not in a moment.
+            let seconds = match code {
+                RefusalCode::SubscribersFull => "5",
+                RefusalCode::HoldsFull => "60",
+                _ => "1",
+            };
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response

@@ -48,6 +48,10 @@ pub const GONE: Namespace = Namespace::new("gone");
 pub const LINEAGE: Namespace = Namespace::new("lineage");
 /// `hold/<number>`: a quarantine or a containment, and what it took.
 pub const HOLD: Namespace = Namespace::new("hold");
+/// `due/<decision, digest>`: a containment that is to follow a failure, until it is made.
+pub const DUE: Namespace = Namespace::new("due");
+/// `reached/<name>`: whom the failure of a node has reached since it was granted something last.
+pub const REACHED: Namespace = Namespace::new("reached");
 /// `command/<id>`: a signed command that was carried out, and until when it would have counted, in Unix milliseconds.
 pub const COMMAND: Namespace = Namespace::new("command");
 /// `taken-back/<id>`: an off-line delegation that was taken back, and until when its id is kept, Unix seconds.
@@ -59,7 +63,7 @@ pub const BRANCH: Namespace = Namespace::new("branch");
 /// `tree/<list, generation, index>`: what was issued and used below a node's entry.
 pub const TREE: Namespace = Namespace::new("tree");
 /// `event/<digest>`: a security event that was taken, by the digest of issuer and `jti`: until when it could come again, Unix
-/// seconds, and SHA-256 of the token.
+/// seconds, SHA-256 of the token, and until its own statement is on record what was done and under which epoch.
 pub const EVENT: Namespace = Namespace::new("event");
 /// `standing/<name>`: how a node stands, as recorded last, and since when.
 pub const STANDING: Namespace = Namespace::new("standing");

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
-use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
+use touchstone_authorization::{Status, StatusLists};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_store::{Guard, Write};
 
-use super::{HOLDS, Hold, LIFTED_KEPT_S, MAX_HOLDS, MAX_TEXT, Over, standing};
+use super::room::for_another;
+use super::{HOLDS, Hold, LIFTED_KEPT_S, MAX_LIFTED, MAX_TEXT, Maker, Over, standing};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::command::Plan;
@@ -25,15 +26,30 @@ use crate::withdraw::{Taken, Taking, holds as entry_of, out, set};
 /// How often is looked for who was granted something between the look and the mark.
 const MAX_ROUNDS: usize = 4;
 
+/// How many lifted holds are forgotten with another one at most.
+const FORGOTTEN_AT_ONCE: usize = 64;
+
+/// As [`hold_by`], by command.
+///
+/// # Errors
+/// As [`hold_by`].
+pub async fn hold(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken, Refusal> {
+    hold_by(app, Maker::Command, over, why, taking).await
+}
+
 /// Suspends what `taking` names and what hangs below it, and holds it until it is lifted. Nobody `over` says gets anything
 /// meanwhile. Resolves when that is durable.
 ///
 /// # Errors
-/// [`RefusalCode::HoldsFull`], and as [`crate::withdraw::take`].
-pub async fn hold(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken, Refusal> {
+/// [`RefusalCode::HoldsFull`] where `by` has used up its room: nothing is taken then. Otherwise as
+/// [`crate::withdraw::take`].
+pub async fn hold_by(app: &App, by: Maker, over: Over, why: &str, taking: Taking) -> Result<Taken, Refusal> {
     let _alone = app.holds.changing.lock().await;
+    app.holds
+        .read(|all| for_another(all.values().map(|(hold, _)| hold), &by, &over))
+        .map_err(|detail| Refusal::new(RefusalCode::HoldsFull, detail))?;
     let cause = taking.cause.clone();
-    let taken = once(app, over.clone(), why, taking).await?;
+    let taken = once(app, (&by, over.clone()), why, taking).await?;
     // Who was granted something between the look and the mark is not in the set. From here on nobody is: a grant that was
     // decided before is sent back by the row of holds.
     for _ in 0..MAX_ROUNDS {
@@ -46,7 +62,7 @@ pub async fn hold(app: &App, over: Over, why: &str, taking: Taking) -> Result<Ta
             roots,
             ..Taking::new(cause.clone(), Mark::Suspended)
         };
-        once(app, over.clone(), why, rest).await?;
+        once(app, (&by, over.clone()), why, rest).await?;
     }
     Ok(taken)
 }
@@ -115,25 +131,47 @@ fn missed(app: &App, over: &Over) -> Roots {
     (plan.nodes, plan.roots)
 }
 
-async fn once(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken, Refusal> {
+/// Lifted holds that are remembered no more: those of long ago, and the oldest of more than are kept.
+fn forgotten(app: &App, now: i64) -> Vec<Hold> {
+    app.holds.read(|all| {
+        let lifted = |hold: &Hold| hold.lifted.map(|at| (at, hold.number));
+        let mut lifted: Vec<((i64, u64), &Hold)> = all
+            .values()
+            .filter_map(|(hold, _)| Some((lifted(hold)?, hold)))
+            .collect();
+        lifted.sort_unstable_by_key(|(at, _)| *at);
+        let too_many = lifted.len().saturating_sub(MAX_LIFTED);
+        let over = lifted
+            .into_iter()
+            .enumerate()
+            .filter(|(nth, ((at, _), _))| *nth < too_many || now.saturating_sub(*at) > LIFTED_KEPT_S);
+        over.take(FORGOTTEN_AT_ONCE)
+            .map(|(_, (_, hold))| hold.clone())
+            .collect()
+    })
+}
+
+/// Whether it is known of each of these what it was before they were taken: it counted, had fallen for good, or is
+/// suspended by a hold that knows. What a stop in disorder suspended may have fallen, and nobody can say so.
+fn is_known(app: &App, before: &StatusLists, set: &[StatusIndex]) -> bool {
+    let suspended = |entry: &&StatusIndex| {
+        let status = before.get(entry.list).and_then(|list| list.status(entry.index));
+        status == Some(Status::Suspended)
+    };
+    app.holds.read(|all| {
+        let knows = |entry: &StatusIndex| all.values().any(|(hold, set)| hold.exact && set.contains(entry));
+        set.iter().filter(suspended).all(knows)
+    })
+}
+
+async fn once(app: &App, (by, over): (&Maker, Over), why: &str, taking: Taking) -> Result<Taken, Refusal> {
     let now = seconds(app.clock.now_ms());
-    let over_long = app.holds.read(|all| {
-        let over_long = |hold: &Hold| {
-            hold.lifted
-                .is_some_and(|lifted| now.saturating_sub(lifted) > LIFTED_KEPT_S)
-        };
-        let over_long = all.values().filter(|(hold, _)| over_long(hold));
-        over_long.map(|(hold, _)| hold.clone()).collect::<Vec<Hold>>()
-    });
-    let (held, number) = app.holds.read(|all| {
-        let last = all.last_key_value().map_or(0, |(number, _)| *number);
-        (all.len(), last)
-    });
-    if held - over_long.len() >= MAX_HOLDS {
-        let detail = format!("{held} quarantines and containments are kept, the limit is {MAX_HOLDS}");
-        return Err(Refusal::new(RefusalCode::HoldsFull, detail));
-    }
+    let over_long = forgotten(app, now);
+    let number = app
+        .holds
+        .read(|all| all.last_key_value().map_or(0, |(number, _)| *number));
     let number = number.max(counted(app)?) + 1;
+    let before = app.trust.lists();
     let (mut entry, out) = out(
         app,
         Taking {
@@ -149,7 +187,8 @@ async fn once(app: &App, over: Over, why: &str, taking: Taking) -> Result<Taken,
         set: set::digest(&bytes),
         since: now,
         lifted: None,
-        exact: true,
+        exact: is_known(app, &before, &out.set),
+        by: by.clone(),
     };
     entry.writes.push(Write::Put(hold.key(), hold.encode()));
     entry.writes.push(count(number)?);
