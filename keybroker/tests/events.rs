@@ -8,13 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::client::Client;
 use common::tpm::SoftNode;
-use common::{Domain, attest, authorization, ledger, now};
+use common::{DOMAIN, Domain, attest, authorization, command, eventually, ledger, now};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::key::{Signer as _, SigningKey};
+use touchstone_keybroker::events::accept;
+use touchstone_keybroker::holds::{self, MAX_HOLDS_OF_A_DETECTOR};
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::standing::State;
 use touchstone_ledger::statement::Kind;
@@ -32,11 +34,17 @@ fn key(seed: u8) -> SigningKey {
 /// A domain with these nodes that lists a detector.
 fn domain(nodes: &[(&str, &SoftNode)], reach: DetectorReach, most_per_minute: u32) -> Domain {
     let domain = Domain::new(nodes, &[]);
+    list(&domain, ("monitor", ISSUER, 1), reach, most_per_minute);
+    domain
+}
+
+/// Lists a detector: its name, its issuer and its key.
+fn list(domain: &Domain, (name, issuer, seed): (&str, &str, u8), reach: DetectorReach, most_per_minute: u32) {
     let detector = NewDetector {
-        name: "monitor".into(),
-        issuer: ISSUER.into(),
+        name: name.into(),
+        issuer: issuer.into(),
         audience: AUDIENCE.into(),
-        keys: vec![hex::encode(key(1).verifying_key().to_spki_der())],
+        keys: vec![hex::encode(key(seed).verifying_key().to_spki_der())],
         reach,
         nodes: vec!["node-1".into()],
         most_per_minute,
@@ -44,7 +52,6 @@ fn domain(nodes: &[(&str, &SoftNode)], reach: DetectorReach, most_per_minute: u3
     };
     detector_add(&domain.path("policy"), &detector).unwrap();
     domain.publish();
-    domain
 }
 
 fn claims(jti: &str, node: &str, kind: &str, payload: Value) -> Value {
@@ -82,6 +89,14 @@ async fn push(broker: &RunningBroker, token: Vec<u8>) -> (u16, String) {
     if status == 202 {
         assert!(body.is_empty());
         return (status, String::new());
+    }
+    if status == 503 {
+        assert!(
+            headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 1,
+            "it is sent again"
+        );
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        return (status, problem["code"].as_str().unwrap().to_owned());
     }
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(
@@ -247,6 +262,107 @@ async fn what_is_not_authentic_not_within_reach_or_too_much_changes_nothing() {
     assert_eq!(push(&broker, over).await, (429, "access_denied".into()));
     assert_eq!(status(&broker, places[0]), Status::Valid);
     assert_eq!(broker.app().head().size, size + 2, "and is not recorded");
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_detector_does_not_use_up_what_others_need() {
+    let mut node = SoftNode::new("good");
+    let domain = domain(&[("node-1", &node)], DetectorReach::Quarantine, 1_000);
+    let other = "https://other.example/";
+    list(&domain, ("other", other, 2), DetectorReach::Quarantine, 1_000);
+    let broker = domain.start().await;
+    let place = enrolled(&broker, &mut node).await;
+    // Labels of workloads that nobody ever runs.
+    for n in 0..MAX_HOLDS_OF_A_DETECTOR {
+        let token = signed(&key(1), &not_compliant(&n.to_string(), &format!("a{n}@node-1")));
+        assert_eq!(push(&broker, token).await.0, 202, "{n}");
+    }
+    let (epoch, size) = (broker.app().trust.epoch(), broker.app().head().size);
+    let one_more = signed(&key(1), &not_compliant("more", "b@node-1"));
+    assert_eq!(push(&broker, one_more.clone()).await, (503, "holds-full".into()));
+    assert_eq!((broker.app().trust.epoch(), broker.app().head().size), (epoch, size));
+
+    // Another detector, commands, and what follows from a failure have room of their own.
+    let mut claims = not_compliant("1", "c@node-1");
+    claims["iss"] = other.into();
+    assert_eq!(push(&broker, signed(&key(2), &claims)).await.0, 202);
+    let contain = json!({"action": "contain", "target": "cluster", "id": DOMAIN, "reason": "x"});
+    let (done, _) = command(&domain, Method::POST, "/commands", &contain.to_string()).await;
+    assert_eq!((done.as_u16(), status(&broker, place)), (200, Status::Suspended));
+    // What is lifted makes room, and what was refused is taken when it is sent again.
+    let lift = json!({"action": "lift", "target": "cluster", "id": DOMAIN, "reason": "x"});
+    assert_eq!(
+        command(&domain, Method::POST, "/commands", &lift.to_string()).await.0,
+        200
+    );
+    lift_workload(&broker, "c@node-1").await;
+    assert_eq!(push(&broker, one_more.clone()).await.0, 503, "that was another's");
+    lift_workload(&broker, "a0@node-1").await;
+    assert_eq!(push(&broker, one_more).await.0, 202);
+    broker.shutdown().await.unwrap();
+}
+
+/// Lifts what is held over a workload that has no authorization.
+async fn lift_workload(broker: &RunningBroker, subject: &str) {
+    let over = holds::Over::Subject(subject.into());
+    holds::lift(broker.app(), &over, "test", Vec::new(), (Vec::new(), Vec::new()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_counts_once_although_the_broker_ends_before_it_has_said_so() {
+    let mut node = SoftNode::new("good");
+    let domain = domain(&[("node-1", &node)], DetectorReach::Quarantine, 60);
+    let broker = domain.start().await;
+    let place = enrolled(&broker, &mut node).await;
+    let token = signed(&key(1), &not_compliant("1", "node-1"));
+    let size = broker.app().head().size;
+    {
+        // It runs until it waits for the disk, and never again.
+        let mut accepting = Box::pin(accept(broker.app(), &token));
+        tokio::select! {
+            biased;
+            _ = &mut accepting => panic!("too fast"),
+            () = std::future::ready(()) => {}
+        }
+        eventually("the quarantine on record", || broker.app().head().size > size).await;
+    }
+    assert_eq!(
+        kinds(&broker).await.last(),
+        Some(&Kind::Quarantine),
+        "and nothing of the event"
+    );
+    drop(broker);
+
+    let broker = domain.start().await;
+    let lift = json!({"action": "lift", "target": "node", "id": "node-1", "reason": "explained"});
+    assert_eq!(
+        command(&domain, Method::POST, "/commands", &lift.to_string()).await.0,
+        200
+    );
+    assert_eq!(
+        (enrolled(&broker, &mut node).await, status(&broker, place)),
+        (place, Status::Valid)
+    );
+    let epoch = broker.app().trust.epoch();
+    // Its sender has heard nothing, and tries again.
+    for _ in 0..2 {
+        assert_eq!(push(&broker, token.clone()).await.0, 202);
+        assert_eq!(
+            (status(&broker, place), broker.app().trust.epoch()),
+            (Status::Valid, epoch)
+        );
+    }
+    let statements = ledger(&broker).await;
+    let events: Vec<_> = statements.iter().filter(|s| s.kind == Kind::SecurityEvent).collect();
+    assert_eq!(events.len(), 1, "what was missing is on record, once");
+    assert_eq!(
+        events[0].body.get(4).and_then(|done| done.as_text()),
+        Some("quarantine")
+    );
+    assert_eq!(events[0].inputs["event"].as_slice(), sha256(&token));
     broker.shutdown().await.unwrap();
 }
 

@@ -24,7 +24,7 @@ use crate::clock::seconds;
 use crate::decision::DenialCode;
 use crate::entry::EntryError;
 use crate::hello::internal;
-use crate::holds::{self, Over};
+use crate::holds::{self, Maker, Over};
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::service::entry;
@@ -94,13 +94,23 @@ pub async fn accept(app: &Arc<App>, bytes: &[u8]) -> Result<Accepted, EventError
     let digest: [u8; 32] = Sha256::digest(bytes).into();
     let row = rows::EVENT.key(&called(&event)).map_err(internal)?;
     if let Some(before) = app.store.get(&row).map_err(internal)? {
-        return match before.value.get(8..) == Some(digest.as_slice()) {
-            true => Ok(Accepted::Before),
-            false => Err(SetError::new(SetCode::InvalidRequest, "jti: another token was called so before").into()),
-        };
+        let another = || SetError::new(SetCode::InvalidRequest, "jti: another token was called so before");
+        let known = Known::decode(&before.value).filter(|known| known.digest == digest);
+        let known = known.ok_or_else(another)?;
+        if let Some(effect) = known.unstated {
+            // It took effect, and then the broker ended: its own statement is all that is missing. Under which epoch says the
+            // statement of what was done.
+            let row = (row.clone(), Guard::Unchanged(row, before.revision));
+            record(app, &event, (bytes, digest), row, (effect, None)).await?;
+        }
+        return Ok(Accepted::Before);
     }
     meter(&mut turn, &event, now_ms)?;
-    let (effect, epoch) = carry_out(app, &event, digest).await?;
+    let (effect, epoch) = carry_out(app, &event, digest, &row).await?;
+    let row = match app.store.get(&row).map_err(internal)? {
+        Some(known) => (row.clone(), Guard::Unchanged(row, known.revision)),
+        None => (row.clone(), Guard::Absent(row)),
+    };
     record(app, &event, (bytes, digest), row, (effect, epoch)).await?;
     tracing::info!(
         target: "touchstone::event",
@@ -111,6 +121,56 @@ pub async fn accept(app: &Arc<App>, bytes: &[u8]) -> Result<Accepted, EventError
         at_ms = now_ms
     );
     Ok(Accepted::Done(effect))
+}
+
+/// What is known of a token that was taken, as its row says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// Until when it could come again, Unix seconds.
+    until: u64,
+    /// SHA-256 of the token.
+    digest: [u8; 32],
+    /// What was done, until the token's own statement is on record.
+    unstated: Option<Effect>,
+}
+
+impl Known {
+    fn of(event: &SecurityEvent<'_>, digest: [u8; 32]) -> Self {
+        // Until it is too old to be taken whatever clock says so; then nobody has to remember it.
+        let until = event.issued_at.saturating_add(MAX_AGE_S).saturating_add(REMEMBERED_S);
+        Self {
+            until: u64::try_from(until).unwrap_or(0),
+            digest,
+            unstated: None,
+        }
+    }
+
+    /// Its row.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = [self.until.to_be_bytes().as_slice(), &self.digest].concat();
+        if let Some(effect) = self.unstated {
+            bytes.push(effect as u8);
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (until, rest) = bytes.split_first_chunk::<8>()?;
+        let (digest, rest) = rest.split_first_chunk::<32>()?;
+        let unstated = match rest {
+            [] => None,
+            [effect] => {
+                let all = [Effect::Nothing, Effect::Quarantine, Effect::Revoke];
+                Some(all.into_iter().find(|known| *known as u8 == *effect)?)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            until: u64::from_be_bytes(*until),
+            digest: *digest,
+            unstated,
+        })
+    }
 }
 
 /// Whether its detector may report this subject. Nobody learns by this who is listed and who is not.
@@ -154,8 +214,14 @@ fn meter(reports: &mut HashMap<String, (u64, u32)>, event: &SecurityEvent<'_>, n
     Ok(())
 }
 
-/// Does what the event asks for, as far as policy lets its detector go. Gives what was done, and under which epoch.
-async fn carry_out(app: &App, event: &SecurityEvent<'_>, digest: [u8; 32]) -> Result<(Effect, Option<u64>), Refusal> {
+/// Does what the event asks for, as far as policy lets its detector go. Gives what was done, and under which epoch. That the
+/// token has been taken is written in the commit that records what it did: whatever fails afterwards, it does nothing twice.
+async fn carry_out(
+    app: &App,
+    event: &SecurityEvent<'_>,
+    digest: [u8; 32],
+    row: &Key,
+) -> Result<(Effect, Option<u64>), Refusal> {
     let effect = event.asks.capped(event.detector.reach);
     let (Some(subject), true) = (event.subject.as_deref(), effect > Effect::Nothing) else {
         return Ok((Effect::Nothing, None));
@@ -173,7 +239,15 @@ async fn carry_out(app: &App, event: &SecurityEvent<'_>, digest: [u8; 32]) -> Re
         };
         let mut cause = Cause::new(kind, Some(subject), reason);
         cause.inputs.insert(EVENT.to_owned(), digest);
-        Taking::new(cause, Mark::Revoked)
+        let known = Known {
+            unstated: Some(effect),
+            ..Known::of(event, digest)
+        };
+        Taking {
+            guards: vec![Guard::Absent(row.clone())],
+            writes: vec![Write::Put(row.clone(), known.encode())],
+            ..Taking::new(cause, Mark::Revoked)
+        }
     };
     match node_entry(app, subject) {
         _ if subject.contains('@') => taking.roots = held_by(app, subject),
@@ -198,7 +272,8 @@ async fn carry_out(app: &App, event: &SecurityEvent<'_>, digest: [u8; 32]) -> Re
         return Ok((Effect::Nothing, None));
     }
     let why = format!("{} reported {}", event.name, event.types.join(", "));
-    let taken = holds::hold(app, Over::Subject(subject.to_owned()), &why, taking).await?;
+    let by = Maker::Detector(event.name.to_owned());
+    let taken = holds::hold_by(app, by, Over::Subject(subject.to_owned()), &why, taking).await?;
     Ok((effect, Some(taken.epoch)))
 }
 
@@ -209,12 +284,13 @@ fn node_entry(app: &App, subject: &str) -> Option<StatusIndex> {
 }
 
 /// The statement. Body: 0 the detector, 1 its issuer, 2 `jti`, 3 the types of the events, 4 what was done, 5 `iat`, Unix
-/// seconds, 6 the epoch it went out under or null. The input [`EVENT`] is SHA-256 of the token, which is kept as a part.
+/// seconds, 6 the epoch it went out under, or null: nothing went out, or the broker ended before it could be said here. The
+/// input [`EVENT`] is SHA-256 of the token, which is kept as a part.
 async fn record(
     app: &App,
     event: &SecurityEvent<'_>,
     (bytes, digest): (&[u8], [u8; 32]),
-    row: Key,
+    (row, guard): (Key, Guard),
     (effect, epoch): (Effect, Option<u64>),
 ) -> Result<(), Refusal> {
     let body = Value::map([
@@ -233,14 +309,11 @@ async fn record(
     statement.subject.clone_from(&event.subject);
     statement.inputs.insert(EVENT.to_owned(), digest);
     let mut entry = entry(app, &statement).map_err(internal)?;
-    // Until it is too old to be taken whatever clock says so; then nobody has to remember it.
-    let until = event.issued_at.saturating_add(MAX_AGE_S).saturating_add(REMEMBERED_S);
-    let until = u64::try_from(until).unwrap_or(0).to_be_bytes();
     entry.writes = forgotten(app, seconds(now_ms))?;
-    entry
-        .writes
-        .push(Write::Put(row.clone(), [until.as_slice(), &digest].concat()));
-    entry.guards = vec![Guard::Absent(row)];
+    // Its own row may be among those that are over.
+    entry.writes.retain(|write| *write.key() != row);
+    entry.writes.push(Write::Put(row, Known::of(event, digest).encode()));
+    entry.guards = vec![guard];
     entry.parts = vec![(digest, bytes.to_vec())];
     match app.sequencer.record(entry).await {
         Ok(_) => Ok(()),
@@ -257,4 +330,31 @@ fn forgotten(app: &App, now: i64) -> Result<Vec<Write>, Refusal> {
         (until < u64::try_from(now).ok()?).then_some(Write::Delete(key))
     };
     Ok(rows.map_err(internal)?.into_iter().filter_map(over).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_tokens_come_back_as_written_and_others_are_of_no_token() {
+        for unstated in [
+            None,
+            Some(Effect::Nothing),
+            Some(Effect::Quarantine),
+            Some(Effect::Revoke),
+        ] {
+            let known = Known {
+                until: 7,
+                digest: [1; 32],
+                unstated,
+            };
+            let bytes = known.encode();
+            assert_eq!(Known::decode(&bytes), Some(known));
+            for cut in 0..40 {
+                assert_eq!(Known::decode(&bytes[..cut]), None, "cut at {cut}");
+            }
+            assert_eq!(Known::decode(&[&bytes[..40], &[9]].concat()), None);
+        }
+    }
 }
