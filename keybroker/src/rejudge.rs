@@ -12,16 +12,18 @@ use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{Scope, Status};
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Reason, VerifiedStatement};
-use touchstone_policies::Job;
+use touchstone_policies::{Job, PolicySet};
+use touchstone_verifier::ear::EarReason;
 use touchstone_verifier::ima::ImaMode;
 
 use crate::app::App;
 use crate::asked::as_far_as_asked;
 use crate::bars::{self, Bar};
 use crate::clock::seconds;
-use crate::decision::{BODY_SCOPES, Decision, DenialCode, SEMANTICS_ID};
+use crate::decision::{BODY_SCOPES, Decided, Decision, DecisionError, DenialCode, SEMANTICS_ID};
 use crate::inputs::DecisionInputs;
 use crate::logs;
+use crate::node::NodeRecord;
 use crate::nodes;
 use crate::parts;
 use crate::record::DecisionRecord;
@@ -168,14 +170,9 @@ fn against(app: &App, name: &str, bar: Option<&Bar>) -> Option<Reason> {
         Err(error) => return Some(because("its record", &error.to_string())),
     };
     let policy = app.policy();
-    let get = |key: Option<touchstone_store::Key>| app.store.get(&key?).ok()?.map(|row| row.value);
-    let Some(inputs) = get(rows::INPUTS.key(&record.granted.inputs).ok()) else {
-        return Some(because("what it showed last", "nothing"));
-    };
-    let part = |digest: &[u8; 32]| parts::read(&*app.store, digest).ok().flatten();
-    let inputs = match DecisionInputs::decode(&inputs, part) {
+    let inputs = match shown(app, &record) {
         Ok(inputs) => inputs,
-        Err(error) => return Some(because("what it showed last", &error.to_string())),
+        Err(found) => return Some(because("what it showed last", &found)),
     };
     if inputs.policy_digest == policy.digest && bar.is_none() {
         // It was decided on under this very policy.
@@ -188,26 +185,7 @@ fn against(app: &App, name: &str, bar: Option<&Bar>) -> Option<Reason> {
     barred.extend(bar.cloned());
     barred.sort();
     barred.dedup();
-    let now = seconds(app.clock.now_ms());
-    let mut inputs = DecisionInputs {
-        // What an earlier release granted is judged by the rules of this one.
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
-        policy_expires: policy.expires,
-        now,
-        barred,
-        // What is suspended is kept: whether it could be upheld is another question.
-        held: None,
-        ..inputs
-    };
-    // What it was not asked for does not speak against it, and what the broker has lost of its list does not either: it is
-    // asked for both at its next attestation, and gets nothing before that.
-    let mut demands = as_far_as_asked(policy.demands_of(name), &inputs.asked);
-    let mut decision = logs::decide_on(&*app.store, &mut inputs, &policy, Some(&demands), None);
-    if matches!(&decision, Ok(Decision::Decided(decided)) if decided.logs_are_missing()) {
-        demands.ima.mode = ImaMode::Off;
-        decision = logs::decide_on(&*app.store, &mut inputs, &policy, Some(&demands), None);
-    }
+    let decision = again(app, &policy, name, inputs, barred);
     match decision {
         Ok(Decision::Decided(decided)) => match (decided.reasons.first(), decided.grant) {
             (Some(first), _) => Some(because(&format!("{}: {}", first.code, first.claim), &first.found)),
@@ -222,6 +200,65 @@ fn against(app: &App, name: &str, bar: Option<&Bar>) -> Option<Reason> {
         }
         Err(error) => Some(because("a decision", &error.to_string())),
     }
+}
+
+/// What a node showed when it was granted what its record says.
+fn shown(app: &App, record: &NodeRecord) -> Result<DecisionInputs, String> {
+    let key = rows::INPUTS.key(&record.granted.inputs).map_err(|e| e.to_string())?;
+    let row = app.store.get(&key).map_err(|e| e.to_string())?;
+    let row = row.ok_or_else(|| "nothing".to_owned())?;
+    let part = |digest: &[u8; 32]| parts::read(&*app.store, digest).ok().flatten();
+    DecisionInputs::decode(&row.value, part).map_err(|e| e.to_string())
+}
+
+/// Decides on what a node has shown as if it showed it now.
+fn again(
+    app: &App,
+    policy: &PolicySet,
+    name: &str,
+    inputs: DecisionInputs,
+    barred: Vec<Bar>,
+) -> Result<Decision, DecisionError> {
+    let mut inputs = DecisionInputs {
+        // What an earlier release granted is judged by the rules of this one.
+        semantics: SEMANTICS_ID.to_owned(),
+        policy_digest: policy.digest,
+        policy_expires: policy.expires,
+        now: seconds(app.clock.now_ms()),
+        barred,
+        // What is suspended is kept: whether it could be upheld is another question.
+        held: None,
+        ..inputs
+    };
+    // What it was not asked for does not speak against it, and what the broker has lost of its list does not either: it is
+    // asked for both at its next attestation, and gets nothing before that.
+    let mut demands = as_far_as_asked(policy.demands_of(name), &inputs.asked);
+    let mut decision = logs::decide_on(&*app.store, &mut inputs, policy, Some(&demands), None);
+    if matches!(&decision, Ok(Decision::Decided(decided)) if decided.logs_are_missing()) {
+        demands.ima.mode = ImaMode::Off;
+        decision = logs::decide_on(&*app.store, &mut inputs, policy, Some(&demands), None);
+    }
+    decision
+}
+
+/// Whether exactly what speaks against a node now speaks against what it showed when it was granted something last: then what
+/// has changed since is the policy, or what is barred, and not the node. What cannot be read again excuses nobody.
+pub fn is_of_policy(app: &App, policy: &PolicySet, record: &NodeRecord, decided: &Decided) -> bool {
+    let (Ok(inputs), Ok((barred, ..))) = (shown(app, record), bars::read(&*app.store)) else {
+        return false;
+    };
+    let Ok(Decision::Decided(before)) = again(app, policy, &decided.node, inputs, barred) else {
+        return false;
+    };
+    before.grant.is_none() && own(&before.reasons) == own(&decided.reasons)
+}
+
+/// What speaks against the evidence itself; that somebody is suspended does not.
+fn own(reasons: &[EarReason]) -> BTreeSet<(&str, &str, &str)> {
+    let held = [DenialCode::Quarantined, DenialCode::Contained].map(DenialCode::as_str);
+    let own = reasons.iter().filter(|reason| !held.contains(&reason.code.as_str()));
+    own.map(|reason| (reason.code.as_str(), reason.claim.as_str(), reason.found.as_str()))
+        .collect()
 }
 
 /// Why what `name` was granted by the statement of this digest is more than `scopes`, if it is. An authorization is one

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Config;
+use crate::containment;
 use crate::decision::SEMANTICS_ID;
 use crate::drift::{self, Drift};
 use crate::entry::{Effect, Entry, EntryError};
@@ -282,6 +283,8 @@ impl Broker {
         if !first_start {
             app.acks.go_on(app.trust.epoch(), &policy, app.clock.now_ms());
         }
+        // Before anybody is served.
+        containment::catch_up(&app).await?;
 
         let listener = TcpListener::bind(config.listen)
             .await

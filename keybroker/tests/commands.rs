@@ -28,25 +28,25 @@ use touchstone_keybroker::withdraw::{Cause, SET, Taking, set};
 use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
 use touchstone_policies::{self as policies, Job, NewOperator, NodeIdentity, NodePlace, Power};
 
-fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
+pub(crate) fn status(broker: &RunningBroker, place: StatusIndex) -> Status {
     let lists = broker.app().trust.lists();
     lists.get(place.list).unwrap().status(place.index).unwrap()
 }
 
-fn place(broker: &RunningBroker, answer: &Answer) -> StatusIndex {
+pub(crate) fn place(broker: &RunningBroker, answer: &Answer) -> StatusIndex {
     authorization(broker, answer).contents().status
 }
 
-fn codes(answer: &Answer) -> Vec<&str> {
+pub(crate) fn codes(answer: &Answer) -> Vec<&str> {
     answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
 }
 
 /// A command about one thing.
-fn order(action: &str, target: &str, id: &str) -> Value {
+pub(crate) fn order(action: &str, target: &str, id: &str) -> Value {
     json!({ "action": action, "target": target, "id": id, "reason": "odd traffic" })
 }
 
-async fn commanded(domain: &Domain, order: &Value) -> Value {
+pub(crate) async fn commanded(domain: &Domain, order: &Value) -> Value {
     let (status, body) = command(domain, Method::POST, "/commands", &order.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     serde_json::from_slice(&body).unwrap()
@@ -77,8 +77,16 @@ async fn last(broker: &RunningBroker) -> Statement {
 }
 
 /// A domain whose nodes stand in zones and have roles, with more in its settings.
-fn zoned(nodes: &[(&str, &SoftNode, Option<&str>, &str)], containment: &str) -> Domain {
-    let domain = Domain::new(&[], &[]);
+pub(crate) fn zoned(nodes: &[(&str, &SoftNode, Option<&str>, &str)], containment: &str) -> Domain {
+    zoned_with(nodes, containment, &[])
+}
+
+pub(crate) fn zoned_with(
+    nodes: &[(&str, &SoftNode, Option<&str>, &str)],
+    containment: &str,
+    settings: &[(&str, &str)],
+) -> Domain {
+    let domain = Domain::new(&[], settings);
     let repo = domain.path("policy");
     for (name, node, zone, role) in nodes {
         let roles = [(*role).to_owned()];

@@ -4,6 +4,7 @@ mod acks;
 mod bootstrap;
 mod commands;
 mod common;
+mod containment;
 mod drift;
 mod events;
 mod federation;

@@ -9,6 +9,7 @@ use touchstone_verifier::ima::chunk_digest;
 use touchstone_verifier::inventory::CvmIdentity;
 
 use crate::app::App;
+use crate::containment::{self, Reach};
 use crate::decision::{Decided, DenialCode};
 use crate::entry::{Effect, Entry};
 use crate::first_use::Seat;
@@ -50,6 +51,8 @@ pub(super) struct Entries {
     pub(super) decision: Entry,
     /// What it takes away, which is out already: to be handed in before anything else.
     pub(super) taken: Option<Entry>,
+    /// Whom the failure reaches besides.
+    pub(super) reach: Option<Reach>,
 }
 
 /// The statement of a decision and everything that happens with it. What takes away goes out here.
@@ -60,7 +63,7 @@ pub(super) fn entry(
     inputs: &DecisionInputs,
     decided: &mut Decided,
 ) -> Result<Entries, Refusal> {
-    let mut taken = None;
+    let (mut taken, mut reach) = (None, None);
     let statement = decided.statement.sign(&app.keys.statement).map_err(internal)?;
     let Standing {
         stored,
@@ -135,27 +138,26 @@ pub(super) fn entry(
         }
         // Good, and suspended: what it holds is kept for it.
         (None, Some(_)) if decided.is_only_held() => (Some(policy.digest), Effect::None),
-        // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
-        (None, Some(record)) if !record.withdrawn => {
-            let reason = decided.statement.reasons.first().cloned();
-            let reason = reason.unwrap_or_else(|| Reason {
-                code: DenialCode::NothingGranted.as_str().into(),
-                claim: "evidence".into(),
-                expected: "acceptable".into(),
-                found: "not acceptable".into(),
-            });
-            let mut cause = Cause::new(Kind::Revocation, Some(&decided.node), reason);
-            cause.inputs.insert(DECISION.to_owned(), decided.digest);
-            let taking = Taking {
-                nodes: vec![(decided.node.clone(), record.status)],
-                ..Taking::new(cause, Mark::Revoked)
-            };
-            taken = Some(out(app, taking)?.0);
-            // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
-            guards.clear();
-            (None, Effect::None)
+        (None, Some(record)) => {
+            // However little it still holds: the failure of a member reaches as far as policy says.
+            let failure = containment::reach(app, policy, decided, record, inputs.first_use.as_ref());
+            let (reaching, is_due) = (failure.writes(record.withdrawn), failure.is_due());
+            reach = Some(failure);
+            if record.withdrawn {
+                writes.extend(reaching);
+            } else {
+                // Taking away never waits: it goes out here, before the statement is on its way, and rests on no policy.
+                taken = Some(revoke(app, decided, record, reaching)?);
+            }
+            if taken.is_some() || is_due {
+                // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
+                guards.clear();
+                (None, Effect::None)
+            } else {
+                (Some(policy.digest), Effect::None)
+            }
         }
-        (None, _) => (Some(policy.digest), Effect::None),
+        (None, None) => (Some(policy.digest), Effect::None),
     };
     let subject = Some(decided.node.clone());
     let decision = Entry {
@@ -167,5 +169,24 @@ pub(super) fn entry(
         parts,
         effect,
     };
-    Ok(Entries { decision, taken })
+    Ok(Entries { decision, taken, reach })
+}
+
+/// Takes what the node holds, now, for what it has just shown.
+fn revoke(app: &App, decided: &Decided, record: &NodeRecord, writes: Vec<Write>) -> Result<Entry, Refusal> {
+    let reason = decided.statement.reasons.first().cloned();
+    let reason = reason.unwrap_or_else(|| Reason {
+        code: DenialCode::NothingGranted.as_str().into(),
+        claim: "evidence".into(),
+        expected: "acceptable".into(),
+        found: "not acceptable".into(),
+    });
+    let mut cause = Cause::new(Kind::Revocation, Some(&decided.node), reason);
+    cause.inputs.insert(DECISION.to_owned(), decided.digest);
+    let taking = Taking {
+        nodes: vec![(decided.node.clone(), record.status)],
+        writes,
+        ..Taking::new(cause, Mark::Revoked)
+    };
+    Ok(out(app, taking)?.0)
 }

@@ -13,9 +13,9 @@ use touchstone_policies::PolicySet;
 use touchstone_verifier::ear::EarReason;
 
 use crate::app::App;
-use crate::containment;
+use crate::containment::{self, Reach};
 use crate::decision::Decided;
-use crate::entry::EntryError;
+use crate::entry::{Entry, EntryError};
 use crate::hello::{Pending, internal};
 use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
@@ -103,8 +103,17 @@ enum Tried {
         statement: Vec<u8>,
         /// What it took away, handed in too.
         taken: Option<Result<HandedIn, EntryError>>,
-        handed_in: Result<HandedIn, EntryError>,
+        /// Whom the failure reaches besides.
+        reach: Option<Reach>,
+        entry: ToRecord,
     },
+}
+
+/// The decision's own statement.
+enum ToRecord {
+    HandedIn(Result<HandedIn, EntryError>),
+    /// It follows when those are suspended whom the failure reaches: nothing else says that they have to be.
+    Follows(Box<Entry>),
 }
 
 /// Decides and hands in, both on this thread: it may wait for the disk. A seat of first use is taken `in_turn` alone.
@@ -115,6 +124,7 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
         status,
         entry,
         taken,
+        reach,
         replaces,
         takes_seat,
     } = prepare(app, submitted)?;
@@ -127,10 +137,15 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
     if let Some(reason) = replaces {
         return Ok(Tried::Replaces(decided.node, reason));
     }
+    let follows = taken.is_none() && reach.as_ref().is_some_and(Reach::is_due);
     Ok(Tried::Decided {
         statement: entry.statement.bytes.clone(),
         taken,
-        handed_in: app.sequencer.hand_in(entry),
+        reach,
+        entry: match follows {
+            true => ToRecord::Follows(Box::new(entry)),
+            false => ToRecord::HandedIn(app.sequencer.hand_in(entry)),
+        },
         decided: Box::new(decided),
         policy,
         status,
@@ -147,7 +162,7 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 .await
                 .map_err(internal)??
         };
-        let (decided, policy, status, statement, taken, handed_in) = match tried {
+        let (decided, policy, status, statement, taken, reach, entry) = match tried {
             Tried::Replaces(node, reason) => {
                 // The machine behind the name is another one: what the old one holds goes first.
                 withdraw(&app, &node, reason).await?;
@@ -165,13 +180,17 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 status,
                 statement,
                 taken,
-                handed_in,
-            } => (decided, policy, status, statement, taken, handed_in),
+                reach,
+                entry,
+            } => (decided, policy, status, statement, taken, reach, entry),
         };
-        if taken.is_some() {
+        if let Some(reach) = reach.filter(Reach::is_due) {
             // Its own rights are gone already; whom its failure reaches besides goes out before anything is waited for.
-            let (app, node, decision) = (Arc::clone(&app), decided.node.clone(), decided.digest);
-            tokio::spawn(async move { containment::after_failure(&app, &node, decision).await });
+            let app = Arc::clone(&app);
+            let suspending = tokio::spawn(async move { containment::after_failure(&app, &reach).await });
+            if matches!(entry, ToRecord::Follows(_)) {
+                suspending.await.map_err(internal)?;
+            }
         }
         let withdrawn = match taken {
             None => Ok(()),
@@ -179,9 +198,10 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
             Some(Err(error)) => Err(error),
         };
         withdrawn.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
-        let recorded = match handed_in {
-            Ok(handed_in) => handed_in.recorded().await,
-            Err(error) => Err(error),
+        let recorded = match entry {
+            ToRecord::HandedIn(Ok(handed_in)) => handed_in.recorded().await,
+            ToRecord::HandedIn(Err(error)) => Err(error),
+            ToRecord::Follows(entry) => app.sequencer.record(*entry).await,
         };
         let recorded = match recorded {
             Ok(recorded) => recorded,

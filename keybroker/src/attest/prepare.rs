@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::asked::asked;
 use crate::bars;
 use crate::clock::seconds;
+use crate::containment::Reach;
 use crate::decision::{Decided, Decision, DenialCode, SEMANTICS_ID};
 use crate::entry::Entry;
 use crate::first_use::{self, Seat};
@@ -45,6 +46,8 @@ pub(super) struct Prepared {
     pub(super) entry: Entry,
     /// What it takes away, which is out already: to be handed in first.
     pub(super) taken: Option<Entry>,
+    /// Whom the failure reaches besides.
+    pub(super) reach: Option<Reach>,
     /// Set where another identity takes the place of one that still holds rights.
     pub(super) replaces: Option<Reason>,
     /// Whether it takes one of the seats of first use.
@@ -214,7 +217,7 @@ fn judge(
         // Before it goes out: what is withdrawn by this is not withdrawn for another reason.
         says(Note::Refused);
     }
-    let Entries { decision, taken } = entry(app, &policy, &standing, &inputs, &mut decided)?;
+    let Entries { decision, taken, reach } = entry(app, &policy, &standing, &inputs, &mut decided)?;
     Ok(Prepared {
         takes_seat: decided.grant.is_some() && seat.is_some_and(|seat| seat.take.is_some()),
         decided,
@@ -222,6 +225,7 @@ fn judge(
         status,
         entry: decision,
         taken,
+        reach,
         replaces,
     })
 }
