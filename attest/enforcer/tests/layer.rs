@@ -22,7 +22,7 @@ use touchstone_cose::key::{SigningKey, VerifyingKey};
 use touchstone_enforcer::client::pinned_config;
 use touchstone_enforcer::clock;
 use touchstone_enforcer::layer::{
-    AuthorizationLayer, Connection, Credentials, Granted, Mode, REASON, RouteMap, Target, serve_connection,
+    AuthorizationLayer, Connection, Credentials, Granted, Mode, REASON, RouteMap, Target, Until, serve_connection,
 };
 use tower::Service as _;
 
@@ -413,6 +413,128 @@ async fn an_answer_ends_when_the_right_it_rests_on_does() {
         assert!(error.contains("does not hold any more"), "{how}: {error}");
         let took = clock::boot_ms() - begun;
         assert!(took < 2_000, "{how}: {took} ms");
+    }
+}
+
+/// Files over a connection whose exporter this is, with a service of the test's own behind the layer.
+fn files_over_a_connection(body: Body) -> Request {
+    let exporter = [7; 32];
+    let asked = Asked {
+        method: Method::GET,
+        path: "/files/a",
+        body: Vec::new(),
+        scope: "execute:tool-files",
+        ..Asked::default()
+    };
+    let chain = authorization(100);
+    let wanted = Wanted {
+        scope: asked.scope,
+        request: None,
+        channel: Channel::Exporter(exporter),
+    };
+    let proof = proof(&chain, &wanted).encode_signed(&holder()).unwrap();
+    let mut request = asked.with(&Credentials { chain, proof });
+    request
+        .extensions_mut()
+        .insert(Connection::new(move |_: &str, _: &[u8]| Some(exporter)));
+    *request.body_mut() = body;
+    request
+}
+
+const ENDS: [(&str, Status, u64); 3] = [
+    ("revoked", Status::Invalid, 60_000),
+    ("suspended", Status::Suspended, 60_000),
+    ("silence", Status::Valid, 150),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_up_ends_when_the_right_it_rests_on_does() {
+    for (how, status, fresh_ms) in ENDS {
+        let world = World::new().await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let service = Router::new().fallback(move |request: Request| {
+            let tell = tell.clone();
+            async move {
+                let mut body = request.into_body().into_data_stream();
+                // Reads on after the first error, as a careless service does.
+                let mut errors = 0;
+                while errors < 2 {
+                    let said = match body.next().await {
+                        Some(Ok(_)) => "a piece".to_owned(),
+                        Some(Err(error)) => {
+                            errors += 1;
+                            error.to_string()
+                        }
+                        None => "it looks whole".to_owned(),
+                    };
+                    tell.send(said).unwrap();
+                }
+            }
+        });
+        let routes = RouteMap::parse(ROUTES).unwrap();
+        let layer = AuthorizationLayer::new(Arc::clone(&world.guard), routes, Mode::Connection);
+        let mut layered = service.layer(layer);
+        let ticks = futures_util::stream::repeat(()).then(async |()| {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok::<_, std::convert::Infallible>("tick\n")
+        });
+        let request = files_over_a_connection(Body::from_stream(ticks));
+        let answering = tokio::spawn(async move { layered.call(request).await });
+        for _ in 0..5 {
+            assert_eq!(told.recv().await.unwrap(), "a piece", "{how}");
+        }
+        world.publish(status, fresh_ms);
+        let cut = async {
+            loop {
+                match told.recv().await.unwrap() {
+                    piece if piece == "a piece" => {}
+                    error => break error,
+                }
+            }
+        };
+        let error = tokio::time::timeout(Duration::from_secs(60), cut).await.unwrap();
+        assert!(error.contains("does not hold any more"), "{how}: {error}");
+        assert_eq!(told.recv().await.unwrap(), error, "{how}: and again");
+        answering.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_refused_unless_the_service_ends_it_itself() {
+    let shop = Shop::new(Mode::Connection).await;
+    let upgrade = || {
+        let mut request = files_over_a_connection(Body::empty());
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, "upgrade".parse().unwrap());
+        headers.insert(header::UPGRADE, "websocket".parse().unwrap());
+        request
+    };
+    assert!(shop.codes(files_over_a_connection(Body::empty())).await.is_empty());
+    assert_eq!(shop.codes(upgrade()).await, ["upgrade-not-held"]);
+    let mut tunnel = files_over_a_connection(Body::empty());
+    *tunnel.method_mut() = Method::CONNECT;
+    assert_eq!(shop.codes(tunnel).await, ["upgrade-not-held"]);
+
+    for (how, status, fresh_ms) in ENDS {
+        let world = World::new().await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let service = Router::new().fallback(move |request: Request| {
+            let tell = tell.clone();
+            let until = request.extensions().get::<Until>().unwrap().clone();
+            // What goes on after the answer, as an upgraded connection does.
+            tokio::spawn(async move { tell.send(until.ended().await) });
+            std::future::ready(StatusCode::OK)
+        });
+        let routes = RouteMap::parse(ROUTES).unwrap();
+        let layer = AuthorizationLayer::new(Arc::clone(&world.guard), routes, Mode::Connection);
+        let mut layered = service.layer(layer.with_upgrades());
+        let response = layered.call(upgrade()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{how}");
+        response.into_body().collect().await.unwrap();
+        assert!(told.try_recv().is_err(), "{how}: the right stands");
+        world.publish(status, fresh_ms);
+        let ended = tokio::time::timeout(Duration::from_secs(60), told.recv()).await;
+        assert!(!ended.unwrap().unwrap().is_empty(), "{how}: it says why");
     }
 }
 

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use touchstone_authorization::{Channel, Status};
 
 use super::*;
-use crate::common::{Wanted, World, authorization, holder, proof};
+use crate::common::{Wanted, World, authorization, child, delegated_from, holder, proof};
 use crate::guard::Shown;
 
 /// A stage that does nothing but wait: for its beginning, and for its network. Then it says so, as a workload would run.
@@ -96,4 +96,47 @@ async fn what_is_lost_or_suspended_while_the_network_is_made_is_not_started() {
         assert!(reasons.iter().any(|reason| reason.starts_with(code)), "{reasons:?}");
         assert!(!ran, "{code}: it was started");
     }
+}
+
+fn shown<'a>(chain: &'a [u8], proof: &'a [u8], challenge: &'a [u8]) -> Shown<'a> {
+    Shown {
+        authorization: chain,
+        proof,
+        challenge,
+        action: SCOPE.0,
+        resource: SCOPE.1,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_offline_delegation_does_not_go_on_in_the_place_of_its_sibling() {
+    let world = World::new().await;
+    let parent = authorization(100);
+    let (first, second) = (delegated_from(&parent, [1; 16]), delegated_from(&parent, [2; 16]));
+    let proven = |chain: &[u8]| {
+        let challenge = world.guard.challenge().unwrap();
+        let wanted = Wanted {
+            scope: "execute:tool-search",
+            request: None,
+            channel: Channel::Challenge(challenge.to_vec()),
+        };
+        (proof(chain, &wanted).encode_signed(&child()).unwrap(), challenge)
+    };
+    let (proof, challenge) = proven(&first);
+    let hold = world.guard.hold(&shown(&first, &proof, &challenge)).unwrap();
+    let (proof, challenge) = proven(&first);
+    assert!(world.guard.extend(&hold, &shown(&first, &proof, &challenge)).is_ok());
+    // One label, one key, one entry of the trust state, and an id of its own by which it is revoked.
+    let (proof, challenge) = proven(&second);
+    let refused = world
+        .guard
+        .extend(&hold, &shown(&second, &proof, &challenge))
+        .unwrap_err();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].code.as_str(), "proof-authorization");
+    let (proof, challenge) = proven(&second);
+    assert!(
+        world.guard.hold(&shown(&second, &proof, &challenge)).is_ok(),
+        "a place of its own it has"
+    );
 }

@@ -301,13 +301,20 @@ fn next(
     Standing::Lost { reasons }
 }
 
-/// Rights go on only under the entry of the trust state that they began with: what falls with the one falls with the other.
+/// Rights go on only under the entry of the trust state that they began with, and under the same off-line delegations below
+/// it, each of which is revoked by its own id: what falls with the one falls with the other.
 fn same_holder(before: &Admitted, now: &Admitted) -> Result<(), Vec<Refusal>> {
     let identity = |admitted: &Admitted| {
-        let entry = admitted.allowed.chain.status();
+        let (chain, subject) = (&admitted.allowed.chain, &admitted.subject);
+        let entry = chain.status();
+        let below: String = chain
+            .blocks()
+            .iter()
+            .map(|block| format!("/{}", hex::encode(block.cti)))
+            .collect();
         format!(
-            "{} at {}/{}/{} for {}",
-            admitted.subject, entry.generation, entry.list, entry.index, admitted.allowed.scope
+            "{subject} at {}/{}/{}{below} for {}",
+            entry.generation, entry.list, entry.index, admitted.allowed.scope
         )
     };
     let (before, now) = (identity(before), identity(now));

@@ -1,7 +1,8 @@
-//! Bodies: of a request, read whole so that its digest can be held against the proof; of an answer, ended when the right
-//! it rests on ends.
+//! Bodies: of a request, read whole so that its digest can be held against the proof, or flowing, and then ended when the
+//! right it rests on ends, as an answer's is.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -41,7 +42,7 @@ where
     }
 }
 
-/// An answer was cut off because the right it rested on ended.
+/// A request's body or an answer was cut off because the right it rested on ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the authorization does not hold any more: {0}")]
 pub struct CutOff(pub String);
@@ -49,19 +50,34 @@ pub struct CutOff(pub String);
 /// Completes when the holder must stop.
 type Stopped = Pin<Box<dyn Future<Output = String> + Send>>;
 
-/// An answer's body that ends, with an error, when its holder must stop.
+/// The right that a request rests on, in its extensions: for a service that goes on with it where no body is cut off, as in a
+/// connection it has upgraded. Whoever keeps it keeps a place at the guard.
+#[derive(Debug, Clone)]
+pub struct Until(pub(super) Arc<Hold>);
+
+impl Until {
+    /// Completes when what rests on the right must stop: it was withdrawn or suspended, ran out, or nobody has said for too
+    /// long that it stands. Gives every reason in words.
+    pub async fn ended(&self) -> String {
+        stopped(self.0.standing()).await
+    }
+}
+
+/// A body that ends, with an error, when its holder must stop.
 struct Held {
     body: Body,
     stopped: Stopped,
-    /// Its place at the guard, given back with the answer's end.
-    _hold: Hold,
+    why: Option<String>,
+    /// Its place at the guard, given back when neither request nor answer flows any more.
+    _hold: Arc<Hold>,
 }
 
 /// Lets `body` flow for as long as `hold` stands.
-pub(super) fn while_held(body: Body, hold: Hold) -> Body {
+pub(super) fn while_held(body: Body, hold: Arc<Hold>) -> Body {
     Body::new(Held {
         body,
         stopped: Box::pin(stopped(hold.standing())),
+        why: None,
         _hold: hold,
     })
 }
@@ -87,8 +103,13 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
-        if let Poll::Ready(why) = self.stopped.as_mut().poll(cx) {
-            // Polled no more after this: an error ends a body.
+        if self.why.is_none()
+            && let Poll::Ready(why) = self.stopped.as_mut().poll(cx)
+        {
+            self.why = Some(why);
+        }
+        // Whoever reads on after the error is told again, never that the body was whole.
+        if let Some(why) = self.why.clone() {
             return Poll::Ready(Some(Err(axum::Error::new(CutOff(why)))));
         }
         Pin::new(&mut self.body).poll_frame(cx)

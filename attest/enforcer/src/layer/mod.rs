@@ -1,5 +1,5 @@
-//! A tower layer: a service behind it sees only requests that an authorization of this domain allows, and their answers
-//! end when that authorization does.
+//! A tower layer: a service behind it sees only requests that an authorization of this domain allows, and their bodies
+//! and answers end when that authorization does.
 //!
 //! ```text
 //! Authorization: Touchstone <authorization or chain, base64url>
@@ -24,7 +24,7 @@ pub mod reason;
 pub mod routes;
 pub mod target;
 
-pub use body::CutOff;
+pub use body::{CutOff, Until};
 pub use connection::{Connection, Exporter, TlsChannel};
 pub use credentials::Credentials;
 pub use reason::{AccessCode, Denied, REASON};
@@ -38,7 +38,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Admitted, Scope, authorization_digest};
 use tower::{Layer, Service};
@@ -103,6 +103,7 @@ struct Shared {
     guard: Arc<Guard>,
     routes: Box<dyn Routes>,
     mode: Mode,
+    upgrades: bool,
     tell: Tell,
 }
 
@@ -114,7 +115,21 @@ impl AuthorizationLayer {
                 guard,
                 routes: Box::new(routes),
                 mode,
+                upgrades: false,
                 tell: Arc::new(|_| ()),
+            }),
+        }
+    }
+
+    /// The same, letting requests pass that ask to upgrade their connection (WebSocket). What is upgraded leaves the layer's
+    /// hands: the service ends it when [`Until::ended`] completes, which each request has in its extensions.
+    #[must_use]
+    pub fn with_upgrades(self) -> Self {
+        let shared = self.into_shared();
+        Self {
+            shared: Arc::new(Shared {
+                upgrades: true,
+                ..shared
             }),
         }
     }
@@ -122,21 +137,24 @@ impl AuthorizationLayer {
     /// The same, telling of each decision.
     #[must_use]
     pub fn telling(self, tell: Tell) -> Self {
-        let shared = match Arc::try_unwrap(self.shared) {
-            Ok(shared) => Shared { tell, ..shared },
-            Err(shared) => {
-                let again = Arc::clone(&shared);
-                Shared {
-                    guard: Arc::clone(&shared.guard),
-                    mode: shared.mode,
-                    routes: Box::new(move |target: &Target| again.routes.scope(target)),
-                    tell,
-                }
-            }
-        };
+        let shared = self.into_shared();
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared { tell, ..shared }),
         }
+    }
+
+    /// What it is made of, also where another holds the same.
+    fn into_shared(self) -> Shared {
+        Arc::try_unwrap(self.shared).unwrap_or_else(|shared| {
+            let again = Arc::clone(&shared);
+            Shared {
+                guard: Arc::clone(&shared.guard),
+                mode: shared.mode,
+                upgrades: shared.upgrades,
+                routes: Box::new(move |target: &Target| again.routes.scope(target)),
+                tell: Arc::clone(&shared.tell),
+            }
+        })
     }
 }
 
@@ -200,28 +218,37 @@ where
 
 impl Shared {
     /// The request as the service may see it, and what it rests on.
-    async fn admit<B>(&self, request: Request<B>) -> Result<(Request<Body>, Hold), Denied>
+    async fn admit<B>(&self, request: Request<B>) -> Result<(Request<Body>, Arc<Hold>), Denied>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
+        if !self.upgrades && asks_to_upgrade(&parts) {
+            let found = format!("{} with {:?}", parts.method, parts.headers.get(header::UPGRADE));
+            return Err(Denied::access(AccessCode::UpgradeNotHeld, found));
+        }
         let target = Target::of(&parts)?;
         let scope = routes::needed(&*self.routes, &target)?;
         let credentials = Credentials::of(&parts.headers)?;
         let (hold, body) = match self.mode {
-            Mode::Connection => (self.on_connection(&parts, &credentials, &scope)?, Body::new(body)),
+            Mode::Connection => {
+                let hold = Arc::new(self.on_connection(&parts, &credentials, &scope)?);
+                // It may be long, and the service reads it while the right may end.
+                (Arc::clone(&hold), body::while_held(Body::new(body), hold))
+            }
             Mode::Request { max_body } => {
                 let (bytes, digest) = body::read(body, max_body).await?;
                 let binding = Binding::Request(target.digest(&digest));
                 let admitted = self.decide(&credentials, &scope, binding)?;
-                (self.guard.hold_admitted(admitted)?, Body::from(bytes))
+                (Arc::new(self.guard.hold_admitted(admitted)?), Body::from(bytes))
             }
         };
         take_out_ours(&mut parts.headers);
         let granted = Granted::of(hold.admitted());
         (self.tell)(allowed_event(&granted));
         parts.extensions.insert(granted);
+        parts.extensions.insert(Until(Arc::clone(&hold)));
         Ok((Request::from_parts(parts, body), hold))
     }
 
@@ -249,6 +276,13 @@ impl Shared {
         let Credentials { chain, proof } = credentials;
         Ok(self.guard.decide_request(chain, proof, scope, binding)?)
     }
+}
+
+/// Whether the connection would not speak HTTP any more after this (RFC 9110, sections 7.8 and 9.3.6).
+fn asks_to_upgrade(parts: &Parts) -> bool {
+    parts.method == Method::CONNECT
+        || parts.headers.contains_key(header::UPGRADE)
+        || parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some()
 }
 
 /// What is only for the enforcer, or only it may say, goes no further.

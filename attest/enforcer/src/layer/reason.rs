@@ -23,6 +23,7 @@ touchstone_cose::reason_codes! {
         BodyUnreadable = "proven-body-unreadable": "The body ended before it was whole, so nothing can be said about it. Send the request again with a new proof.",
         BodyNotCovered = "request-body-not-covered": "The request has a body, or may have one, that the proof cannot be held against here. Send Content-Digest where the enforcer takes it, or no body.",
         ConnectionUnknown = "connection-unknown": "The service ends TLS but does not say on which connection the request came. Put `layer::Connection` into the extensions of every request.",
+        UpgradeNotHeld = "upgrade-not-held": "The request asks to make another protocol of the connection, which nobody here would end with the right. Send plain requests; or let the service end what it upgrades, and say so (`AuthorizationLayer::with_upgrades`).",
         OriginalMissing = "original-request-missing": "The proxy does not say which request it asks about. Set every header of the example configuration.",
         HeadersPassedThrough = "client-headers-passed-through": "The proxy hands on headers of its client to the enforcer, so a client could speak in its name. Set `proxy_pass_request_headers off` for the check.",
     }
