@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// How long one boot may take, from QEMU's start to its end. It takes 20 s on an idle machine, and has taken 130 s on a
-/// busy one.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(600);
+use crate::observe::PATIENCE;
+
+/// How long a guest may be silent: from its start, or its last answer, to the next. A boot takes 20 s on an idle machine, and
+/// has taken 130 s on a busy one.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(1_800);
 /// How often the console is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// Where the guest finds the broker. It reaches nothing else: not the host, not the network.
@@ -46,8 +49,6 @@ pub struct Hardware {
     pub root: Option<PathBuf>,
     /// What was said on the console.
     pub console: PathBuf,
-    /// The TPM's control socket, made for this boot.
-    pub tpm_socket: PathBuf,
     /// The program that connects the guest to the broker, and the folder of its libraries.
     pub socat: (PathBuf, PathBuf),
 }
@@ -58,8 +59,12 @@ pub struct Guest {
     tpm: Child,
     requests: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    console: PathBuf,
+    hardware: Hardware,
     begun: Instant,
+    /// When it was last heard of.
+    heard: Instant,
+    /// Holds the TPM's control socket. Not below the build folder: the path of a socket has at most 107 bytes (unix(7)).
+    _socket: TempDir,
 }
 
 impl Guest {
@@ -68,10 +73,12 @@ impl Guest {
     /// # Panics
     /// When QEMU or swtpm does not start.
     pub async fn start(hardware: &Hardware, broker: Option<SocketAddr>) -> Self {
-        let tpm = start_tpm(hardware).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("tpm");
+        let tpm = start_tpm(hardware, &socket).await;
         // Written by QEMU from its start on; one of the boot before would be taken for this one's.
         let _ = std::fs::remove_file(&hardware.console);
-        let mut qemu = qemu(hardware, broker)
+        let mut qemu = qemu(hardware, &socket, broker)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -79,13 +86,16 @@ impl Guest {
             .expect("qemu-system-x86_64: install qemu-system-x86");
         let requests = qemu.stdin.take().expect("piped");
         let answers = BufReader::new(qemu.stdout.take().expect("piped")).lines();
+        let begun = Instant::now();
         Self {
             qemu,
             tpm,
             requests,
             answers,
-            console: hardware.console.clone(),
-            begun: Instant::now(),
+            hardware: hardware.clone(),
+            begun,
+            heard: begun,
+            _socket: folder,
         }
     }
 
@@ -121,6 +131,7 @@ impl Guest {
                     continue;
                 }
             };
+            self.heard = Instant::now();
             let line = line.trim();
             assert!(
                 !line.starts_with("failed "),
@@ -143,34 +154,37 @@ impl Guest {
             );
         }
         assert!(
-            self.begun.elapsed() < BOOT_LIMIT,
-            "{what} did not come within {BOOT_LIMIT:?}\n{}",
+            self.heard.elapsed() < BOOT_LIMIT,
+            "{what}: nothing came within {BOOT_LIMIT:?}\n{}",
             self.story()
         );
     }
 
-    /// Has the guest switch itself off, and waits for it.
+    /// Has the guest switch itself off, and waits for it. Its disks, which are made anew for every boot, are removed: they are
+    /// large, and only those of a boot that failed are of use.
     ///
     /// # Panics
     /// When it does not, within [`BOOT_LIMIT`].
     pub async fn off(mut self) -> Duration {
         self.request("off").await;
-        let left = BOOT_LIMIT.saturating_sub(self.begun.elapsed());
-        let ended = tokio::time::timeout(left, self.qemu.wait()).await;
+        let ended = tokio::time::timeout(BOOT_LIMIT, self.qemu.wait()).await;
         let Ok(Ok(status)) = ended else {
             panic!("the guest did not switch itself off: {ended:?}\n{}", self.story());
         };
         assert!(status.success(), "QEMU ended with {status}\n{}", self.story());
         // The next boot takes over this TPM's state.
-        let ended = tokio::time::timeout(left, self.tpm.wait()).await;
+        let ended = tokio::time::timeout(BOOT_LIMIT, self.tpm.wait()).await;
         assert!(matches!(ended, Ok(Ok(_))), "swtpm did not end with QEMU: {ended:?}");
+        for image in [&self.hardware.disk, &self.hardware.data] {
+            let _ = std::fs::remove_file(image);
+        }
         self.begun.elapsed()
     }
 
     /// Everything that was said on the console so far.
     #[must_use]
     pub fn said(&self) -> String {
-        let bytes = std::fs::read(&self.console).unwrap_or_default();
+        let bytes = std::fs::read(&self.hardware.console).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -182,35 +196,36 @@ impl Guest {
         format!(
             "after {:?}, {}:\n{}",
             self.begun.elapsed(),
-            self.console.display(),
+            self.hardware.console.display(),
             last.join("\n")
         )
     }
 }
 
 /// Starts the TPM and waits until it takes a connection. It ends when QEMU's connection does.
-async fn start_tpm(hardware: &Hardware) -> Child {
-    let _ = std::fs::remove_file(&hardware.tpm_socket);
-    let mut tpm = Command::new("swtpm")
+async fn start_tpm(hardware: &Hardware, socket: &Path) -> Child {
+    let mut tpm = Command::from(touchstone_vectors::alone("swtpm"))
         .args(["socket", "--tpm2", "--terminate"])
         .arg("--tpmstate")
         .arg(format!("dir={}", hardware.tpm.display()))
         .arg("--ctrl")
-        .arg(format!("type=unixio,path={}", hardware.tpm_socket.display()))
+        .arg(format!("type=unixio,path={}", socket.display()))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .expect("swtpm is installed");
-    while !hardware.tpm_socket.exists() {
+    let begun = Instant::now();
+    while !socket.exists() {
         if let Ok(Some(status)) = tpm.try_wait() {
             panic!("swtpm ended with {status}");
         }
+        assert!(begun.elapsed() < PATIENCE, "swtpm made no socket");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tpm
 }
 
-fn qemu(hardware: &Hardware, broker: Option<SocketAddr>) -> Command {
+fn qemu(hardware: &Hardware, socket: &Path, broker: Option<SocketAddr>) -> Command {
     let drive = |id: &str, image: &Path| format!("if=none,id={id},format=raw,file={}", image.display());
     let flash =
         |unit: u8, more: &str, image: &Path| format!("if=pflash,format=raw,unit={unit}{more},file={}", image.display());
@@ -224,7 +239,7 @@ fn qemu(hardware: &Hardware, broker: Option<SocketAddr>) -> Command {
             socat.display()
         );
     }
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = Command::from(touchstone_vectors::alone("qemu-system-x86_64"));
     // Software emulation on purpose: it is the same everywhere, and needs no /dev/kvm.
     command.args([
         "-machine",
@@ -251,7 +266,7 @@ fn qemu(hardware: &Hardware, broker: Option<SocketAddr>) -> Command {
     command.arg("-drive").arg(flash(1, "", &hardware.variables));
     command
         .arg("-chardev")
-        .arg(format!("socket,id=tpm,path={}", hardware.tpm_socket.display()));
+        .arg(format!("socket,id=tpm,path={}", socket.display()));
     command.args([
         "-tpmdev",
         "emulator,id=tpm0,chardev=tpm",

@@ -118,7 +118,6 @@ impl Machine {
             data,
             root: setup.root.map(Path::to_owned),
             console: boot.join("console.txt"),
-            tpm_socket: self.folder.join("tpm.socket"),
             socat: (
                 self.boot.path("usr/bin/socat"),
                 self.boot.path("usr/lib/x86_64-linux-gnu"),
