@@ -43,7 +43,7 @@ impl World {
     /// None, after reporting it as skipped, where cryptsetup is not installed.
     fn new() -> Option<Self> {
         if !Path::new(CRYPTSETUP).exists() {
-            touchstone_vectors::skip("live bootstrap: cryptsetup is not installed");
+            touchstone_vectors::lacking("live bootstrap: cryptsetup is not installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@
     reason = "tests: what is not as it must be fails"
 )]
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,15 +35,12 @@ use touchstone_verifier::tpm::Public;
 
 /// Names the configuration file in the child's environment.
 const CONFIG: &str = "TOUCHSTONE_TEST_BROKER";
-/// libtss2 opens its connections without close-on-exec, and a software TPM serves one connection at a time: a child that
-/// kept one open would stop that TPM for everybody.
-const CLOSE_ALL: &str =
-    r#"for fd in /proc/$$/fd/*; do n=${fd##*/}; [ "$n" -gt 2 ] && eval "exec $n>&-"; done; exec "$0" "$@""#;
 /// How often the broker is killed.
 const KILLS: usize = 8;
 
 /// Not a test of its own: the broker of the tests below, in a process that can be killed.
 #[test]
+#[ignore = "the broker of the tests below, in a process of its own"]
 fn broker_in_a_child() {
     let Ok(config) = std::env::var(CONFIG) else { return };
     let config = std::fs::read_to_string(config).unwrap();
@@ -67,10 +64,13 @@ impl Killable {
         std::fs::write(&config, domain.config_text()).unwrap();
         let address = domain.path("data/address");
         let _ = std::fs::remove_file(&address);
-        let child = Command::new("bash")
-            .args(["-c", CLOSE_ALL])
-            .arg(std::env::current_exe().unwrap())
-            .args(["live_durability::broker_in_a_child", "--exact", "--nocapture"])
+        let child = touchstone_vectors::alone(std::env::current_exe().unwrap())
+            .args([
+                "live_durability::broker_in_a_child",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(CONFIG, config)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -15,6 +15,7 @@ use swtpm_tests::domain::{Domain, Founding, Post, eventually, recorded, rights, 
 use swtpm_tests::line::{Line, Refused};
 use swtpm_tests::machine::{Machine, Plan, falsified, hello};
 use swtpm_tests::node::Node;
+use swtpm_tests::observe::PATIENCE;
 use touchstone_attest::local;
 use touchstone_authorization::{RefusalCode, Status};
 use touchstone_evidence::collection::Label;
@@ -402,11 +403,10 @@ async fn who_is_not_admitted_on_first_use_leaves_nothing_behind_and_holds_nobody
     let mut stranger = Machine::blank();
     // Neither waits for another machine that is taking its seat.
     let turn = broker.app().first_uses.lock().await;
-    let patience = std::time::Duration::from_secs(30);
     for machine in [&mut genuine, &mut stranger] {
         let mut last = String::new();
         for _ in 0..3 {
-            let answer = tokio::time::timeout(patience, attest(&domain, machine)).await;
+            let answer = tokio::time::timeout(PATIENCE, attest(&domain, machine)).await;
             last = answer.expect("not held up").unwrap_err().code;
         }
         // The first time it may have been a log that grew meanwhile.

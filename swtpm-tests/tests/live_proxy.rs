@@ -94,7 +94,7 @@ fn tools() -> axum::Router {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_agent_has_two_tools_behind_nginx_until_its_node_is_tampered_with() {
     let Some(python) = python() else {
-        touchstone_vectors::skip("python3: not installed");
+        touchstone_vectors::lacking("python3: not installed");
         return;
     };
     let domain = domain();
