@@ -8,8 +8,12 @@
     reason = "tests: what is not as it must be fails"
 )]
 
+#[path = "../support/able.rs"]
+mod able;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,21 +22,21 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use able::what_a_cage_takes;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough to be sure that something does not happen.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Whether this machine can do what the test is about; CI must.
 fn able() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let cgroup = fs::read_to_string("/proc/self/mountinfo")
-        .unwrap()
-        .contains(" - cgroup2 ");
-    if root && cgroup {
-        return true;
+    match what_a_cage_takes() {
+        Ok(()) => true,
+        Err(reason) => {
+            touchstone_vectors::skip(&format!("the cage: {reason}"));
+            false
+        }
     }
-    touchstone_vectors::skip("the cage: it takes root and a cgroup version 2");
-    false
 }
 
 struct Guard {
@@ -43,15 +47,15 @@ struct Guard {
     mark: String,
 }
 
-/// The processes whose command line has the mark.
+/// The processes that sleep for as long as the mark says.
 fn marked(mark: &str) -> Vec<i32> {
+    let sleeper = format!("sleep\0{mark}\0");
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
         .filter_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
             let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let is_sleep = line.starts_with(b"sleep\0");
-            (is_sleep && String::from_utf8_lossy(&line).contains(mark)).then_some(pid)
+            (line == sleeper.as_bytes()).then_some(pid)
         })
         .collect()
 }
@@ -240,7 +244,7 @@ fn killing_takes_all_of_it_at_once() {
         let mut guard = Guard::start(options, FAMILY);
         guard.sleepers(3);
         guard.order("kill");
-        assert_eq!(marked(&guard.mark), [], "{options:?}: when it says killed, it is");
+        assert_eq!(marked(&guard.mark), [0_i32; 0], "{options:?}: when it says killed, it is");
         guard.none_left();
     }
 }
@@ -251,24 +255,27 @@ fn a_frozen_workload_stands_still_and_goes_on() {
         return;
     }
     for options in [&[][..], &["nocgroup"]] {
-        let folder = std::env::temp_dir().join(format!("cage-{}-{}", std::process::id(), options.len()));
-        let count = format!("while :; do echo x >> {}; sleep 0.005; done", folder.display());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("count");
+        let count = format!("while :; do echo x >> {}; sleep 0.005; done", file.display());
         let mut guard = Guard::start(options, &format!("{count} & FOREVER"));
-        let size = || fs::metadata(&folder).map_or(0, |data| data.len());
+        let size = || fs::metadata(&file).map_or(0, |data| data.len());
         until("it to run", || size() > 4);
         guard.order("freeze");
         // What was on its way arrives.
-        std::thread::sleep(QUIET);
-        let still = size();
+        let mut still = size();
+        until("it to stand still", || {
+            std::thread::sleep(QUIET);
+            still == std::mem::replace(&mut still, size())
+        });
         std::thread::sleep(QUIET);
         assert_eq!(size(), still, "{options:?}: frozen");
         guard.order("thaw");
         until("it to go on", || size() > still);
         guard.order("freeze");
         guard.order("kill");
-        assert_eq!(marked(&guard.mark), [], "{options:?}: what is frozen dies too");
+        assert_eq!(marked(&guard.mark), [0_i32; 0], "{options:?}: what is frozen dies too");
         guard.none_left();
-        let _ = fs::remove_file(&folder);
     }
 }
 
@@ -287,7 +294,7 @@ fn nothing_outlives_its_guard() {
             true,
             Signal::SIGKILL,
         ),
-        ("stopped", &["silence=500"], false, Signal::SIGSTOP),
+        ("stopped", &["silence=3000"], false, Signal::SIGSTOP),
         ("ended by a signal it does not handle", &[], false, Signal::SIGTERM),
     ] {
         let mut guard = Guard::start(options, FAMILY);
@@ -312,9 +319,9 @@ fn a_silent_guard_is_a_gone_guard() {
     if !able() {
         return;
     }
-    let mut guard = Guard::start(&["silence=400"], FAMILY);
+    let mut guard = Guard::start(&["silence=3000"], FAMILY);
     guard.sleepers(3);
-    std::thread::sleep(2 * QUIET);
+    std::thread::sleep(Duration::from_millis(3_500));
     assert_eq!(marked(&guard.mark).len(), 3, "while it beats nothing happens");
     guard.order("silent");
     guard.hear("{\"report\":\"guard-silent\"");
@@ -368,7 +375,7 @@ fn a_workload_cannot_undo_what_holds_it() {
         ("make the cgroup writable", "mount -o remount,rw,bind ROOT"),
         (
             "mount another",
-            "mkdir -p /tmp/.cage && mount -t cgroup2 none /tmp/.cage",
+            "place=$(mktemp -d); mount -t cgroup2 none $place; mounted=$?; rmdir $place; test $mounted -eq 0",
         ),
         ("kill its init", "kill -KILL 1; sleep 0.05; false"),
         (
@@ -448,9 +455,10 @@ fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
     if !able() {
         return;
     }
-    let folder = std::env::temp_dir().join(format!("caged-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let program = folder.join("caged");
+    let folder = tempfile::tempdir().unwrap();
+    // For another user.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("caged");
     fs::copy(env!("CARGO_BIN_EXE_caged"), &program).unwrap();
     let script = FAMILY.replace("FOREVER", &format!("sleep {}.7", 20_000 + std::process::id()));
     let mark = format!("{}.7", 20_000 + std::process::id());
@@ -459,7 +467,7 @@ fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
         let mut child = command
             .arg(&program)
-            .args(["nocgroup", "silence=500", "sh", "-c", &script])
+            .args(["nocgroup", "silence=3000", "sh", "-c", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -470,7 +478,6 @@ fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
         let _ = child.kill();
         let _ = child.wait();
     }
-    let _ = fs::remove_dir_all(&folder);
 }
 
 #[test]
@@ -484,7 +491,7 @@ fn a_tree_without_a_namespace_dies_with_its_guard() {
     let mark = format!("{}.8", 30_000 + std::process::id());
     // Inside: limits of namespaces are per user namespace (namespaces(7)).
     let inner = format!(
-        "echo 0 > {} && exec \"$0\" nocgroup silence=500 sh -c \"$1\"",
+        "echo 0 > {} && exec \"$0\" nocgroup silence=3000 sh -c \"$1\"",
         limit.display()
     );
     let mut child = Command::new("unshare")
