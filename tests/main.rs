@@ -1,10 +1,13 @@
 //! Every integration test of this crate, in one program: linked once, each file a module of its own.
 
+#[path = "../attest/enforcer/cage/support/able.rs"]
+mod able;
 #[path = "../verifier/tests/azure/mod.rs"]
 mod azure;
 #[path = "../attest/enforcer/tests/common/mod.rs"]
 mod common;
 mod containers;
+mod dated;
 mod evidence_collect;
 mod federation;
 #[path = "../firmware-policies/tests/forge/mod.rs"]

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-/// A moment at which everything recorded was valid, before any repository here was made.
+use crate::dated;
+
+/// A moment at which everything recorded was valid, and every repository here.
 const AT: &str = "2026-11-21T05:00:00Z";
 
 fn boots() -> PathBuf {
@@ -49,15 +51,7 @@ impl Domain {
         let domain = Self {
             folder: tempfile::tempdir().expect("a folder"),
         };
-        done(&[
-            "policy",
-            "init",
-            text(&domain.repo()),
-            "--domain",
-            "test.example",
-            "--keys",
-            text(&domain.keys()),
-        ]);
+        dated::init(&domain.repo(), "test.example", &domain.keys());
         let ca = boots().join("ca");
         let (root, issuer) = (ca.join("swtpm-localca-rootca-cert.pem"), ca.join("issuercert.pem"));
         done(&[
@@ -107,7 +101,7 @@ impl Domain {
     }
 
     fn publish(&self) -> &Self {
-        done(&["policy", "publish", text(&self.repo()), "--keys", text(&self.keys())]);
+        dated::publish(&self.repo(), &self.keys());
         self
     }
 
@@ -434,15 +428,7 @@ fn an_unknown_maker_is_refused() {
     let domain = Domain {
         folder: tempfile::tempdir().expect("a folder"),
     };
-    done(&[
-        "policy",
-        "init",
-        text(&domain.repo()),
-        "--domain",
-        "test.example",
-        "--keys",
-        text(&domain.keys()),
-    ]);
+    dated::init(&domain.repo(), "test.example", &domain.keys());
     let good = domain.pack("good", "quote-rsa", &[]);
     domain.node("good", &["--from", text(&good)]).reference(&good).publish();
     let (code, verdict) = domain.verify(&good, &nonce("good"), &[]);

@@ -15,6 +15,8 @@ use std::process::Command;
 use serde_json::Value;
 use touchstone_vectors::genuine;
 
+use crate::dated;
+
 /// The day for which the verdicts hold.
 const DAY: &str = "2026-11-21T00:00:00Z";
 /// The challenge of three of the reports, and that of the fourth.
@@ -53,7 +55,7 @@ impl Domain {
         };
         let keys = domain.path("keys");
         let repo = domain.path("repo");
-        done(&["policy", "init", &repo, "--domain", "test.example", "--keys", &keys]);
+        dated::init(Path::new(&repo), "test.example", Path::new(&keys));
         domain
     }
 
@@ -85,7 +87,7 @@ impl Domain {
     }
 
     fn publish(&self) -> &Self {
-        done(&["policy", "publish", &self.path("repo"), "--keys", &self.path("keys")]);
+        dated::publish(Path::new(&self.path("repo")), Path::new(&self.path("keys")));
         self
     }
 

@@ -12,6 +12,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::dated;
+
 /// Runs the command.
 pub fn touchstone(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_touchstone"))
@@ -50,15 +52,7 @@ impl Domain {
             folder: tempfile::tempdir().expect("a folder"),
         };
         let (repo, keys) = (domain.repo(), domain.keys());
-        done(&[
-            "policy",
-            "init",
-            text(&repo),
-            "--domain",
-            "test.example",
-            "--keys",
-            text(&keys),
-        ]);
+        dated::init(&repo, "test.example", &keys);
         if !settings.is_empty() {
             done(&[&["policy", "set", text(&repo)][..], settings].concat());
         }
@@ -115,7 +109,7 @@ impl Domain {
 
     /// Publishes what is staged.
     pub fn publish(&self) -> &Self {
-        done(&["policy", "publish", text(&self.repo()), "--keys", text(&self.keys())]);
+        dated::publish(&self.repo(), &self.keys());
         self
     }
 

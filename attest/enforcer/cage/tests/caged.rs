@@ -244,7 +244,11 @@ fn killing_takes_all_of_it_at_once() {
         let mut guard = Guard::start(options, FAMILY);
         guard.sleepers(3);
         guard.order("kill");
-        assert_eq!(marked(&guard.mark), [0_i32; 0], "{options:?}: when it says killed, it is");
+        assert_eq!(
+            marked(&guard.mark),
+            [0_i32; 0],
+            "{options:?}: when it says killed, it is"
+        );
         guard.none_left();
     }
 }
