@@ -508,6 +508,6 @@ mod tests {
         let (policy, why) = latest(NOW).unwrap();
         assert_eq!(policy.version, 1);
         assert!(matches!(why, Some(Behind::NotTaken(e)) if e.code() == PolicyCode::SourceUnreachable));
-        assert_eq!(latest(policy.expires).unwrap_err().code(), PolicyCode::TimestampExpired);
+        assert_eq!(latest(policy.expires).unwrap_err().code(), PolicyCode::SnapshotExpired);
     }
 }

@@ -146,9 +146,19 @@ mod tests {
             let repo = dir.path().join("repo");
             let policy = crate::load_blocking(repo.as_path(), crate::LoadOptions::default(), NOW).unwrap();
             assert_eq!(policy.domain, "demo.example");
-            // Without its publisher nothing is in force for longer than a timestamp lives.
-            let later = crate::load_blocking(repo.as_path(), crate::LoadOptions::default(), NOW + DAY).unwrap_err();
-            assert_eq!(later.code(), crate::PolicyCode::TimestampExpired, "{}", set.name);
+            // Without its publisher nothing is in force for longer than a timestamp lives, and a thief of the publisher's key
+            // prolongs that by a day at most.
+            let timers = &policy.settings.timers;
+            let ends = |life_ms: u64| {
+                let at = NOW + i64::try_from(life_ms / 1_000).unwrap();
+                let later = crate::load_blocking(repo.as_path(), crate::LoadOptions::default(), at).unwrap_err();
+                later.problems().iter().map(|problem| problem.code).collect::<Vec<_>>()
+            };
+            let stale = ends(timers.timestamp_life_ms);
+            assert!(stale.contains(&crate::PolicyCode::TimestampExpired), "{}", set.name);
+            assert_eq!(timers.snapshot_life_ms, DAY.unsigned_abs() * 1_000, "{}", set.name);
+            let frozen = ends(timers.snapshot_life_ms);
+            assert!(frozen.contains(&crate::PolicyCode::SnapshotExpired), "{}", set.name);
         }
     }
 

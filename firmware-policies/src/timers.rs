@@ -219,7 +219,7 @@ impl Default for Timers {
             status_list_ttl_ms: 15_000,
             status_list_exp_ms: 60_000,
             timestamp_life_ms: DAY_MS,
-            snapshot_life_ms: 7 * DAY_MS,
+            snapshot_life_ms: DAY_MS,
             publish_period_ms: None,
         }
     }

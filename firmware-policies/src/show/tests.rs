@@ -89,7 +89,7 @@ fn an_expired_version_is_shown_with_its_problem() {
     let shown = show(&test.repo, NOW + DAY).unwrap();
     assert_eq!(
         shown.problems.iter().map(|p| p.code).collect::<Vec<_>>(),
-        ["policy-timestamp-expired"]
+        ["policy-snapshot-expired", "policy-timestamp-expired"]
     );
     assert_eq!(shown.published.unwrap().version, 1);
     std::fs::write(test.metadata("timestamp.json"), "{}").unwrap();
