@@ -23,6 +23,7 @@ mod oci_hook;
 mod order;
 mod output;
 mod policy;
+mod progress;
 mod proxy;
 mod quarantine;
 mod reference;

@@ -15,6 +15,7 @@ use touchstone_ledger::tree::{Frontier, Hash, verify_consistency};
 use touchstone_policies::Job;
 
 use crate::output::{self, CommandResult, Failure, Outcome};
+use crate::progress::Progress;
 use crate::{clock, runtime};
 
 /// Entries asked for at once.
@@ -46,7 +47,7 @@ pub struct VerifyArgs {
     /// Where the checkpoint is saved once everything holds
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// One JSON object
+    /// One JSON object: holds, entries, since, root, origin; code and why where the ledger does not continue
     #[arg(long)]
     json: bool,
 }
@@ -142,8 +143,11 @@ async fn append_all(
     trust: &DomainTrust,
     mut each: impl FnMut(u64, &Statement),
 ) -> Result<Frontier, Failure> {
+    let begun = log.size();
+    let progress = Progress::new("ledger entries", Some(size.saturating_sub(begun)));
     while log.size() < size {
         let before = log.size();
+        progress.at(before - begun);
         for statement in page(client, before).await? {
             // What was appended since the checkpoint is another day's work.
             if log.size() == size {

@@ -10,6 +10,7 @@ use touchstone_policies::preview::preview;
 use touchstone_policies::{LoadOptions, PolicySet, load_blocking};
 
 use crate::output::{self, CommandResult, Failure, Outcome, say};
+use crate::progress::Progress;
 use crate::{admin, clock};
 
 /// What the names of saved records end with.
@@ -41,7 +42,7 @@ pub struct Args {
     /// Judge at this time instead of now (RFC 3339)
     #[arg(long)]
     at: Option<String>,
-    /// One JSON object
+    /// One JSON object: domain, old, new, losing, gaining, unchanged, undecided
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +85,9 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(Failure::new("no decision is recorded there")
             .hint("let nodes attest first, or look further back with --last"));
     }
+    let progress = Progress::new("deciding again", None);
     let comparison = compare(&records, &old, &new, now);
+    drop(progress);
     if args.json {
         output::json(&document(&comparison, &old, &new)?);
     } else {
@@ -103,12 +106,14 @@ fn from_broker(data: &Path, last: u64, save: Option<&Path>) -> Result<Vec<Decisi
         std::fs::create_dir_all(folder).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
     }
     let mut records = Vec::with_capacity(indexes.len());
-    for index in indexes.iter().filter_map(Value::as_u64) {
+    let progress = Progress::new("decisions", Some(indexes.len() as u64));
+    for (done, index) in (1..).zip(indexes.iter().filter_map(Value::as_u64)) {
         let record = DecisionRecord::decode(&admin::get(data, &format!("/record/{index}"))?)?;
         if let Some(folder) = save {
             output::write(&folder.join(format!("{index}.{RECORD}")), &record.encode())?;
         }
         records.push(record);
+        progress.at(done);
     }
     Ok(records)
 }

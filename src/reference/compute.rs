@@ -11,6 +11,7 @@ use touchstone_policies::reference_compute;
 
 use crate::clock;
 use crate::output::{self, CommandResult, Failure, Outcome, say};
+use crate::progress::Progress;
 
 use super::tree;
 
@@ -130,7 +131,7 @@ pub struct Args {
     /// Not valid from then on (RFC 3339)
     #[arg(long)]
     valid_until: Option<String>,
-    /// One JSON document
+    /// One JSON object: name, registers, events_only, events, files, measurement, words, notes, staged
     #[arg(long)]
     json: bool,
 }
@@ -164,6 +165,7 @@ impl Hash {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> CommandResult {
+    let progress = Progress::new("computing", None);
     let time = |text: &Option<String>| text.as_deref().map(clock::parse).transpose();
     let mut replacements = Vec::new();
     for pair in &args.replace {
@@ -196,6 +198,7 @@ pub fn run(args: &Args) -> CommandResult {
         validity: (time(&args.valid_from)?, time(&args.valid_until)?),
     };
     let computed = reference_compute(&args.repo, &args.name, &compute)?;
+    drop(progress);
     if args.json {
         output::json(&serde_json::to_value(&computed)?);
         return Ok(Outcome::Done);
