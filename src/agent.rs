@@ -27,20 +27,23 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Run until stopped; says in what state the node is: trusted, stale, unreachable, refused
+    #[command(after_help = "Example: touchstone agent run --config /etc/touchstone/agent.toml")]
     Run {
         /// agent.toml
         #[arg(long)]
         config: PathBuf,
-        /// One JSON object an event on standard output
+        /// One JSON object an event on standard output: event (ready, granted, refused, unreachable, standing), and
+        /// what it tells
         #[arg(long)]
         json: bool,
     },
     /// Ask a running agent for its state (exit code 0 only when trusted)
+    #[command(after_help = "Example: touchstone agent status --socket /run/touchstone/agent.sock --all")]
     Status {
         /// The agent's socket
         #[arg(long)]
         socket: PathBuf,
-        /// One JSON object
+        /// One JSON object: state, reasons, because, and when the authorization ends
         #[arg(long)]
         json: bool,
         /// Every reason in full, not only a screen of them
@@ -48,7 +51,11 @@ enum Command {
         all: bool,
     },
     /// Have a running agent present its authorization with a proof of possession
-    #[command(after_help = "Prints {\"authorization\", \"proof\"} for a guard's POST /decide.")]
+    #[command(
+        after_help = "Example: touchstone agent present --socket /run/touchstone/agent.sock --audience db-proxy \\\n    \
+        --challenge 00112233445566778899aabbccddeeff --action execute --resource workloads --json\n\n\
+        With --json it prints {\"authorization\", \"proof\"} for a guard's POST /decide."
+    )]
     Present {
         /// The agent's socket
         #[arg(long)]
@@ -68,6 +75,9 @@ enum Command {
         /// What it is done to
         #[arg(long)]
         resource: String,
+        /// One JSON object: authorization, proof (both base64); error where there is none
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -85,6 +95,9 @@ pub fn run(args: Args) -> CommandResult {
 pub fn run(args: Args) -> CommandResult {
     with_tpm::run(args.command)
 }
+
+#[cfg(feature = "tpm")]
+pub use with_tpm::told;
 
 #[cfg(feature = "tpm")]
 mod with_tpm {
@@ -116,6 +129,7 @@ mod with_tpm {
                 challenge,
                 action,
                 resource,
+                json,
             } => {
                 let request = match domain {
                     None => Request::Present {
@@ -132,18 +146,19 @@ mod with_tpm {
                         resource,
                     },
                 };
-                match ask(&socket, &request)? {
-                    Response::Error { error } => {
-                        output::json(&serde_json::json!({ "error": error }));
-                        Ok(Outcome::Refused)
-                    }
-                    answer => {
-                        output::json(&serde_json::to_value(answer)?);
-                        Ok(Outcome::Done)
-                    }
-                }
+                told(&ask(&socket, &request)?, json)
             }
         }
+    }
+
+    /// Tells an agent's answer; an error is a refusal.
+    pub fn told(answer: &Response, json: bool) -> CommandResult {
+        let done = serde_json::to_value(answer)?;
+        output::tell(json, &done, || output::members(&done, ""))?;
+        Ok(match answer {
+            Response::Error { .. } => Outcome::Refused,
+            _ => Outcome::Done,
+        })
     }
 
     fn ask(socket: &Path, request: &Request) -> Result<Response, Failure> {

@@ -33,7 +33,7 @@ pub struct Args {
     /// agent.toml, with a [bootstrap] table
     #[arg(long, required = true)]
     config: Option<PathBuf>,
-    /// One JSON object an event on standard output
+    /// One JSON object an event on standard output: event, and what it tells
     #[arg(long)]
     json: bool,
 }
@@ -62,7 +62,7 @@ enum Command {
         /// The cryptsetup program
         #[arg(long, default_value = "/sbin/cryptsetup")]
         cryptsetup: PathBuf,
-        /// One JSON object
+        /// One JSON object: luks_uuid, volume_pcr15
         #[arg(long)]
         json: bool,
     },

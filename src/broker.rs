@@ -39,13 +39,16 @@ enum Command {
         /// This broker's name in the keyset
         #[arg(long, default_value = "broker-1")]
         replica: String,
+        /// One JSON object: keyset (the file with the public halves)
+        #[arg(long)]
+        json: bool,
     },
     /// Run until stopped
     Run {
         /// broker.toml
         #[arg(long)]
         config: PathBuf,
-        /// One JSON object an event on standard output
+        /// One JSON object an event on standard output: event, and what it tells
         #[arg(long)]
         json: bool,
     },
@@ -54,15 +57,16 @@ enum Command {
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     match args.command {
-        Command::Init { config, replica } => {
+        Command::Init { config, replica, json } => {
             let config = read(&config)?;
             let keyset = service::init(&config.data_dir, &replica, clock::now(), KEY_LIFE_SECONDS)?;
-            say!("keys made; their public halves are in {}", keyset.display());
-            say!(
-                "next: touchstone policy keyset add REPO {}, then policy publish",
-                keyset.display()
-            );
-            Ok(Outcome::Done)
+            output::tell(json, &serde_json::json!({ "keyset": keyset }), || {
+                say!("keys made; their public halves are in {}", keyset.display());
+                say!(
+                    "next: touchstone policy keyset add REPO {}, then policy publish",
+                    keyset.display()
+                );
+            })
         }
         Command::Run { config, json } => {
             let config = read(&config)?;

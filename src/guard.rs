@@ -72,7 +72,7 @@ struct RunArgs {
     /// that with `touchstone policy enforcer add`. Without it nobody at the broker knows which trust state is enforced here
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// One JSON object an event on standard output
+    /// One JSON object an event on standard output: event, and what it tells
     #[arg(long)]
     json: bool,
 }

@@ -76,7 +76,8 @@ enum Command {
         /// Write the secret to this new file (mode 0600); without it to standard output
         #[arg(long)]
         out: Option<PathBuf>,
-        /// One JSON object about what was released; the secret is in it (base64) only where there is no --out
+        /// One JSON object: released, name, version, ends, statement, file, and secret (base64) only where there is
+        /// no --out; error where nothing was released
         #[arg(long)]
         json: bool,
     },
@@ -87,7 +88,7 @@ struct BrokerArgs {
     /// The broker's data directory
     #[arg(long)]
     data: PathBuf,
-    /// One JSON object
+    /// One JSON object: put and rotate {name, version, recorded}, list {keys}
     #[arg(long)]
     json: bool,
 }

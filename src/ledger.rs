@@ -29,6 +29,9 @@ enum Command {
     )]
     Replay(replay::ReplayArgs),
     /// Save the evidence that a recorded decision was made on
+    #[command(
+        after_help = "Example:\n  touchstone ledger record --data /var/lib/touchstone-broker --subject node-2 --output node-2.evidence"
+    )]
     Record(replay::RecordArgs),
 }
 

@@ -59,7 +59,8 @@ struct ShowArgs {
     /// As it was at this time, RFC 3339
     #[arg(long)]
     at: Option<String>,
-    /// One JSON object
+    /// One JSON object: at, ledgers ([{domain, entries, root, flaws}]), trees (each with subject, state, reasons,
+    /// events, children)
     #[arg(long)]
     json: bool,
 }

@@ -31,6 +31,8 @@ mod relay;
 mod revoke;
 mod runtime;
 mod status;
+#[cfg(test)]
+mod surface;
 mod tenant;
 mod vault;
 mod verify;

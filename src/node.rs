@@ -43,7 +43,7 @@ struct About {
     /// Why; goes into the ledger
     #[arg(long)]
     reason: String,
-    /// One JSON object
+    /// One JSON object: recorded (the entry of the ledger)
     #[arg(long)]
     json: bool,
 }

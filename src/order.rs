@@ -37,7 +37,8 @@ pub struct OrderArgs {
     /// The operator's private key: Ed25519, PKCS#8 PEM
     #[arg(long, requires = "operator")]
     operator_key: Option<PathBuf>,
-    /// One JSON object
+    /// One JSON object: recorded (the entry of the ledger), epoch, entries; with --dry-run action, target, id,
+    /// entries, set, revision, nodes, nodes_in_all, subjects
     #[arg(long)]
     json: bool,
 }

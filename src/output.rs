@@ -3,6 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 /// Prints a line to standard output. A reader that has gone away (`| head`) is no reason to fail.
 macro_rules! say {
     ($($words:tt)*) => {{
@@ -99,8 +101,54 @@ pub fn exit_code(outcome: CommandResult) -> ExitCode {
 }
 
 /// Prints one JSON document on a line of its own.
-pub fn json(value: &serde_json::Value) {
+pub fn json(value: &Value) {
     say!("{value}");
+}
+
+/// Tells what was done: where `json` asks for it, `done` as one JSON object on a line; else in words.
+pub fn tell(json: bool, done: &impl serde::Serialize, words: impl FnOnce()) -> CommandResult {
+    if json {
+        self::json(&serde_json::to_value(done)?);
+    } else {
+        words();
+    }
+    Ok(Outcome::Done)
+}
+
+/// The members of an object in words, one a line, those of objects in it by their way: `policy.version  7`.
+pub fn members(value: &Value, prefix: &str) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let name = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
+        match value {
+            Value::Object(_) => members(value, &name),
+            Value::String(text) => say!("{name:<32} {text}"),
+            // Rows of the same members, each on a line of its own.
+            Value::Array(rows) if rows.first().is_some_and(Value::is_object) => {
+                for row in rows {
+                    say!("{name:<32} {}", words(row));
+                }
+            }
+            other => say!("{name:<32} {other}"),
+        }
+    }
+}
+
+/// The members of a row: `name state=behind epoch=7`.
+fn words(row: &Value) -> String {
+    let member = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{key}={text}"),
+        other => format!("{key}={other}"),
+    };
+    let name = row.get("name").and_then(Value::as_str).map(str::to_owned);
+    let others = row.as_object().into_iter().flatten().filter(|(key, _)| *key != "name");
+    let mut others: Vec<String> = others.map(member).collect();
+    others.sort();
+    let members: Vec<String> = name.into_iter().chain(others).collect();
+    members.join("  ")
 }
 
 /// Reads a file, naming it in the error.
@@ -163,4 +211,17 @@ pub fn events_to_stdout() {
         .with_writer(std::io::stderr)
         .with_filter(filter_fn(|metadata| *metadata.level() <= tracing::Level::WARN));
     let _ = tracing_subscriber::registry().with(events).with(log).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_one_line() {
+        let row = json!({ "name": "guard-1", "state": "behind", "epoch": 7 });
+        assert_eq!(words(&row), "guard-1  epoch=7  state=behind");
+    }
 }

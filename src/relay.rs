@@ -48,6 +48,9 @@ enum Command {
         /// The domain's keyset.json as it is published
         #[arg(long)]
         keyset: PathBuf,
+        /// One JSON object: keyset (the file that lists the relay's key too)
+        #[arg(long)]
+        json: bool,
     },
     /// Run until stopped
     #[command(
@@ -88,7 +91,7 @@ struct RunArgs {
     /// Where to serve the copy of the policy repository over plain HTTP, for guards of the site: http://ADDRESS/v1/policy
     #[arg(long)]
     policy_listen: Option<SocketAddr>,
-    /// One JSON object an event on standard output
+    /// One JSON object an event on standard output: event (listening, carries), and what it tells
     #[arg(long)]
     json: bool,
 }
@@ -96,15 +99,21 @@ struct RunArgs {
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     match args.command {
-        Command::Init { data, name, keyset } => {
+        Command::Init {
+            data,
+            name,
+            keyset,
+            json,
+        } => {
             let current = Keyset::parse(&output::read(&keyset)?)?;
             let path = site::init(&data, &current, &name, clock::now(), KEY_LIFE_SECONDS)?;
-            say!("made the relay's key; the keyset with it is in {}", path.display());
-            say!(
-                "next: touchstone policy keyset add REPO {}, then policy publish",
-                path.display()
-            );
-            Ok(Outcome::Done)
+            output::tell(json, &serde_json::json!({ "keyset": path }), || {
+                say!("made the relay's key; the keyset with it is in {}", path.display());
+                say!(
+                    "next: touchstone policy keyset add REPO {}, then policy publish",
+                    path.display()
+                );
+            })
         }
         Command::Run(args) => {
             output::tracing_to_stderr();

@@ -38,7 +38,8 @@ enum Command {
         /// First entry to look at
         #[arg(long, default_value_t = 0)]
         start: u64,
-        /// One JSON object; each statement in hexadecimal, as it is signed
+        /// One JSON object: tenant, next, entries ([{entry, statement}], each statement in hexadecimal, as it is
+        /// signed)
         #[arg(long)]
         json: bool,
     },

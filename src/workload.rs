@@ -18,6 +18,10 @@ use crate::output::Failure;
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: request {subject, authorization, expires, entry, key_kind}, delegate {chain}, key {key, version, ends,
+    /// statement, secret}, present {authorization, proof}; error where there is none
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -79,7 +83,10 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
-    /// Fetch a key from the broker, for a workload whose own key the agent holds; prints it as JSON, the secret in base64
+    /// Fetch a key from the broker, for a workload whose own key the agent holds; the secret is in base64
+    #[command(
+        after_help = "Example: touchstone workload key --socket /run/touchstone/workload.sock --label agent --key db/main --json"
+    )]
     Key {
         /// The agent's socket for workloads
         #[arg(long)]
@@ -98,7 +105,6 @@ enum Command {
         version: Option<u64>,
     },
     /// Present its authorization with a proof of possession, where the agent holds its key
-    #[command(after_help = "Prints {\"authorization\", \"proof\"}, base64.")]
     Present {
         /// The agent's socket for workloads
         #[arg(long)]
@@ -129,6 +135,7 @@ enum Command {
 pub fn run(args: Args) -> CommandResult {
     let Args {
         command: Command::Request { .. } | Command::Delegate { .. } | Command::Key { .. } | Command::Present { .. },
+        json: _,
     } = args;
     Err(Failure::new("this build has no TPM support").hint("build with the feature `tpm`"))
 }
@@ -220,26 +227,24 @@ pub fn run(args: Args) -> CommandResult {
             (socket, request)
         }
     };
-    with_agent::tell(&socket, &request)
+    with_agent::ask(&socket, &request, args.json)
 }
 
 #[cfg(feature = "tpm")]
 mod with_agent {
     use std::path::Path;
 
-    use touchstone_attest::agent::socket::{self, Request, Response};
+    use touchstone_attest::agent::socket::{self, Request};
 
-    use crate::output::{CommandResult, Failure, Outcome};
-    use crate::{output, runtime};
+    use crate::output::{CommandResult, Failure};
+    use crate::{agent, runtime};
 
-    /// Asks, and prints the answer as one JSON object.
-    pub(super) fn tell(path: &Path, request: &Request) -> CommandResult {
+    /// Asks, and tells the answer.
+    pub(super) fn ask(path: &Path, request: &Request, json: bool) -> CommandResult {
         let answer = runtime::block_on(socket::ask(path, request))?.map_err(|error| {
             Failure::new(format!("{}: {error}", path.display()))
                 .hint("is `touchstone agent run` running, with [workloads] socket in agent.toml?")
         })?;
-        let refused = matches!(answer, Response::Error { .. });
-        output::json(&serde_json::to_value(answer)?);
-        Ok(if refused { Outcome::Refused } else { Outcome::Done })
+        agent::told(&answer, json)
     }
 }

@@ -13,6 +13,7 @@ mod federation;
 #[path = "../firmware-policies/tests/forge/mod.rs"]
 mod forge;
 mod guest_domain;
+mod json_output;
 mod key_vault;
 mod layers;
 mod ledger_since;

@@ -23,7 +23,7 @@ use crate::output::{CommandResult, Outcome};
     touchstone demo --keep      leaves everything running; Ctrl-C ends it"
 )]
 pub struct Args {
-    /// One JSON object a step
+    /// One JSON object a step: step, and what it tells; the last is the summary
     #[arg(long)]
     json: bool,
     /// Leave it running at the end, until Ctrl-C

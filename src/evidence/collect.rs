@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
+    /// One JSON object: file, bytes, sha256 (of the envelope)
+    #[arg(long)]
+    json: bool,
 }
 
 /// How reports are asked for.
@@ -77,7 +80,6 @@ pub(super) fn run(args: &Args) -> CommandResult {
     use touchstone_attest::collect::{Collector, Logs};
     use touchstone_attest::tee::azure::ATTESTATION_KEY;
 
-    use crate::output::{self, Outcome};
     const SHA256: u16 = 0x000b;
 
     let azure = matches!(args.tee, Some(Source::Azure));
@@ -131,6 +133,5 @@ pub(super) fn run(args: &Args) -> CommandResult {
         };
         collector.quote(&mut attester, &selection, logs)?;
     }
-    output::write(&args.output, &collector.encode())?;
-    Ok(Outcome::Done)
+    super::save(&args.output, &collector.encode(), args.json)
 }

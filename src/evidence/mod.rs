@@ -11,10 +11,11 @@ mod tdx;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
+use sha2::{Digest as _, Sha256};
 use touchstone_attest::pack::{self, Files};
 use touchstone_policies::compute::MAX_FILE;
 
-use crate::output::{self, CommandResult, Failure, Outcome};
+use crate::output::{self, CommandResult, Failure};
 
 /// Collect evidence from this machine, pack other tools' files, explain an envelope.
 #[derive(ClapArgs)]
@@ -124,6 +125,9 @@ struct PackArgs {
     /// Where to write the envelope
     #[arg(short, long)]
     output: PathBuf,
+    /// One JSON object: file, bytes, sha256 (of the envelope)
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -156,11 +160,20 @@ pub fn run(args: Args) -> CommandResult {
                 gpu_reports: all(&args.gpu_report)?,
                 gpu_certificates: all(&args.gpu_certs)?,
             };
-            output::write(&args.output, &pack::pack(files)?)?;
-            Ok(Outcome::Done)
+            save(&args.output, &pack::pack(files)?, args.json)
         }
         Command::Show { evidence, json } => show::run(&output::read(&evidence)?, json),
     }
+}
+
+/// Writes an envelope, and says where it is.
+fn save(path: &Path, envelope: &[u8], json: bool) -> CommandResult {
+    output::write(path, envelope)?;
+    let sha256 = hex::encode(Sha256::digest(envelope));
+    let done = serde_json::json!({ "file": path, "bytes": envelope.len(), "sha256": sha256 });
+    output::tell(json, &done, || {
+        output::say!("{}: {} bytes of evidence", path.display(), envelope.len());
+    })
 }
 
 /// Every file, in order.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use serde_json::Value;
+use serde_json::{Value, json};
 use touchstone_keybroker::federation::bundle::{Bundle, MAX_BUNDLE_BYTES};
 
 use crate::output::{CommandResult, Failure, Outcome, say};
@@ -20,6 +20,9 @@ pub struct ExportArgs {
     /// Where the bundle goes
     #[arg(long)]
     out: PathBuf,
+    /// One JSON object: domain, file, bytes, files (of the repository)
+    #[arg(long)]
+    json: bool,
 }
 
 /// Writes it.
@@ -28,13 +31,15 @@ pub fn export(args: &ExportArgs) -> CommandResult {
     let bundle = Bundle::decode(&bytes).map_err(|error| Failure::new(format!("the broker's bundle: {error}")))?;
     output::write(&args.out, &bytes)?;
     let files = bundle.copy.files().count();
-    say!(
-        "{}: {} bytes, {files} files of {}",
-        args.out.display(),
-        bytes.len(),
-        bundle.domain
-    );
-    Ok(Outcome::Done)
+    let done = json!({ "domain": bundle.domain, "file": args.out, "bytes": bytes.len(), "files": files });
+    output::tell(args.json, &done, || {
+        say!(
+            "{}: {} bytes, {files} files of {}",
+            args.out.display(),
+            bytes.len(),
+            bundle.domain
+        );
+    })
 }
 
 /// Take over what was carried here from another domain; its age is checked against `max_state_age` of the signed policy
@@ -47,7 +52,7 @@ pub struct ImportArgs {
     /// The broker's data directory
     #[arg(long)]
     data: PathBuf,
-    /// One JSON object
+    /// One JSON object: imported {domain, policy, trust_state}
     #[arg(long)]
     json: bool,
 }

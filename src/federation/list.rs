@@ -21,7 +21,7 @@ pub struct Args {
     /// The broker's data directory
     #[arg(long, conflicts_with = "repo")]
     data: Option<PathBuf>,
-    /// One JSON object
+    /// One JSON object: domains; of a broker issue too
     #[arg(long)]
     json: bool,
 }

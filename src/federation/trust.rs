@@ -56,7 +56,7 @@ pub struct Args {
     /// Its state may be this old, in seconds, where it is carried by hand
     #[arg(long, requires = "resources")]
     max_state_age: Option<u64>,
-    /// One JSON object
+    /// One JSON object: domain, staged, root, replaced
     #[arg(long)]
     json: bool,
 }
@@ -111,11 +111,15 @@ pub struct DropArgs {
     repo: PathBuf,
     /// The other domain's name
     domain: String,
+    /// One JSON object: removed
+    #[arg(long)]
+    json: bool,
 }
 
 /// Stages it.
 pub fn drop(args: &DropArgs) -> CommandResult {
     federation_drop(&args.repo, &args.domain)?;
-    say!("{} counts here no more from the next publish on", args.domain);
-    Ok(Outcome::Done)
+    output::tell(args.json, &serde_json::json!({ "removed": args.domain }), || {
+        say!("{} counts here no more from the next publish on", args.domain);
+    })
 }

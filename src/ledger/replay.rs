@@ -24,7 +24,8 @@ pub struct ReplayArgs {
     /// The root.json that is trusted
     #[arg(long)]
     root: PathBuf,
-    /// One JSON object
+    /// One JSON object: replayed (0 or 1), index, bytes, node, outcome, decided_at; error where it comes out
+    /// otherwise
     #[arg(long)]
     json: bool,
 }
@@ -38,6 +39,9 @@ pub struct RecordArgs {
     /// Where to write the evidence (an envelope)
     #[arg(short, long)]
     output: PathBuf,
+    /// One JSON object: index (of the entry), file
+    #[arg(long)]
+    json: bool,
 }
 
 /// Makes a decision again; refused when it comes out otherwise.
@@ -102,8 +106,13 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
 pub fn record(args: &RecordArgs) -> CommandResult {
     let record = fetch(&args.data, &args.entry)?;
     output::write(&args.output, &record.inputs()?.evidence.encode())?;
-    say!("entry {}: its evidence is in {}", record.index, args.output.display());
-    Ok(Outcome::Done)
+    output::tell(
+        args.json,
+        &json!({ "index": record.index, "file": args.output }),
+        || {
+            say!("entry {}: its evidence is in {}", record.index, args.output.display());
+        },
+    )
 }
 
 fn fetch(data: &DataArgs, entry: &EntryArgs) -> Result<DecisionRecord, Failure> {

@@ -7,13 +7,16 @@ use touchstone_policies::entries;
 use touchstone_policies::{DetectorReach, NewDetector};
 
 use super::operator::{joined, key_text, told};
-use crate::output::{self, CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Detectors: whose security events (RFC 8417) count, and how far
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add and remove {name, file, entries, before}, list {detectors}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -38,9 +41,6 @@ enum Command {
     List {
         /// The repository
         repo: PathBuf,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -84,6 +84,7 @@ enum ReachArg {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
         Command::Add(args) => {
             let keys: Result<Vec<String>, Failure> = args.keys.iter().map(|path| key_text(path)).collect();
@@ -101,50 +102,48 @@ pub fn run(args: Args) -> CommandResult {
                 regions: args.regions,
                 most_per_minute: args.most_per_minute,
             };
-            told(&entries::detector_add(&args.repo, &new)?, &new.name);
+            told(&entries::detector_add(&args.repo, &new)?, &new.name, json)
         }
-        Command::Remove { repo, name } => told(&entries::detector_remove(&repo, &name)?, &name),
-        Command::List { repo, json } => {
+        Command::Remove { repo, name } => told(&entries::detector_remove(&repo, &name)?, &name, json),
+        Command::List { repo } => {
             let detectors = entries::detector_list(&repo)?;
-            if json {
-                let all = detectors.iter().map(|(name, detector)| {
-                    serde_json::json!({
-                        "name": name,
-                        "issuer": detector.issuer,
-                        "audience": detector.audience,
-                        "keys": detector.keys.iter().map(|key| hex::encode(key.to_spki_der())).collect::<Vec<_>>(),
-                        "reach": detector.reach,
-                        "nodes": detector.nodes,
-                        "roles": detector.roles,
-                        "regions": detector.regions,
-                        "most_per_minute": detector.most_per_minute,
-                    })
-                });
-                output::json(&serde_json::json!({"detectors": all.collect::<Vec<_>>()}));
-                return Ok(Outcome::Done);
-            }
-            if detectors.is_empty() {
-                say!("nobody: no security event counts");
-            }
-            for (name, detector) in detectors.iter() {
-                let lists = [
-                    ("nodes", &detector.nodes),
-                    ("roles", &detector.roles),
-                    ("regions", &detector.regions),
-                ];
-                let about: Vec<String> = lists
-                    .iter()
-                    .filter_map(|(what, names)| Some(format!("{what} {}", joined(names.as_ref()?.iter()))))
-                    .collect();
-                say!(
-                    "{name}: {} reports {}, {} at most, {} a minute",
-                    detector.issuer,
-                    about.join("; "),
-                    detector.reach.as_str(),
-                    detector.most_per_minute
-                );
-            }
+            let all = detectors.iter().map(|(name, detector)| {
+                serde_json::json!({
+                    "name": name,
+                    "issuer": detector.issuer,
+                    "audience": detector.audience,
+                    "keys": detector.keys.iter().map(|key| hex::encode(key.to_spki_der())).collect::<Vec<_>>(),
+                    "reach": detector.reach,
+                    "nodes": detector.nodes,
+                    "roles": detector.roles,
+                    "regions": detector.regions,
+                    "most_per_minute": detector.most_per_minute,
+                })
+            });
+            let done = serde_json::json!({"detectors": all.collect::<Vec<_>>()});
+            output::tell(json, &done, || {
+                if detectors.is_empty() {
+                    say!("nobody: no security event counts");
+                }
+                for (name, detector) in detectors.iter() {
+                    let lists = [
+                        ("nodes", &detector.nodes),
+                        ("roles", &detector.roles),
+                        ("regions", &detector.regions),
+                    ];
+                    let about: Vec<String> = lists
+                        .iter()
+                        .filter_map(|(what, names)| Some(format!("{what} {}", joined(names.as_ref()?.iter()))))
+                        .collect();
+                    say!(
+                        "{name}: {} reports {}, {} at most, {} a minute",
+                        detector.issuer,
+                        about.join("; "),
+                        detector.reach.as_str(),
+                        detector.most_per_minute
+                    );
+                }
+            })
         }
     }
-    Ok(Outcome::Done)
 }

@@ -7,13 +7,16 @@ use touchstone_policies::NewEnforcer;
 use touchstone_policies::entries;
 
 use super::operator::{key_text, told};
-use crate::output::{self, CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// Enforcers whose acknowledgements and reports of use count
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add and remove {name, file, entries, before}, list {enforcers}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -48,14 +51,12 @@ enum Command {
     List {
         /// The repository
         repo: PathBuf,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
         Command::Add { repo, id, key, region } => {
             let new = NewEnforcer {
@@ -63,27 +64,25 @@ pub fn run(args: Args) -> CommandResult {
                 name: id,
                 region,
             };
-            told(&entries::enforcer_add(&repo, &new)?, &new.name);
+            told(&entries::enforcer_add(&repo, &new)?, &new.name, json)
         }
-        Command::Remove { repo, id } => told(&entries::enforcer_remove(&repo, &id)?, &id),
-        Command::List { repo, json } => {
+        Command::Remove { repo, id } => told(&entries::enforcer_remove(&repo, &id)?, &id, json),
+        Command::List { repo } => {
             let enforcers = entries::enforcer_list(&repo)?;
-            if json {
-                let all = enforcers.iter().map(|(id, enforcer)| {
-                    let key = hex::encode(enforcer.key.to_spki_der());
-                    serde_json::json!({"id": id, "key": key, "region": enforcer.region})
-                });
-                output::json(&serde_json::json!({"enforcers": all.collect::<Vec<_>>()}));
-                return Ok(Outcome::Done);
-            }
-            if enforcers.is_empty() {
-                say!("none: a revocation is closed by time alone");
-            }
-            for (id, enforcer) in enforcers.iter() {
-                let region = enforcer.region.as_deref().unwrap_or("no region");
-                say!("{id}: {region}, key {}", hex::encode(enforcer.key.kid()));
-            }
+            let all = enforcers.iter().map(|(id, enforcer)| {
+                let key = hex::encode(enforcer.key.to_spki_der());
+                serde_json::json!({"id": id, "key": key, "region": enforcer.region})
+            });
+            let done = serde_json::json!({"enforcers": all.collect::<Vec<_>>()});
+            output::tell(json, &done, || {
+                if enforcers.is_empty() {
+                    say!("none: a revocation is closed by time alone");
+                }
+                for (id, enforcer) in enforcers.iter() {
+                    let region = enforcer.region.as_deref().unwrap_or("no region");
+                    say!("{id}: {region}, key {}", hex::encode(enforcer.key.kid()));
+                }
+            })
         }
     }
-    Ok(Outcome::Done)
 }

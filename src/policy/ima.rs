@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
 use touchstone_policies::{author, ima_key_add};
 
-use crate::output::{CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// Keys whose signatures on measured files count
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add {keys: [{key, target}]}, remove {removed}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -39,14 +43,19 @@ enum Command {
 pub fn run(args: &Args) -> CommandResult {
     match &args.command {
         Command::Add { repo, key } => {
-            for (words, target) in ima_key_add(repo, key)?.keys {
-                say!("staged {target}: {words}");
-            }
+            let keys = ima_key_add(repo, key)?.keys;
+            let each = keys.iter().map(|(key, target)| json!({ "key": key, "target": target }));
+            output::tell(args.json, &json!({ "keys": each.collect::<Vec<_>>() }), || {
+                for (words, target) in &keys {
+                    say!("staged {target}: {words}");
+                }
+            })
         }
         Command::Remove { repo, sha256 } => {
             author::withdraw(repo, &format!("ima-keys/{sha256}.der"))?;
-            say!("{sha256} is removed with the next publish");
+            output::tell(args.json, &json!({ "removed": sha256 }), || {
+                say!("{sha256} is removed with the next publish");
+            })
         }
     }
-    Ok(Outcome::Done)
 }

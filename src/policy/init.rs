@@ -9,7 +9,7 @@ use touchstone_policies::{InitOptions, init_with};
 
 use super::keydir::KeyDirArgs;
 use crate::clock;
-use crate::output::{CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Make a repository: keys, root metadata, commented default settings and Cedar policy
 #[derive(ClapArgs)]
@@ -42,6 +42,9 @@ pub struct Args {
     /// Stage this set of policies in the place of the permissive ones for a start
     #[arg(long)]
     set: Option<String>,
+    /// One JSON object: domain, root_digest (of the first root, which everybody else pins), keys_made, staged
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -63,21 +66,22 @@ pub fn run(args: &Args) -> CommandResult {
         ..InitOptions::new(&args.domain)
     };
     let made = init_with(&args.repo, &args.keys.make(args.encrypt), &options, clock::now())?;
-    say!(
-        "{}: domain {}, root {}",
-        args.repo.display(),
-        made.domain,
-        made.root_digest
-    );
-    for key in &made.keys_made {
-        say!("  key   {key}");
-    }
-    for target in &made.staged {
-        say!("  staged {target}");
-    }
-    say!(
-        "edit what is in {}, then: touchstone policy publish",
-        args.repo.join("staged").display()
-    );
-    Ok(Outcome::Done)
+    output::tell(args.json, &made, || {
+        say!(
+            "{}: domain {}, root {}",
+            args.repo.display(),
+            made.domain,
+            made.root_digest
+        );
+        for key in &made.keys_made {
+            say!("  key   {key}");
+        }
+        for target in &made.staged {
+            say!("  staged {target}");
+        }
+        say!(
+            "edit what is in {}, then: touchstone policy publish",
+            args.repo.join("staged").display()
+        );
+    })
 }

@@ -1,17 +1,25 @@
 //! `touchstone policy key`: an author's own keys.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args as ClapArgs, Subcommand};
-use touchstone_policies::keys::{KeyRole, public};
+use serde::Serialize;
+use serde_json::json;
+use touchstone_cose::key::VerifyingKey;
+use touchstone_policies::keys::{KeyDir, KeyRole, public};
 
 use super::keydir::KeyDirArgs;
 use super::root::role;
-use crate::output::{CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// An author's own keys: made where they stay, handed out as public keys
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: keys ([{key, id, public, kept}]); kept says where the private half is, null where it is not here
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -35,6 +43,7 @@ enum Command {
         encrypt: bool,
     },
     /// Show a role's keys, and write the public halves that are not there yet, of keys in tokens too
+    #[command(after_help = "Example: touchstone policy key show --keys ./mine --role region-eu-1")]
     Show {
         #[command(flatten)]
         keys: KeyDirArgs,
@@ -58,22 +67,57 @@ pub fn run(args: &Args) -> CommandResult {
                 let hint = "keep it on the machine that publishes, in a folder of its own or in a token";
                 return Err(Failure::new(format!("a key of {role} signs by itself and is not encrypted")).hint(hint));
             }
-            for made in keys.make(*encrypt).add(&role, *count)? {
-                let file = keys.path().join(format!("{made}.pub"));
-                let id = hex::encode(public::key_id(&public::read(&file)?)?);
-                say!("{made}: {id}, public key in {}", file.display());
-            }
+            let made = keys.make(*encrypt).add(&role, *count)?;
+            // The public halves alone: the others of this role may be encrypted, and nobody is asked to open them.
+            let named = |key: String| Ok((key.clone(), public::read(&keys.path().join(format!("{key}.pub")))?));
+            let made = made.into_iter().map(named).collect::<Result<Vec<_>, Failure>>()?;
+            let shown = shown(&keys.open(), (keys.path(), &role), made)?;
+            output::tell(args.json, &json!({ "keys": shown }), || {
+                for key in &shown {
+                    say!("{}: {}, public key in {}", key.key, key.id, key.public.display());
+                }
+            })
         }
         Command::Show { keys, role: name } => {
-            let (role, dir) = (role(name)?, keys.open());
+            let role = role(name)?;
+            let dir = keys.open();
             dir.write_public(&role)?;
-            let kept = dir.kept(&role)?;
-            for (key, public) in dir.public_keys(&role)? {
-                let kept = kept.iter().find(|(name, _)| *name == key);
-                let kept = kept.map_or("public key only", |(_, kept)| kept.as_str());
-                say!("{key}: {}, {kept}", hex::encode(public::key_id(&public)?));
-            }
+            let shown = shown(&dir, (keys.path(), &role), dir.public_keys(&role)?)?;
+            output::tell(args.json, &json!({ "keys": shown }), || {
+                for key in &shown {
+                    say!("{}: {}, {}", key.key, key.id, key.kept.unwrap_or("public key only"));
+                }
+            })
         }
     }
-    Ok(Outcome::Done)
+}
+
+/// A key of a role, as it lies in the folder.
+#[derive(Serialize)]
+struct Shown {
+    key: String,
+    id: String,
+    public: PathBuf,
+    kept: Option<&'static str>,
+}
+
+/// Keys of a role, as they lie in the folder.
+fn shown(
+    dir: &KeyDir,
+    (path, role): (&Path, &KeyRole),
+    of: Vec<(String, VerifyingKey)>,
+) -> Result<Vec<Shown>, Failure> {
+    let kept = dir.kept(role)?;
+    let one = |(key, public): (String, VerifyingKey)| {
+        Ok(Shown {
+            id: hex::encode(public::key_id(&public)?),
+            public: path.join(format!("{key}.pub")),
+            kept: kept
+                .iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, kept)| kept.as_str()),
+            key,
+        })
+    };
+    of.into_iter().map(one).collect()
 }

@@ -5,13 +5,20 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use touchstone_policies::author;
 
-use crate::output::{self, CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// The brokers' public keys
 #[derive(ClapArgs)]
+#[command(
+    after_help = "Example, where broker.toml has data_dir = \"/var/lib/touchstone-broker\":\n  \
+    touchstone policy keyset add ./repo /var/lib/touchstone-broker/keyset.json"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: version, keys (how many)
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -30,8 +37,9 @@ pub fn run(args: &Args) -> CommandResult {
     match &args.command {
         Command::Add { repo, keyset } => {
             let added = author::keyset_add(repo, &output::read(keyset)?)?;
-            say!("staged keyset version {}: {} keys", added.version, added.keys);
+            output::tell(args.json, &added, || {
+                say!("staged keyset version {}: {} keys", added.version, added.keys);
+            })
         }
     }
-    Ok(Outcome::Done)
 }

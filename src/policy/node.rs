@@ -3,16 +3,21 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
 use touchstone_policies::{NodeIdentity, NodePlace, author};
 
-use super::volume::{VolumeArgs, stage as stage_volume};
-use crate::output::{self, CommandResult, Failure, Outcome, say};
+use super::volume::{VolumeArgs, tell as tell_volume};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Node inventory
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add {node, merged, staged, notes}, volume {node}, import {added, unchanged, staged}, list {nodes}, remove
+    /// {node, staged, denied}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -77,11 +82,9 @@ enum Command {
         /// Region that names them and signs for them: each is called REGION/NAME
         #[arg(long, value_name = "REGION")]
         region_authority: Option<String>,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
     /// List the machines that the next publish would have
+    #[command(after_help = "Example: touchstone policy node list ./repo --region eu-1")]
     List {
         /// The repository
         repo: PathBuf,
@@ -91,9 +94,6 @@ enum Command {
         /// Those of this owner alone
         #[arg(long)]
         owner: Option<String>,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
     /// Stage the removal of a machine; it loses its rights at the next publish
     #[command(after_help = "Example: touchstone policy node remove ./repo node-1")]
@@ -127,6 +127,7 @@ struct IdentityArgs {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
         Command::Add {
             repo,
@@ -166,79 +167,70 @@ pub fn run(args: Args) -> CommandResult {
                 roles: &roles,
                 owner: owner.as_deref(),
             };
-            let added = author::node_add(&repo, &identity, place)?;
-            say!(
-                "{} {name} in {region}",
-                if added.merged { "merged into" } else { "staged" }
-            );
-            for note in &added.notes {
-                say!("  note: {note}");
-            }
+            let mut added = author::node_add(&repo, &identity, place)?;
             if let Some(volume) = volume.volume() {
-                stage_volume(&repo, &name, volume)?;
+                added.node = author::node_volume(&repo, &name, volume)?;
             }
+            output::tell(json, &added, || {
+                let what = if added.merged { "merged into" } else { "staged" };
+                say!("{what} {name} in {region}");
+                for note in &added.notes {
+                    say!("  note: {note}");
+                }
+                tell_volume(&added.node);
+            })
         }
         Command::Volume { repo, name, volume } => {
             let hint = "touchstone bootstrap measure --device DISK --name NAME prints both";
             let volume = volume
                 .volume()
                 .ok_or_else(|| Failure::new("--luks-uuid and --volume-pcr15 are needed").hint(hint))?;
-            stage_volume(&repo, &name, volume)?;
+            let node = author::node_volume(&repo, &name, volume)?;
+            output::tell(json, &json!({ "node": node }), || tell_volume(&node))
         }
         Command::Import {
             repo,
             file,
             region_authority,
-            json,
         } => {
             let imported = author::node_import(&repo, &file, region_authority.as_deref()).map_err(|error| {
                 Failure::new(error.to_string())
                     .hint("nothing was staged; correct these lines and import the file again")
             })?;
-            if json {
-                output::json(&serde_json::to_value(&imported)?);
-                return Ok(Outcome::Done);
-            }
-            say!(
-                "{} machines are new, {} were there as they are",
-                imported.added,
-                imported.unchanged
-            );
-            for staged in &imported.staged {
-                say!("  staged {staged}");
-            }
+            output::tell(json, &imported, || {
+                say!(
+                    "{} machines are new, {} were there as they are",
+                    imported.added,
+                    imported.unchanged
+                );
+                for staged in &imported.staged {
+                    say!("  staged {staged}");
+                }
+            })
         }
-        Command::List {
-            repo,
-            region,
-            owner,
-            json,
-        } => {
+        Command::List { repo, region, owner } => {
             let mut nodes = author::node_list(&repo)?;
             nodes.retain(|listed| {
                 let node = &listed.node;
                 region.as_ref().is_none_or(|region| node.region == *region)
                     && owner.as_ref().is_none_or(|owner| node.owner.as_ref() == Some(owner))
             });
-            if json {
-                output::json(&serde_json::json!({ "nodes": nodes }));
-            } else {
-                nodes.iter().for_each(show);
-            }
+            output::tell(json, &json!({ "nodes": nodes }), || nodes.iter().for_each(show))
         }
         Command::Remove { repo, name } => {
             let removed = author::node_remove(&repo, &name)?;
-            say!("{name} is removed with the next publish");
-            if removed.denied > 0 {
-                say!(
-                    "  its {} endorsement keys are denied, or first use would let it in again",
-                    removed.denied
-                );
-            }
-            say!("  its rights end when brokers load that; to end them now: touchstone node decommission");
+            output::tell(json, &removed, || {
+                say!("{name} is removed with the next publish");
+                if removed.denied > 0 {
+                    say!(
+                        "  its {} endorsement keys are denied, or first use would let it in again",
+                        removed.denied
+                    );
+                }
+                say!("  its rights end when brokers load that; to end them now: touchstone node decommission");
+            })
         }
     }
-    Ok(Outcome::Done)
 }
 
 /// Name and region, where a region may have the say.

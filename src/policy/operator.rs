@@ -6,13 +6,16 @@ use clap::{Args as ClapArgs, Subcommand};
 use touchstone_policies::entries::{self, EntryStaged};
 use touchstone_policies::{NewOperator, Power};
 
-use crate::output::{self, CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Operators: people whose signed commands count
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add and remove {name, file, entries, before}, list {operators}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -50,9 +53,6 @@ enum Command {
     List {
         /// The repository
         repo: PathBuf,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -65,6 +65,7 @@ fn power(text: &str) -> Result<Power, String> {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
         Command::Add {
             repo,
@@ -79,49 +80,48 @@ pub fn run(args: Args) -> CommandResult {
                 may,
                 regions,
             };
-            told(&entries::operator_add(&repo, &new)?, &new.name);
+            told(&entries::operator_add(&repo, &new)?, &new.name, json)
         }
         Command::Remove { repo, name } => {
             let staged = entries::operator_remove(&repo, &name)?;
-            told(&staged, &name);
-            if staged.entries == 0 {
+            let done = told(&staged, &name, json)?;
+            if staged.entries == 0 && !json {
                 say!(
                     "nobody is listed any more: whoever may open the administrative socket commands without a signature"
                 );
             }
+            Ok(done)
         }
-        Command::List { repo, json } => {
+        Command::List { repo } => {
             let operators = entries::operator_list(&repo)?;
-            if json {
-                let all = operators.iter().map(|(name, operator)| {
-                    serde_json::json!({
-                        "name": name,
-                        "key": hex::encode(operator.key.to_spki_der()),
-                        "may": operator.may,
-                        "regions": operator.regions,
-                    })
-                });
-                output::json(&serde_json::json!({"operators": all.collect::<Vec<_>>()}));
-                return Ok(Outcome::Done);
-            }
-            if operators.is_empty() {
-                say!("nobody: commands need no signature");
-            }
-            for (name, operator) in operators.iter() {
-                let may: Vec<&str> = operator.may.iter().map(|power| power.as_str()).collect();
-                let regions = operator.regions.as_ref().map_or_else(
-                    || "everywhere".to_owned(),
-                    |regions| format!("in {}", joined(regions.iter())),
-                );
-                say!(
-                    "{name}: {} {regions}, key {}",
-                    may.join(", "),
-                    hex::encode(operator.key.kid())
-                );
-            }
+            let all = operators.iter().map(|(name, operator)| {
+                serde_json::json!({
+                    "name": name,
+                    "key": hex::encode(operator.key.to_spki_der()),
+                    "may": operator.may,
+                    "regions": operator.regions,
+                })
+            });
+            let done = serde_json::json!({"operators": all.collect::<Vec<_>>()});
+            output::tell(json, &done, || {
+                if operators.is_empty() {
+                    say!("nobody: commands need no signature");
+                }
+                for (name, operator) in operators.iter() {
+                    let may: Vec<&str> = operator.may.iter().map(|power| power.as_str()).collect();
+                    let regions = operator.regions.as_ref().map_or_else(
+                        || "everywhere".to_owned(),
+                        |regions| format!("in {}", joined(regions.iter())),
+                    );
+                    say!(
+                        "{name}: {} {regions}, key {}",
+                        may.join(", "),
+                        hex::encode(operator.key.kid())
+                    );
+                }
+            })
         }
     }
-    Ok(Outcome::Done)
 }
 
 /// A public key's file as text.
@@ -134,15 +134,21 @@ pub(super) fn key_text(path: &std::path::Path) -> Result<String, Failure> {
 }
 
 /// What was staged.
-pub(super) fn told(staged: &EntryStaged, name: &str) {
-    match (staged.entries, staged.before) {
+pub(super) fn told(staged: &EntryStaged, name: &str, json: bool) -> CommandResult {
+    let done = serde_json::json!({
+        "name": name,
+        "file": staged.file,
+        "entries": staged.entries,
+        "before": staged.before,
+    });
+    output::tell(json, &done, || match (staged.entries, staged.before) {
         (0, _) => say!(
             "{} is taken out with the next publish: {name} was the last of it",
             staged.file
         ),
         (entries, true) => say!("staged {}: {name} changed, {entries} in all", staged.file),
         (entries, false) => say!("staged {}: {name} added, {entries} in all", staged.file),
-    }
+    })
 }
 
 /// Names in one line.

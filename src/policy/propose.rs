@@ -32,7 +32,7 @@ pub struct Args {
     passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     scope: ScopeArgs,
-    /// One JSON object
+    /// One JSON object: folder, review, references_signed
     #[arg(long)]
     json: bool,
 }
@@ -65,7 +65,7 @@ pub struct ReviewArgs {
     /// Root metadata of the domain that you hold, of any version (REPO/metadata/1.root.json, got once and kept)
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// One JSON object
+    /// One JSON object: domain, digest, follows, roles, targets, keys
     #[arg(long)]
     json: bool,
 }

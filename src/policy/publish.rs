@@ -31,7 +31,7 @@ pub struct Args {
     signatures: Vec<PathBuf>,
     #[command(flatten)]
     scope: ScopeArgs,
-    /// One JSON object
+    /// One JSON object: domain, versions, targets, signed, references_signed, withdrawn, expires, notes
     #[arg(long)]
     json: bool,
 }

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
 use touchstone_policies::ceremony;
 use touchstone_policies::keys::public;
 
-use crate::output::{CommandResult, Outcome, say};
+use super::root::{signers, tell_signers};
+use crate::output::{self, CommandResult, say};
 
 /// Regions that keep their own keys: what lies below regions/<id>/ is theirs to sign, and nothing else
 #[derive(ClapArgs)]
@@ -20,6 +22,9 @@ use crate::output::{CommandResult, Outcome, say};
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add {region, threshold, keys}, remove {region}, list {regions: [{region, threshold, keys}]}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -38,6 +43,7 @@ enum Command {
         threshold: u64,
     },
     /// Stage that a region does not sign for itself any more; what it published stays, signed by the whole
+    #[command(after_help = "Example: touchstone policy region remove ./repo eu-1")]
     Remove {
         /// The repository
         repo: PathBuf,
@@ -45,6 +51,7 @@ enum Command {
         id: String,
     },
     /// Show which regions sign for themselves, as the next version will have it
+    #[command(after_help = "Example: touchstone policy region list ./repo")]
     List {
         /// The repository
         repo: PathBuf,
@@ -64,24 +71,28 @@ pub fn run(args: &Args) -> CommandResult {
                 .iter()
                 .map(|file| public::read(file))
                 .collect::<Result<Vec<_>, _>>()?;
-            let signers = ceremony::region_add(repo, id, *threshold, &keys)?;
-            say!(
-                "{id} signs for itself once it is published: {threshold} of {} keys",
-                signers.keys.len()
-            );
+            let made = ceremony::region_add(repo, id, *threshold, &keys)?;
+            output::tell(args.json, &signers("region", id, &made), || {
+                say!(
+                    "{id} signs for itself once it is published: {threshold} of {} keys",
+                    made.keys.len()
+                );
+            })
         }
         Command::Remove { repo, id } => {
             ceremony::region_remove(repo, id)?;
-            say!("{id} does not sign for itself once it is published; the whole signs what it had");
+            output::tell(args.json, &json!({ "region": id }), || {
+                say!("{id} does not sign for itself once it is published; the whole signs what it had");
+            })
         }
         Command::List { repo } => {
-            for (id, signers) in ceremony::delegations(repo)? {
-                say!("{id}: {} of {} must sign", signers.threshold, signers.keys.len());
-                for key in signers.keys.keys() {
-                    say!("  {key}");
+            let regions = ceremony::delegations(repo)?;
+            let each = regions.iter().map(|(id, of)| signers("region", id, of));
+            output::tell(args.json, &json!({ "regions": each.collect::<Vec<_>>() }), || {
+                for (id, signers) in &regions {
+                    tell_signers(id, signers);
                 }
-            }
+            })
         }
     }
-    Ok(Outcome::Done)
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use touchstone_policies::ceremony::{self, RootChange};
+use serde_json::{Value, json};
+use touchstone_policies::ceremony::{self, RoleSigners, RootChange};
 use touchstone_policies::keys::{KeyRole, public};
 
-use crate::output::{CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Keys and thresholds of root, targets, snapshot and timestamp
 #[derive(ClapArgs)]
@@ -18,11 +19,15 @@ use crate::output::{CommandResult, Failure, Outcome, say};
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: roles ([{role, threshold, keys}]); drop {dropped}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Show who signs, as the next version will have it
+    #[command(after_help = "Example: touchstone policy root show ./repo")]
     Show {
         /// The repository
         repo: PathBuf,
@@ -50,6 +55,7 @@ enum Command {
         id: String,
     },
     /// Stage how many keys of a role must sign
+    #[command(after_help = "Example: touchstone policy root threshold ./repo --role targets 2")]
     Threshold {
         /// The repository
         repo: PathBuf,
@@ -60,11 +66,13 @@ enum Command {
         threshold: u64,
     },
     /// Stage the same root with another year to live
+    #[command(after_help = "Example: touchstone policy root renew ./repo")]
     Renew {
         /// The repository
         repo: PathBuf,
     },
     /// Discard what is staged about keys, of the root and of regions
+    #[command(after_help = "Example: touchstone policy root drop ./repo")]
     Drop {
         /// The repository
         repo: PathBuf,
@@ -90,30 +98,39 @@ pub fn run(args: &Args) -> CommandResult {
         Command::Renew { repo } => (repo, ceremony::change_root(repo, &[])?),
         Command::Drop { repo } => {
             let found = ceremony::drop_changes(repo)?;
-            say!(
-                "{}",
-                if found {
-                    "discarded"
-                } else {
-                    "nothing was staged about keys"
-                }
-            );
-            return Ok(Outcome::Done);
+            let words = if found {
+                "discarded"
+            } else {
+                "nothing was staged about keys"
+            };
+            return output::tell(args.json, &json!({ "dropped": found }), || say!("{words}"));
         }
     };
-    for (role, signers) in &roles {
-        say!("{role}: {} of {} must sign", signers.threshold, signers.keys.len());
-        for id in signers.keys.keys() {
-            say!("  {id}");
+    let each = roles.iter().map(|(role, of)| signers("role", &role.to_string(), of));
+    output::tell(args.json, &json!({ "roles": each.collect::<Vec<_>>() }), || {
+        for (role, signers) in &roles {
+            tell_signers(role, signers);
         }
+        if !matches!(args.command, Command::Show { .. }) {
+            say!(
+                "it holds once it is published: touchstone policy propose {} or publish",
+                repo.display()
+            );
+        }
+    })
+}
+
+/// Who signs, under the name that `what` says.
+pub(super) fn signers(what: &str, name: &str, signers: &RoleSigners) -> Value {
+    json!({ what: name, "threshold": signers.threshold, "keys": signers.keys.keys().collect::<Vec<_>>() })
+}
+
+/// Who signs, for people.
+pub(super) fn tell_signers(name: impl std::fmt::Display, signers: &RoleSigners) {
+    say!("{name}: {} of {} must sign", signers.threshold, signers.keys.len());
+    for id in signers.keys.keys() {
+        say!("  {id}");
     }
-    if !matches!(args.command, Command::Show { .. }) {
-        say!(
-            "it holds once it is published: touchstone policy propose {} or publish",
-            repo.display()
-        );
-    }
-    Ok(Outcome::Done)
 }
 
 /// A role by its name.

@@ -6,13 +6,16 @@ use clap::{Args as ClapArgs, Subcommand};
 use touchstone_policies::entries;
 
 use super::operator::told;
-use crate::output::{self, CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// Network segments: what a workload reaches under the right that it runs under
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add and remove {name, file, entries, before}, list {segments}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -43,38 +46,34 @@ enum Command {
     List {
         /// The repository
         repo: PathBuf,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
-        Command::Add { repo, scope, allow } => told(&entries::segment_add(&repo, &scope, &allow)?, &scope),
-        Command::Remove { repo, scope } => told(&entries::segment_remove(&repo, &scope)?, &scope),
-        Command::List { repo, json } => {
+        Command::Add { repo, scope, allow } => told(&entries::segment_add(&repo, &scope, &allow)?, &scope, json),
+        Command::Remove { repo, scope } => told(&entries::segment_remove(&repo, &scope)?, &scope, json),
+        Command::List { repo } => {
             let network = entries::segment_list(&repo)?;
             let segments = network.iter().map(|(scope, allow)| {
                 let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
                 (scope.to_string(), allow)
             });
             let segments: Vec<(String, Vec<String>)> = segments.collect();
-            if json {
-                let all = segments
-                    .iter()
-                    .map(|(scope, allow)| serde_json::json!({"scope": scope, "allow": allow}));
-                output::json(&serde_json::json!({"segments": all.collect::<Vec<_>>()}));
-                return Ok(Outcome::Done);
-            }
-            if segments.is_empty() {
-                say!("none: a workload with a network of its own reaches nothing");
-            }
-            for (scope, allow) in &segments {
-                say!("{scope}: {}", allow.join(", "));
-            }
+            let all = segments
+                .iter()
+                .map(|(scope, allow)| serde_json::json!({"scope": scope, "allow": allow}));
+            let done = serde_json::json!({"segments": all.collect::<Vec<_>>()});
+            output::tell(json, &done, || {
+                if segments.is_empty() {
+                    say!("none: a workload with a network of its own reaches nothing");
+                }
+                for (scope, allow) in &segments {
+                    say!("{scope}: {}", allow.join(", "));
+                }
+            })
         }
     }
-    Ok(Outcome::Done)
 }

@@ -23,7 +23,7 @@ pub struct Args {
     /// Take a key out, so that its default holds (repeatable)
     #[arg(long)]
     unset: Vec<String>,
-    /// One JSON object
+    /// One JSON object: changes ([{key, before, after}]), staged, notes
     #[arg(long)]
     json: bool,
 }

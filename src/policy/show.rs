@@ -10,13 +10,16 @@ use crate::output::{self, CommandResult, Outcome, say};
 
 /// Show the published version: roles, expiry, settings, nodes, reference values
 #[derive(ClapArgs)]
+#[command(
+    after_help = "Example: touchstone policy show ./repo --at 2026-12-01T00:00:00Z\n\nExit code 1 where it would not load."
+)]
 pub struct Args {
     /// The repository
     repo: PathBuf,
     /// Judge at this time instead of now (RFC 3339)
     #[arg(long)]
     at: Option<String>,
-    /// One JSON object
+    /// One JSON object: published, roles, staged, problems
     #[arg(long)]
     json: bool,
 }

@@ -4,12 +4,13 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use serde_json::json;
 use touchstone_policies::ceremony;
 
 use super::keydir::KeyDirArgs;
 use super::propose::{root, show};
 use crate::clock;
-use crate::output::{CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Check a proposal whole against the root you hold, sign it with your keys, and write the signatures to a file
 #[derive(ClapArgs)]
@@ -32,6 +33,9 @@ pub struct Args {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// One JSON object: review (as policy review --json has it), signed ([{role, key}]), file. Nobody is asked then
+    #[arg(long, requires = "digest")]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -49,14 +53,20 @@ pub fn run(args: &Args) -> CommandResult {
     };
     // What is signed is what was shown: the digest is compared again over what is read again.
     let signed = ceremony::sign(&args.proposal, &root, &args.keys.open(), Some(&digest), &args.out, now)?;
-    if args.digest.is_some() {
-        show(&signed.review);
-    }
-    for (role, key) in &signed.signed {
-        say!("signed {role} with {key}");
-    }
-    say!("signatures in {}: take them to whoever publishes", args.out.display());
-    Ok(Outcome::Done)
+    let by = signed
+        .signed
+        .iter()
+        .map(|(role, key)| json!({ "role": role, "key": key }));
+    let done = json!({ "review": signed.review, "signed": by.collect::<Vec<_>>(), "file": signed.file });
+    output::tell(args.json, &done, || {
+        if args.digest.is_some() {
+            show(&signed.review);
+        }
+        for (role, key) in &signed.signed {
+            say!("signed {role} with {key}");
+        }
+        say!("signatures in {}: take them to whoever publishes", args.out.display());
+    })
 }
 
 fn asked(digest: &str) -> Result<(), Failure> {

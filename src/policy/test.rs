@@ -21,7 +21,7 @@ pub struct Args {
     /// Only cases of this name (repeatable)
     #[arg(long = "case")]
     cases: Vec<String>,
-    /// One JSON object
+    /// One JSON object: passed, failed, cases ([{file, case, mismatches}])
     #[arg(long)]
     json: bool,
 }

@@ -36,6 +36,9 @@ pub struct Args {
     /// Renew once and end, for a timer of the system
     #[arg(long)]
     once: bool,
+    /// One JSON object a renewal: domain, versions (of each role), expires and snapshot_expires (Unix seconds), period
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -55,9 +58,8 @@ pub fn run(args: &Args) -> CommandResult {
     };
     if args.once {
         let renewed = renew()?;
-        tell(&renewed);
         write(&state, &renewed.versions)?;
-        return Ok(Outcome::Done);
+        return tell(&renewed, args.json);
     }
     runtime::block_on(async {
         let stopped = runtime::stopped();
@@ -65,7 +67,7 @@ pub fn run(args: &Args) -> CommandResult {
         loop {
             let wait = match renew() {
                 Ok(renewed) => {
-                    tell(&renewed);
+                    tell(&renewed, args.json)?;
                     write(&state, &renewed.versions)?;
                     Duration::from_secs(u64::try_from(renewed.period).unwrap_or(1))
                 }
@@ -84,15 +86,17 @@ pub fn run(args: &Args) -> CommandResult {
     })?
 }
 
-fn tell(renewed: &Renewed) {
-    say!(
-        "{} timestamp {} for snapshot {}, until {}; the snapshot ends {}",
-        renewed.domain,
-        renewed.versions.timestamp,
-        renewed.versions.snapshot,
-        clock::words(renewed.expires),
-        clock::words(renewed.snapshot_expires)
-    );
+fn tell(renewed: &Renewed, json: bool) -> CommandResult {
+    output::tell(json, renewed, || {
+        say!(
+            "{} timestamp {} for snapshot {}, until {}; the snapshot ends {}",
+            renewed.domain,
+            renewed.versions.timestamp,
+            renewed.versions.snapshot,
+            clock::words(renewed.expires),
+            clock::words(renewed.snapshot_expires)
+        );
+    })
 }
 
 fn read(state: &Path) -> Result<Option<RoleVersions>, Failure> {

@@ -1,18 +1,23 @@
 //! `touchstone policy trust`: whose certificates are believed, and what is refused although they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use touchstone_policies::{Purpose, author, crl_add, deny_set, trust_bundle};
+use serde_json::{Value, json};
+use touchstone_policies::{BundleAdded, Purpose, author, crl_add, deny_set, trust_bundle};
 
 use crate::clock;
-use crate::output::{CommandResult, Failure, Outcome, say};
+use crate::output::{self, CommandResult, Failure, say};
 
 /// Trust anchors
 #[derive(ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    /// One JSON object: add {anchors, intermediates, skipped}, remove {removed}, crl {staged}, deny {endorsement_keys,
+    /// firmware}
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -90,68 +95,107 @@ impl From<PurposeArg> for Purpose {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
+    let json = args.json;
     match args.command {
-        Command::Remove { repo, targets } => {
-            for target in &targets {
-                if !target.starts_with("anchors/") && !target.starts_with("intermediates/") {
-                    let hint = "anchors/<purpose>/<sha256>.der or intermediates/<purpose>/<sha256>.der";
-                    return Err(Failure::new(format!("{target}: not a trust anchor")).hint(hint));
-                }
-                author::withdraw(&repo, target)?;
-                say!("{target} is removed with the next publish");
-            }
-        }
+        Command::Remove { repo, targets } => remove(&repo, &targets, json),
         Command::Add {
             repo,
             ca,
-            bundle: None,
+            bundle,
             purpose,
-        } => {
-            for (subject, target) in author::trust_add(&repo, purpose.into(), &ca)?.anchors {
-                say!("staged {target}: {subject}");
+        } => match bundle {
+            None => {
+                let added = author::trust_add(&repo, purpose.into(), &ca)?;
+                let added = BundleAdded {
+                    anchors: added.anchors,
+                    ..BundleAdded::default()
+                };
+                output::tell(json, &added_json(&added), || {
+                    for (subject, digest) in &added.anchors {
+                        say!("staged {digest}: {subject}");
+                    }
+                })
             }
-        }
-        Command::Add {
-            repo,
-            bundle: Some(bundle),
-            purpose,
-            ..
-        } => {
-            let added = trust_bundle(&repo, purpose.into(), &bundle)?;
-            for (subject, digest) in &added.anchors {
-                say!("anchor       {digest}: {subject}");
+            Some(bundle) => {
+                let added = trust_bundle(&repo, purpose.into(), &bundle)?;
+                output::tell(json, &added_json(&added), || show(&added))
             }
-            for (subject, digest) in &added.intermediates {
-                say!("intermediate {digest}: {subject}");
-            }
-            for (name, why) in &added.skipped {
-                say!("skipped      {name}: {why}");
-            }
-            say!(
-                "staged {} anchors and {} intermediates, skipped {}",
-                added.anchors.len(),
-                added.intermediates.len(),
-                added.skipped.len()
-            );
-        }
+        },
         Command::Crl { repo, crl } => {
-            for added in crl_add(&repo, &crl)? {
-                say!(
-                    "staged {}: {} revokes {} certificates, in force until {}",
-                    added.target,
-                    added.issuer,
-                    added.revoked,
-                    clock::words(added.next_update)
-                );
-                for target in &added.replaced {
-                    say!("  replaces {target}");
+            let staged = crl_add(&repo, &crl)?;
+            output::tell(json, &json!({ "staged": staged }), || {
+                for added in &staged {
+                    say!(
+                        "staged {}: {} revokes {} certificates, in force until {}",
+                        added.target,
+                        added.issuer,
+                        added.revoked,
+                        clock::words(added.next_update)
+                    );
+                    for target in &added.replaced {
+                        say!("  replaces {target}");
+                    }
                 }
-            }
+            })
         }
         Command::Deny { repo, file } => {
             let (keys, firmware) = deny_set(&repo, &file)?;
-            say!("staged deny.toml: {keys} endorsement keys, {firmware} ranges of firmware");
+            let done = json!({ "endorsement_keys": keys, "firmware": firmware });
+            output::tell(json, &done, || {
+                say!("staged deny.toml: {keys} endorsement keys, {firmware} ranges of firmware");
+            })
         }
     }
-    Ok(Outcome::Done)
+}
+
+/// Each target is looked at before any of them is staged to go.
+fn remove(repo: &Path, targets: &[String], json: bool) -> CommandResult {
+    for target in targets {
+        if !target.starts_with("anchors/") && !target.starts_with("intermediates/") {
+            let hint = "anchors/<purpose>/<sha256>.der or intermediates/<purpose>/<sha256>.der";
+            return Err(Failure::new(format!("{target}: not a trust anchor")).hint(hint));
+        }
+    }
+    for target in targets {
+        author::withdraw(repo, target)?;
+    }
+    output::tell(json, &json!({ "removed": targets }), || {
+        for target in targets {
+            say!("{target} is removed with the next publish");
+        }
+    })
+}
+
+fn added_json(added: &BundleAdded) -> Value {
+    let certificates = |list: &[(String, String)]| -> Vec<Value> {
+        let one = |(subject, sha256): &(String, String)| json!({ "subject": subject, "sha256": sha256 });
+        list.iter().map(one).collect()
+    };
+    let skipped = added
+        .skipped
+        .iter()
+        .map(|(name, why)| json!({ "name": name, "why": why }));
+    json!({
+        "anchors": certificates(&added.anchors),
+        "intermediates": certificates(&added.intermediates),
+        "skipped": skipped.collect::<Vec<_>>(),
+    })
+}
+
+fn show(added: &BundleAdded) {
+    for (subject, digest) in &added.anchors {
+        say!("anchor       {digest}: {subject}");
+    }
+    for (subject, digest) in &added.intermediates {
+        say!("intermediate {digest}: {subject}");
+    }
+    for (name, why) in &added.skipped {
+        say!("skipped      {name}: {why}");
+    }
+    say!(
+        "staged {} anchors and {} intermediates, skipped {}",
+        added.anchors.len(),
+        added.intermediates.len(),
+        added.skipped.len()
+    );
 }

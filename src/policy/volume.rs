@@ -1,12 +1,9 @@
 //! The encrypted disk of a node, as `policy node add` and `policy node volume` are told of it.
 
-use std::path::Path;
-
 use clap::Args as ClapArgs;
-use touchstone_policies::author;
-use touchstone_policies::inventory_file::VolumeFile;
+use touchstone_policies::inventory_file::{NodeFile, VolumeFile};
 
-use crate::output::{Failure, say};
+use crate::output::say;
 
 #[derive(ClapArgs)]
 pub(super) struct VolumeArgs {
@@ -26,10 +23,9 @@ impl VolumeArgs {
     }
 }
 
-/// Stages it.
-pub(super) fn stage(repo: &Path, name: &str, volume: VolumeFile) -> Result<(), Failure> {
-    let node = author::node_volume(repo, name, volume)?;
-    let uuid = node.volume.map(|volume| volume.luks_uuid).unwrap_or_default();
-    say!("staged the encrypted disk of {name}: LUKS2 {uuid}");
-    Ok(())
+/// Tells of a node's encrypted disk, where it has one.
+pub(super) fn tell(node: &NodeFile) {
+    if let Some(volume) = &node.volume {
+        say!("staged the encrypted disk of {}: LUKS2 {}", node.name, volume.luks_uuid);
+    }
 }

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use touchstone_policies::author;
 
 use crate::clock;
-use crate::output::{self, CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// Stage reference values taken from the evidence of a golden machine
 #[derive(ClapArgs)]
@@ -29,6 +29,9 @@ pub struct Args {
     /// Not valid from then on (RFC 3339)
     #[arg(long)]
     valid_until: Option<String>,
+    /// One JSON object: name, banks, registers, events, files (how many), measurement, gpus, staged, notes
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -40,23 +43,24 @@ pub fn run(args: &Args) -> CommandResult {
         args.valid_from.as_deref().map(clock::parse).transpose()?,
         args.valid_until.as_deref().map(clock::parse).transpose()?,
     )?;
-    if let Some(measurement) = &added.measurement {
-        say!("staged {}: launch measurement {measurement}", added.name);
-    }
-    for state in &added.gpus {
-        say!("staged {}: {state}", added.name);
-    }
-    let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
-    if !registers.is_empty() {
-        say!(
-            "staged {}: registers {}, {} events",
-            added.name,
-            registers.join(" "),
-            added.events
-        );
-    }
-    for note in &added.notes {
-        say!("  note: {note}");
-    }
-    Ok(Outcome::Done)
+    output::tell(args.json, &added, || {
+        if let Some(measurement) = &added.measurement {
+            say!("staged {}: launch measurement {measurement}", added.name);
+        }
+        for state in &added.gpus {
+            say!("staged {}: {state}", added.name);
+        }
+        let registers: Vec<String> = added.registers.iter().map(ToString::to_string).collect();
+        if !registers.is_empty() {
+            say!(
+                "staged {}: registers {}, {} events",
+                added.name,
+                registers.join(" "),
+                added.events
+            );
+        }
+        for note in &added.notes {
+            say!("  note: {note}");
+        }
+    })
 }

@@ -34,7 +34,7 @@ pub struct Args {
     /// Every event and every file
     #[arg(long)]
     all: bool,
-    /// One JSON object
+    /// One JSON object: old, new, bank, same, aspects, registers, banks, guest, files
     #[arg(long)]
     json: bool,
 }

@@ -33,7 +33,7 @@ pub struct Args {
     /// List the signer under this name with the import; without it only listed signers count
     #[arg(long, value_name = "NAME")]
     list_signer: Option<String>,
-    /// One JSON document
+    /// One JSON object: name, signer, listed, references, staged, notes
     #[arg(long)]
     json: bool,
 }

@@ -22,7 +22,7 @@ pub struct Args {
     repo: PathBuf,
     /// Name of the reference values (default: all of them, in short)
     name: Option<String>,
-    /// One JSON object, with every event and every file
+    /// One JSON object: references ([{story, banks, files}]), with every event and every file
     #[arg(long)]
     json: bool,
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use serde_json::json;
 use touchstone_policies::author;
 
-use crate::output::{CommandResult, Outcome, say};
+use crate::output::{self, CommandResult, say};
 
 /// Stage the withdrawal of reference values; what rests on them falls at the next publish
 #[derive(ClapArgs)]
@@ -15,11 +16,15 @@ pub struct Args {
     repo: PathBuf,
     /// Name of the reference values
     name: String,
+    /// One JSON object: removed
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> CommandResult {
     author::withdraw(&args.repo, &format!("references/{}.corim", args.name))?;
-    say!("{} is withdrawn with the next publish", args.name);
-    Ok(Outcome::Done)
+    output::tell(args.json, &json!({ "removed": args.name }), || {
+        say!("{} is withdrawn with the next publish", args.name);
+    })
 }
