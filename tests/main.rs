@@ -4,6 +4,7 @@
 mod able;
 #[path = "../verifier/tests/azure/mod.rs"]
 mod azure;
+mod cited;
 #[path = "../attest/enforcer/tests/common/mod.rs"]
 mod common;
 mod containers;
