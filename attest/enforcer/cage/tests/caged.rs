@@ -269,8 +269,10 @@ fn a_frozen_workload_stands_still_and_goes_on() {
         // What was on its way arrives.
         let mut still = size();
         until("it to stand still", || {
+            let before = still;
             std::thread::sleep(QUIET);
-            still == std::mem::replace(&mut still, size())
+            still = size();
+            still == before
         });
         std::thread::sleep(QUIET);
         assert_eq!(size(), still, "{options:?}: frozen");
