@@ -1,7 +1,7 @@
 //! What is asked of the Cedar policies, and what they answer.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use touchstone_verifier::appraisal::Claims;
 
@@ -77,9 +77,9 @@ pub struct LineageFacts {
     pub parents: BTreeSet<String>,
     /// The rights (`action:resource`) that were granted in this tree so far.
     pub issued: BTreeSet<String>,
-    /// The rights whose use in this tree was reported by listed enforcers.
-    pub used: BTreeSet<String>,
-    /// How many uses were reported.
+    /// The rights whose use in this tree was reported by listed enforcers, and how often.
+    pub used: BTreeMap<String, u64>,
+    /// How many uses were reported, of all rights.
     pub uses: u64,
     /// How many authorizations stand directly below the one above.
     pub children: u64,

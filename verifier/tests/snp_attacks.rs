@@ -10,7 +10,9 @@ use crate::simulated_snp;
 
 use proptest::prelude::*;
 use simulated_snp::{NOW, Platform, TCB, VekShape};
+use touchstone_verifier::appraisal::ClaimValue;
 use touchstone_verifier::reason::Reason;
+use touchstone_verifier::snp::claims::{SETS, claims};
 use touchstone_verifier::snp::{
     KnownVek, PackedFloor, Product, RawField, Report, SnpPolicy, SnpReference, Tcb, VekError, VerifiedReport,
     VerifiedVek, check, check_provider, check_report_data,
@@ -486,4 +488,55 @@ fn a_packed_floor_is_taken_apart_by_the_reports_product() {
         ["LAUNCH_TCB"]
     );
     assert_eq!(judge(TCB, RawField::ChipId, 0), ["CHIP_ID"]);
+}
+
+/// What a policy is told of a report: the migration agent's id where there is one, and each mitigation by its bit.
+#[test]
+fn the_migration_agent_and_every_mitigation_are_claims_of_their_own() {
+    let platform = Platform::new(&VekShape::default());
+    let vek = VerifiedVek::verify(&platform.vek, &[], &platform.store(), NOW, CrlRule::WhenPresent).unwrap();
+    let told = |report: &[u8]| {
+        let verified = VerifiedReport::verify(Report::parse(report).unwrap(), &vek).unwrap();
+        claims(&verified)
+    };
+    let set = |bits: &[&str]| Some(ClaimValue::Set(bits.iter().map(|bit| (*bit).to_owned()).collect()));
+    let text = |text: &str| Some(ClaimValue::Text(text.to_owned()));
+    let [at_launch, now] = SETS;
+
+    let alone = told(&platform.report(|b| b[0x160..0x180].fill(0xff)));
+    assert_eq!(alone.get("snp_report_id_ma"), None, "no migration agent");
+    assert_eq!(
+        (alone.get(at_launch), alone.get(now)),
+        (None, None),
+        "none before version 5"
+    );
+    for (what, change) in [("the first byte", 0x160), ("the last byte", 0x17f)] {
+        let moved = told(&platform.report(|b| {
+            b[0x160..0x180].fill(0xff);
+            b[change] = 0xa5;
+        }));
+        let mut expected = [0xff; 32];
+        expected[change - 0x160] = 0xa5;
+        let found = moved.get("snp_report_id_ma").cloned();
+        assert_eq!(found, text(&hex::encode(expected)), "{what}");
+    }
+
+    let mitigated = told(&platform.report(|b| {
+        b[0] = 5;
+        b[0x1F8] = 0b101;
+        b[0x207] = 0x80;
+    }));
+    assert_eq!(mitigated.get(at_launch).cloned(), set(&["0", "2"]));
+    assert_eq!(mitigated.get(now).cloned(), set(&["63"]));
+    assert_eq!(
+        mitigated.get("snp_mitigations_launch").cloned(),
+        text("0x5"),
+        "the same as a text"
+    );
+    let bare = told(&platform.report(|b| b[0] = 5));
+    assert_eq!(
+        bare.get(now).cloned(),
+        set(&[]),
+        "none in place is not the same as not said"
+    );
 }

@@ -26,6 +26,15 @@ pub(super) const CLAIMS: &str = "claims";
 
 /// The attribute of the context that holds the facts of the lineage.
 const LINEAGE: &str = "lineage";
+/// The attribute of the lineage that says how often the right that is asked for was used.
+const USES_OF_THIS: &str = "uses_of_this";
+/// The attribute of the lineage that names the entity whose tags say how often each right was used.
+const USES_OF: &str = "uses_of";
+/// What that entity is called: there is one in a request.
+const USE_COUNTS: Uid<'static> = Uid {
+    kind: "UseCounts",
+    id: "lineage",
+};
 /// What holds the key where nothing says.
 const NO_KEY_KIND: &str = "none";
 
@@ -62,7 +71,7 @@ impl ClaimType {
 }
 
 /// Every kind of entity that a request names.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "Node",
     "Workload",
     "Operator",
@@ -71,6 +80,7 @@ const KINDS: [&str; 8] = [
     "Key",
     "Domain",
     "Resource",
+    USE_COUNTS.kind,
 ];
 
 /// A value that policies see.
@@ -81,6 +91,8 @@ pub(super) enum Seen<'a> {
     Text(&'a str),
     Texts(&'a [String]),
     Set(&'a BTreeSet<String>),
+    /// The names alone.
+    Keys(&'a BTreeMap<String, u64>),
 }
 
 impl<'a> Seen<'a> {
@@ -101,6 +113,7 @@ impl<'a> Seen<'a> {
             Seen::Text(t) => text(t),
             Seen::Texts(s) => RestrictedExpression::new_set(s.iter().map(|t| text(t))),
             Seen::Set(s) => RestrictedExpression::new_set(s.iter().map(|t| text(t))),
+            Seen::Keys(m) => RestrictedExpression::new_set(m.keys().map(|t| text(t))),
         }
     }
 }
@@ -120,6 +133,9 @@ pub(super) struct Vocabulary {
     plain: bool,
     /// Whether the context says anything of the lineage beside its depth: schemas of before there were workloads do not.
     lineage: bool,
+    /// Whether it says how often the right that is asked for was used, and each other one: earlier schemas do not.
+    uses_of_this: bool,
+    uses_of: bool,
     types: BTreeMap<&'static str, EntityTypeName>,
     actions: Vec<EntityUid>,
     action_entities: Entities,
@@ -148,6 +164,8 @@ impl Vocabulary {
         let mut words = Vocabulary {
             plain: !schema.entity_types().any(|name| name.basename() == "KeyClass"),
             lineage: candidates.contains(LINEAGE),
+            uses_of_this: candidates.contains(USES_OF_THIS),
+            uses_of: candidates.contains(USES_OF),
             types,
             actions: ACTIONS
                 .map(|action| EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(action)))
@@ -166,8 +184,8 @@ impl Vocabulary {
         let some = BTreeSet::from(["subject".to_owned()]);
         let lineage = LineageFacts {
             parents: some.clone(),
-            issued: some.clone(),
-            used: some,
+            issued: some,
+            used: [("execute:class".to_owned(), 1)].into(),
             started_by: Some("unit".into()),
             executable: Some("digest".into()),
             ..LineageFacts::default()
@@ -295,6 +313,8 @@ pub(super) struct Facts<'a> {
     /// By [`CONTEXT_ATTRIBUTES`].
     pub context: [Option<Seen<'a>>; 7],
     lineage: Option<&'a LineageFacts>,
+    /// How often the right that is asked for was used.
+    uses_of_this: u64,
     depth: u32,
     /// By the vocabulary's claims.
     pub claims: Vec<Option<Seen<'a>>>,
@@ -320,13 +340,15 @@ impl<'a> Facts<'a> {
         let version = i64::try_from(request.policy_version).map_err(|e| e.to_string())?;
         let depth = request.lineage.map_or(request.lineage_depth, |lineage| lineage.depth);
         let sets = request.lineage.map_or([0; 3], |lineage| {
-            [&lineage.parents, &lineage.issued, &lineage.used].map(BTreeSet::len)
+            [lineage.parents.len(), lineage.issued.len(), lineage.used.len()]
         });
         if sets.iter().any(|len| *len > MAX_LINEAGE_FACTS) {
             return Err(format!(
                 "a lineage with more than {MAX_LINEAGE_FACTS} facts of one kind"
             ));
         }
+        let used = request.lineage.map(|lineage| &lineage.used);
+        let this = format!("{}:{}", request.action, request.resource);
         let newer = |value: Option<Seen<'a>>| value.filter(|_| !words.plain);
         let mut claims = vec![None; words.declared.len()];
         let mut given = request.claims.iter().peekable();
@@ -366,6 +388,7 @@ impl<'a> Facts<'a> {
                 newer(Some(Seen::Int(depth.into()))),
             ],
             lineage: request.lineage,
+            uses_of_this: used.and_then(|used| used.get(&this)).copied().unwrap_or(0),
             depth,
             claims,
         })
@@ -405,7 +428,6 @@ impl<'a> Facts<'a> {
     fn lineage(&self) -> Result<RestrictedExpression, String> {
         let none = LineageFacts::default();
         let facts = self.lineage.unwrap_or(&none);
-        let count = |n: u64| i64::try_from(n).map(Seen::Int).map_err(|e| e.to_string());
         let kind = match facts.key_kind.as_str() {
             "" => NO_KEY_KIND,
             kind => kind,
@@ -414,18 +436,34 @@ impl<'a> Facts<'a> {
             ("depth", Seen::Int(self.depth.into())),
             ("parents", Seen::Set(&facts.parents)),
             ("issued", Seen::Set(&facts.issued)),
-            ("used", Seen::Set(&facts.used)),
-            ("uses", count(facts.uses)?),
-            ("children", count(facts.children)?),
+            ("used", Seen::Keys(&facts.used)),
+            ("uses", Seen::Int(count(facts.uses)?)),
+            ("children", Seen::Int(count(facts.children)?)),
             ("key_kind", Seen::Text(kind)),
         ];
         let told = [("started_by", &facts.started_by), ("executable", &facts.executable)];
         let told = told
             .into_iter()
             .filter_map(|(name, text)| Some((name, Seen::Text(text.as_deref()?))));
-        let all = known.into_iter().chain(told);
+        let this = self.words.uses_of_this.then(|| count(self.uses_of_this)).transpose()?;
+        let this = this.map(|uses| (USES_OF_THIS, Seen::Int(uses)));
+        let all = known.into_iter().chain(told).chain(this);
         let pairs = all.map(|(name, seen)| (name.to_owned(), seen.expression()));
-        RestrictedExpression::new_record(pairs).map_err(|e| e.to_string())
+        let counts = self.words.uses_of.then(|| self.words.uid(USE_COUNTS)).transpose()?;
+        let counts = counts.map(|uid| (USES_OF.to_owned(), RestrictedExpression::new_entity_uid(uid)));
+        RestrictedExpression::new_record(pairs.chain(counts)).map_err(|e| e.to_string())
+    }
+
+    /// How often each right was used, as tags: a policy asks for one of them by name, and whether it is there.
+    fn use_counts(&self) -> Result<Option<Entity>, String> {
+        if !self.words.uses_of {
+            return Ok(None);
+        }
+        let used = self.lineage.into_iter().flat_map(|facts| &facts.used);
+        let tags = used.map(|(right, uses)| Ok((right.clone(), RestrictedExpression::new_long(count(*uses)?))));
+        let tags = tags.collect::<Result<Vec<_>, String>>()?;
+        let entity = Entity::new_with_tags(self.words.uid(USE_COUNTS)?, [], [], tags);
+        entity.map(Some).map_err(|e| e.to_string())
     }
 
     fn request(&self, context: Context, schema: Option<&Schema>) -> Result<cedar_policy::Request, String> {
@@ -463,7 +501,12 @@ impl<'a> Facts<'a> {
         self.words
             .action_entities
             .clone()
-            .add_entities([principal?, resource?], schema)
+            .add_entities([principal?, resource?].into_iter().chain(self.use_counts()?), schema)
             .map_err(|e| e.to_string())
     }
+}
+
+/// A number as Cedar counts; one beyond would be a wrong one, so there is none.
+fn count(n: u64) -> Result<i64, String> {
+    i64::try_from(n).map_err(|e| e.to_string())
 }

@@ -507,6 +507,7 @@ fn contains(set: Seen<'_>, text: &str) -> Option<bool> {
     match set {
         Seen::Texts(texts) => Some(texts.iter().any(|found| found == text)),
         Seen::Set(texts) => Some(texts.contains(text)),
+        Seen::Keys(names) => Some(names.contains_key(text)),
         _ => None,
     }
 }

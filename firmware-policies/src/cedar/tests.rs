@@ -236,6 +236,7 @@ fn the_schema_declares_every_claim_with_its_type() {
         (snp::TEXTS.as_slice(), ClaimType::String),
         (snp::NUMBERS.as_slice(), ClaimType::Long),
         (snp::FLAGS.as_slice(), ClaimType::Bool),
+        (snp::SETS.as_slice(), ClaimType::Set),
     ];
     let snp = snp
         .into_iter()
@@ -517,7 +518,7 @@ fn a_policy_asks_what_came_before_in_the_lineage() {
     let scanned = LineageFacts {
         depth: 1,
         parents: ["node-1".to_owned()].into(),
-        used: ["execute:scan".to_owned()].into(),
+        used: [("execute:scan".to_owned(), 1)].into(),
         uses: 1,
         key_kind: "tpm".into(),
         ..LineageFacts::default()
@@ -545,12 +546,9 @@ fn a_policy_asks_what_came_before_in_the_lineage() {
         (
             "a scan by a name like it",
             Some(LineageFacts {
-                used: [
-                    "execute:scan2".to_owned(),
-                    "execute:*".to_owned(),
-                    "release:scan".to_owned(),
-                ]
-                .into(),
+                used: ["execute:scan2", "execute:*", "release:scan"]
+                    .map(|right| (right.to_owned(), 1))
+                    .into(),
                 ..scanned.clone()
             }),
             &[GlobalDenied],
@@ -584,6 +582,116 @@ fn a_policy_asks_what_came_before_in_the_lineage() {
     for (row, lineage, expected) in rows {
         assert_eq!(deploys(lineage.as_ref()), expected, "{row}");
     }
+}
+
+/// How often a right was used is asked for the right itself and for each other one, and never guessed.
+#[test]
+fn a_policy_asks_how_often_each_right_was_used() {
+    use DecisionCode::*;
+    let global = r#"
+        permit (principal is Workload, action == Action::"execute", resource);
+        @id("two-deployments")
+        forbid (principal, action, resource in WorkloadClass::"deploy") when { context.lineage.uses_of_this >= 2 };
+        @id("two-scans-first")
+        forbid (principal, action, resource in WorkloadClass::"deploy")
+        unless { context.lineage.uses_of.hasTag("execute:scan") && context.lineage.uses_of.getTag("execute:scan") >= 2 };
+    "#;
+    let cedar = compile(global, "permit (principal, action, resource);");
+    let case = Case::new();
+    let rows: [(&str, &str, &[(&str, u64)], &[DecisionCode]); 9] = [
+        ("two scans", "deploy", &[("execute:scan", 2)], &[]),
+        ("one scan", "deploy", &[("execute:scan", 1)], &[GlobalDenied]),
+        (
+            "two scans of another kind",
+            "deploy",
+            &[("execute:scan2", 2)],
+            &[GlobalDenied],
+        ),
+        (
+            "two other uses",
+            "deploy",
+            &[("execute:scan", 1), ("execute:x", 1)],
+            &[GlobalDenied],
+        ),
+        ("nothing used", "deploy", &[], &[GlobalDenied]),
+        (
+            "the second",
+            "deploy",
+            &[("execute:scan", 2), ("execute:deploy", 1)],
+            &[],
+        ),
+        (
+            "the third",
+            "deploy",
+            &[("execute:scan", 2), ("execute:deploy", 2)],
+            &[GlobalDenied],
+        ),
+        (
+            "the third of something else",
+            "other",
+            &[("execute:other", 2), ("execute:deploy", 2)],
+            &[],
+        ),
+        (
+            "more than can be counted",
+            "other",
+            &[("execute:other", u64::MAX)],
+            &[RequestInvalid],
+        ),
+    ];
+    for (row, resource, used, expected) in rows {
+        let lineage = LineageFacts {
+            depth: 1,
+            used: used.iter().map(|(right, n)| ((*right).to_owned(), *n)).collect(),
+            ..LineageFacts::default()
+        };
+        let request = Request {
+            principal: Principal::Workload,
+            name: "agent@node-1",
+            action: "execute",
+            resource,
+            lineage: Some(&lineage),
+            ..case.request()
+        };
+        assert_eq!(codes(&cedar.decide("north", &request)), expected, "{row}");
+    }
+    // A number that may not be there is asked for first, or the policy does not load.
+    let bare = "permit (principal, action, resource) when { context.lineage.uses_of.getTag(\"execute:scan\") >= 2 };";
+    let error = Cedar::compile(DEFAULT_SCHEMA, bare, &BTreeMap::new()).unwrap_err();
+    assert_eq!(error.code(), PolicyCode::CedarInvalid);
+}
+
+/// A schema of before each right was counted is read, and decides as it did.
+#[test]
+fn a_schema_that_counts_no_rights_is_asked_without_them() {
+    let removed = [
+        "    uses_of_this: Long,\n",
+        "    uses_of: UseCounts,\n",
+        "entity UseCounts tags Long;\n",
+    ];
+    let schema = removed.iter().fold(DEFAULT_SCHEMA.to_owned(), |schema, line| {
+        assert!(schema.contains(line), "{line}");
+        schema.replace(line, "")
+    });
+    let north = regions("permit (principal, action, resource);");
+    let global = "permit (principal, action, resource) when { context.lineage.uses < 2 };";
+    let cedar = Cedar::compile(&schema, global, &north).unwrap();
+    let case = Case::new();
+    for (uses, allow) in [(1, true), (2, false)] {
+        let lineage = LineageFacts {
+            used: [("execute:scan".to_owned(), uses)].into(),
+            uses,
+            ..LineageFacts::default()
+        };
+        let request = Request {
+            lineage: Some(&lineage),
+            ..case.request()
+        };
+        assert_eq!(cedar.decide("north", &request).allow, allow, "{uses}");
+    }
+    let asks = "permit (principal, action, resource) when { context.lineage.uses_of_this < 2 };";
+    let error = Cedar::compile(&schema, asks, &north).unwrap_err();
+    assert_eq!(error.code(), PolicyCode::CedarInvalid);
 }
 
 /// A repository that was published before there were workloads keeps its schema: it decides as it did.

@@ -81,7 +81,8 @@ struct LineageFile {
     parents: Vec<String>,
     issued: Vec<String>,
     used: Vec<String>,
-    uses: u32,
+    uses_of: BTreeMap<String, u32>,
+    uses: Option<u32>,
     children: u32,
     key_kind: Option<String>,
     started_by: Option<String>,
@@ -317,6 +318,11 @@ impl<W: FnMut(&str, &str, String)> Reading<'_, W> {
                 self.check(key, Scope::parse(right).is_some(), "rights, action:resource", right);
             }
         }
+        for (right, times) in &lineage.uses_of {
+            let good = Scope::parse(right).is_some() && *times > 0;
+            let expected = "rights, action:resource, each with how often, at least 1";
+            self.check("lineage.uses_of", good, expected, &format!("{right} = {times}"));
+        }
         let kind = lineage.key_kind.as_deref().unwrap_or("none");
         let known = ["tpm", "tee", "software", "none"];
         self.check(
@@ -333,12 +339,25 @@ impl<W: FnMut(&str, &str, String)> Reading<'_, W> {
             let good = !text.is_empty() && text.len() <= MAX_CASE_TEXT;
             self.check(key, good, "1 to 256 bytes", text);
         }
+        // What is named in `used` alone was used once.
+        let once = self.set("lineage.used", Some(&lineage.used));
+        let mut used: BTreeMap<String, u64> = once.into_iter().map(|right| (right, 1)).collect();
+        used.extend(
+            lineage
+                .uses_of
+                .iter()
+                .map(|(right, times)| (right.clone(), (*times).into())),
+        );
+        let counted = match lineage.uses_of.is_empty() {
+            true => 0,
+            false => used.values().sum(),
+        };
         LineageFacts {
             depth,
             parents: self.set("lineage.parents", Some(&lineage.parents)),
             issued: self.set("lineage.issued", Some(&lineage.issued)),
-            used: self.set("lineage.used", Some(&lineage.used)),
-            uses: lineage.uses.into(),
+            used,
+            uses: lineage.uses.map_or(counted, u64::from),
             children: lineage.children.into(),
             key_kind: kind.to_owned(),
             started_by: lineage.started_by.clone(),

@@ -126,6 +126,46 @@ fn what_a_case_says_and_does_not_come_is_a_failure() {
     }
 }
 
+/// How often something was used is said of each right; what is named in `used` alone was used once.
+#[test]
+fn a_case_says_how_often_each_right_was_used() {
+    let policy = r#"
+        @id("all") permit (principal, action, resource);
+        @id("often") forbid (principal, action, resource)
+        unless { context.lineage.uses_of.hasTag("execute:scan") && context.lineage.uses_of.getTag("execute:scan") == 3
+                 && context.lineage.uses_of_this == 1 && context.lineage.used.contains("execute:web")
+                 && context.lineage.uses == 4 };
+    "#;
+    let cedar = Cedar::compile(DEFAULT_SCHEMA, policy, &BTreeMap::new()).unwrap();
+    let case = |lineage: &str| {
+        let text = format!(
+            "[[case]]\nname = \"a\"\nask = \"domain\"\nprincipal = \"workload\"\nregion = \"north\"\naction = \"execute\"\n\
+             resource = \"web\"\nstatus = \"affirming\"\nexpect = \"allow\"\nlineage = {{ {lineage} }}\n"
+        );
+        let cases = file::parse("tests/a.toml", text.as_bytes(), None, &cedar).unwrap();
+        cases[0].lineage.clone().unwrap()
+    };
+    let claims = Claims::new();
+    for (lineage, allow) in [
+        ("used = [\"execute:web\"], uses_of = { \"execute:scan\" = 3 }", true),
+        ("uses_of = { \"execute:scan\" = 3, \"execute:web\" = 1 }", true),
+        (
+            "uses_of = { \"execute:scan\" = 3, \"execute:web\" = 1 }, uses = 5",
+            false,
+        ),
+        ("uses_of = { \"execute:scan\" = 2, \"execute:web\" = 1 }", false),
+        ("used = [\"execute:scan\", \"execute:web\"], uses = 4", false),
+    ] {
+        let lineage_facts = case(lineage);
+        let request = Request {
+            principal: Principal::Workload,
+            lineage: Some(&lineage_facts),
+            ..Request::of_node("a@b", "north", "execute", "web", &claims)
+        };
+        assert_eq!(cedar.decide_alone(None, &request).allow, allow, "{lineage}");
+    }
+}
+
 #[test]
 fn a_case_that_tests_nothing_is_refused() {
     let repo = TestRepo::published();
@@ -192,6 +232,14 @@ fn a_case_that_tests_nothing_is_refused() {
         (
             "a principal of its own",
             edit("region =", "principal = \"robot\"\nregion ="),
+        ),
+        (
+            "a right that was used no time",
+            edit("expect =", "lineage = { uses_of = { \"execute:scan\" = 0 } }\nexpect ="),
+        ),
+        (
+            "a number of uses of no right",
+            edit("expect =", "lineage = { uses_of = { scan = 1 } }\nexpect ="),
         ),
         (
             "a name with a line break",

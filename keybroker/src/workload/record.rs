@@ -235,6 +235,12 @@ impl Tree {
         self.used.values().fold(0, |sum, uses| sum.saturating_add(*uses))
     }
 
+    /// Whether uses of this right are counted no more, because uses of as many others are.
+    #[must_use]
+    pub fn counts_no_more(&self, right: &str) -> bool {
+        self.used.len() >= MAX_TREE_SCOPES && !self.used.contains_key(right)
+    }
+
     /// The row's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -64,7 +64,7 @@ fn against(app: &App, policy: &PolicySet, entry: &StatusIndex, now: i64) -> Opti
         depth: record.depth.into(),
         parents: parents.map(|held| held.subject).collect(),
         uses: tree.uses(),
-        used: tree.used.keys().cloned().collect(),
+        used: tree.used,
         issued: tree.issued,
         children: 0,
         key_kind: record.key_kind.as_str().to_owned(),

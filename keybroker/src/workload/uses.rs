@@ -18,7 +18,7 @@ use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_policies::{Job, PolicySet};
 use touchstone_store::{Guard, Key, Write};
 
-use super::record::{MAX_TREE_SCOPES, Tree, WorkloadRecord, scope_values};
+use super::record::{Tree, WorkloadRecord, scope_values};
 use crate::app::App;
 use crate::attest::MAX_TRIES;
 use crate::entry::{Effect, Entry, EntryError};
@@ -202,8 +202,8 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
             Some(found) => Tree::decode(&found.value).map_err(internal)?,
         };
         for (scope, count) in counts {
-            // What is beyond is on record, and no policy is told of it.
-            if tree.used.len() >= MAX_TREE_SCOPES && !tree.used.contains_key(&scope) {
+            // What is beyond is on record, and no policy is told of it: nothing more is issued for it.
+            if tree.counts_no_more(&scope) {
                 continue;
             }
             let uses = tree.used.entry(scope).or_default();

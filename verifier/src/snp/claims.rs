@@ -1,12 +1,14 @@
 //! Every field of a report as a typed claim.
 
+use std::collections::BTreeSet;
+
 use super::tcb::Component;
 use super::vek::VekKind;
 use super::verified::SignedReport;
 use crate::appraisal::{ClaimValue, Claims};
 
 /// Names of the claims that are texts. One that a report has nothing for is absent.
-pub const TEXTS: [&str; 18] = [
+pub const TEXTS: [&str; 19] = [
     "snp_product",
     "snp_measurement",
     "snp_host_data",
@@ -15,6 +17,7 @@ pub const TEXTS: [&str; 18] = [
     "snp_id_key_digest",
     "snp_author_key_digest",
     "snp_report_id",
+    "snp_report_id_ma",
     "snp_report_data",
     "snp_chip_id",
     "snp_signing_key",
@@ -74,6 +77,12 @@ pub const FLAGS: [&str; 16] = [
     "snp_tio",
 ];
 
+/// Names of the claims that are sets. A report before version 5 has none of them.
+pub const SETS: [&str; 2] = ["snp_mitigation_bits_launch", "snp_mitigation_bits_current"];
+
+/// REPORT_ID_MA of a guest without a migration agent.
+const NO_MIGRATION_AGENT: [u8; 32] = [0xff; 32];
+
 /// Every field of a report under a name that policies can ask for.
 pub fn claims(verified: &SignedReport<'_>) -> Claims {
     let report = verified.report();
@@ -87,6 +96,9 @@ pub fn claims(verified: &SignedReport<'_>) -> Claims {
     text("snp_image_id", hex::encode(report.image_id()));
     text("snp_id_key_digest", hex::encode(report.id_key_digest()));
     text("snp_report_id", hex::encode(report.report_id()));
+    if report.report_id_ma() != NO_MIGRATION_AGENT {
+        text("snp_report_id_ma", hex::encode(report.report_id_ma()));
+    }
     text(
         "snp_chip_id",
         verified.chip_id().map_or("masked".to_owned(), hex::encode),
@@ -114,6 +126,11 @@ pub fn claims(verified: &SignedReport<'_>) -> Claims {
         text("snp_mitigations_current", format!("{current:#x}"));
     }
     text("snp_policy", format!("{:#x}", guest.0));
+    if let Some((launch, current)) = report.mitigations() {
+        for (name, vector) in SETS.into_iter().zip([launch, current]) {
+            claims.insert(name.to_owned(), ClaimValue::Set(bits(vector)));
+        }
+    }
     let mut int = |name: String, value: i64| drop(claims.insert(name, ClaimValue::Int(value)));
     int("snp_report_version".into(), report.version().into());
     int("snp_guest_svn".into(), report.guest_svn().into());
@@ -157,4 +174,10 @@ pub fn claims(verified: &SignedReport<'_>) -> Claims {
         claims.insert(name.to_owned(), ClaimValue::Bool(value));
     }
     claims
+}
+
+/// The numbers of the bits that are set, as decimal texts: what a policy can ask for one by one.
+fn bits(vector: u64) -> BTreeSet<String> {
+    let set = (0..u64::BITS).filter(|bit| vector >> bit & 1 == 1);
+    set.map(|bit| bit.to_string()).collect()
 }

@@ -43,6 +43,9 @@ fn condition() -> impl Strategy<Value = String> {
         "context.lineage.issued.containsAll([\"execute:scan\", \"execute:deploy\"])",
         "context.lineage.parents == [\"web-1\"]",
         "context.lineage.uses * 4611686018427387904 > 0",
+        "context.lineage.uses_of_this > 1",
+        "context.lineage.uses_of.hasTag(\"execute:scan\")",
+        "context.lineage.uses_of.hasTag(\"execute:scan\") && context.lineage.uses_of.getTag(\"execute:scan\") > 1",
         "context.lineage.key_kind == \"tpm\"",
         "context.lineage has started_by && context.lineage.started_by == \"job.service\"",
         "context.lineage == context.lineage",
@@ -165,9 +168,10 @@ fn lineages() -> impl Strategy<Value = LineageFacts> {
         let rights = prop::sample::subsequence(vec!["execute:scan".to_owned(), "execute:deploy".into()], 0..=2);
         rights.prop_map(|rights| rights.into_iter().collect::<BTreeSet<_>>())
     };
+    let counted = (rights(), 1u64..4).prop_map(|(rights, n)| rights.into_iter().map(|right| (right, n)).collect());
     let kind = prop::sample::select(vec!["", "tpm", "software"]);
     let by = prop::option::of(Just("job.service".to_owned()));
-    (0u32..3, rights(), rights(), 0u64..4, kind, by).prop_map(|(depth, issued, used, uses, kind, started_by)| {
+    (0u32..3, rights(), counted, 0u64..4, kind, by).prop_map(|(depth, issued, used, uses, kind, started_by)| {
         LineageFacts {
             depth,
             parents: ["web-1".to_owned()].into_iter().take(depth as usize).collect(),
