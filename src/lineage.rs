@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use touchstone_attest::client::Endpoint;
 use touchstone_attest::trust::DomainTrust;
-use touchstone_keybroker::lineage::history::{Event, Flaw, History, Named, Tree};
+use touchstone_keybroker::lineage::history::{Event, Flaw, History, Named, Refused, Tree};
 use touchstone_ledger::statement::{Reason, Statement};
 
 use crate::output::{self, CommandResult, Failure, Outcome};
@@ -25,7 +25,8 @@ enum Command {
     /// The tree of an authorization, a node, a key's holders or a reference's, with states and reasons
     ///
     /// Fetches the whole ledger, checks it as `ledger verify` does, and folds it: nothing of it rests on the broker's word.
-    /// Where the ledger says what cannot be so, as a withdrawal that took more or less than what hung below, that is shown
+    /// A node or workload that was refused and never granted anything has no entry: it is shown with its denials. Where the
+    /// ledger says what cannot be so, as a withdrawal that took more or less than what hung below, that is shown
     /// and the exit code is 1.
     #[command(
         after_help = "Examples:\n  touchstone lineage show node-2 --broker https://127.0.0.1:8443 --domain demo.example --policy ./repo --root ./root.json\n  touchstone lineage show reader@node-2 --at 2026-11-21T12:00:00Z ...\n  touchstone lineage show db/main --as key ...\n  touchstone lineage show b.example/node-1 --peer b.example,https://b:8443,./repo-b,./b.root.json ..."
@@ -64,6 +65,9 @@ struct ShowArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// The state of what was refused and never granted anything.
+const NEVER_GRANTED: &str = "never-granted";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
@@ -133,14 +137,24 @@ async fn show(args: &ShowArgs) -> CommandResult {
             trees.into_iter().map(|tree| (told.prefix.as_str(), tree))
         })
         .collect();
+    let refused: Vec<(&str, Refused)> = found
+        .iter()
+        .filter(|(_, named, _)| *named == Named::Subject)
+        .filter_map(|(told, _, name)| Some((told.prefix.as_str(), told.history.refused(name)?)))
+        .collect();
     let flawed = told.iter().any(|told| !told.history.flaws().0.is_empty());
     if args.json {
         let ledgers: Vec<Value> = told.iter().map(ledger_json).collect();
-        let trees: Vec<Value> = trees.iter().map(|(prefix, tree)| tree_json(prefix, tree)).collect();
+        let trees = trees.iter().map(|(prefix, tree)| tree_json(prefix, tree));
+        let refused = refused.iter().map(|(prefix, refused)| refused_json(prefix, refused));
+        let trees: Vec<Value> = trees.chain(refused).collect();
         output::json(&json!({ "at": clock::words(at), "ledgers": ledgers, "trees": trees }));
     } else {
         for (prefix, tree) in &trees {
             print(prefix, tree, "");
+        }
+        for (prefix, refused) in &refused {
+            print_refused(prefix, refused);
         }
         for told in &told {
             for Flaw { index, what } in told.history.flaws().0 {
@@ -266,6 +280,17 @@ fn print(prefix: &str, tree: &Tree, indent: &str) {
     }
 }
 
+/// What has no entry: nothing was ever granted to it.
+fn print_refused(prefix: &str, refused: &Refused) {
+    say!("{prefix}{}  {NEVER_GRANTED}", refused.subject);
+    for event in &refused.events {
+        say!("    {}", words(event));
+    }
+    if refused.left_out > 0 {
+        say!("    {} events are left out", refused.left_out);
+    }
+}
+
 fn because(reason: &Reason) -> String {
     format!(
         "{}: {} is {}, expected {}",
@@ -307,19 +332,6 @@ fn tree_json(prefix: &str, tree: &Tree) -> Value {
         .iter()
         .map(|r| json!({ "code": r.code, "claim": r.claim, "expected": r.expected, "found": r.found }))
         .collect();
-    let events: Vec<Value> = tree
-        .events
-        .iter()
-        .map(|event| {
-            json!({
-                "what": event.what,
-                "detail": event.detail,
-                "at": clock::words(event.time),
-                "entries": [event.first, event.last],
-                "times": event.times,
-            })
-        })
-        .collect();
     let offline: Vec<Value> = tree
         .offline
         .iter()
@@ -354,8 +366,31 @@ fn tree_json(prefix: &str, tree: &Tree) -> Value {
         "offline": offline,
         "depends_on": depends_on,
         "rested_on_by": tree.dependants.iter().map(|of| format!("{prefix}{of}")).collect::<Vec<_>>(),
-        "events": events,
+        "events": events_json(&tree.events),
         "events_left_out": tree.left_out,
         "children": tree.children.iter().map(|child| tree_json(prefix, child)).collect::<Vec<_>>(),
     })
+}
+
+fn refused_json(prefix: &str, refused: &Refused) -> Value {
+    json!({
+        "subject": format!("{prefix}{}", refused.subject),
+        "state": NEVER_GRANTED,
+        "events": events_json(&refused.events),
+        "events_left_out": refused.left_out,
+        "children": [],
+    })
+}
+
+fn events_json(events: &[Event]) -> Vec<Value> {
+    let event = |event: &Event| {
+        json!({
+            "what": event.what,
+            "detail": event.detail,
+            "at": clock::words(event.time),
+            "entries": [event.first, event.last],
+            "times": event.times,
+        })
+    };
+    events.iter().map(event).collect()
 }

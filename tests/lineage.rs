@@ -79,9 +79,22 @@ impl Domain {
 
     /// Records a statement that does something to the lineage.
     async fn record(&self, kind: Kind, subject: &str, outcome: Outcome, body: Vec<(i64, Value)>, effect: Effect) {
+        self.record_because(kind, subject, (outcome, Vec::new()), body, effect)
+            .await;
+    }
+
+    async fn record_because(
+        &self,
+        kind: Kind,
+        subject: &str,
+        (outcome, reasons): (Outcome, Vec<Reason>),
+        body: Vec<(i64, Value)>,
+        effect: Effect,
+    ) {
         let app = self.broker.app();
         let statement = Statement {
             subject: Some(subject.to_owned()),
+            reasons,
             ..app
                 .circumstances(app.clock.now_ms())
                 .statement(kind, outcome, Value::map(body))
@@ -192,6 +205,51 @@ fn owned(of: &[(&str, &str)]) -> Vec<(String, String)> {
     of.iter()
         .map(|(name, state)| ((*name).to_owned(), (*state).to_owned()))
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_refused_and_never_held_anything_is_shown_with_its_denials() {
+    let domain = Domain::new("a.example").await;
+    domain.grant("node-1", None).await;
+    let reason = || Reason {
+        code: "reference-mismatch".into(),
+        claim: "register 4".into(),
+        expected: "aa".into(),
+        found: "bb".into(),
+    };
+    for _ in 0..2 {
+        let denied = (Outcome::Deny, vec![reason()]);
+        domain
+            .record_because(Kind::Attestation, "web-9", denied, Vec::new(), Effect::None)
+            .await;
+    }
+    let (code, json, words) = domain.show(&["web-9"]).await;
+    assert_eq!(code, Some(0), "{words}");
+    let [told] = json["trees"].as_array().expect("trees").as_slice() else {
+        panic!("{json}");
+    };
+    assert_eq!(
+        (&told["subject"], &told["state"]),
+        (&"web-9".into(), &"never-granted".into())
+    );
+    assert_eq!(told["id"], Json::Null, "there is no entry");
+    let event = &told["events"][0];
+    assert_eq!(
+        (&event["what"], &event["times"]),
+        (&"attestation denied".into(), &2.into())
+    );
+    assert_eq!(event["detail"], "reference-mismatch: register 4 is bb");
+    let shown = said(&domain.run(&["web-9"]).await);
+    assert!(shown.starts_with("web-9  never-granted\n"), "{shown}");
+    assert!(
+        shown.contains("attestation denied reference-mismatch: register 4 is bb"),
+        "{shown}"
+    );
+    let (_, json, _) = domain.show(&["node-1"]).await;
+    assert_eq!(states(&json["trees"][0]), owned(&[("node-1", "valid")]));
+    let (code, _, words) = domain.show(&["web-9", "--as", "key"]).await;
+    assert_eq!(code, Some(2), "{words}");
+    domain.broker.shutdown().await.expect("stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

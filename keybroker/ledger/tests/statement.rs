@@ -95,7 +95,7 @@ fn names_of_kinds_and_outcomes_are_fixed() {
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(
         kinds.join(" "),
-        "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary trust-state-epoch key-change \
+        "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary key-change \
          key-release federated-authorization federation-update reinstatement \
          divergence workload-authorization delegation chain-report use-report quarantine lift containment \
          revocation-closure security-event standing command status-freed"

@@ -20,8 +20,6 @@ pub enum Kind {
     Keyset,
     /// How many requests were refused before authentication, by reason.
     RefusalSummary,
-    /// The trust state entered a new epoch.
-    TrustStateEpoch,
     /// An operator put or rotated a key.
     KeyChange,
     /// An authenticated subject asked for a key.
@@ -71,7 +69,6 @@ impl Kind {
         Self::PolicyActivation,
         Self::Keyset,
         Self::RefusalSummary,
-        Self::TrustStateEpoch,
         Self::KeyChange,
         Self::KeyRelease,
         Self::FederatedAuthorization,
@@ -104,7 +101,6 @@ impl Kind {
             Self::PolicyActivation => "policy-activation",
             Self::Keyset => "keyset",
             Self::RefusalSummary => "refusal-summary",
-            Self::TrustStateEpoch => "trust-state-epoch",
             Self::KeyChange => "key-change",
             Self::KeyRelease => "key-release",
             Self::FederatedAuthorization => "federated-authorization",

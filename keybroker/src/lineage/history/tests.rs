@@ -2,12 +2,16 @@
 
 use proptest::prelude::*;
 use touchstone_cose::cbor::Value;
+use touchstone_ledger::statement::Outcome;
 
 use super::*;
+use crate::decision::BODY_SCOPES;
 use crate::lineage::entry::tests::entry;
-use crate::lineage::{Dependency, Link};
+use crate::lineage::{BODY_LINEAGE, Dependency, Link};
 use crate::node::status_value;
 use crate::statements::Circumstances;
+use crate::trust::{Mark, number};
+use crate::withdraw::{SET, set};
 
 /// A ledger in the making: what a broker would write.
 #[derive(Default)]
@@ -38,7 +42,7 @@ impl Ledger {
             domain: "demo".into(),
             policy_version: 1,
             policy_digest: [1; 32],
-            semantics: "touchstone-semantics/5".into(),
+            semantics: touchstone_verifier::SEMANTICS_ID.into(),
             now: self.time,
         };
         let statement = Statement {
@@ -245,6 +249,125 @@ fn a_tree_is_told_with_states_reasons_and_everything_that_happened() {
     assert_eq!(history.meanings(&hex::encode([8; 16])), []);
 }
 
+fn deny(ledger: &mut Ledger, kind: Kind, subject: &str, body: Vec<(i64, Value)>, code: &str) {
+    let denied = ledger.push(kind, Some(subject), Outcome::Deny, body);
+    denied.reasons = vec![Reason {
+        code: code.into(),
+        claim: "register 4".into(),
+        expected: "aa".into(),
+        found: "bb".into(),
+    }];
+}
+
+/// The entry of who asked, as the statement of a workload names it.
+fn asked_by(entry: &Entry) -> Vec<(i64, Value)> {
+    vec![
+        (0, Value::text(entry.subject.as_str())),
+        (1, status_value(&entry.status)),
+    ]
+}
+
+/// Every denial is told of whoever it is about, though that one never held anything.
+#[test]
+fn who_was_refused_and_never_held_anything_is_told() {
+    let node = entry(0, None);
+    let mut ledger = Ledger::new();
+    ledger.grant(&node);
+    for _ in 0..3 {
+        deny(&mut ledger, Kind::Attestation, "web-9", vec![], "reference-mismatch");
+    }
+    deny(
+        &mut ledger,
+        Kind::WorkloadAuthorization,
+        "agent@node-0",
+        asked_by(&node),
+        "denied-by-domain-policy",
+    );
+    deny(
+        &mut ledger,
+        Kind::WorkloadAuthorization,
+        "node-0",
+        asked_by(&node),
+        "workload-label",
+    );
+    let history = ledger.now();
+    assert_eq!(names(&history), [""; 0]);
+
+    assert_eq!(history.meanings("web-9"), [Named::Subject]);
+    assert_eq!(
+        history.trees(Named::Subject, "web-9", 500).len(),
+        0,
+        "there is no entry"
+    );
+    let refused = history.refused("web-9").unwrap();
+    assert_eq!((refused.subject.as_str(), refused.left_out), ("web-9", 0));
+    let [event] = refused.events.as_slice() else {
+        panic!("{:?}", refused.events);
+    };
+    assert_eq!((event.what.as_str(), event.times), ("attestation denied", 3));
+    assert_eq!(event.detail, "reference-mismatch: register 4 is bb");
+    let agent = history.refused("agent@node-0").unwrap();
+    assert_eq!(agent.events[0].what, "workload-authorization denied");
+    // Where it was asked from it is told too, and what names nobody is told there alone.
+    let told: Vec<Event> = whole(&history, "node-0", 500).events;
+    let told: Vec<(&str, &str)> = told.iter().map(|e| (e.what.as_str(), e.detail.as_str())).collect();
+    assert_eq!(
+        &told[1..],
+        [
+            (
+                "workload-authorization denied",
+                "agent@node-0: denied-by-domain-policy: register 4 is bb"
+            ),
+            (
+                "workload-authorization denied",
+                "node-0: workload-label: register 4 is bb"
+            ),
+        ]
+    );
+    for nobody in ["web-8", "node-0", ""] {
+        assert_eq!(history.refused(nobody), None, "{nobody}");
+    }
+
+    // Once it holds something, its tree begins with what came before.
+    let late = Entry {
+        subject: "agent@node-0".into(),
+        ..entry(5, Some(&node))
+    };
+    ledger.grant(&late);
+    let history = ledger.now();
+    assert_eq!(history.refused("agent@node-0"), None);
+    let what: Vec<String> = whole(&history, "agent@node-0", 500)
+        .events
+        .into_iter()
+        .map(|e| e.what)
+        .collect();
+    assert_eq!(what, ["workload-authorization denied", "delegation"]);
+}
+
+/// Whoever asks under many names takes bounded room, and who was refused last is still told of.
+#[test]
+fn who_was_refused_is_kept_in_bounded_room() {
+    let mut history = History::default();
+    let mut ledger = Ledger::default();
+    for n in 0..MAX_REFUSED + 10 {
+        ledger.statements.clear();
+        deny(&mut ledger, Kind::Attestation, &format!("web-{n}"), vec![], "a");
+        history.apply(n as u64, &ledger.statements[0]);
+    }
+    let is_told = |n: usize| history.refused(&format!("web-{n}")).is_some();
+    assert_eq!([0, 9, 10, MAX_REFUSED + 9].map(is_told), [false, false, true, true]);
+    let mut history = History::default();
+    for n in 0..MAX_REFUSED_EVENTS + 5 {
+        ledger.statements.clear();
+        deny(&mut ledger, Kind::Attestation, "web-1", vec![], &format!("a-{n}"));
+        history.apply(n as u64, &ledger.statements[0]);
+    }
+    let refused = history.refused("web-1").unwrap();
+    assert_eq!((refused.events.len(), refused.left_out), (MAX_REFUSED_EVENTS, 5));
+    let (first, last) = (&refused.events[0], &refused.events[MAX_REFUSED_EVENTS - 1]);
+    assert_eq!((first.first, last.first), (0, (MAX_REFUSED_EVENTS + 4) as u64));
+}
+
 #[test]
 fn quarantine_and_the_way_back() {
     let node = entry(0, None);
@@ -420,6 +543,7 @@ fn what_denials_took_in_ledgers_of_earlier_releases() {
     let mut ledger = Ledger::new();
     ledger.grant(&node);
     for (semantics, state) in [
+        (touchstone_verifier::SEMANTICS_ID, "valid"),
         ("touchstone-semantics/5", "valid"),
         ("touchstone-semantics/4", "revoked"),
     ] {

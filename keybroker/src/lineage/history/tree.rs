@@ -68,7 +68,8 @@ impl History {
     #[must_use]
     pub fn meanings(&self, name: &str) -> Vec<Named> {
         let mut all = Named::ALL.to_vec();
-        all.retain(|named| !self.places(*named, name).is_empty());
+        let refused = |named: &Named| *named == Named::Subject && self.refused(name).is_some();
+        all.retain(|named| !self.places(*named, name).is_empty() || refused(named));
         all
     }
 
@@ -134,8 +135,8 @@ impl History {
             reasons: told.reasons.clone(),
             epoch: told.epoch,
             references: told.references.iter().cloned().collect(),
-            events: told.events.clone(),
-            left_out: told.dropped,
+            events: told.events.kept.clone(),
+            left_out: told.events.left_out,
             dependants: dependants
                 .into_iter()
                 .filter_map(of)
