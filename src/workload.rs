@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use touchstone_evidence::message::DependencyKind;
+
 use crate::output::CommandResult;
 #[cfg(not(feature = "tpm"))]
 use crate::output::Failure;
@@ -12,9 +14,10 @@ use crate::output::Failure;
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     touchstone workload request --socket /run/touchstone/workload.sock --label agent --scope execute:tools/search --scope delegate:tools/search --delegation-depth 1\n  \
+    touchstone workload request --socket /run/touchstone/workload.sock --label agent --scope execute:tools/search --depends-on moved-from=0/1/17\n  \
     touchstone workload present --socket /run/touchstone/workload.sock --label agent --audience proxy --challenge 00112233445566778899aabbccddeeff --action execute --resource tools/search\n  \
     touchstone workload delegate --socket /run/touchstone/workload.sock --label agent --child helper --key KEY --scope execute:tools/search --life 60\n\n\
-    Who asks is who the kernel says: the rules are in [workloads] of agent.toml.")]
+    An entry is LIST/GENERATION/INDEX, as `workload request` and `lineage show` print it. Who asks is who the kernel says: the rules are in [workloads] of agent.toml.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -22,6 +25,31 @@ pub struct Args {
     /// statement, secret}, present {authorization, proof}; error where there is none
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// What something rests on: the kind, and a status entry as (list, generation, index).
+type RestsOn = (String, (u16, u32, u32));
+
+/// Reads `KIND=LIST/GENERATION/INDEX`.
+fn rests_on(text: &str) -> Result<RestsOn, String> {
+    let kinds = DependencyKind::ALL.map(DependencyKind::as_str);
+    let (kind, entry) = text.split_once('=').unwrap_or((text, ""));
+    if !kinds.contains(&kind) {
+        return Err(format!("expected {} before the =, found {kind:?}", kinds.join(", ")));
+    }
+    let numbers: Vec<&str> = entry.split('/').collect();
+    let read = || {
+        let [list, generation, index] = numbers.as_slice() else {
+            return None;
+        };
+        // A sign would be read as well.
+        let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let all = numbers.iter().all(digits);
+        let entry = (list.parse().ok()?, generation.parse().ok()?, index.parse().ok()?);
+        all.then_some(entry)
+    };
+    let entry = read().ok_or_else(|| format!("expected an entry as LIST/GENERATION/INDEX, found {entry:?}"))?;
+    Ok((kind.to_owned(), entry))
 }
 
 #[derive(Subcommand)]
@@ -55,6 +83,10 @@ enum Command {
         /// Its own key, a COSE_Key in hexadecimal; without one the agent makes one and holds it
         #[arg(long)]
         key: Option<String>,
+        /// What it rests on beside its node: started-by, reads-from or moved-from, and an entry; it falls when that falls
+        /// (repeatable)
+        #[arg(long = "depends-on", value_name = "KIND=LIST/GENERATION/INDEX", value_parser = rests_on)]
+        depends_on: Vec<RestsOn>,
     },
     /// Hand a part of its rights on, without asking the broker; prints the chain that the child presents
     Delegate {
@@ -82,6 +114,10 @@ enum Command {
         /// Ask the broker for it: the child gets an authorization and an entry of its own
         #[arg(long)]
         online: bool,
+        /// What the child rests on beside its parent: started-by, reads-from or moved-from, and an entry; it falls when that
+        /// falls (repeatable)
+        #[arg(long = "depends-on", value_name = "KIND=LIST/GENERATION/INDEX", value_parser = rests_on, requires = "online")]
+        depends_on: Vec<RestsOn>,
     },
     /// Fetch a key from the broker, for a workload whose own key the agent holds; the secret is in base64
     #[command(
@@ -157,6 +193,7 @@ pub fn run(args: Args) -> CommandResult {
             delegation_depth,
             offline,
             key,
+            depends_on,
         } => {
             let wanted = Wanted {
                 label,
@@ -167,7 +204,7 @@ pub fn run(args: Args) -> CommandResult {
                 delegation_depth,
                 offline,
                 key,
-                depends_on: Vec::new(),
+                depends_on,
                 renew: None,
             };
             (socket, Request::Workload(wanted))
@@ -181,6 +218,7 @@ pub fn run(args: Args) -> CommandResult {
             life,
             delegation_depth,
             online,
+            depends_on,
         } => {
             let child = HandedOn {
                 label: child,
@@ -189,6 +227,7 @@ pub fn run(args: Args) -> CommandResult {
                 life,
                 delegation_depth,
                 online,
+                depends_on,
             };
             (socket, Request::WorkloadDelegate { label, child })
         }
@@ -246,5 +285,39 @@ mod with_agent {
                 .hint("is `touchstone agent run` running, with [workloads] socket in agent.toml?")
         })?;
         agent::told(&answer, json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_workload_rests_on_is_a_kind_and_an_entry_and_nothing_else() {
+        for (text, entry) in [
+            ("moved-from=0/1/17", ("moved-from", (0, 1, 17))),
+            ("started-by=3/2/4294967295", ("started-by", (3, 2, u32::MAX))),
+            ("reads-from=65535/0/0", ("reads-from", (u16::MAX, 0, 0))),
+        ] {
+            assert_eq!(rests_on(text), Ok((entry.0.to_owned(), entry.1)), "{text}");
+        }
+        for bad in [
+            "",
+            "moved-from",
+            "moved-from=",
+            "moved_from=0/1/17",
+            "=0/1/17",
+            "moved-from=0/1",
+            "moved-from=0/1/17/2",
+            "moved-from=0/1/",
+            "moved-from=0/1/+7",
+            "moved-from=0/1/-7",
+            "moved-from=0/1/ 7",
+            "moved-from=65536/1/7",
+            "moved-from=0/1/4294967296",
+            "moved-from=0=1=7",
+        ] {
+            assert!(rests_on(bad).is_err(), "{bad}");
+        }
     }
 }

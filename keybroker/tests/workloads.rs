@@ -30,11 +30,13 @@ use touchstone_evidence::message::{
     Attributes, Dependency, DependencyKind, IssuedAnswer, WORKLOAD_PATH, WorkloadRequest, workload_audience,
 };
 use touchstone_keybroker::clock::Clock;
+use touchstone_keybroker::lineage::history::{History, Named};
+use touchstone_keybroker::lineage::{self, Link};
 use touchstone_keybroker::record::{DecisionRecord, RecordError, RecordedDecision};
 use touchstone_keybroker::rows;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::workload::inputs::WorkloadInputsError;
-use touchstone_keybroker::workload::record::{Branch, Tree, WorkloadRecord};
+use touchstone_keybroker::workload::record::{Branch, MAX_TREE_SCOPES, Tree, WorkloadRecord};
 use touchstone_ledger::receipt::verify_receipt;
 use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
 use touchstone_policies::Job;
@@ -43,15 +45,15 @@ use touchstone_store::Batch;
 const SCOPES: &str = r#"["delegate:tools/scan", "execute:tools/scan", "delegate:tools/deploy", "execute:tools/deploy", "execute:tools/own", "delegate:domain", "administer:domain"]"#;
 
 /// Nodes that are affirmed may do what they are granted, and so may what stands below them, but for one purpose.
-const POLICY: &str = r#"
+pub const POLICY: &str = r#"
 @id("all") permit (principal, action, resource) when { context.status == "affirming" };
 @id("not-for-fun") forbid (principal is Workload, action, resource)
 when { context has purpose && context.purpose == "fun" };
 "#;
 
-struct World {
+pub struct World {
     domain: Domain,
-    broker: RunningBroker,
+    pub broker: RunningBroker,
     client: Client,
     node: SoftNode,
     held: Vec<u8>,
@@ -61,7 +63,7 @@ async fn world_with(settings: &[(&str, &str)], policy: &str) -> World {
     world_staged(settings, policy, |_| ()).await
 }
 
-async fn world_staged(settings: &[(&str, &str)], policy: &str, stage: impl Fn(&Domain)) -> World {
+pub async fn world_staged(settings: &[(&str, &str)], policy: &str, stage: impl Fn(&Domain)) -> World {
     let mut node = SoftNode::new("good");
     let all: Vec<(&str, &str)> = [
         ("scopes", SCOPES),
@@ -92,6 +94,13 @@ async fn world() -> World {
     world_with(&[], POLICY).await
 }
 
+impl World {
+    /// When the node's authorization ends, Unix seconds.
+    pub fn held_until(&self) -> i64 {
+        token(&self.broker, &self.held).expires.try_into().unwrap()
+    }
+}
+
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).unwrap();
@@ -99,7 +108,7 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 /// A request of `label` for two scopes, with a right to hand on further, for a key in software.
-fn wanted(label: &str, key: &SoftKey) -> WorkloadRequest {
+pub fn wanted(label: &str, key: &SoftKey) -> WorkloadRequest {
     WorkloadRequest {
         chain: Vec::new(),
         proof: Vec::new(),
@@ -166,12 +175,12 @@ async fn ask(w: &mut World, signer: &SoftKey, chain: &[u8], wanted: WorkloadRequ
 }
 
 /// What the node asks for.
-async fn of_node(w: &mut World, wanted: WorkloadRequest) -> IssuedAnswer {
+pub async fn of_node(w: &mut World, wanted: WorkloadRequest) -> IssuedAnswer {
     let request = asked(&w.client, &w.node.session, &w.held, wanted);
     send(&mut w.client, &request).await.unwrap()
 }
 
-fn codes(answer: &IssuedAnswer) -> Vec<&str> {
+pub fn codes(answer: &IssuedAnswer) -> Vec<&str> {
     answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
 }
 
@@ -203,7 +212,7 @@ fn recorded(broker: &RunningBroker, answer: &IssuedAnswer) -> Statement {
         .into_statement()
 }
 
-fn record_of(broker: &RunningBroker, answer: &IssuedAnswer) -> DecisionRecord {
+pub fn record_of(broker: &RunningBroker, answer: &IssuedAnswer) -> DecisionRecord {
     let app = broker.app();
     let statement_key = key(broker, Job::Statement);
     let size = app.head().size;
@@ -1219,6 +1228,176 @@ unless { context.lineage.used.contains("execute:tools/scan") && context.lineage.
     issued(&w.broker, &late);
     for answer in [&early, &still, &late] {
         replays(&w.broker, answer);
+    }
+    w.broker.shutdown().await.unwrap();
+}
+
+/// Two scans before a deployment, and two deployments below one node: counted as listed enforcers report them.
+#[tokio::test]
+async fn a_policy_can_ask_how_often_each_right_was_used() {
+    let policy = r#"
+@id("all") permit (principal, action, resource);
+@id("two-scans-first") forbid (principal is Workload, action == Action::"execute", resource == WorkloadClass::"tools/deploy")
+unless { context.lineage.uses_of.hasTag("execute:tools/scan") && context.lineage.uses_of.getTag("execute:tools/scan") >= 2 };
+@id("two-deployments") forbid (principal is Workload, action == Action::"execute", resource == WorkloadClass::"tools/deploy")
+when { context.lineage.uses_of_this >= 2 };
+"#;
+    let mut w = world_staged(&[], policy, stage_enforcer).await;
+    let scanner = of_node(&mut w, wanted("scanner", &SoftKey::new()))
+        .await
+        .authorization
+        .unwrap();
+    let deploy = |label: &str, key: &SoftKey| WorkloadRequest {
+        scopes: vec!["execute:tools/deploy".into()],
+        delegation: None,
+        ..wanted(label, key)
+    };
+    let use_it = |chain: &[u8], scope: &str| used(chain, scope).encode_signed(&enforcer(7)).unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let early = of_node(&mut w, deploy("early", &SoftKey::new())).await;
+        assert_eq!(codes(&early), ["denied-by-domain-policy"]);
+        assert!(
+            early.reasons[0].found.contains("two-scans-first"),
+            "{:?}",
+            early.reasons
+        );
+        answers.push(early);
+        let scan = use_it(&scanner, "execute:tools/scan");
+        assert_eq!(report(&mut w.client, &[scan]).await.unwrap(), [None]);
+    }
+    let keys = [SoftKey::new(), SoftKey::new(), SoftKey::new()];
+    let mut first = None;
+    for (label, key) in ["one", "two"].into_iter().zip(&keys) {
+        let answer = of_node(&mut w, deploy(label, key)).await;
+        let status = issued(&w.broker, &answer).status;
+        first.get_or_insert(status);
+        let chain = answer.authorization.clone().unwrap();
+        // What enforcers refused is no use of it.
+        let refused = Use {
+            outcome: UseOutcome::Refused,
+            ..used(&chain, "execute:tools/deploy")
+        };
+        let refused = refused.encode_signed(&enforcer(7)).unwrap();
+        let uses = [refused, use_it(&chain, "execute:tools/deploy")];
+        assert_eq!(report(&mut w.client, &uses).await.unwrap(), [None, None]);
+        answers.push(answer);
+    }
+    let first = first.unwrap();
+    let renewal = WorkloadRequest {
+        renew: Some((first.list, first.generation, first.index)),
+        ..deploy("one", &keys[0])
+    };
+    for (what, request) in [
+        ("the third", deploy("three", &keys[2])),
+        ("the first, once more", renewal),
+    ] {
+        let answer = of_node(&mut w, request).await;
+        assert_eq!(codes(&answer), ["denied-by-domain-policy"], "{what}");
+        assert!(
+            answer.reasons[0].found.contains("two-deployments"),
+            "{what}: {:?}",
+            answer.reasons
+        );
+        answers.push(answer);
+    }
+    for answer in &answers {
+        replays(&w.broker, answer);
+    }
+    w.broker.shutdown().await.unwrap();
+}
+
+/// Nothing is issued whose use would be counted no more: a policy that asks how often would be told too little.
+#[tokio::test]
+async fn what_could_be_used_without_being_counted_is_not_issued() {
+    let mut w = world().await;
+    let row = rows::tree(&token(&w.broker, &w.held).status).unwrap();
+    let full = |first: &str| {
+        let others = (1..MAX_TREE_SCOPES).map(|n| (format!("execute:other-{n}"), 1));
+        Tree {
+            used: others.chain([(first.to_owned(), 1)]).collect(),
+            ..Tree::default()
+        }
+    };
+    for (what, tree, expected) in [
+        (
+            "of this right none was counted",
+            full("execute:other"),
+            &["workload-tree-full"][..],
+        ),
+        ("of this right some were counted", full("execute:tools/scan"), &[]),
+    ] {
+        let mut batch = Batch::new();
+        batch.put(row.clone(), tree.encode());
+        w.broker.app().store.commit(batch).unwrap();
+        let request = WorkloadRequest {
+            scopes: vec!["execute:tools/scan".into()],
+            ..wanted("agent", &SoftKey::new())
+        };
+        let answer = of_node(&mut w, request).await;
+        assert_eq!(codes(&answer), expected, "{what}");
+        replays(&w.broker, &answer);
+    }
+    w.broker.shutdown().await.unwrap();
+}
+
+/// What a workload rests on beside its node is an edge of the lineage, and takes it along in the same epoch.
+#[tokio::test]
+async fn what_a_workload_rests_on_takes_it_along_whatever_the_kind() {
+    let mut w = world().await;
+    for (kind, edge) in [
+        (DependencyKind::StartedBy, Link::DependsOn),
+        (DependencyKind::ReadsFrom, Link::DependsOn),
+        (DependencyKind::MovedFrom, Link::MovedFrom),
+    ] {
+        let what = kind.as_str();
+        let names = [format!("base-{what}"), format!("on-{what}"), format!("by-{what}")];
+        let base = of_node(&mut w, wanted(&names[0], &SoftKey::new())).await;
+        let base = issued(&w.broker, &base).status;
+        let resting = WorkloadRequest {
+            depends_on: vec![Dependency {
+                kind,
+                on: (base.list, base.generation, base.index),
+            }],
+            ..wanted(&names[1], &SoftKey::new())
+        };
+        let answer = of_node(&mut w, resting).await;
+        let resting = issued(&w.broker, &answer).status;
+        replays(&w.broker, &answer);
+        let bystander = of_node(&mut w, wanted(&names[2], &SoftKey::new())).await;
+        let bystander = issued(&w.broker, &bystander).status;
+        let edges = w.broker.app().lineage.get(&resting).unwrap().depends_on;
+        assert_eq!(edges, [lineage::Dependency { on: base, why: edge }], "{what}");
+
+        let epoch = w.broker.app().trust.epoch();
+        let order = format!(
+            r#"{{"action": "revoke", "target": "workload", "id": "{}@node-1", "reason": "moved by nobody we know"}}"#,
+            names[0]
+        );
+        let (done, body) = command(&w.domain, Method::POST, "/commands", &order).await;
+        assert_eq!(done, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+        assert_eq!(w.broker.app().trust.epoch(), epoch + 1, "{what}: one epoch");
+        let lists = w.broker.app().trust.lists();
+        let status = |entry: &StatusIndex| lists.get(entry.list).unwrap().status(entry.index);
+        assert_eq!(status(&base), Some(Status::Invalid), "{what}");
+        assert_eq!(status(&resting), Some(Status::Invalid), "{what}");
+        assert_eq!(status(&bystander), Some(Status::Valid), "{what}");
+
+        let mut history = History::default();
+        for (index, statement) in (0..).zip(&ledger(&w.broker).await) {
+            history.apply(index, statement);
+        }
+        let flaws = history.flaws().0.to_vec();
+        assert_eq!(flaws, [], "{what}");
+        let name = format!("{}@node-1", names[1]);
+        let tree = &history.trees(Named::Subject, &name, now())[0];
+        assert_eq!((tree.state, tree.epoch), ("revoked", Some(epoch + 1)), "{what}");
+        let told = tree.events.iter().find(|event| event.what == edge.as_str());
+        assert_eq!(
+            told.map(|event| event.detail.clone()),
+            Some(format!("{}@node-1", names[0])),
+            "{what}"
+        );
     }
     w.broker.shutdown().await.unwrap();
 }

@@ -28,12 +28,19 @@ use touchstone_authorization::{Channel, Proof, RefusalCode, Scope, authorization
 use touchstone_cose::cbor;
 use touchstone_keybroker::admin::SOCKET;
 use touchstone_keybroker::key_files::write_new;
+use touchstone_keybroker::lineage::history::{History, Named};
+use touchstone_ledger::statement::VerifiedStatement;
+use touchstone_policies::Job;
 
 const GUARD: &str = "tools";
 const SECRET: &str = "the-agents-own-database-password";
 
 /// A domain in which tools can be handed on, and keys go to workloads whose key is in hardware.
 fn domain() -> Domain {
+    domain_of(&[("node-1", Boot::GOOD)])
+}
+
+fn domain_of(nodes: &[(&str, Boot)]) -> Domain {
     let domain = Domain::found(&Founding {
         anchors: &["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|file| boots().join("ca").join(file)),
         nodes: &[],
@@ -41,7 +48,9 @@ fn domain() -> Domain {
         settings: &[],
         limits: &[],
         stage: &|repo: &Path| {
-            add_node(repo, "node-1", &Boot::GOOD).unwrap();
+            for (name, boot) in nodes {
+                add_node(repo, name, boot).unwrap();
+            }
             let path = repo.join("staged/settings.toml");
             let mut text = std::fs::read_to_string(&path).unwrap();
             for (key, value) in [
@@ -150,6 +159,7 @@ async fn hand_on(socket: &Path, label: &str, key: &MemoryKey, online: bool) -> V
             life: 40,
             delegation_depth: 0,
             online,
+            depends_on: Vec::new(),
         },
     };
     match ask(socket, &request).await.unwrap() {
@@ -206,6 +216,7 @@ async fn an_ai_agent_has_two_tools_and_loses_them_with_its_node() {
                 life: 1,
                 delegation_depth: 0,
                 online: false,
+                depends_on: Vec::new(),
             },
         },
     )
@@ -293,6 +304,111 @@ async fn an_ai_agent_has_two_tools_and_loses_them_with_its_node() {
     )
     .await;
     assert!(gone.contains("PCR"), "{gone}");
+    broker.shutdown().await.unwrap();
+}
+
+/// The same work, moved from one machine to another, and what it hands on there: all of it rests on where it came from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_was_moved_falls_with_the_place_it_came_from() {
+    let domain = domain_of(&[("node-1", Boot::GOOD), ("node-2", Boot::CMDLINE_CHANGED)]);
+    let broker = domain.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut places = Vec::new();
+    for (name, boot) in [("node-1", Boot::GOOD), ("node-2", Boot::CMDLINE_CHANGED)] {
+        let (mut node, mut client) = (Node::start(&boot).await, domain.client());
+        let granted = node.attest(&mut client).await.unwrap().authorization.unwrap();
+        let desk = Arc::new(node.desk_with(&domain, granted, &rules()));
+        let socket = folder.path().join(format!("{name}.sock"));
+        let serving = AgentSocket::bind_for_workloads(&socket, Arc::clone(&desk)).unwrap();
+        places.push((socket, node, client, serving));
+    }
+    let (old, new) = (places[0].0.clone(), places[1].0.clone());
+    let guard = domain.guard(GUARD).await;
+    let agent = Wanted {
+        delegation_depth: 1,
+        ..wanted("agent", &["execute:tools/search", "delegate:tools/search"])
+    };
+    let ask_at = |socket: std::path::PathBuf, wanted: Wanted| async move {
+        match ask(&socket, &Request::Workload(wanted)).await.unwrap() {
+            Response::Workload { entry, .. } => entry,
+            other => panic!("{other:?}"),
+        }
+    };
+    let before = ask_at(old.clone(), agent.clone()).await;
+    let unheard_of = Wanted {
+        depends_on: vec![("moved-on".into(), before)],
+        ..agent.clone()
+    };
+    let refused = error(&new, &Request::Workload(unheard_of)).await;
+    assert!(refused.contains("moved-from"), "{refused}");
+    let moved = Wanted {
+        depends_on: vec![("moved-from".into(), before)],
+        ..agent
+    };
+    let entry = ask_at(new.clone(), moved.clone()).await;
+    assert_eq!(ask_at(new.clone(), moved).await, entry, "renewed as it is");
+    // What it hands on may rest on something too; on-line only.
+    let key = MemoryKey::generate().unwrap();
+    let reader = |online| Request::WorkloadDelegate {
+        label: "agent".into(),
+        child: HandedOn {
+            label: "reader".into(),
+            key: hex::encode(cbor::encode(&key.public().to_cose_key(true))),
+            scopes: vec!["execute:tools/search".into()],
+            life: 40,
+            delegation_depth: 0,
+            online,
+            depends_on: vec![("reads-from".into(), before)],
+        },
+    };
+    let offline = error(&new, &reader(false)).await;
+    assert!(offline.contains("on-line"), "{offline}");
+    let chain = match ask(&new, &reader(true)).await.unwrap() {
+        Response::Chain { chain } => STANDARD.decode(chain).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    for (socket, subject) in [(&old, "agent@node-1"), (&new, "agent@node-2")] {
+        assert_eq!(tool(socket, &guard, "tools/search").await.as_deref(), Ok(subject));
+    }
+    assert!(by_key(&guard, &key, &chain, "tools/search").is_ok());
+
+    let epoch = broker.app().trust.epoch();
+    let order =
+        r#"{"action": "revoke", "target": "workload", "id": "agent@node-1", "reason": "it was copied, not moved"}"#;
+    let admin = domain.path("data").join(SOCKET);
+    let done = local::request(&admin, "POST", "/commands", order.as_bytes().to_vec()).await;
+    assert_eq!(done.unwrap().0, 200);
+    assert_eq!(broker.app().trust.epoch(), epoch + 1, "one epoch");
+    guard.reaches(epoch + 1).await;
+    for socket in [&old, &new] {
+        assert_eq!(
+            tool(socket, &guard, "tools/search").await,
+            Err(vec![RefusalCode::AuthorizationRevoked])
+        );
+    }
+    assert_eq!(
+        by_key(&guard, &key, &chain, "tools/search"),
+        Err(vec![RefusalCode::AuthorizationRevoked])
+    );
+    // The machine that it was moved to has lost nothing.
+    let (_, node, client, _) = &mut places[1];
+    assert!(node.attest(client).await.unwrap().allowed);
+
+    // What `touchstone lineage show` prints, folded from the ledger alone.
+    let mut history = History::default();
+    let key = domain.key(Job::Statement);
+    for index in 0..broker.app().head().size {
+        let bytes = touchstone_keybroker::log::entry(&*broker.app().store, index)
+            .unwrap()
+            .unwrap();
+        let statement = VerifiedStatement::parse(&bytes, &key).unwrap().into_statement();
+        history.apply(index, &statement);
+    }
+    assert_eq!(history.flaws(), (&[][..], 0));
+    let tree = &history.trees(Named::Subject, "agent@node-2", clock::wall_seconds())[0];
+    assert_eq!((tree.state, tree.epoch), ("revoked", Some(epoch + 1)));
+    let edge = tree.events.iter().find(|event| event.what == "moved-from");
+    assert_eq!(edge.map(|event| event.detail.as_str()), Some("agent@node-1"));
     broker.shutdown().await.unwrap();
 }
 

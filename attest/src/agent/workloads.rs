@@ -70,13 +70,16 @@ pub struct Wanted {
     /// Its own key, a COSE_Key in hexadecimal; without one the agent makes one and holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What it depends on: kind and entry.
+    /// What it rests on beside its node: it falls when that falls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub depends_on: Vec<(String, (u16, u32, u32))>,
+    pub depends_on: Vec<RestsOn>,
     /// The entry that is to go on, for a key of its own; one that the agent holds goes on by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew: Option<(u16, u32, u32)>,
 }
+
+/// What something rests on: `started-by`, `reads-from` or `moved-from`, and a status entry as (list, generation, index).
+pub type RestsOn = (String, (u16, u32, u32));
 
 /// What a workload hands on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,9 @@ pub struct HandedOn {
     /// Whether the broker is asked: then the child gets an authorization and an entry of its own.
     #[serde(default)]
     pub online: bool,
+    /// What the child rests on beside whoever hands on; on-line only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<RestsOn>,
 }
 
 /// An authorization that a workload got.
@@ -295,6 +301,10 @@ impl Desk {
         if child.online {
             return self.hand_on_online(granted, key, child).await;
         }
+        if !child.depends_on.is_empty() {
+            let what = "an off-line link has no entry that could rest on another one: hand on on-line";
+            return Err(WorkloadError::Malformed(what.to_owned()));
+        }
         let mut cti = [0u8; 16];
         getrandom::fill(&mut cti).map_err(|error| PresentError::Random(error.to_string()))?;
         let now = clock::wall_ms() / 1_000;
@@ -359,7 +369,7 @@ impl Desk {
             delegation_depth: child.delegation_depth,
             offline: false,
             key: None,
-            depends_on: Vec::new(),
+            depends_on: child.depends_on.clone(),
             renew: None,
         };
         let request = WorkloadRequest {
@@ -521,11 +531,15 @@ fn request(
         .depends_on
         .iter()
         .map(|(kind, on)| {
-            let kind = DependencyKind::parse(kind).ok_or_else(|| WorkloadError::Malformed(format!("{kind:?}")))?;
+            let kind = DependencyKind::parse(kind).ok_or_else(|| {
+                let kinds = DependencyKind::ALL.map(DependencyKind::as_str).join(", ");
+                WorkloadError::Malformed(format!("{kind:?} is no kind of dependency: {kinds}"))
+            })?;
             Ok(Dependency { kind, on: *on })
         })
         .collect::<Result<Vec<_>, WorkloadError>>()?;
     depends_on.sort_unstable();
+    depends_on.dedup();
     Ok(WorkloadRequest {
         chain: Vec::new(),
         proof: Vec::new(),
