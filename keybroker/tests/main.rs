@@ -6,6 +6,7 @@ mod commands;
 mod common;
 mod containment;
 mod drift;
+mod ends;
 mod events;
 mod federation;
 mod flow;

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use touchstone_vectors::genuine;
+use touchstone_verifier::appraisal::ClaimValue;
 use touchstone_verifier::reason::{Code, Reason};
+use touchstone_verifier::snp::claims::{SETS, claims};
 use touchstone_verifier::snp::{
     AliasCheck, Product, Report, SnpCode, SnpPolicy, VekError, VerifiedReport, VerifiedVek, check, check_report_data,
 };
@@ -135,6 +137,31 @@ fn the_default_policy_wants_the_alias_check_shown() {
         let lenient = check(&verified, &policy);
         assert_eq!(!lenient.reasons.is_empty(), when_reported, "{name}");
         assert_eq!(!lenient.leniencies.is_empty(), refused, "{name}: the leniency is named");
+    }
+}
+
+/// The one genuine report with mitigations: AMD's bits 0, 1 and 3, at launch and now. No genuine guest has a migration agent.
+#[test]
+fn genuine_reports_say_which_mitigations_are_in_place() {
+    let Some(dir) = genuine("snp") else { return };
+    let store = anchors(&dir);
+    let set = |bits: &[&str]| Some(ClaimValue::Set(bits.iter().map(|bit| (*bit).to_owned()).collect()));
+    for (name, expected) in [
+        ("milan_v3_a", None),
+        ("turin_v5_oak", set(&[])),
+        ("genoa_v5_modelA0", set(&["0", "1", "3"])),
+    ] {
+        let (bytes, vek) = (
+            read(&dir.join(format!("{name}.report.bin"))),
+            read(&dir.join(format!("{name}.vcek.der"))),
+        );
+        let vek = VerifiedVek::verify(&vek, &[], &store, TIMES[0].1, CrlRule::WhenPresent).unwrap();
+        let verified = VerifiedReport::verify(Report::parse(&bytes).unwrap(), &vek).unwrap();
+        let told = claims(&verified);
+        for claim in SETS {
+            assert_eq!(told.get(claim).cloned(), expected, "{name}: {claim}");
+        }
+        assert_eq!(told.get("snp_report_id_ma"), None, "{name}");
     }
 }
 
