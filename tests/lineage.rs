@@ -228,16 +228,12 @@ async fn who_was_refused_and_never_held_anything_is_shown_with_its_denials() {
     let [told] = json["trees"].as_array().expect("trees").as_slice() else {
         panic!("{json}");
     };
-    assert_eq!(
-        (&told["subject"], &told["state"]),
-        (&"web-9".into(), &"never-granted".into())
-    );
+    assert_eq!(told["subject"], "web-9");
+    assert_eq!(told["state"], "never-granted");
     assert_eq!(told["id"], Json::Null, "there is no entry");
     let event = &told["events"][0];
-    assert_eq!(
-        (&event["what"], &event["times"]),
-        (&"attestation denied".into(), &2.into())
-    );
+    assert_eq!(event["what"], "attestation denied");
+    assert_eq!(event["times"], 2);
     assert_eq!(event["detail"], "reference-mismatch: register 4 is bb");
     let shown = said(&domain.run(&["web-9"]).await);
     assert!(shown.starts_with("web-9  never-granted\n"), "{shown}");
