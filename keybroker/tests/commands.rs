@@ -13,6 +13,7 @@ use touchstone_authorization::command::{Command, CommandAction, TargetKind};
 use touchstone_authorization::{Status, StatusIndex};
 use touchstone_cose::key::SigningKey;
 use touchstone_evidence::message::Answer;
+use touchstone_keybroker::bars::{self, Bar};
 use touchstone_keybroker::command::{By, Command as LocalCommand, carry_out_planned, plan};
 use touchstone_keybroker::entry::{Effect, Entry};
 use touchstone_keybroker::holds::{self, Over};
@@ -969,4 +970,33 @@ fn parsed(broker: &RunningBroker, index: u64) -> Statement {
     VerifiedStatement::parse(&bytes, &key(broker, Job::Statement))
         .unwrap()
         .into_statement()
+}
+
+#[tokio::test]
+async fn of_two_bars_at_once_none_is_lost() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let signer = broker.app().policy().whole().references.references()[0]
+        .authority
+        .clone();
+    let mut client = Client::connect(broker.address()).await;
+    for round in 0..8 {
+        assert!(attest(&mut client, &mut node, round > 0).await.unwrap().allowed);
+        let (one, two) = (
+            order("revoke", "reference", "golden"),
+            order("revoke", "signer", &signer),
+        );
+        tokio::join!(commanded(&domain, &one), commanded(&domain, &two));
+        let (barred, ..) = bars::read(&*broker.app().store).unwrap();
+        assert_eq!(barred, [Bar::Reference("golden".into()), Bar::Signer(signer.clone())]);
+        let (one, two) = (order("lift", "reference", "golden"), order("lift", "signer", &signer));
+        tokio::join!(commanded(&domain, &one), commanded(&domain, &two));
+        assert_eq!(
+            bars::read(&*broker.app().store).unwrap().0,
+            [],
+            "nor one that is lifted"
+        );
+    }
+    broker.shutdown().await.unwrap();
 }
