@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
-use touchstone_client::follow::{FollowConfig, Follower, OWN_STREAM, Source as FollowSource, Time};
+use touchstone_client::follow::{FollowConfig, OWN_STREAM, Source as FollowSource, Time};
 use touchstone_client::{Endpoint, pinned_config};
 use touchstone_policies::{Job, RepositoryCopy, Source};
 
+use super::follow::Following;
 use super::peer::{Held, Peer, Recorded, Way};
 use super::{push, watch};
 use crate::app::App;
@@ -195,30 +196,15 @@ async fn record(app: &Arc<App>, peer: &Peer, recorded: &mut Option<Recorded>, wa
 /// Follows its trust state, under the keys of its repository, whenever those change anew.
 async fn follow(app: Arc<App>, peer: Arc<Peer>) {
     let mut changes = peer.changes();
-    let mut follower: Option<Follower> = None;
-    let mut following = None;
-    let mut root = None;
+    let mut following = Following::default();
     loop {
         let held = changes.borrow_and_update().clone();
-        let brokers = peer.entry().brokers;
         if let Some(held) = held {
-            if root.replace(held.policy.root_digest) != Some(held.policy.root_digest) {
-                // Its views are put elsewhere now.
-                follower = None;
-                following = None;
-            }
+            let brokers = peer.entry().brokers;
             let wanted = (held.policy.keyset.clone(), brokers.clone());
-            if following.as_ref() != Some(&wanted) {
-                match source(&app, &held, &brokers, peer.state_floor(&held)) {
-                    Ok(Some(source)) => match &follower {
-                        Some(follower) => follower.change(source),
-                        None => follower = Some(Follower::start_into(source, peer.views())),
-                    },
-                    Ok(None) => follower = None,
-                    Err(error) => tracing::warn!(domain = peer.name(), error, "another domain cannot be followed"),
-                }
-                following = Some(wanted);
-            }
+            following.look(&peer, &held, wanted, |held| {
+                source(&app, held, &brokers, peer.state_floor(held))
+            });
         }
         // What our policy says of its brokers may change without a new copy.
         let _ = tokio::time::timeout(COPY_PERIOD, changes.changed()).await;

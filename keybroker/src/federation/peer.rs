@@ -364,6 +364,8 @@ impl Peer {
             // After the keys: what is still verified under the ones before goes where nobody looks.
             *self.views.write().unwrap_or_else(PoisonError::into_inner) = new_views();
             let _ = std::fs::remove_file(self.folder.join(FRAME));
+            // Who has bound something to the views before, in between, looks again.
+            self.held.send_modify(|_| ());
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use touchstone_policies::federation_file::{Trust, federation_list, federation_tr
 use touchstone_policies::source::{Location, Source};
 
 use super::*;
+use crate::federation::follow::Following;
+use touchstone_client::follow::Source as Source_;
 
 const B: &str = "b.example";
 const NOW: i64 = 1_760_000_000;
@@ -415,4 +417,57 @@ async fn frames_are_made_once_a_head() {
     let older = relay.frame(None, &states[0]).await;
     let view = TrustView::accept(None, &older.frame, &ring(), B, NOW_MS).unwrap();
     assert_eq!(view.head_bytes(), states[0].head_bytes());
+}
+
+/// Whom to follow: nobody answers there.
+fn nobody(held: &Held) -> Result<Option<Source_>, String> {
+    Ok(Some(Source_ {
+        brokers: vec![touchstone_client::Endpoint::parse("127.0.0.1:1").unwrap()],
+        tls: touchstone_client::pinned_config(&[]).unwrap(),
+        config: touchstone_client::follow::FollowConfig {
+            domain: B.into(),
+            subscriber: "a.example".into(),
+            keys: held.trust_state_keys.clone(),
+            skew_ms: 500,
+            route: touchstone_client::follow::OWN_STREAM.into(),
+            time: touchstone_client::follow::Time::Of(Arc::new(|| Some(NOW_MS))),
+            floor: None,
+        },
+    }))
+}
+
+#[tokio::test]
+async fn a_follower_that_looks_while_the_root_changes_is_bound_to_the_views_of_the_new_one() {
+    let (made, other) = (Made::new(B), Made::new(B));
+    let (folder, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    peer.take_copy(&made.copy().await, Some(made.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    let mut following = Following::default();
+    let look = |peer: &Peer, following: &mut Following<_>| {
+        let held = peer.held().unwrap();
+        // The keyset is another one with each root, or is the same: neither must matter.
+        following.look(peer, &held, held.policy.root_digest, nobody);
+    };
+    look(&peer, &mut following);
+    // What `take_copy` does, and a look between its two steps.
+    let anew = Peer::new(entry(other.root()), aside.path().to_owned());
+    anew.take_copy(&other.copy().await, Some(other.root()), None, NOW_MS)
+        .await
+        .unwrap();
+    peer.held.send_replace(anew.held());
+    look(&peer, &mut following);
+    *peer.views.write().unwrap() = new_views();
+    look(&peer, &mut following);
+    let heard = Arc::new(view(None, &head(B, 1, 1, NOW_MS), &lists(&[])));
+    peer.views().send_replace(Some(Arc::clone(&heard)));
+    let bound = following.follower.as_ref().unwrap().view();
+    assert!(
+        bound.is_some_and(|bound| Arc::ptr_eq(&bound, &heard)),
+        "bound to views that nobody reads"
+    );
+    // Nothing has changed: it goes on.
+    look(&peer, &mut following);
+    assert!(following.follower.as_ref().unwrap().view().is_some());
 }
