@@ -37,8 +37,8 @@ pub struct OrderArgs {
     /// The operator's private key: Ed25519, PKCS#8 PEM
     #[arg(long, requires = "operator")]
     operator_key: Option<PathBuf>,
-    /// One JSON object: recorded (the entry of the ledger), epoch, entries; with --dry-run action, target, id,
-    /// entries, set, revision, nodes, nodes_in_all, subjects
+    /// One JSON object: recorded (the entry of the ledger), epoch, entries, unread; with --dry-run action, target, id,
+    /// entries, set, revision, nodes, nodes_in_all, unread, subjects
     #[arg(long)]
     json: bool,
 }
@@ -89,6 +89,7 @@ pub fn run(action: CommandAction, (target, id): (TargetKind, &str), args: &Order
         number("entries"),
         number("recorded")
     );
+    warn_of_unread(&answer);
     Ok(Outcome::Done)
 }
 
@@ -154,7 +155,19 @@ fn show(shown: &Value, args: &OrderArgs) {
     for subject in shown.get("subjects").and_then(Value::as_array).into_iter().flatten() {
         say!("  {}", subject.as_str().unwrap_or("?"));
     }
+    warn_of_unread(shown);
     say!("set {}", words("set"));
+}
+
+/// Says where holders of a key may be left out.
+fn warn_of_unread(answer: &Value) {
+    if let Some(unread) = answer
+        .get("unread")
+        .and_then(Value::as_u64)
+        .filter(|unread| *unread > 0)
+    {
+        say!("{unread} entries of the ledger cannot be read: who was given the key there is not taken");
+    }
 }
 
 /// Of several ways to name what a command is about, the one that was given.
