@@ -1,10 +1,15 @@
 //! Tests of policies come out as they say, or the version is not published and not activated.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use touchstone_verifier::appraisal::Claims;
 
 use super::*;
+use crate::cedar::{Cedar, DEFAULT_SCHEMA};
+use crate::decision::Principal;
 use crate::testing::{NOW, TestRepo, boot_evidence, boot_file};
 
 const GOOD: &str = r#"
@@ -139,7 +144,8 @@ fn a_case_says_how_often_each_right_was_used() {
     let cedar = Cedar::compile(DEFAULT_SCHEMA, policy, &BTreeMap::new()).unwrap();
     let case = |lineage: &str| {
         let text = format!(
-            "[[case]]\nname = \"a\"\nask = \"domain\"\nprincipal = \"workload\"\nregion = \"north\"\naction = \"execute\"\n\
+            "[[case]]\nname = \"a\"\nask = \"domain\"\nprincipal = \"workload\"\nsubject = \"agent@node-1\"\nregion = \"north\"\n\
+             action = \"execute\"\n\
              resource = \"web\"\nstatus = \"affirming\"\nexpect = \"allow\"\nlineage = {{ {lineage} }}\n"
         );
         let cases = file::parse("tests/a.toml", text.as_bytes(), None, &cedar).unwrap();
