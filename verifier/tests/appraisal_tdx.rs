@@ -11,7 +11,7 @@ use crate::common;
 use crate::simulated_tdx;
 
 use common::{Offline, codes, policy, references, replace};
-use simulated_tdx::{CollateralShape, DATA, INSTANCE, PPID, Platform as Simulated};
+use simulated_tdx::{CollateralShape, DATA, INSTANCE, PPID, Platform as Simulated, without_chain};
 use touchstone_evidence::collection::{Collection, Label};
 use touchstone_vectors::genuine;
 use touchstone_verifier::anchors::{Purpose, TrustAnchors};
@@ -89,6 +89,73 @@ fn a_guest_that_is_as_it_should_be_is_affirmed() {
     assert_eq!(claim("tdx_sept_ve_disable"), Some(ClaimValue::Bool(true)));
     // The collateral's next update ends the result.
     assert_eq!(appraisal.expires, 1_797_724_800);
+}
+
+/// A platform that quotes its id instead of its certificate, which then comes with the collateral.
+#[test]
+fn a_platforms_certificate_may_come_beside_its_quote() {
+    let platform = Simulated::new();
+    let (quote, chain) = without_chain(&platform.quote(3, |_| {}));
+    let (debugged, _) = without_chain(&platform.quote(3, |body| body[120] |= 1));
+    let (_, foreign) = without_chain(&Simulated::new().quote(3, |_| {}));
+    let late = CollateralShape {
+        next_update: "2026-11-02T00:00:00Z",
+        ..CollateralShape::default()
+    };
+    let collateral = |shape: &CollateralShape, chain: Option<&str>| {
+        let mut file: serde_json::Value = serde_json::from_slice(&platform.collateral(shape)).unwrap();
+        if let Some(chain) = chain {
+            file["pck_certificate_chain"] = chain.into();
+        }
+        Some(file.to_string().into_bytes())
+    };
+    let usual = CollateralShape::default();
+    type Row<'a> = (&'a str, &'a [u8], Option<Vec<u8>>, &'a [&'a str]);
+    let rows: [Row<'_>; 8] = [
+        ("in the collateral", &quote, collateral(&usual, Some(&chain)), &[]),
+        ("nowhere", &quote, collateral(&usual, None), &["tdx-pck-missing"]),
+        (
+            "an empty one",
+            &quote,
+            collateral(&usual, Some("")),
+            &["tdx-pck-missing"],
+        ),
+        ("no collateral", &quote, None, &["tdx-pck-missing"]),
+        (
+            "no collateral that can be read",
+            &quote,
+            Some(b"{}".to_vec()),
+            &["tdx-collateral-malformed"],
+        ),
+        (
+            "the same, of a guest that is debugged",
+            &debugged,
+            Some(b"{}".to_vec()),
+            &["tdx-collateral-malformed", "tdx-debug-enabled"],
+        ),
+        (
+            "of a platform whose root only has the name of a trusted one",
+            &quote,
+            collateral(&usual, Some(&foreign)),
+            &["certificate-signature-invalid", "tdx-signature-invalid"],
+        ),
+        (
+            "in collateral past its end",
+            &quote,
+            collateral(&late, Some(&chain)),
+            &["tdx-collateral-expired"],
+        ),
+    ];
+    for (row, quote, collateral, wanted) in rows {
+        let mut offline = offline(&platform, quote.to_vec(), &usual);
+        offline.collection = replace(&offline.collection, Label::TdxCollateral, collateral);
+        let appraisal = offline.appraise();
+        let mut found = codes(&appraisal);
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, wanted, "{row}");
+        assert_eq!(appraisal.status == Tier::Affirming, wanted.is_empty(), "{row}");
+    }
 }
 
 /// In a session what does not answer it is told by its unsigned words: no chain, collateral or log is looked at.

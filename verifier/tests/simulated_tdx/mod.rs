@@ -152,6 +152,23 @@ fn pem_of(certificates: &[&[u8]]) -> String {
 
 const PCK_SERIAL: u64 = 0x77;
 
+/// A quote of version 5 with a TDX 1.5 body, its chain exchanged for the platform's id (certification data of type 3), and
+/// that chain.
+pub fn without_chain(quote: &[u8]) -> (Vec<u8>, String) {
+    let body = 54 + 648;
+    let sizes = body + 4 + 64 + 64 + 2;
+    let inner = sizes + 4 + 384 + 64 + 2 + 32;
+    let chain = String::from_utf8(quote[inner + 6..].to_vec()).unwrap();
+    let mut changed = quote[..inner].to_vec();
+    changed.extend(3u16.to_le_bytes());
+    changed.extend(404u32.to_le_bytes());
+    changed.extend([7; 404]);
+    let (certification, all) = ((changed.len() - sizes - 4) as u32, (changed.len() - body - 4) as u32);
+    changed[sizes..sizes + 4].copy_from_slice(&certification.to_le_bytes());
+    changed[body..body + 4].copy_from_slice(&all.to_le_bytes());
+    (changed, chain)
+}
+
 impl Platform {
     pub fn new() -> Self {
         let root_key = new_key();
