@@ -644,7 +644,7 @@ async fn child(
 ) -> (StatusIndex, [u8; 16]) {
     let app = broker.app();
     let status = app.trust.deal().unwrap();
-    let depth = app.lineage.get(&parent).unwrap().depth + 1;
+    let above = app.lineage.get(&parent).unwrap();
     let mut cti = [0; 16];
     getrandom::fill(&mut cti).unwrap();
     let entry = lineage::Entry {
@@ -652,8 +652,9 @@ async fn child(
         parent: Some(parent),
         subject: format!("{label}@{node}"),
         cti,
-        depth,
-        expires: now() as u64 + 60,
+        depth: above.depth + 1,
+        // No later than what it hangs below, also where a second has passed since that was made.
+        expires: above.expires.min(now() as u64 + 60),
         scopes: "execute:workloads".into(),
         depends_on: on
             .iter()
