@@ -33,14 +33,14 @@ pub fn canonical(list: Vec<u8>) -> Result<Vec<u8>, ImaError> {
     let mut canonical = Vec::with_capacity(list.len());
     let mut rest = list.as_slice();
     let mut entry = 0;
-    while let Some((register, digest, data, after)) = split(rest, bank) {
+    while let Some(first) = First::of(rest, bank) {
         entry += 1;
         if entry > MAX_ENTRIES {
             return Err(ImaError::TooManyEntries { limit: MAX_ENTRIES });
         }
-        let record = [register, &[0; TEMPLATE_DIGEST], data].concat();
-        canonical.extend(confirmed(record, digest, bank).ok_or(ImaError::EntryDigest { entry })?);
-        rest = after;
+        let record = [first.register, &[0; TEMPLATE_DIGEST], first.data].concat();
+        canonical.extend(confirmed(record, first.digest, bank).ok_or(ImaError::EntryDigest { entry })?);
+        rest = first.after;
     }
     Ok(canonical)
 }
@@ -72,26 +72,43 @@ fn bank_of(list: &[u8]) -> Option<HashAlg> {
         .into_iter()
         .filter(|bank| bank.digest_len() != TEMPLATE_DIGEST);
     banks.into_iter().find(|bank| {
-        let name = split(list, *bank).and_then(|(_, _, data, _)| name_of(data));
+        let name = First::of(list, *bank).and_then(|first| name_of(first.data));
         name.and_then(|(name, _)| Template::from_name(name)).is_some()
     })
 }
 
-/// Register, digest, the rest of the first record, and what is after it. None where it is cut short.
-fn split(list: &[u8], bank: HashAlg) -> Option<(&[u8], &[u8], &[u8], &[u8])> {
-    let (register, rest) = list.split_at_checked(REGISTER)?;
-    let (digest, rest) = rest.split_at_checked(bank.digest_len())?;
-    let (name, fields) = name_of(rest)?;
-    // Template `ima` has no length of its own: its digest, then the length of the name.
-    let before = if name == Template::Ima.name().as_bytes() {
-        IMA_DIGEST
-    } else {
-        0
-    };
-    let (len, _) = take_u32(fields.get(before..)?)?;
-    let end = (rest.len() - fields.len()).checked_add(before + 4)?.checked_add(len)?;
-    let (data, after) = rest.split_at_checked(end)?;
-    Some((register, digest, data, after))
+/// The first record of a list.
+struct First<'a> {
+    register: &'a [u8],
+    digest: &'a [u8],
+    /// The template's name and its data, with their lengths.
+    data: &'a [u8],
+    /// What is after the record.
+    after: &'a [u8],
+}
+
+impl<'a> First<'a> {
+    /// None where it is cut short.
+    fn of(list: &'a [u8], bank: HashAlg) -> Option<Self> {
+        let (register, rest) = list.split_at_checked(REGISTER)?;
+        let (digest, rest) = rest.split_at_checked(bank.digest_len())?;
+        let (name, fields) = name_of(rest)?;
+        // Template `ima` has no length of its own: its digest, then the length of the name.
+        let before = if name == Template::Ima.name().as_bytes() {
+            IMA_DIGEST
+        } else {
+            0
+        };
+        let (len, _) = take_u32(fields.get(before..)?)?;
+        let end = (rest.len() - fields.len()).checked_add(before + 4)?.checked_add(len)?;
+        let (data, after) = rest.split_at_checked(end)?;
+        Some(Self {
+            register,
+            digest,
+            data,
+            after,
+        })
+    }
 }
 
 /// The template's name, and what is after it.
