@@ -598,7 +598,8 @@ fn a_policy_asks_how_often_each_right_was_used() {
     "#;
     let cedar = compile(global, "permit (principal, action, resource);");
     let case = Case::new();
-    let rows: [(&str, &str, &[(&str, u64)], &[DecisionCode]); 9] = [
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, u64)], &'a [DecisionCode]);
+    let rows: [Row<'_>; 9] = [
         ("two scans", "deploy", &[("execute:scan", 2)], &[]),
         ("one scan", "deploy", &[("execute:scan", 1)], &[GlobalDenied]),
         (

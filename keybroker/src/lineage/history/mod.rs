@@ -156,7 +156,6 @@ impl History {
 
     /// Whatever the ledger says that cannot be so, and how many more there are.
     #[must_use]
-
     pub fn flaws(&self) -> (&[Flaw], u64) {
         (&self.flaws, self.more_flaws)
     }
