@@ -136,10 +136,10 @@ fn missing(cell: &str, sources: &Sources, rows: bool) -> Vec<String> {
                 }
             }
             Said::Quoted(row) if rows => {
-                if let Some((file, texts)) = last.as_ref().filter(|(_, texts)| !texts.is_empty()) {
-                    if !texts.iter().any(|text| text.contains(row)) {
-                        missing.push(format!("{row:?} is no row of {file}"));
-                    }
+                if let Some((file, texts)) = last.as_ref().filter(|(_, texts)| !texts.is_empty())
+                    && !texts.iter().any(|text| text.contains(row))
+                {
+                    missing.push(format!("{row:?} is no row of {file}"));
                 }
             }
             _ => {}
