@@ -21,7 +21,7 @@ use touchstone_policies::{Mirror, Source};
 
 use crate::notify::Manager;
 use crate::output::{Failure, complain};
-use crate::{output, runtime};
+use crate::{lines, output, runtime};
 
 /// Signals that are passed on to the command. It is in a session of its own: no terminal sends it any.
 const PASSED_ON: [i32; 7] = [2, 3, 1, 15, 10, 12, 28];
@@ -116,6 +116,10 @@ fn is_said_who(user: Option<(u32, u32)>, root: bool) -> Result<(), Failure> {
 pub fn run(args: Args) -> ExitCode {
     output::tracing_to_stderr();
     let json = args.json;
+    if let Err(error) = lines::detach(json) {
+        let _ = output::exit_code(Err(error.into()));
+        return ExitCode::from(FAILED);
+    }
     // This thread lives as long as the process: what it starts dies with it.
     let ending = match runtime::block_on(serve(args)) {
         Ok(Ok(ending)) => ending,

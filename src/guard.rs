@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
-use touchstone_attest::client::Endpoint;
-use touchstone_attest::floors::PolicyFloors;
-use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, GuardService, Renewal, keep_current, router};
+use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent, GuardService, keep_current, router};
 
 use touchstone_cose::key::SigningKey;
 use touchstone_keybroker::key_files::{read_private, write_new};
-use touchstone_policies::{Location, Mirror, Source};
 
+use crate::obeyed::Obeyed;
 use crate::output::{CommandResult, Failure, Outcome};
 use crate::proxy::Beside;
-use crate::{output, runtime};
+use crate::{lines, output, runtime};
 
 /// Let pass only who shows a valid authorization and proves to hold its key.
 #[derive(ClapArgs)]
@@ -44,21 +42,8 @@ struct RunArgs {
     /// This guard's id; proofs of possession must be made for it
     #[arg(long)]
     id: String,
-    /// The trust domain
-    #[arg(long)]
-    domain: String,
-    /// Brokers, https://host:port (repeatable)
-    #[arg(long = "broker", required = true)]
-    brokers: Vec<String>,
-    /// The policy repository: a folder or an http(s) URL, for example of a broker's /v1/policy
-    #[arg(long)]
-    policy: Location,
-    /// Certificate authorities, PEM, of an https policy repository
-    #[arg(long)]
-    policy_ca: Option<PathBuf>,
-    /// The root.json that is trusted
-    #[arg(long)]
-    root: PathBuf,
+    #[command(flatten)]
+    obeyed: Obeyed,
     /// A folder of the guard's own (mode 0700) for the policy versions it has accepted, and a copy of a policy repository
     /// on a server; without it only a running guard refuses an older policy
     #[arg(long)]
@@ -81,6 +66,8 @@ struct RunArgs {
 pub fn run(args: Args) -> CommandResult {
     let Command::Run(args) = args.command;
     output::tracing_to_stderr();
+    // No reader of what is told here may make the guard look later.
+    lines::detach(args.json)?;
     if !args.listen.ip().is_loopback() {
         return Err(Failure::new(format!("{} is not a loopback address", args.listen))
             .hint("a guard speaks plain HTTP to services of its own machine"));
@@ -91,28 +78,7 @@ pub fn run(args: Args) -> CommandResult {
 }
 
 async fn serve(args: RunArgs) -> Result<(), Failure> {
-    let brokers = args
-        .brokers
-        .iter()
-        .map(|broker| Endpoint::parse(broker))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut repository = Source::new(args.policy);
-    if let Some(ca) = &args.policy_ca {
-        repository = repository.with_ca(ca)?;
-    }
-    let remote = repository.location().folder().is_none();
-    let state_dir = args.state_dir.as_deref();
-    let renewal = Renewal {
-        repository,
-        mirror: state_dir
-            .filter(|_| remote)
-            .map(|folder| Mirror::new(folder.join("policy"))),
-        root: args.root,
-        domain: args.domain,
-        id: args.id,
-        brokers,
-        floors: state_dir.map(PolicyFloors::open).transpose()?,
-    };
+    let renewal = args.obeyed.renewal(args.id, args.state_dir.as_deref(), false)?;
     let key = args.key.as_deref().map(enforcer_key).transpose()?;
     let trust = renewal.load(None).await?;
     let follower = trust.follow(renewal.brokers.clone(), renewal.id.clone());

@@ -17,8 +17,10 @@ mod key;
 mod ledger;
 mod lift;
 mod lineage;
+mod lines;
 mod node;
 mod notify;
+mod obeyed;
 mod oci_hook;
 mod order;
 mod output;
@@ -89,6 +91,12 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == touchstone_cage::STAGE) {
         return touchstone_cage::run_stage(&arguments.collect::<Vec<_>>());
     }
+    let code = command();
+    lines::flush();
+    code
+}
+
+fn command() -> ExitCode {
     let cli = Cli::parse();
     if !matches!(cli.command, Command::Exec(_)) {
         // What it runs is not to find a variable of ours.

@@ -1,24 +1,25 @@
 //! What people and machines see: exit codes, errors that say what to do next, JSON on request.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
 /// Prints a line to standard output. A reader that has gone away (`| head`) is no reason to fail.
 macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout().lock(), $($words)*);
-    }};
+    () => {
+        $crate::lines::put($crate::lines::Stream::Out, format_args!(""))
+    };
+    ($($words:tt)+) => {
+        $crate::lines::put($crate::lines::Stream::Out, format_args!($($words)+))
+    };
 }
 
 /// Prints a line to standard error, likewise.
 macro_rules! complain {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), $($words)*);
-    }};
+    ($($words:tt)+) => {
+        $crate::lines::put($crate::lines::Stream::Error, format_args!($($words)+))
+    };
 }
 
 pub(crate) use {complain, say};
@@ -85,15 +86,14 @@ pub fn exit_code(outcome: CommandResult) -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
         Err(failure) => {
-            let mut stderr = std::io::stderr().lock();
             let (red, plain) = if std::io::stderr().is_terminal() {
                 ("\x1b[31m", "\x1b[0m")
             } else {
                 ("", "")
             };
-            let _ = writeln!(stderr, "{red}error{plain}: {}", failure.message);
+            complain!("{red}error{plain}: {}", failure.message);
             if let Some(hint) = failure.hint {
-                let _ = writeln!(stderr, "  try: {hint}");
+                complain!("  try: {hint}");
             }
             ExitCode::from(2)
         }
@@ -189,7 +189,7 @@ pub fn tracing_to_stderr() {
     // A second call in one process keeps the first.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| crate::lines::Log)
         .try_init();
 }
 

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
-use touchstone_attest::client::Endpoint;
-use touchstone_attest::floors::PolicyFloors;
 use touchstone_enforcer::guard::Renewal;
 use touchstone_enforcer::trust::DomainTrust;
 use touchstone_keybroker::config::Limits;
 use touchstone_keybroker::site::{self, RunningSite};
-use touchstone_policies::{Keyset, Location, Mirror, Source};
+use touchstone_policies::{Keyset, Mirror};
 
+use crate::obeyed::Obeyed;
 use crate::output::{CommandResult, Failure, Outcome};
-use crate::{clock, output, runtime};
+use crate::{clock, lines, output, runtime};
 
 /// How long a freshly made key counts: two years.
 const KEY_LIFE_SECONDS: i64 = 2 * 365 * 24 * 3600;
@@ -70,21 +69,8 @@ struct RunArgs {
     /// Its name as a subscriber of the brokers
     #[arg(long)]
     id: String,
-    /// The trust domain
-    #[arg(long)]
-    domain: String,
-    /// Brokers, or relays nearer to them, https://host:port (repeatable)
-    #[arg(long = "broker", required = true)]
-    brokers: Vec<String>,
-    /// The policy repository: a folder or an http(s) URL
-    #[arg(long)]
-    policy: Location,
-    /// Certificate authorities, PEM, of an https policy repository
-    #[arg(long)]
-    policy_ca: Option<PathBuf>,
-    /// The root.json that is trusted
-    #[arg(long)]
-    root: PathBuf,
+    #[command(flatten)]
+    obeyed: Obeyed,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:7441")]
     listen: SocketAddr,
@@ -117,6 +103,7 @@ pub fn run(args: Args) -> CommandResult {
         }
         Command::Run(args) => {
             output::tracing_to_stderr();
+            lines::detach(args.json)?;
             runtime::raise_file_limit();
             runtime::block_on(serve(*args))??;
             Ok(Outcome::Done)
@@ -125,29 +112,13 @@ pub fn run(args: Args) -> CommandResult {
 }
 
 async fn serve(args: RunArgs) -> Result<(), Failure> {
-    let brokers = args
-        .brokers
-        .iter()
-        .map(|broker| Endpoint::parse(broker))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut repository = Source::new(args.policy);
-    if let Some(ca) = &args.policy_ca {
-        repository = repository.with_ca(ca)?;
-    }
     let copy = Mirror::new(args.data.join("policy"));
-    let renewal = Renewal {
-        repository,
-        mirror: Some(copy.clone()),
-        root: args.root,
-        domain: args.domain,
-        id: args.id,
-        brokers,
-        floors: Some(PolicyFloors::open(&args.data)?),
-    };
+    let renewal = args.obeyed.renewal(args.id, Some(&args.data), true)?;
     let trust = renewal.load(None).await?;
     let source = trust.source(renewal.brokers.clone(), renewal.id.clone());
     let policy = args.policy_listen.map(|at| (at, copy));
-    let relay = site::start(&args.data, args.listen, source, Limits::default(), policy).await?;
+    let obeyed = (source, Arc::new(trust.policy.clone()));
+    let relay = site::start(&args.data, args.listen, obeyed, Limits::default(), policy).await?;
     if args.json {
         let address = relay.address().to_string();
         let policy = relay.policy_address().map(|address| address.to_string());
@@ -180,7 +151,8 @@ async fn keep_current(relay: &RunningSite, renewal: &Renewal, held: DomainTrust)
         match renewal.load(Some(&held)).await {
             Ok(trust) => {
                 if trust.policy.version != held.policy.version {
-                    relay.change(trust.source(renewal.brokers.clone(), renewal.id.clone()));
+                    let source = trust.source(renewal.brokers.clone(), renewal.id.clone());
+                    relay.change(source, Arc::new(trust.policy.clone()));
                 }
                 held = Arc::new(trust);
                 seen = present;

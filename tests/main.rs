@@ -9,6 +9,7 @@ mod cited;
 mod common;
 mod containers;
 mod dated;
+mod deaf_reader;
 mod evidence_collect;
 mod federation;
 #[path = "../firmware-policies/tests/forge/mod.rs"]

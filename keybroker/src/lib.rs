@@ -50,6 +50,7 @@ pub mod sequencer;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod shares;
 pub mod site;
 pub mod standing;
 pub mod statements;

@@ -29,6 +29,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt as _;
 
 use crate::config::Limits;
+use crate::shares::{Host, Place, Places};
 use crate::tls::{Channel, Exporter};
 
 /// Largest request head, in bytes.
@@ -64,14 +65,17 @@ pub struct ConnectionInfo {
     pub proven: Arc<AtomicBool>,
 }
 
-/// Accepts connections and serves `router` on them until `stop` is true; then lets requests under way finish.
+/// Accepts connections and serves `router` on them until `stop` is true; then lets requests under way finish. No host has
+/// more than `share` of them: one more is closed.
 pub async fn serve(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     router: Router,
     limits: Limits,
+    share: usize,
     mut stop: watch::Receiver<bool>,
 ) {
+    let hosts = Places::new(limits.connections, share);
     let connections = Arc::new(Semaphore::new(limits.connections));
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let shared = Arc::new(Shared {
@@ -93,7 +97,9 @@ pub async fn serve(
             () = stopped(&mut stop) => break,
             (permit, accepted) = accepted => match (permit, accepted) {
                 (Ok(permit), Ok((stream, peer))) => {
-                    tokio::spawn(connection(Arc::clone(&shared), stream, peer, permit, stop.clone()));
+                    if let Some(place) = hosts.take(Host::of(peer.ip())) {
+                        tokio::spawn(connection(Arc::clone(&shared), stream, peer, (permit, place), stop.clone()));
+                    }
                 }
                 (_, Err(error)) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -128,7 +134,7 @@ async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    _permit: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Place),
     mut stop: watch::Receiver<bool>,
 ) {
     let id = ConnectionId(shared.next.fetch_add(1, Ordering::Relaxed));

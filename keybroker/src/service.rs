@@ -313,6 +313,8 @@ impl Broker {
                 TlsAcceptor::from(Arc::new(tls)),
                 crate::routes::router(Arc::clone(&app)),
                 config.limits,
+                // Whole sites come from one address.
+                config.limits.connections,
                 stopped.clone(),
             )),
             tokio::spawn(admin::serve(

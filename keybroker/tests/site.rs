@@ -17,9 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use touchstone_authorization::TrustView;
+use touchstone_authorization::ack::Ack;
 use touchstone_authorization::broker_time::BrokerTime;
 use touchstone_client::follow::{Follower, Time};
 use touchstone_client::{BrokerClient, ClientError};
+use touchstone_cose::key::SigningKey;
 use touchstone_keybroker::clock::Clock;
 use touchstone_keybroker::config::Limits;
 use touchstone_keybroker::service::RunningBroker;
@@ -66,9 +68,34 @@ impl Link {
     }
 }
 
+/// The key of the one enforcer that policy lists.
+fn guard_key() -> SigningKey {
+    SigningKey::from_seed([1; 32])
+}
+
+fn ack(broker: &RunningBroker, epoch: u64) -> Ack {
+    Ack {
+        domain: common::DOMAIN.into(),
+        enforcer: "guard-1".into(),
+        generation: broker.app().trust.generation(),
+        epoch,
+        enforced_at_ms: broker.app().clock.now_ms(),
+        refused: 0,
+    }
+}
+
+/// How often the broker has refused anything, since this was asked last.
+fn refused(broker: &RunningBroker) -> u64 {
+    let summary = broker.app().refusals.lock().unwrap().summarise(0);
+    summary.map_or(0, |summary| summary.counts.iter().map(|row| row.count).sum())
+}
+
 /// A domain with a relay in its keyset; its broker, the link and the relay at its end.
 async fn site() -> (Domain, RunningBroker, Link, RunningSite) {
     let domain = Domain::new(&[], &QUICK);
+    let public = hex::encode(guard_key().verifying_key().to_spki_der());
+    let listed = format!("[enforcers.guard-1]\nkey = \"{public}\"\n");
+    std::fs::write(domain.path("policy/staged/enforcers.toml"), listed).unwrap();
     let keyset = Keyset::parse(&std::fs::read(domain.path("data/keyset.json")).unwrap()).unwrap();
     let staged = site::init(&domain.path("relay"), &keyset, "site-7", now() - 60, 3_600).unwrap();
     policies::keyset_add(&domain.path("policy"), &std::fs::read(staged).unwrap()).unwrap();
@@ -81,7 +108,7 @@ async fn site() -> (Domain, RunningBroker, Link, RunningSite) {
     let relay = site::start(
         &domain.path("relay"),
         listen,
-        upstream,
+        (upstream, broker.app().policy()),
         Limits::default(),
         Some((listen, copy)),
     )
@@ -180,8 +207,8 @@ async fn what_comes_through_a_relay_is_what_the_broker_signed_and_as_late_as_the
     .unwrap();
     // What is refused at the broker is refused here, and what only a broker serves is not here at all.
     for (method, path, body, status, code) in [
-        (Method::POST, "/v1/acks", vec![1], 502, "upstream-refused"),
-        (Method::POST, "/v1/time", vec![7; 31], 502, "upstream-refused"),
+        (Method::POST, "/v1/acks", vec![1], 401, "ack-not-accepted"),
+        (Method::POST, "/v1/time", vec![7; 31], 400, "request-message-malformed"),
         (
             Method::GET,
             "/v1/trust-state/stream?subscriber=a%20b",
@@ -267,6 +294,103 @@ async fn a_site_that_is_cut_off_lives_exactly_as_long_as_the_last_head_that_came
     let view = reaches(&guard, revoked).await;
     assert!(view.fresh(at(&guard), WINDOW_MS));
     reaches(&timeless, revoked).await;
+    relay.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_broker_would_take_ends_at_the_relay_and_takes_nobody_the_time() {
+    let (_domain, broker, _link, relay) = site().await;
+    let epoch = broker.app().trust.epoch();
+    refused(&broker);
+    let good = ack(&broker, epoch).encode_signed(&guard_key()).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let stranger = ack(&broker, epoch)
+        .encode_signed(&SigningKey::from_seed([9; 32]))
+        .unwrap();
+    let garbage = [
+        ("/v1/acks", vec![0xd2; 300]),
+        ("/v1/acks", vec![]),
+        ("/v1/acks", flipped),
+        ("/v1/acks", stranger),
+        ("/v1/acks", vec![0; 600]),
+        ("/v1/time", vec![7; 31]),
+        ("/v1/time", vec![7; 33]),
+    ];
+    // Six hundred under way at once, from one host.
+    let flood: Vec<_> = (0..600)
+        .map(|n| {
+            let (path, body) = garbage[n % garbage.len()].clone();
+            let address = relay.address();
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                client.send(Method::POST, path, body).await.0.as_u16()
+            })
+        })
+        .collect();
+    let mut client = Client::connect(relay.address()).await;
+    for nonce in 0..20u8 {
+        let (status, time) = client.send(Method::POST, "/v1/time", vec![nonce; 32]).await;
+        assert_eq!(status, StatusCode::OK, "an honest enforcer has no time");
+        let keys = ring(&broker, Job::TrustState);
+        BrokerTime::verify(&time, &keys, &[nonce; 32], Clock::start().now_ms()).unwrap();
+    }
+    let mut statuses = std::collections::BTreeSet::new();
+    for one in flood {
+        statuses.insert(one.await.unwrap());
+    }
+    assert!(statuses.contains(&429), "the host is slowed down: {statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [400, 401, 413, 429].contains(status)),
+        "{statuses:?}"
+    );
+    assert_eq!(
+        refused(&broker),
+        0,
+        "the broker was bothered, and counts it against the site"
+    );
+
+    // The next second is a new one: what is good goes up, and once.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        client.send(Method::POST, "/v1/acks", good.clone()).await.0,
+        StatusCode::OK
+    );
+    let at = (broker.app().trust.generation(), epoch);
+    let shown = || {
+        let app = broker.app();
+        app.acks.shown(&app.policy(), at, app.clock.now_ms())["acknowledged"].clone()
+    };
+    assert_eq!(shown(), 1);
+    relay_is_cut(&relay, &_link, good).await;
+    relay.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
+
+/// What a broker has taken is not sent up again: it is answered though nobody can be asked.
+async fn relay_is_cut(relay: &RunningSite, link: &Link, good: Vec<u8>) {
+    link.cut.send_replace(true);
+    let mut client = Client::connect(relay.address()).await;
+    assert_eq!(client.send(Method::POST, "/v1/acks", good).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_listed_enforcer_that_is_refused_does_not_spend_what_the_site_may_be_refused() {
+    let (_domain, broker, _link, relay) = site().await;
+    refused(&broker);
+    let mut client = Client::connect(relay.address()).await;
+    // Of a state that was never made: signed as it should be, so only a broker can tell.
+    let ahead = broker.app().trust.epoch() + 1_000;
+    let mut codes = Vec::new();
+    for n in 0..20 {
+        let body = ack(&broker, ahead + n).encode_signed(&guard_key()).unwrap();
+        let (status, body) = client.send(Method::POST, "/v1/acks", body).await;
+        codes.push(problem(status, &body).code);
+    }
+    assert_eq!(codes[0], "upstream-refused");
+    assert!(codes[1..].iter().all(|code| code != "upstream-refused"), "{codes:?}");
+    assert_eq!(refused(&broker), 1);
     relay.shutdown().await;
     broker.shutdown().await.unwrap();
 }

@@ -9,6 +9,7 @@
 //! epoch that this one begins with.
 
 pub mod closure;
+mod listed;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +19,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
-use touchstone_authorization::ack::Ack;
-use touchstone_authorization::keys::NamedKeys;
-use touchstone_authorization::signed::SignedKind;
 use touchstone_policies::PolicySet;
 
-use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::problem::Refusal;
 
 use self::closure::{Closures, Heard};
+pub(crate) use self::listed::Listed;
+use self::listed::not_accepted;
 pub use self::record::{MAX_UNRECORDED, close};
 
 /// For how long an enforcer counts as following after what it signed last, in milliseconds. It says where it is whenever
@@ -64,7 +64,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Acks {
     state: Mutex<State>,
-    keys: Mutex<Option<([u8; 32], Arc<NamedKeys>)>>,
+    listed: Listed,
     heard: Notify,
 }
 
@@ -134,35 +134,23 @@ impl Acks {
     /// than what is held changes nothing.
     ///
     /// # Errors
-    /// [`RefusalCode::AckNotAccepted`], with what was found: not of an enforcer that policy lists, of another domain, of a
+    /// [`RefusalCode::AckNotAccepted`](crate::problem::RefusalCode::AckNotAccepted), with what was found: not of an enforcer that policy lists, of another domain, of a
     /// trust state that was never made, or from the future.
     pub fn take(&self, bytes: Bytes, policy: &PolicySet, at: (u32, u64), now_ms: u64) -> Result<(), Refusal> {
-        let refused = |code: &str, expected: String, found: String| {
-            let reason = ReasonLine {
-                code: code.to_owned(),
-                claim: "acknowledgement".into(),
-                expected,
-                found,
-            };
-            Refusal::new(RefusalCode::AckNotAccepted, "nothing is taken from it").with_reasons(vec![reason])
-        };
-        let ack = Ack::verify(&bytes, &self.keys(policy), &policy.domain).map_err(|error| {
-            let refusal = error.refusal(SignedKind::Ack);
-            refused(
-                refusal.code.as_str(),
-                "an enforcer's of signed policy".into(),
-                error.to_string(),
-            )
-        })?;
+        let ack = self.listed.verify(&bytes, policy)?;
         let (generation, epoch) = at;
         if (ack.generation, ack.epoch) > (generation, epoch) {
             let found = format!("({}, {})", ack.generation, ack.epoch);
-            return Err(refused("ack-ahead", format!("at most ({generation}, {epoch})"), found));
+            return Err(not_accepted(
+                "ack-ahead",
+                format!("at most ({generation}, {epoch})"),
+                found,
+            ));
         }
         let latest_ms = now_ms.saturating_add(policy.settings.timers.skew_ms);
         if ack.enforced_at_ms > latest_ms {
             let found = ack.enforced_at_ms.to_string();
-            return Err(refused("ack-future", format!("at most {latest_ms} ms"), found));
+            return Err(not_accepted("ack-future", format!("at most {latest_ms} ms"), found));
         }
         let mut state = self.lock();
         let held = state.rows.get(&ack.enforcer);
@@ -243,20 +231,6 @@ impl Acks {
         };
         let listed = policy.enforcers.iter().map(|(name, _)| name);
         listed.filter(|name| follows(name)).map(str::to_owned).collect()
-    }
-
-    /// The keys of listed enforcers, put together once for each policy.
-    fn keys(&self, policy: &PolicySet) -> Arc<NamedKeys> {
-        let mut held = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, keys)) = held.as_ref().filter(|(digest, _)| *digest == policy.digest) {
-            return Arc::clone(keys);
-        }
-        let listed = policy.enforcers.iter();
-        let keys = NamedKeys::new(listed.map(|(name, enforcer)| (name.to_owned(), enforcer.key.clone())));
-        // A policy in which two share a key does not load; nobody counts where it did.
-        let keys = Arc::new(keys.unwrap_or_default());
-        *held = Some((policy.digest, Arc::clone(&keys)));
-        keys
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -120,7 +120,9 @@ pub(crate) fn answer(status: StatusCode, content_type: &'static str, body: impl 
 }
 
 /// Runs what reads the store or computes for long where it holds nobody up.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(internal)?
 }
 

@@ -2,42 +2,57 @@
 //!
 //! Everything that goes through it is signed by somebody else and goes on as it came: heads with the end of their freshness,
 //! the time over the asker's own nonce, acknowledgements. So a relay can withhold and nothing else; a site that is cut off
-//! lives exactly as long as the last head that came through says. What does not verify is not passed on. Its TLS key is in
+//! lives exactly as long as the last head that came through says. Heads and acknowledgements that do not verify are not passed
+//! on, and no host of the site can take the others' place at it (see [`crate::shares`]). Its TLS key is in
 //! the signed keyset under a job of its own ([`touchstone_policies::Job::Relay`]): whoever follows a trust state accepts it,
 //! and nobody sends it evidence. A relay may follow another one.
 
+mod passing;
 mod routes;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use touchstone_client::follow::{Follower, Source};
 use touchstone_policies::keyset_file::KeysetEntry;
-use touchstone_policies::{Job, Keyset, Mirror};
+use touchstone_policies::{Job, Keyset, Mirror, PolicySet};
 
 use crate::config::Limits;
 use crate::federation::relay::Relay;
 use crate::keys::TlsKey;
 use crate::routes::policy;
 use crate::service::{KEYSET, ServiceError};
+use crate::shares::{Places, Rates};
 use crate::{plain, server, tls};
 
-pub use upstream::{CLIENTS, MAX_WAITING, Upstream};
+use passing::Passing;
+pub use upstream::{CLIENTS, MAX_WAITING, MAX_WAITING_OF_HOST, Upstream};
+
+/// Most refused acknowledgements of one host in a second; then it waits for the next one.
+pub const REFUSALS_OF_HOST: u32 = 16;
+
+/// The part of all streams and connections that one host may have.
+pub const SHARE_OF_HOST: usize = 4;
 
 /// What the handlers of a relay share.
 struct Site {
     follower: Follower,
     relay: Relay,
-    upstream: Upstream,
+    policy: RwLock<Arc<PolicySet>>,
+    /// For the time, and for it alone: nothing else may make it late.
+    time: Upstream,
+    acks: Upstream,
+    passing: Arc<Passing>,
+    refused: std::sync::Mutex<Rates>,
     limits: Limits,
-    /// A permit for every stream.
-    room: Arc<Semaphore>,
+    /// A place for every stream.
+    room: Arc<Places>,
     stop: watch::Receiver<bool>,
 }
 
@@ -80,7 +95,7 @@ pub fn init(data_dir: &Path, current: &Keyset, name: &str, now: i64, life: i64) 
     Ok(path)
 }
 
-/// Starts a relay of what `source` follows; with `policy`, the copy of the repository that is kept there is served over plain
+/// Starts a relay of what `source` follows, for the enforcers that `policy` lists; with `copy`, the copy of the repository that is kept there is served over plain
 /// HTTP at that address, below `/v1/policy/`: it is believed for its signatures, and the site needs no other link.
 ///
 /// # Errors
@@ -88,9 +103,9 @@ pub fn init(data_dir: &Path, current: &Keyset, name: &str, now: i64, life: i64) 
 pub async fn start(
     data_dir: &Path,
     listen: SocketAddr,
-    source: Source,
+    (source, policy): (Source, Arc<PolicySet>),
     limits: Limits,
-    policy: Option<(SocketAddr, Mirror)>,
+    copy: Option<(SocketAddr, Mirror)>,
 ) -> Result<RunningSite, ServiceError> {
     let key = TlsKey::open(data_dir)?;
     let system = |operation: String| {
@@ -103,7 +118,7 @@ pub async fn start(
         .await
         .map_err(system(format!("listen on {listen}")))?;
     let address = listener.local_addr().map_err(system("tell the address".into()))?;
-    let plain = match policy {
+    let plain = match copy {
         Some((at, mirror)) => {
             let listener = TcpListener::bind(at).await.map_err(system(format!("listen on {at}")))?;
             let address = listener.local_addr().map_err(system("tell the address".into()))?;
@@ -116,11 +131,15 @@ pub async fn start(
     let config = tls::server_config(certificate, private).map_err(|e| ServiceError::Tls(e.to_string()))?;
     let (stop, stopped) = watch::channel(false);
     let site = Arc::new(Site {
-        upstream: Upstream::new(&source),
+        time: Upstream::new(&source),
+        acks: Upstream::new(&source),
+        passing: Arc::default(),
+        refused: std::sync::Mutex::new(Rates::new(REFUSALS_OF_HOST)),
+        policy: RwLock::new(policy),
         follower: Follower::start(source),
         relay: Relay::default(),
         limits,
-        room: Arc::new(Semaphore::new(limits.subscribers)),
+        room: Places::new(limits.subscribers, share(limits.subscribers)),
         stop: stopped.clone(),
     });
     let router = routes::router(Arc::clone(&site));
@@ -130,6 +149,7 @@ pub async fn start(
         acceptor,
         router,
         limits,
+        share(limits.connections),
         stopped.clone(),
     ))];
     if let Some((listener, _, mirror)) = plain {
@@ -143,6 +163,16 @@ pub async fn start(
         stop,
         tasks,
     })
+}
+
+impl Site {
+    fn policy(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn share(all: usize) -> usize {
+    (all / SHARE_OF_HOST).max(1)
 }
 
 impl RunningSite {
@@ -176,9 +206,12 @@ impl RunningSite {
             .and_then(|view| epoch(&view))
     }
 
-    /// Goes on with other keys: the policy has changed.
-    pub fn change(&self, source: Source) {
-        self.site.upstream.change(&source);
+    /// Goes on with other keys, for other enforcers: the policy has changed.
+    pub fn change(&self, source: Source, policy: Arc<PolicySet>) {
+        self.site.passing.renew(&policy);
+        *self.site.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.site.time.change(&source);
+        self.site.acks.change(&source);
         self.site.follower.change(source);
     }
 

@@ -2,8 +2,10 @@
 //! `GET /v1/health`; each as at a broker.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
@@ -21,7 +23,12 @@ use touchstone_client::follow::ACKS;
 use super::Site;
 use crate::body::{BodyLimits, CBOR, read_cbor};
 use crate::problem::{Refusal, RefusalCode};
-use crate::routes::{TIME, TIME_NONCE_LEN, answer};
+use crate::routes::{TIME, TIME_NONCE_LEN, answer, blocking};
+use crate::server::ConnectionInfo;
+use crate::shares::{Host, Place, Rates};
+
+/// The longest that an acknowledgement is under way: who sent it has long been answered that none came.
+const LONGEST: Duration = Duration::from_secs(4);
 
 pub(super) fn router(site: Arc<Site>) -> Router {
     Router::new()
@@ -46,6 +53,7 @@ async fn whole(State(site): State<Arc<Site>>) -> Result<Response, Refusal> {
 
 async fn follow(
     State(site): State<Arc<Site>>,
+    Extension(connection): Extension<ConnectionInfo>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Refusal> {
     let subscriber = query.get("subscriber").map_or("", String::as_str);
@@ -55,8 +63,12 @@ async fn follow(
     }
     let views = site.follower.views();
     let limit = site.limits.subscribers;
-    let room = Arc::clone(&site.room).try_acquire_owned();
-    let room = room.map_err(|_| Refusal::new(RefusalCode::SubscribersFull, format!("the limit is {limit}")))?;
+    let room = site.room.take(Host::of(connection.peer.ip()));
+    let full = || {
+        let detail = format!("the limit is {limit}, and {} of one host", super::share(limit));
+        Refusal::new(RefusalCode::SubscribersFull, detail)
+    };
+    let room = room.ok_or_else(full)?;
     let following = Following {
         stop: site.stop.clone(),
         site,
@@ -76,7 +88,7 @@ struct Following {
     views: watch::Receiver<Option<Arc<TrustView>>>,
     sent: Option<Arc<TrustView>>,
     stop: watch::Receiver<bool>,
-    _room: tokio::sync::OwnedSemaphorePermit,
+    _room: Place,
 }
 
 impl Following {
@@ -99,16 +111,60 @@ impl Following {
     }
 }
 
-async fn time(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Refusal> {
+async fn time(
+    State(site): State<Arc<Site>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let nonce = read_cbor(request, limits(&site, TIME_NONCE_LEN)).await?;
-    let signed = site.upstream.post(TIME, nonce.to_vec()).await?;
+    // A broker counts what it refuses against this relay.
+    if nonce.len() != TIME_NONCE_LEN {
+        let detail = format!("the body must be a nonce of {TIME_NONCE_LEN} bytes");
+        return Err(Refusal::new(RefusalCode::MessageMalformed, detail));
+    }
+    // Half the way there and back is what the time may be off by: what comes later is taken by nobody.
+    let longest = Duration::from_millis(site.policy().settings.timers.skew_ms.saturating_mul(2));
+    let host = Host::of(connection.peer.ip());
+    let signed = site.time.post(host, TIME, nonce.to_vec(), longest).await?;
     Ok(answer(StatusCode::OK, CBOR, signed))
 }
 
-async fn acknowledge(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Refusal> {
-    let ack = read_cbor(request, limits(&site, MAX_ACK_BYTES)).await?;
-    let answered = site.upstream.post(ACKS, ack.to_vec()).await?;
-    Ok(answer(StatusCode::OK, CBOR, answered))
+async fn acknowledge(
+    State(site): State<Arc<Site>>,
+    Extension(connection): Extension<ConnectionInfo>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let host = Host::of(connection.peer.ip());
+    if refused(&site).is_limited(host) {
+        let detail = "too many of your acknowledgements were refused";
+        return Err(Refusal::new(RefusalCode::SourceLimited, detail));
+    }
+    let passed = pass(&site, host, request).await;
+    if let Err(refusal) = &passed
+        && !matches!(refusal.code, RefusalCode::BrokerBusy | RefusalCode::UpstreamAway)
+        && refused(&site).count(host)
+    {
+        tracing::warn!(target: "touchstone::relay", host = %connection.peer.ip(), "a host sends acknowledgements that do not count");
+    }
+    passed
+}
+
+async fn pass(site: &Arc<Site>, host: Host, request: Request) -> Result<Response, Refusal> {
+    let ack = read_cbor(request, limits(site, MAX_ACK_BYTES)).await?;
+    let admitted = {
+        let (site, ack) = (Arc::clone(site), ack.clone());
+        blocking(move || site.passing.admit(&ack, &site.policy())).await?
+    };
+    let Some(pass) = admitted else {
+        return Ok(answer(StatusCode::OK, CBOR, Vec::new()));
+    };
+    let answered = site.acks.post(host, ACKS, ack.to_vec(), LONGEST).await;
+    pass.answered(&answered);
+    Ok(answer(StatusCode::OK, CBOR, answered?))
+}
+
+fn refused(site: &Site) -> MutexGuard<'_, Rates> {
+    site.refused.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn limits(site: &Site, bytes: usize) -> BodyLimits {
