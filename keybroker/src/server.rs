@@ -98,7 +98,7 @@ pub async fn serve(
             (permit, accepted) = accepted => match (permit, accepted) {
                 (Ok(permit), Ok((stream, peer))) => {
                     if let Some(place) = hosts.take(Host::of(peer.ip())) {
-                        tokio::spawn(connection(Arc::clone(&shared), stream, peer, (permit, place), stop.clone()));
+                        tokio::spawn(connection(Arc::clone(&shared), stream, peer, (place, permit), stop.clone()));
                     }
                 }
                 (_, Err(error)) => {
@@ -134,7 +134,7 @@ async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    _place: (OwnedSemaphorePermit, Place),
+    _places: (Place, OwnedSemaphorePermit),
     mut stop: watch::Receiver<bool>,
 ) {
     let id = ConnectionId(shared.next.fetch_add(1, Ordering::Relaxed));
