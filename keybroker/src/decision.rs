@@ -61,6 +61,7 @@ touchstone_cose::reason_codes! {
         SecurityEvent = "security-event-reported": "A detector that signed policy names reported this subject, so its rights were suspended or withdrawn. Look at what it reported; touchstone lift takes a quarantine back.",
         Quarantined = "quarantined": "The node or workload is in quarantine: what it holds is suspended and it gets nothing new. touchstone lift takes that back, and its next good evidence brings back what was suspended.",
         Contained = "contained": "The node's zone, or the whole domain, is suspended because of one of its members or by command. touchstone lift takes that back.",
+        Interrupted = "broker-interrupted": "The broker's last run did not end in order, and something may have been withdrawn that is not on record: everything was suspended. A node or workload comes back when it is granted something again.",
         ReferenceBarred = "reference-barred": "What the node shows rests on a reference value that an operator has barred, or that a barred signer signed. Update the machine to software of another reference, or lift the bar.",
     }
 }

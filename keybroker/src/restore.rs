@@ -21,6 +21,7 @@ use crate::rows;
 use crate::sequencer::EPOCH_LIMIT;
 use crate::taken_back;
 use crate::trust::{EPOCH_BLOCK, Facts, STATUS_LISTS, Start, place};
+use crate::withdraw::set;
 
 /// The key, in [`rows::META`], of the mark that the last process ended in order.
 pub const CLEAN_STOP: &[u8] = b"clean-stop";
@@ -82,6 +83,8 @@ pub struct Restored {
     pub holds: Vec<(Hold, HashSet<StatusIndex>)>,
     /// Whether the last process ended in order.
     pub clean: bool,
+    /// If it did not: what counts for nothing until it shows itself, all that lives and was not revoked.
+    pub suspended: Vec<StatusIndex>,
 }
 
 /// Takes up the state in the store, durably: reserves epochs, suspends what must be, forgets used nonces (the sessions
@@ -120,6 +123,7 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
         .collect();
 
     let holds = holds::load(store, facts.generation)?;
+    let mut suspended = Vec::new();
     let mut batch = Batch::new();
     if !clean {
         // Something may have fallen that nobody can name: a lift brings back no more than what shows itself.
@@ -137,6 +141,11 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
         lists = mark(&lists, orphans.iter(), Status::Invalid)?;
         if !clean {
             lists = mark(&lists, live.values().chain(&below), Status::Suspended)?;
+            // Also what a start suspended that ended before it could say so.
+            suspended = set::sorted(live.values().chain(&below).copied());
+            suspended.retain(|entry| {
+                lists.get(entry.list).and_then(|list| list.status(entry.index)) == Some(Status::Suspended)
+            });
         }
         for (number, list) in lists.iter() {
             for page in 0..list.page_count() {
@@ -177,6 +186,7 @@ pub fn restore(store: &dyn Store, facts: Facts, head: LogHead, now: u64) -> Resu
             })
             .collect(),
         clean,
+        suspended,
     })
 }
 
@@ -374,10 +384,16 @@ mod tests {
         let clean = restore(&store, facts(), USED, NOW).unwrap();
         let expected = [Status::Valid, Status::Valid, Status::Invalid];
         assert_eq!([live, over, revoked].map(|place| status(&clean, place)), expected);
+        assert_eq!(clean.suspended, []);
         for _ in 0..2 {
             let killed = restore(&store, facts(), USED, NOW).unwrap();
             let expected = [Status::Suspended, Status::Valid, Status::Invalid];
             assert_eq!([live, over, revoked].map(|place| status(&killed, place)), expected);
+            assert_eq!(
+                killed.suspended,
+                [live],
+                "also where the start before this one could not say so"
+            );
             assert_eq!(killed.live.keys().collect::<Vec<_>>(), ["live"]);
             assert_eq!(killed.start.dealt, 3);
         }

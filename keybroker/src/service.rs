@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use touchstone_authorization::StatusIndex;
 use touchstone_ledger::statement::Statement;
 use touchstone_policies::{Keyset, PolicySet};
 use touchstone_store::{OpenError, RedbStore, Store};
@@ -45,6 +46,7 @@ use crate::tenants::meter::Meter;
 use crate::ticker;
 use crate::tls;
 use crate::trust::{Trust, TrustError};
+use crate::withdraw::set;
 use crate::witness::Witnessing;
 
 /// The store, in the data folder.
@@ -199,13 +201,14 @@ impl Broker {
             return Err(ServiceError::OwnPeer(own));
         }
 
-        let restored = restore(&*store, facts(&policy), log.head(), u64::try_from(now).unwrap_or(0))?;
+        let mut restored = restore(&*store, facts(&policy), log.head(), u64::try_from(now).unwrap_or(0))?;
         if !restored.clean {
             tracing::warn!(
-                suspended = restored.live.len(),
+                suspended = restored.suspended.len(),
                 "the last run did not end in order: authorizations count again once their nodes attest"
             );
         }
+        let interrupted = (!restored.clean).then(|| std::mem::take(&mut restored.suspended));
         let drift = Drift::begin(&own, config.peers, &*store, &policy.keyset)?;
         let denies = drift.standing().denies;
         // Who differed before this start makes no fresh head: the first one is of long ago.
@@ -280,6 +283,9 @@ impl Broker {
             keys,
         });
         first_statements(&app, &policy, &floors, first_start).await?;
+        if let Some(entries) = interrupted {
+            record_interruption(&app, &entries).await?;
+        }
         if !first_start {
             app.acks.go_on(app.trust.epoch(), &policy, app.clock.now_ms());
         }
@@ -401,6 +407,20 @@ async fn first_statements(
         activation.writes.push(write);
         app.sequencer.record(activation).await?;
     }
+    Ok(())
+}
+
+/// Says what a start after a stop in disorder took away. A start that ends before this is one more such stop: the next one
+/// says it.
+async fn record_interruption(app: &App, entries: &[StatusIndex]) -> Result<(), ServiceError> {
+    let circumstances = app.circumstances(app.clock.now_ms());
+    let statement = circumstances.interruption(app.trust.epoch(), entries);
+    let bytes = set::encode(entries);
+    let entry = Entry {
+        parts: vec![(set::digest(&bytes), bytes)],
+        ..entry(app, &statement)?
+    };
+    app.sequencer.record(entry).await?;
     Ok(())
 }
 

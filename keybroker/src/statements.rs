@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 
+use crate::decision::DenialCode;
 use crate::refusals::Summary;
+use crate::trust::Mark;
+use crate::withdraw::{SET, set};
 
 /// What every statement says of the circumstances it was made in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +149,29 @@ impl Circumstances {
     pub fn status_freed(&self, set: &[u8]) -> Statement {
         let body = Value::map([(0, Value::bytes(set))]);
         self.statement(Kind::StatusFreed, Outcome::Recorded, body)
+    }
+
+    /// The last run did not end in order, so what still counted is suspended until it shows itself. Body, as of every
+    /// withdrawal: 0 the epoch of the first trust state that says so, 1 how many entries, 2 "suspended". The set is the
+    /// input [`SET`].
+    #[must_use]
+    pub fn interruption(&self, epoch: u64, entries: &[StatusIndex]) -> Statement {
+        let body = Value::map([
+            (0, Value::Unsigned(epoch)),
+            (1, Value::Unsigned(entries.len() as u64)),
+            (2, Value::text(Mark::Suspended.as_str())),
+        ]);
+        let mut statement = self.statement(Kind::Interruption, Outcome::Recorded, body);
+        statement
+            .inputs
+            .insert(SET.to_owned(), set::digest(&set::encode(entries)));
+        statement.reasons = vec![Reason {
+            code: DenialCode::Interrupted.as_str().to_owned(),
+            claim: "last run".into(),
+            expected: "ended in order".into(),
+            found: "ended without a mark".into(),
+        }];
+        statement
     }
 
     /// What was refused before authentication. Body: 0 from and 1 until, Unix milliseconds, 2 rows of [code, source

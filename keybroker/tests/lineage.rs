@@ -18,6 +18,7 @@ use touchstone_keybroker::lineage::history::{History, Named, Tree};
 use touchstone_keybroker::lineage::{self, BODY_LINEAGE, Dependency, Growth, Id, Link, free};
 use touchstone_keybroker::rows;
 use touchstone_keybroker::service::RunningBroker;
+use touchstone_keybroker::withdraw::{SET, set};
 use touchstone_keybroker::workload::record::WorkloadRecord;
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_store::Write;
@@ -202,6 +203,17 @@ async fn after_a_kill_workloads_are_suspended_too_and_places_come_back_when_all_
     let broker = domain.start().await;
     let app = broker.app();
     assert_eq!([held, child].map(|entry| status(app, entry)), [Status::Suspended; 2]);
+    let interruption = ledger(&broker).await.pop().unwrap();
+    assert_eq!(
+        (interruption.kind, interruption.reasons[0].code.as_str()),
+        (Kind::Interruption, "broker-interrupted")
+    );
+    let both = set::sorted([held, child]);
+    assert_eq!(
+        interruption.inputs[SET],
+        set::digest(&set::encode(&both)),
+        "the exact set"
+    );
     let mut client = Client::connect(broker.address()).await;
     let again = attest(&mut client, &mut node, true).await.unwrap();
     assert_eq!(authorization(&broker, &again).contents().status, held);

@@ -56,6 +56,8 @@ pub enum Kind {
     Command,
     /// Status entries whose last authorization is long over are to be dealt out anew.
     StatusFreed,
+    /// The broker's last run did not end in order: what still counted was suspended until it shows itself.
+    Interruption,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Kind {
         Self::Standing,
         Self::Command,
         Self::StatusFreed,
+        Self::Interruption,
     ];
 
     /// Its name in statements.
@@ -119,6 +122,7 @@ impl Kind {
             Self::Standing => "standing",
             Self::Command => "command",
             Self::StatusFreed => "status-freed",
+            Self::Interruption => "interruption",
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_ledger::statement::Statement;
 
-use super::{History, State};
+use super::{History, State, Told};
 use crate::trust::{Mark, number, place};
 use crate::withdraw::{BODY_ROOTS, MAX_ROOTS_NAMED, SET, set};
 
@@ -103,6 +103,33 @@ impl History {
             };
             self.tell(Some(at), index, statement, (mark.as_str(), with));
         }
+    }
+
+    /// Body: 0 epoch, 1 how many, 2 "suspended". What lived then is known here, and nothing of it comes back with another.
+    pub(super) fn interrupted(&mut self, index: u64, statement: &Statement) -> Option<()> {
+        let epoch = statement.body.get(0)?.as_u64();
+        let lives = |told: &Told| {
+            let over = i64::try_from(told.entry.expires).is_ok_and(|end| end <= statement.time);
+            !told.freed && !over && told.state != State::Revoked
+        };
+        let living: Vec<usize> = (0..self.told.len())
+            .filter(|at| self.told.get(*at).is_some_and(lives))
+            .collect();
+        for at in living {
+            let Some(told) = self.told.get_mut(at) else { continue };
+            told.interrupted = true;
+            // What a hold keeps goes on being kept by it, and says so.
+            if told.state == State::Suspended {
+                continue;
+            }
+            told.state = State::Suspended;
+            told.since = statement.time;
+            told.reasons.clone_from(&statement.reasons);
+            told.epoch = epoch;
+            let detail = epoch.map_or_else(String::new, |epoch| format!("epoch {epoch}"));
+            self.tell(Some(at), index, statement, (Mark::Suspended.as_str(), detail));
+        }
+        Some(())
     }
 
     /// Body: 2 rows of [number, digest of the set, since].

@@ -109,6 +109,7 @@ impl History {
                 reasons: Vec::new(),
                 epoch: None,
                 freed: false,
+                interrupted: false,
                 references: BTreeSet::new(),
                 offline: Vec::new(),
                 events: self.refused.take(&entry.subject),
@@ -123,6 +124,7 @@ impl History {
         }
         if let (Some(told), Some(now)) = (self.told.get_mut(at), self.graph.get(&entry.status)) {
             told.entry = now;
+            told.interrupted = false;
         }
         let what = if renews { "renewal" } else { statement.kind.as_str() };
         self.tell(Some(at), index, statement, (what, String::new()));
@@ -150,7 +152,8 @@ impl History {
             let Some(at) = self.at.get(&below).copied().filter(|_| comes_back) else {
                 continue;
             };
-            let Some(told) = self.told.get_mut(at).filter(|told| told.state == State::Suspended) else {
+            let waits = |told: &&mut Told| told.state == State::Suspended && !told.interrupted;
+            let Some(told) = self.told.get_mut(at).filter(waits) else {
                 continue;
             };
             told.state = State::Valid;

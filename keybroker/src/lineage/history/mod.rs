@@ -103,6 +103,8 @@ struct Told {
     /// The epoch under which it fell.
     epoch: Option<u64>,
     freed: bool,
+    /// The broker stopped in disorder since its last grant: it comes back by a grant of its own only.
+    interrupted: bool,
     references: BTreeSet<String>,
     offline: Vec<OffLine>,
     events: Events,
@@ -140,6 +142,7 @@ impl History {
             Kind::Revocation | Kind::Quarantine | Kind::Containment => self.fall(index, statement),
             Kind::Lift => self.lift(index, statement),
             Kind::StatusFreed => self.free(index, statement),
+            Kind::Interruption => self.interrupted(index, statement),
             Kind::ChainReport => self.chain(index, statement),
             Kind::UseReport => self.uses(index, statement),
             Kind::Command => self.command(index, statement),

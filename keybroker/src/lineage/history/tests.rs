@@ -407,6 +407,70 @@ fn quarantine_and_the_way_back() {
 }
 
 #[test]
+fn after_a_stop_in_disorder_each_comes_back_by_a_grant_of_its_own_only() {
+    let node = entry(0, None);
+    let (child, fallen, mut over) = (entry(1, Some(&node)), entry(2, Some(&node)), entry(3, Some(&node)));
+    over.expires = 4;
+    let mut ledger = Ledger::new();
+    for entry in [&node, &child, &fallen, &over] {
+        ledger.grant(entry);
+    }
+    let alone = [fallen.status];
+    ledger.fall(Kind::Revocation, &fallen.subject, Mark::Revoked, &alone, &alone);
+    // A hold that was made before the stop brings back nothing either, for something else may have fallen.
+    let held = [node.status, child.status, fallen.status, over.status];
+    ledger.fall(Kind::Quarantine, "node-0", Mark::Suspended, &[node.status], &held);
+    let digest = ledger.statements.last().unwrap().inputs[SET];
+    let row = Value::array([Value::Unsigned(1), Value::bytes(digest), Value::int(3)]);
+    let lifted = vec![(0, Value::Null), (1, Value::text("clean")), (2, Value::array([row]))];
+    ledger.push(Kind::Lift, Some("node-0"), Outcome::Recorded, lifted);
+    ledger.time = 500;
+    let interruption = || {
+        let circumstances = Circumstances {
+            domain: "demo".into(),
+            policy_version: 1,
+            policy_digest: [1; 32],
+            semantics: touchstone_verifier::SEMANTICS_ID.into(),
+            now: 501,
+        };
+        circumstances.interruption(9, &[node.status, child.status])
+    };
+    ledger.statements.push(interruption());
+    let state = |ledger: &Ledger| {
+        let told = states(&whole(&ledger.now(), "node-0", 502));
+        [&node, &child, &fallen].map(|entry| told[&entry.subject])
+    };
+    assert_eq!(state(&ledger), ["suspended", "suspended", "revoked"]);
+    ledger.grant(&node);
+    assert_eq!(
+        state(&ledger),
+        ["valid", "suspended", "revoked"],
+        "the node, not what rests on it"
+    );
+    ledger.grant(&child);
+    assert_eq!(state(&ledger), ["valid", "valid", "revoked"]);
+
+    // Without a hold it is said of who counted, with its reason, and of nobody else.
+    ledger.statements.push(interruption());
+    let tree = whole(&ledger.now(), "node-0", 502);
+    assert_eq!((tree.state, tree.epoch, tree.since), ("suspended", Some(9), 501));
+    assert_eq!(tree.reasons[0].code, "broker-interrupted");
+    let told = |entry: &Entry| {
+        tree.children
+            .iter()
+            .find(|child| child.entry.status == entry.status)
+            .unwrap()
+    };
+    assert!(told(&child).events.iter().any(|event| event.detail == "epoch 9"));
+    assert!(
+        [&fallen, &over]
+            .iter()
+            .all(|entry| told(entry).events.iter().all(|event| event.detail != "epoch 9"))
+    );
+    assert_eq!(names(&ledger.now()), [""; 0]);
+}
+
+#[test]
 fn what_cannot_be_so_is_noticed() {
     let node = entry(0, None);
     let (child, leaf) = (entry(1, Some(&node)), entry(2, Some(&entry(1, Some(&node)))));
