@@ -77,11 +77,11 @@ pub struct LineageFacts {
     pub parents: BTreeSet<String>,
     /// The rights (`action:resource`) that were granted in this tree so far.
     pub issued: BTreeSet<String>,
-    /// The rights whose use in this tree was reported by listed enforcers, and how often.
+    /// The rights that were used in this tree, as listed enforcers reported or because a key was released, and how often.
     pub used: BTreeMap<String, u64>,
-    /// How many uses were reported, of all rights.
+    /// How many uses there were, of all rights.
     pub uses: u64,
-    /// How many authorizations stand directly below the one above.
+    /// How many authorizations stand directly below the one above, the one that asks or is asked for not counted.
     pub children: u64,
     /// What holds the key of the one that asks: `tpm`, `tee`, `software`, or `none` where none was named.
     pub key_kind: String,

@@ -25,6 +25,7 @@ use crate::log::LogHead;
 use crate::problem::{ReasonLine, Refusal, RefusalCode};
 use crate::refusals::Refusals;
 use crate::release::keeper::Keeper;
+use crate::release::turns::Turns;
 use crate::room::Room;
 use crate::routes::status_list::StatusTokens;
 use crate::sequencer::SequencerHandle;
@@ -62,6 +63,8 @@ pub struct App {
     pub tenants: Meter,
     /// Held while a machine that no entry lists, and that nothing speaks against, takes its seat.
     pub first_uses: tokio::sync::Mutex<()>,
+    /// Whose turn it is to be released a key.
+    pub releases: Turns,
     /// Signing keys of reports whose chains were verified.
     pub chains: Chains,
     /// Refusals before authentication.

@@ -34,6 +34,7 @@ use crate::policy::{Floors, PolicySource, PolicySourceError, facts, public_keyse
 use crate::refusals::Refusals;
 use crate::release::keeper::{Keeper, KeeperError};
 use crate::release::kek::Vault;
+use crate::release::turns::Turns;
 use crate::restore::{RestoreError, mark_clean, restore};
 use crate::room::Room;
 use crate::routes::status_list::StatusTokens;
@@ -257,6 +258,7 @@ impl Broker {
             room: Room::new(config.limits.evidence_bytes_at_once),
             forgiven: Mutex::default(),
             first_uses: tokio::sync::Mutex::default(),
+            releases: Turns::default(),
             tenants: Meter::default(),
             chains: Chains::default(),
             acks: Arc::default(),

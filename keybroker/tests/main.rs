@@ -22,6 +22,7 @@ mod reconnect;
 mod region_names;
 mod regions;
 mod release;
+mod release_lineage;
 mod site;
 mod standing;
 mod taken_back;

@@ -106,7 +106,7 @@ async fn a_region_refuses_what_the_whole_affirms_and_nobody_else_is_concerned() 
         assert_eq!(statement.global_policy, policy.global_digest);
         assert_eq!(statement.region_policy, region, "{name}");
         assert_eq!(statement.policy_version, policy.version);
-        assert_eq!(statement.semantics, "touchstone-semantics/6");
+        assert_eq!(statement.semantics, "touchstone-semantics/7");
         let record = DecisionRecord::latest(&*broker.app().store.clone(), name, &key).unwrap();
         record.replay(&policy, &key).unwrap();
         // Under the policy without the region's view the decision would be another: the replay would notice.

@@ -34,35 +34,35 @@ const LIMITS: Limits = Limits {
     max_items: 512,
 };
 
-fn machine() -> SoftNode {
+pub fn machine() -> SoftNode {
     let mut node = SoftNode::new("good");
     node.receive = Some(SoftwareReceiveKey::generate().unwrap());
     node
 }
 
-fn domain(nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Domain {
+pub fn domain(nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Domain {
     let domain = Domain::new(nodes, settings);
     let file = domain.path("passphrase");
     write_new(&file, b"correct horse battery staple\n").unwrap();
     domain.with_more(&format!("[keys]\nkek = {{ passphrase_file = {file:?} }}\n"))
 }
 
-async fn put(domain: &Domain, query: &str) {
+pub async fn put(domain: &Domain, query: &str) {
     let (status, body) = command(domain, Method::POST, &format!("/keys?{query}"), SECRET).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
 }
 
 /// What a request says, where it is not the usual.
-struct Ask<'a> {
-    key: &'a str,
-    version: Option<u64>,
-    resource: &'a str,
+pub struct Ask<'a> {
+    pub key: &'a str,
+    pub version: Option<u64>,
+    pub resource: &'a str,
     /// The scope of the proof.
-    scope: &'a str,
-    audience: String,
-    cti: [u8; 16],
+    pub scope: &'a str,
+    pub audience: String,
+    pub cti: [u8; 16],
     /// None: that of the connection.
-    channel: Option<Channel>,
+    pub channel: Option<Channel>,
 }
 
 impl Default for Ask<'_> {
@@ -85,7 +85,7 @@ fn getrandom_16() -> [u8; 16] {
     bytes
 }
 
-fn request(client: &Client, signer: &SoftKey, authorization: &[u8], ask: &Ask<'_>) -> Vec<u8> {
+pub fn request(client: &Client, signer: &SoftKey, authorization: &[u8], ask: &Ask<'_>) -> Vec<u8> {
     let digest = authorization_digest(authorization);
     let proof = Proof {
         audience: ask.audience.clone(),
@@ -109,7 +109,7 @@ fn request(client: &Client, signer: &SoftKey, authorization: &[u8], ask: &Ask<'_
     .encode()
 }
 
-async fn send(client: &mut Client, body: Vec<u8>) -> Result<ReleaseAnswer, Problem> {
+pub async fn send(client: &mut Client, body: Vec<u8>) -> Result<ReleaseAnswer, Problem> {
     let (status, body) = client.send(Method::POST, RELEASE_PATH, body).await;
     let no_secret = |bytes: &[u8]| !bytes.windows(12).any(|window| window == &SECRET.as_bytes()[..12]);
     assert!(no_secret(&body), "the secret travels in clear");
@@ -164,7 +164,7 @@ fn open(
     Ok(ReleasedKey::decode(&content).unwrap())
 }
 
-fn codes(answer: &ReleaseAnswer) -> Vec<&str> {
+pub fn codes(answer: &ReleaseAnswer) -> Vec<&str> {
     answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
 }
 
@@ -932,7 +932,7 @@ async fn a_disk_key_leaves_for_its_own_node_in_its_initramfs_only() {
 }
 
 /// The record of the decision that an answer carries, through the file in which records travel.
-fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
+pub fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
     let store = &*broker.app().store;
     let is_it =
         |index: &u64| touchstone_keybroker::log::entry(store, *index).unwrap().as_ref() == Some(&answer.statement);
@@ -941,7 +941,7 @@ fn record_of(broker: &RunningBroker, answer: &ReleaseAnswer) -> DecisionRecord {
     DecisionRecord::decode(&record.encode()).unwrap()
 }
 
-fn inputs_of(record: &DecisionRecord) -> ReleaseInputs {
+pub fn inputs_of(record: &DecisionRecord) -> ReleaseInputs {
     match record.recorded().unwrap() {
         RecordedDecision::Release(inputs) => *inputs,
         RecordedDecision::Evidence(_) | RecordedDecision::Foreign(_) | RecordedDecision::Workload(_) => {
@@ -1118,13 +1118,19 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
             again.reasons
         );
         // The record by itself is one that can be read.
-        let (bytes, part) = altered.record();
-        let read = ReleaseInputs::decode(&bytes, |_| part.clone().map(|(_, part)| part)).unwrap();
+        let (bytes, parts) = altered.record();
+        let part = |digest: &[u8; 32]| {
+            parts
+                .iter()
+                .find(|(named, _)| named == digest)
+                .map(|(_, part)| part.clone())
+        };
+        let read = ReleaseInputs::decode(&bytes, part).unwrap();
         assert_eq!(read, altered, "{name}");
         // In the place of the recorded one it is not what the statement names.
         let mixed = DecisionRecord {
             inputs: bytes,
-            parts: part.into_iter().map(|(_, part)| part).collect(),
+            parts: parts.into_iter().map(|(_, part)| part).collect(),
             ..record.clone()
         };
         assert!(

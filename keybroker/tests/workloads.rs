@@ -138,7 +138,7 @@ fn attributes() -> Attributes {
 }
 
 /// `wanted`, as who holds `chain` with the key `signer` asks for it.
-fn asked(client: &Client, signer: &SoftKey, chain: &[u8], wanted: WorkloadRequest) -> WorkloadRequest {
+pub fn asked(client: &Client, signer: &SoftKey, chain: &[u8], wanted: WorkloadRequest) -> WorkloadRequest {
     let digest = authorization_digest(chain);
     let resource = wanted.scopes.first().and_then(|scope| scope.split_once(':'));
     let resource = resource.map_or("x", |(_, resource)| resource);
@@ -158,7 +158,7 @@ fn asked(client: &Client, signer: &SoftKey, chain: &[u8], wanted: WorkloadReques
     }
 }
 
-async fn send(client: &mut Client, request: &WorkloadRequest) -> Result<IssuedAnswer, Problem> {
+pub async fn send(client: &mut Client, request: &WorkloadRequest) -> Result<IssuedAnswer, Problem> {
     let (status, body) = client.send(Method::POST, WORKLOAD_PATH, request.encode()).await;
     match IssuedAnswer::decode(&body) {
         Ok(answer) => {
@@ -184,7 +184,7 @@ pub fn codes(answer: &IssuedAnswer) -> Vec<&str> {
     answer.reasons.iter().map(|reason| reason.code.as_str()).collect()
 }
 
-fn token(broker: &RunningBroker, bytes: &[u8]) -> Authorization {
+pub fn token(broker: &RunningBroker, bytes: &[u8]) -> Authorization {
     UntrustedAuthorization::parse(bytes)
         .unwrap()
         .verify(&ring(broker, Job::Authorization), Clock::start().now_ms())
@@ -193,7 +193,7 @@ fn token(broker: &RunningBroker, bytes: &[u8]) -> Authorization {
         .clone()
 }
 
-fn issued(broker: &RunningBroker, answer: &IssuedAnswer) -> Authorization {
+pub fn issued(broker: &RunningBroker, answer: &IssuedAnswer) -> Authorization {
     assert_eq!(codes(answer), Vec::<&str>::new());
     token(broker, answer.authorization.as_deref().unwrap())
 }
@@ -225,7 +225,7 @@ pub fn record_of(broker: &RunningBroker, answer: &IssuedAnswer) -> DecisionRecor
     DecisionRecord::read(&*app.store, index, &statement_key).unwrap()
 }
 
-fn kept(broker: &RunningBroker, entry: &StatusIndex) -> WorkloadRecord {
+pub fn kept(broker: &RunningBroker, entry: &StatusIndex) -> WorkloadRecord {
     let row = broker
         .app()
         .store
@@ -998,7 +998,7 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
     }
     // The one above as revoked: the decision would have been another.
     let mut fallen = (*inputs).clone();
-    let seen = fallen.above[0].seen.as_mut().unwrap();
+    let seen = fallen.ancestry.above[0].seen.as_mut().unwrap();
     seen.status = Some(Status::Invalid);
     let decided = fallen.again(&policy).unwrap();
     let found: Vec<&str> = decided.reasons.iter().map(|reason| reason.code.as_str()).collect();
@@ -1042,11 +1042,11 @@ unless { context.lineage.issued.contains("execute:tools/scan") };
 }
 
 /// An enforcer that policy lists, and one that it does not.
-fn enforcer(seed: u8) -> SigningKey {
+pub fn enforcer(seed: u8) -> SigningKey {
     SigningKey::from_seed([seed; 32])
 }
 
-fn stage_enforcer(domain: &Domain) {
+pub fn stage_enforcer(domain: &Domain) {
     let VerifyingKey::Ed25519(public) = enforcer(7).verifying_key() else {
         panic!("not Ed25519");
     };
@@ -1058,7 +1058,7 @@ fn stage_enforcer(domain: &Domain) {
     std::fs::write(domain.path("policy/staged/enforcers.toml"), text).unwrap();
 }
 
-fn used(chain: &[u8], scope: &str) -> Use {
+pub fn used(chain: &[u8], scope: &str) -> Use {
     Use {
         domain: DOMAIN.into(),
         enforcer: "guard:1".into(),
@@ -1071,7 +1071,7 @@ fn used(chain: &[u8], scope: &str) -> Use {
     }
 }
 
-async fn report(client: &mut Client, uses: &[Vec<u8>]) -> Result<Vec<Option<String>>, Problem> {
+pub async fn report(client: &mut Client, uses: &[Vec<u8>]) -> Result<Vec<Option<String>>, Problem> {
     let body = cbor::encode(&Value::array(uses.iter().map(|used| Value::bytes(used.as_slice()))));
     let (status, body) = client.send(Method::POST, "/v1/uses", body).await;
     if status != StatusCode::OK {

@@ -24,4 +24,4 @@ pub mod tpm;
 pub mod x509;
 
 /// Name of what this verifier means by its inputs: bumped by any change of verdict or of bytes (protocol.md 10).
-pub const SEMANTICS_ID: &str = "touchstone-semantics/6";
+pub const SEMANTICS_ID: &str = "touchstone-semantics/7";

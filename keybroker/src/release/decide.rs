@@ -17,7 +17,9 @@ use super::shown::Shown;
 use crate::bootstrap;
 use crate::node::NodeRecord;
 use crate::statements::Circumstances;
-use crate::workload::record::WorkloadRecord;
+use crate::workload::ancestry::{Above, Ancestry, Told};
+use crate::workload::decide::{WorkloadCode, node_of};
+use crate::workload::record::MAX_TREE_SCOPES;
 
 touchstone_cose::reason_codes! {
     /// Why a key is not released to an authenticated node.
@@ -48,6 +50,14 @@ pub struct Wanted<'a> {
     pub version: Option<u64>,
     /// The resource of the scope.
     pub resource: &'a str,
+}
+
+impl Wanted<'_> {
+    /// The right that a release uses: `action:resource`, the action by the key's name.
+    #[must_use]
+    pub fn right(&self) -> String {
+        format!("{}:{}", bootstrap::action_of(self.key), self.resource)
+    }
 }
 
 /// What counts of a node's record.
@@ -98,8 +108,10 @@ pub struct Situation<'a> {
     pub record: Option<(&'a NodeFacts, u64)>,
     /// What it showed last, with its row's revision.
     pub shown: Option<(&'a Shown, u64)>,
-    /// What is kept of the workload, with its row's revision, where one asks.
-    pub workload: Option<(&'a WorkloadRecord, u64)>,
+    /// What stands above who asks, hangs beside and came before.
+    pub ancestry: &'a Ancestry,
+    /// Generation of the domain.
+    pub generation: u32,
     /// The time, Unix seconds.
     pub now: i64,
     /// Digest of the record of all of this.
@@ -163,16 +175,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             if record.withdrawn {
                 reasons.push(reason(ReleaseCode::NodeWithdrawn, "record", "rights", "withdrawn"));
             }
-            let current = match contents.depth {
-                0 => record.status == contents.status,
-                // Its own entry is judged with what was presented; what it hangs below falls with all that is below.
-                _ => situation.workload.is_some_and(|(workload, _)| {
-                    workload.status == contents.status
-                        && workload.root == record.status
-                        && workload.key == *situation.subject.confirmation_thumbprint()
-                }),
-            };
-            if !current {
+            if contents.depth == 0 && record.status != contents.status {
                 reasons.push(reason(
                     ReleaseCode::AuthorizationNotCurrent,
                     "status entry",
@@ -181,6 +184,26 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
                 ));
             }
         }
+    }
+    // What a workload is, and all that it hangs below, is what the broker keeps: looked at as where one is issued.
+    if contents.depth > 0 {
+        let node = situation.record.map(|(record, _)| record.status);
+        let name = node_of(&contents.subject);
+        situation
+            .ancestry
+            .judge(situation.subject, (name, node), situation.generation, reasons);
+    }
+    let right = situation.wanted.right();
+    let tree = situation.ancestry.tree.as_ref();
+    // What could be released without being counted is not released: a policy that asks how often would be told too little.
+    if tree.is_some_and(|(tree, _)| tree.counts_no_more(&right)) {
+        let expected = format!("at most {MAX_TREE_SCOPES} scopes in a tree");
+        reasons.push(crate::workload::decide::reason(
+            WorkloadCode::TreeFull.as_str(),
+            "tree",
+            &expected,
+            "more",
+        ));
     }
     let (Some(node), Some((shown, _))) = (place(situation), situation.shown) else {
         if place(situation).is_none() {
@@ -247,15 +270,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         found: refusal.found,
     }));
     let whole = policy.seen_by_whole(node);
-    let facts = situation.workload.map(|(workload, _)| LineageFacts {
-        depth: workload.depth.into(),
-        parents: [node.name.clone()].into(),
-        key_kind: workload.key_kind.as_str().to_owned(),
-        started_by: workload.attributes.as_ref().map(|of| format!("uid:{}", of.uid)),
-        executable: workload.attributes.as_ref().map(|of| hex::encode(of.executable)),
-        ..LineageFacts::default()
-    });
-    let contents = situation.subject.contents();
+    let facts = lineage(situation, node);
     let decision = policy.cedar.decide(
         &node.region,
         &Request {
@@ -264,7 +279,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
                 _ => Principal::Workload,
             },
             lineage_depth: contents.depth.into(),
-            lineage: facts.as_ref(),
+            lineage: Some(&facts),
             purpose: contents.purpose.as_deref(),
             zone: node.zone.as_deref(),
             roles: &node.roles,
@@ -292,6 +307,22 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
             found: denied.found.clone(),
         }));
     }
+}
+
+/// What policies are told of the lineage of who asks: as where its authorization is issued, and of a node the same, so that
+/// no limit on a tree is a limit on its workloads alone.
+fn lineage(situation: &Situation<'_>, node: &Node) -> LineageFacts {
+    let contents = situation.subject.contents();
+    // The first is itself.
+    let mut above = situation.ancestry.above.iter();
+    let itself = above.next().and_then(Above::record);
+    situation.ancestry.facts(&Told {
+        depth: contents.depth,
+        above: above.as_slice(),
+        node: &node.name,
+        key_kind: contents.key_kind.as_str(),
+        attributes: itself.and_then(|record| record.attributes.as_ref()),
+    })
 }
 
 /// The key, where it may go to this node. A key under another resource, and one of another tenant, is not told from one

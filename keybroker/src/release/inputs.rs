@@ -26,19 +26,20 @@ use crate::decision::{DecisionError, SEMANTICS_ID};
 use crate::inputs::Part;
 use crate::node;
 use crate::statements::Circumstances;
+use crate::workload::ancestry::{Ancestry, seen_value};
 use crate::workload::decide::node_of;
-use crate::workload::record::WorkloadRecord;
+use crate::workload::record::{Tree, WorkloadRowError};
 
-/// Largest record, in bytes, what the node showed not counted.
-pub const MAX_RELEASE_INPUTS_BYTES: usize = 32 * 1024;
+/// Largest record, in bytes, without the parts that it names by digest: a request, and what stands above who asks.
+pub const MAX_RELEASE_INPUTS_BYTES: usize = 32 * 1024 + 128 * 1024;
 
 const FORMAT: &str = "touchstone-release-inputs/1";
 const CONTEXT: &str = "release inputs";
 const MAX_TEXT: usize = 255;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RELEASE_INPUTS_BYTES,
-    max_depth: 4,
-    max_items: 128,
+    max_depth: 5,
+    max_items: 512,
 };
 
 /// What a row says, with its revision.
@@ -69,8 +70,9 @@ pub struct ReleaseInputs {
     pub node: Row<NodeFacts>,
     /// What the node showed.
     pub shown: Row<Shown>,
-    /// What is kept of the workload, where one asks.
-    pub workload: Row<WorkloadRecord>,
+    /// What stands above who asks, hangs beside and came before. None in a record of before policies were told of it
+    /// (semantics 6 and earlier): no decision is made on one.
+    pub ancestry: Option<Ancestry>,
     /// Random. The statement goes to who asked, with the digest of this record: without these bytes it would tell, to who
     /// guesses the rest, whether there is such a key.
     pub blind: [u8; 16],
@@ -108,13 +110,19 @@ pub enum ReleaseInputsError {
     /// The status list.
     #[error("release inputs: status list: {0}")]
     List(#[from] ListError),
-    /// What the node showed is not there.
+    /// What is kept of the lineage.
+    #[error("release inputs: {0}")]
+    Lineage(#[from] WorkloadRowError),
+    /// The record says nothing of the lineage, of which policies are told.
+    #[error("release inputs: recorded before policies were told of the lineage")]
+    NoLineage,
+    /// A part is not there.
     #[error("release inputs: part {} is missing", hex::encode(digest))]
     PartMissing {
         /// Its digest.
         digest: [u8; 32],
     },
-    /// What the node showed is not what its digest says.
+    /// A part is not what its digest says.
     #[error("release inputs: part {} has digest {}", hex::encode(expected), hex::encode(found))]
     PartAltered {
         /// The digest it is stored under.
@@ -149,8 +157,10 @@ pub struct ReleaseDecision {
     pub statement: Statement,
     /// The inputs as they are to be recorded, and their digest.
     pub record: ([u8; 32], Vec<u8>),
-    /// What the node showed, which the record names by digest.
-    pub part: Option<Part>,
+    /// The parts that the record names by digest.
+    pub parts: Vec<Part>,
+    /// The right that was used, where the key is released.
+    pub used: Option<String>,
 }
 
 /// Who asks, where that is known, and the nonce the request uses up.
@@ -283,8 +293,11 @@ impl ReleaseInputs {
             let codes = asked.refusals.iter().map(|refusal| refusal.code.as_str().to_owned());
             return Err(ReleaseInputsError::Nobody { codes: codes.collect() });
         };
+        let Some(ancestry) = &self.ancestry else {
+            return Err(ReleaseInputsError::NoLineage);
+        };
         let now = seconds(self.now_ms);
-        let (record, part) = self.record();
+        let (record, parts) = self.record();
         let digest = sha256(&record);
         let situation = Situation {
             wanted: Wanted {
@@ -300,7 +313,8 @@ impl ReleaseInputs {
             key: row(&self.key),
             record: row(&self.node),
             shown: row(&self.shown),
-            workload: row(&self.workload),
+            ancestry,
+            generation: self.generation,
             now,
             inputs: digest,
         };
@@ -316,9 +330,10 @@ impl ReleaseInputs {
             node: subject.contents().subject.clone(),
             statement: statement(&situation, &judged, &circumstances),
             version: judged.version.map(|version| version.number),
+            used: judged.reasons.is_empty().then(|| situation.wanted.right()),
             reasons: judged.reasons,
             record: (digest, record),
-            part,
+            parts,
         })
     }
 
@@ -359,16 +374,23 @@ impl ReleaseInputs {
         Ok(())
     }
 
-    /// The record, and the part it names by digest: what the node showed is the same release after release.
+    /// The record, and the parts it names by digest: what the node showed is the same release after release, and what came
+    /// before in the tree as often as nothing comes of a request.
     #[must_use]
-    pub fn record(&self) -> (Vec<u8>, Option<Part>) {
-        let part = self.shown.as_ref().map(|(shown, _)| shown.encode());
-        let part = part.map(|bytes| (sha256(&bytes), bytes));
-        let shown = match (&self.shown, &part) {
-            (Some((_, revision)), Some((digest, _))) => {
-                Value::array([Value::Unsigned(*revision), Value::bytes(*digest)])
-            }
-            _ => Value::Null,
+    pub fn record(&self) -> (Vec<u8>, Vec<Part>) {
+        let mut parts = Vec::new();
+        let mut part = |bytes: Vec<u8>, revision: u64| {
+            let digest = sha256(&bytes);
+            parts.push((digest, bytes));
+            Value::array([Value::Unsigned(revision), Value::bytes(digest)])
+        };
+        let shown = match &self.shown {
+            Some((shown, revision)) => part(shown.encode(), *revision),
+            None => Value::Null,
+        };
+        let tree = match self.ancestry.as_ref().and_then(|ancestry| ancestry.tree.as_ref()) {
+            Some((tree, revision)) => part(tree.encode(), *revision),
+            None => Value::Null,
         };
         let key = self.key.as_ref().map_or(Value::Null, |(entry, revision)| {
             Value::array([
@@ -396,15 +418,16 @@ impl ReleaseInputs {
             (11, shown),
             (12, Value::bytes(self.blind)),
         ];
-        // What a node asks for itself says nothing of a workload, as it did before there were any.
-        let workload = self.workload.as_ref().map(|(workload, revision)| {
-            (
-                13,
-                Value::array([Value::Unsigned(*revision), Value::Bytes(workload.encode())]),
-            )
+        let lineage = self.ancestry.iter().flat_map(|ancestry| {
+            [
+                (14, seen_value(ancestry.node_seen.as_ref())),
+                (15, ancestry.above_value()),
+                (16, ancestry.children_value()),
+                (17, tree.clone()),
+            ]
         });
-        let record = cbor::encode(&Value::map(members.into_iter().chain(workload)));
-        (record, part)
+        let record = cbor::encode(&Value::map(members.into_iter().chain(lineage)));
+        (record, parts)
     }
 
     /// Whether a record of inputs says that it is of a release.
@@ -415,7 +438,7 @@ impl ReleaseInputs {
         record.get(2..).is_some_and(|rest| rest.starts_with(&format))
     }
 
-    /// Reads a record; `part` gives what the node showed, which is checked against its digest.
+    /// Reads a record; `part` gives what it names by digest, which is checked.
     ///
     /// # Errors
     /// [`ReleaseInputsError`]
@@ -425,6 +448,23 @@ impl ReleaseInputs {
         if format != FORMAT {
             return Err(ShapeError::member(CONTEXT, "key 0", FORMAT, format).into());
         }
+        // Until semantics 6 a workload's own record stood alone, as key 13.
+        let ancestry = match (reader.optional(13), reader.optional(14)) {
+            (_, None) => None,
+            (Some(_), Some(_)) => return Err(wrong("key 13", "nothing beside keys 14 to 17").into()),
+            (None, Some(node_seen)) => {
+                let tree = match reader.required(17)? {
+                    Value::Null => None,
+                    value => {
+                        let (revision, digest) = revised(&value, "key 17")?;
+                        let digest = digest.try_into().map_err(|_| wrong("key 17", "a digest"))?;
+                        Some((Tree::decode(&whole(digest, &part)?)?, revision))
+                    }
+                };
+                let (above, children) = (reader.array(15)?, reader.required(16)?);
+                Some(Ancestry::read(&node_seen, &above, &children, tree)?)
+            }
+        };
         let inputs = Self {
             semantics: reader.text(1, MAX_TEXT)?,
             policy_digest: reader.fixed(2)?,
@@ -458,18 +498,11 @@ impl ReleaseInputs {
                 value => {
                     let (revision, digest) = revised(&value, "key 11")?;
                     let digest = digest.try_into().map_err(|_| wrong("key 11", "a digest"))?;
-                    Some((Shown::decode(&whole(digest, part)?)?, revision))
+                    Some((Shown::decode(&whole(digest, &part)?)?, revision))
                 }
             },
             blind: reader.fixed(12)?,
-            workload: match reader.optional(13) {
-                None => None,
-                Some(value) => {
-                    let (revision, bytes) = revised(&value, "key 13")?;
-                    let workload = WorkloadRecord::decode(bytes).map_err(|_| wrong("key 13", "a workload"))?;
-                    Some((workload, revision))
-                }
-            },
+            ancestry,
         };
         reader.finish()?;
         Ok(inputs)

@@ -20,6 +20,7 @@ pub mod serve;
 pub mod shown;
 pub mod source;
 pub mod token;
+pub mod turns;
 
 use zeroize::Zeroizing;
 

@@ -26,7 +26,6 @@ use super::keeper::{self, Keeper};
 use super::key::KeyEntry;
 use super::shown::{self, Shown};
 use crate::app::App;
-use crate::attest::MAX_TRIES;
 use crate::bootstrap;
 use crate::clock::seconds;
 use crate::decision::SEMANTICS_ID;
@@ -41,7 +40,11 @@ use crate::session::random;
 use crate::standing::Note;
 use crate::tenants;
 use crate::workload::decide::node_of;
-use crate::workload::record::WorkloadRecord;
+use crate::workload::stored::{Asks, For, Stored, once};
+
+/// How often a decision is made again because what it rested on has changed meanwhile: uses that are reported, and what is
+/// issued, change the tree that a release is counted in.
+const MAX_TRIES: u32 = 24;
 
 /// Answers a request. Runs to its end also when the client has gone: a one-time key that was spent stays spent.
 ///
@@ -74,10 +77,13 @@ struct Decided {
     /// What the source is to forget, where the version is spent by this.
     spent: Option<Vec<u8>>,
     node: String,
+    /// The entry that its tree hangs below.
+    root: Option<StatusIndex>,
 }
 
 async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> Result<ReleaseAnswer, Refusal> {
     let request = Arc::new(request);
+    let mut turn = None;
     for _ in 0..MAX_TRIES {
         let (handed_in, decided) = {
             let (app, request) = (Arc::clone(&app), Arc::clone(&request));
@@ -92,6 +98,7 @@ async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> R
             mut answer,
             spent,
             node,
+            root,
         } = decided;
         let recorded = match handed_in {
             Ok(handed_in) => handed_in.recorded().await,
@@ -107,7 +114,13 @@ async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> R
         let recorded = match recorded {
             Ok(recorded) => recorded,
             // Another request has used this proof, or what this rests on has changed or fallen: looked at again.
-            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged | EntryError::Fallen { .. }) => continue,
+            // Who has to wait for others of the same tree is decided again after them.
+            Err(EntryError::Conflict { .. } | EntryError::PolicyChanged | EntryError::Fallen { .. }) => {
+                if let (None, Some(root)) = (&turn, &root) {
+                    turn = app.releases.of(root).await;
+                }
+                continue;
+            }
             Err(EntryError::Busy { .. }) => {
                 return Err(Refusal::new(RefusalCode::BrokerBusy, "too many decisions are waiting"));
             }
@@ -169,17 +182,6 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     };
     tenants::count(app, &policy, owner)?;
     let keeper = keeper::keeper(app)?;
-    let workload_row = rows::workload(&contents.status).map_err(internal)?;
-    let workload = match contents.depth {
-        0 => None,
-        _ => match app.store.get(&workload_row).map_err(internal)? {
-            None => None,
-            // One that cannot be read denies as one that is not there.
-            Some(row) => WorkloadRecord::decode(&row.value)
-                .ok()
-                .map(|record| (record, row.revision)),
-        },
-    };
     if contents.depth == 0 {
         // Its own word: what a workload says is not the node's.
         app.standings.note(&policy, name, Note::Heard, now_ms);
@@ -192,6 +194,15 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         Ok(_) => keeper::withheld(&*app.store, &request.key)?.1,
         Err(_) => None,
     };
+    let root = record.as_ref().map(|(record, _)| record.status);
+    let asks = Asks {
+        entry: contents.status,
+        is_node: contents.depth == 0,
+        root,
+        wanted: For::Itself,
+    };
+    let times = (now_ms, policy.settings.timers.skew_ms);
+    let stored = Stored::read(&*app.store, &lists, &asks, times)?;
     // A name that no key can have is looked up as one that none has.
     let key = keeper::read(&*app.store, &request.key)?;
     let inputs = ReleaseInputs {
@@ -211,9 +222,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             .map(|(record, revision)| (NodeFacts::from(record), revision.get())),
         shown: shown.as_ref().map(|(shown, revision)| (shown.clone(), revision.get())),
         blind: random().map_err(internal)?,
-        workload: workload
-            .as_ref()
-            .map(|(workload, revision)| (workload.clone(), revision.get())),
+        ancestry: Some(stored.ancestry.clone()),
     };
     let decided = inputs.decide(&asked, &policy).map_err(internal)?;
     let allowed = decided.reasons.is_empty();
@@ -229,14 +238,12 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     };
 
     let (inputs_digest, inputs_record) = decided.record;
-    let mut guards = vec![
+    let mut guards = stored.guards;
+    guards.extend([
         Guard::Absent(nonce_row.clone()),
         guard(rows::NODE.key(name.as_bytes()), revision(&record))?,
         guard(rows::SHOWN.key(name.as_bytes()), revision(&shown))?,
-    ];
-    if let Some((_, revision)) = &workload {
-        guards.push(Guard::Unchanged(workload_row, *revision));
-    }
+    ]);
     if let Ok(row) = rows::KEY.key(request.key.as_bytes()) {
         guards.push(guard(Ok(row), revision(&key))?);
         guards.push(guard(rows::WITHHELD.key(request.key.as_bytes()), withheld)?);
@@ -251,6 +258,13 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             ..shown.clone()
         };
         writes.push(given.write(name)?);
+    }
+    // A release is a use of its right, and the broker saw it: policies are told of it from the next request on, and of two
+    // at once only one is decided on the number before.
+    if let (Some(used), Some(root)) = (decided.used, root) {
+        let mut tree = stored.ancestry.tree.map(|(tree, _)| tree).unwrap_or_default();
+        tree.count(used, 1);
+        writes.push(Write::Put(rows::tree(&root).map_err(internal)?, tree.encode()));
     }
     let mut spent = None;
     if let (true, Some((entry, _)), Some(version)) = (allowed, &key, decided.version)
@@ -272,15 +286,16 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
                 sealed,
             },
             node: name.to_owned(),
+            root,
             spent,
         },
         entry: Entry {
             statement: signed,
             subject: None,
             policy: Some(policy.digest),
-            guards,
+            guards: once(guards),
             writes,
-            parts: decided.part.into_iter().collect(),
+            parts: decided.parts,
             effect: if allowed {
                 Effect::Release {
                     rests_on: rests_on(contents.status, record.as_ref().map(|(record, _)| record)),

@@ -8,7 +8,6 @@ mod issued;
 mod policies;
 mod wanted;
 
-use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{
     Asked, Authorization, DelegationRight, DomainState, KeyKind, RevokedIds, Scope, VerifiedAuthorization,
 };
@@ -19,7 +18,7 @@ use touchstone_verifier::inventory::{Lookup, Node};
 
 pub(super) use policies::{Held, denied};
 
-use super::inputs::{Kept, WorkloadInputs, WorkloadInputsError, is_valid, judge_request, known, sha256};
+use super::inputs::{WorkloadInputs, WorkloadInputsError, judge_request, known, sha256};
 use super::record::WorkloadRecord;
 use crate::clock::seconds;
 use crate::decision::{DecisionError, SEMANTICS_ID};
@@ -29,8 +28,8 @@ use crate::release::decide::ReleaseCode;
 touchstone_cose::reason_codes! {
     /// Why no authorization below another one is issued to an authenticated holder.
     pub enum WorkloadCode {
-        ParentMissing = "workload-parent-missing": "The broker keeps nothing of an authorization above the one that is asked for, so nothing is issued below it. Ask the node for a new one.",
-        ParentUnreadable = "workload-parent-unreadable": "What the broker keeps of an authorization above the one that is asked for cannot be read, so nothing is issued below it. Ask the node for a new one, and look at the store.",
+        ParentMissing = "workload-parent-missing": "The broker keeps nothing of an authorization above the one that is asked for, or of the one that asks, so nothing is issued below it and no key is released to it. Ask the node for a new one.",
+        ParentUnreadable = "workload-parent-unreadable": "What the broker keeps of an authorization above the one that is asked for, or of the one that asks, cannot be read, so nothing is issued below it and no key is released to it. Ask the node for a new one, and look at the store.",
         ParentOther = "workload-parent-other": "An authorization above the one that is asked for is not the one the broker keeps under its entry. Ask the node for a new one.",
         ParentFallen = "workload-parent-fallen": "An authorization above the one that is asked for is withdrawn or suspended. The ledger says why.",
         Label = "workload-label": "A workload is called [a-z0-9][a-z0-9._-]{0,31}, and with its node's name at most 128 bytes. Directly below a node its label has no dot; below a workload it is that one's label, a dot and a name, so that no workload names a child as another one is called.",
@@ -51,7 +50,7 @@ touchstone_cose::reason_codes! {
         Word = "workload-word": "A region or purpose follows [a-z0-9][a-z0-9._-]{0,63}.",
         Dependency = "workload-dependency": "Something that it is to depend on is not there, or does not count now.",
         Attributes = "workload-attributes-not-vouched": "Only a node says what runs on it. Ask through its agent.",
-        RenewalOther = "workload-renewal-other": "The entry that was to go on is not there, does not count, or is of another workload: another parent, label, key, region, purpose or dependency. Ask for a new one.",
+        RenewalOther = "workload-renewal-other": "The entry that was to go on is not there, has ended, does not count, or is of another workload: another parent, label, key, region, purpose or dependency. Ask for a new one.",
         RegionPolicy = "workload-node-place": "The node is not in the inventory of its region now.",
     }
 }
@@ -121,9 +120,11 @@ impl WorkloadInputs {
             })
             .collect();
         self.judge_node(&asking, policy, &mut reasons);
-        self.judge_above(&asking, &mut reasons);
+        let node = self.node.as_ref().map(|(record, _)| record.status);
+        self.ancestry
+            .judge(subject, (asking.node_name, node), self.generation, &mut reasons);
         let wanted = self.judge_wanted(&asking, policy, &mut reasons);
-        self.judge_renewal(&asking, &wanted, &mut reasons);
+        self.judge_renewal(&asking, &wanted, policy, &mut reasons);
         self.judge_policies(&asking, &wanted, policy, &mut reasons);
         reasons.sort_by(|a, b| (&a.code, &a.claim, &a.found).cmp(&(&b.code, &b.claim, &b.found)));
         reasons.dedup();
@@ -228,57 +229,6 @@ impl WorkloadInputs {
             }));
         }
     }
-
-    /// Everything from who asks up to the node is there, is what it says, and counts now. Missing and unreadable deny.
-    fn judge_above(&self, asking: &Asking<'_>, reasons: &mut Vec<Reason>) {
-        let contents = asking.subject.contents();
-        let mut next = contents.status;
-        let mut depth = contents.depth;
-        let at = |entry: &StatusIndex| format!("entry {} of list {}", entry.index, entry.list);
-        let mut refuse = |code: WorkloadCode, entry: &StatusIndex, expected: &str, found: &str| {
-            let claim = format!("lineage, {}", at(entry));
-            reasons.push(reason(code.as_str(), &claim, expected, found));
-        };
-        for above in &self.above {
-            let (code, found) = match &above.kept.0 {
-                Kept::Missing => (WorkloadCode::ParentMissing, "nothing"),
-                Kept::Unreadable => (WorkloadCode::ParentUnreadable, "not readable"),
-                Kept::Record(record) => {
-                    let first = above.entry == contents.status;
-                    let same = above.entry == next
-                        && record.status == next
-                        && record.depth == depth
-                        && depth > 0
-                        && record.node == asking.node_name
-                        && (!first
-                            || (record.key == *asking.subject.confirmation_thumbprint()
-                                && record.subject == contents.subject));
-                    if !same {
-                        refuse(WorkloadCode::ParentOther, &above.entry, "what was presented", "another");
-                        return;
-                    }
-                    if !is_valid(&above.entry, above.seen.as_ref(), self.generation) {
-                        refuse(
-                            WorkloadCode::ParentFallen,
-                            &above.entry,
-                            "valid",
-                            "withdrawn or suspended",
-                        );
-                    }
-                    (next, depth) = (record.parent, depth - 1);
-                    continue;
-                }
-            };
-            refuse(code, &above.entry, "a record", found);
-            return;
-        }
-        let node = self.node.as_ref().map(|(record, _)| record.status);
-        if depth != 0 || node != Some(next) {
-            refuse(WorkloadCode::ParentOther, &next, "the node's entry", "another");
-        } else if !is_valid(&next, self.node_seen.as_ref(), self.generation) {
-            refuse(WorkloadCode::ParentFallen, &next, "valid", "withdrawn or suspended");
-        }
-    }
 }
 
 /// The node of a subject: what follows `@`, or all of it.
@@ -305,7 +255,7 @@ fn stands_below(label: &str, parent: &Authorization) -> bool {
         .is_some_and(|name| !name.is_empty())
 }
 
-fn reason(code: &str, claim: &str, expected: &str, found: &str) -> Reason {
+pub(crate) fn reason(code: &str, claim: &str, expected: &str, found: &str) -> Reason {
     Reason {
         code: code.into(),
         claim: claim.into(),

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::{
     Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits, Presented, Request,
-    RequestChannel, Status, StatusLists, TrustedKey, UntrustedAuthorization, VerifiedAuthorization, ask,
+    RequestChannel, StatusLists, TrustedKey, UntrustedAuthorization, VerifiedAuthorization, ask,
 };
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_cose::key::KID_LEN;
@@ -13,7 +13,8 @@ use touchstone_evidence::message::{MAX_WORKLOAD_REQUEST, WorkloadRequest, releas
 use touchstone_ledger::statement::StatementError;
 use touchstone_policies::{Job, PolicySet};
 
-use super::record::{MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
+use super::ancestry::{Above, Ancestry, seen, seen_value};
+use super::record::{Tree, WorkloadRowError};
 use crate::decision::DecisionError;
 use crate::inputs::Part;
 use crate::node::{status, status_value};
@@ -29,39 +30,6 @@ const LIMITS: Limits = Limits {
     max_depth: 5,
     max_items: 1_024,
 };
-
-/// What the broker keeps of an entry, as it was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
-    /// Nothing.
-    Missing,
-    /// A row that cannot be read.
-    Unreadable,
-    /// This.
-    Record(Box<WorkloadRecord>),
-}
-
-/// One entry on the way up to the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Above {
-    /// Which.
-    pub entry: StatusIndex,
-    /// What is kept of it, and the revision of that row; 0 where there is none.
-    pub kept: (Kept, u64),
-    /// What its status list says of it.
-    pub seen: Option<StatusSeen>,
-}
-
-impl Above {
-    /// The record, where there is one.
-    #[must_use]
-    pub fn record(&self) -> Option<&WorkloadRecord> {
-        match &self.kept.0 {
-            Kept::Record(record) => Some(record),
-            Kept::Missing | Kept::Unreadable => None,
-        }
-    }
-}
 
 /// Everything a decision about an authorization below another one rests on, beside the policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,16 +52,10 @@ pub struct WorkloadInputs {
     pub request: WorkloadRequest,
     /// What counts of the node's record.
     pub node: Row<NodeFacts>,
-    /// What the status list says of the node's entry.
-    pub node_seen: Option<StatusSeen>,
     /// What the node showed.
     pub shown: Row<Shown>,
-    /// Entries from the one that was presented up to the one below the node's; none where the node itself asks.
-    pub above: Vec<Above>,
-    /// How many hang directly below who asks and have not run out, and the revision of that row.
-    pub children: (u64, u64),
-    /// What was issued and used in the tree.
-    pub tree: Row<Tree>,
+    /// What stands above, hangs beside and came before.
+    pub ancestry: Ancestry,
     /// The entries that the new one is to depend on, in the order of the request; none for one that nobody holds.
     pub depends: Vec<Option<StatusSeen>>,
     /// The entry that is to go on.
@@ -223,13 +185,6 @@ pub fn judge_request(
     ))
 }
 
-/// Whether a status entry counts.
-#[must_use]
-pub(super) fn is_valid(entry: &StatusIndex, seen: Option<&StatusSeen>, generation: u32) -> bool {
-    entry.generation == generation
-        && seen.is_some_and(|seen| seen.entry == (entry.list, entry.index) && seen.status == Some(Status::Valid))
-}
-
 impl WorkloadInputs {
     /// Lists that say of the presented authorization's entry what was seen.
     pub(super) fn lists(&self) -> Result<StatusLists, ListError> {
@@ -252,11 +207,11 @@ impl WorkloadInputs {
             Some((shown, revision)) => part(shown.encode(), *revision),
             None => Value::Null,
         };
-        let tree = match &self.tree {
+        let tree = match &self.ancestry.tree {
             Some((tree, revision)) => part(tree.encode(), *revision),
             None => Value::Null,
         };
-        let seen = |seen: &Option<StatusSeen>| seen.as_ref().map_or(Value::Null, StatusSeen::value);
+        let seen = |seen: &Option<StatusSeen>| seen_value(seen.as_ref());
         let record = cbor::encode(&Value::map([
             (0, Value::text(FORMAT)),
             (1, Value::text(self.semantics.as_str())),
@@ -273,16 +228,13 @@ impl WorkloadInputs {
                     .as_ref()
                     .map_or(Value::Null, |(node, revision)| node_value(node, *revision)),
             ),
-            (10, seen(&self.node_seen)),
+            (10, seen(&self.ancestry.node_seen)),
             (11, shown),
-            (12, Value::array(self.above.iter().map(above_value))),
-            (
-                13,
-                Value::array([Value::Unsigned(self.children.0), Value::Unsigned(self.children.1)]),
-            ),
+            (12, self.ancestry.above_value()),
+            (13, self.ancestry.children_value()),
             (14, tree),
             (15, Value::array(self.depends.iter().map(seen))),
-            (16, self.renewed.as_ref().map_or(Value::Null, above_value)),
+            (16, self.renewed.as_ref().map_or(Value::Null, Above::value)),
             (17, status_value(&self.entry)),
             (18, Value::bytes(self.cti)),
             (19, Value::bytes(self.signer)),
@@ -327,100 +279,47 @@ impl WorkloadInputs {
                 Err(WorkloadInputsError::PartAltered { expected, found })
             }
         };
+        let tree = match whole(reader.required(14)?, "key 14")? {
+            None => None,
+            Some((bytes, revision)) => Some((Tree::decode(&bytes)?, revision)),
+        };
+        let ancestry = Ancestry::read(&reader.required(10)?, &reader.array(12)?, &reader.required(13)?, tree)?;
         let inputs = Self {
             semantics: reader.text(1, MAX_TEXT)?,
             policy_digest: reader.fixed(2)?,
             now_ms: reader.u64(3)?,
             generation: u32::try_from(reader.u64(4)?).map_err(|_| wrong("key 4", "a generation"))?,
             epoch: reader.u64(5)?,
-            status: seen(reader.required(6)?, "key 6")?,
+            status: seen(&reader.required(6)?)?,
             exporter: reader.fixed(7)?,
             request: WorkloadRequest::decode(&reader.bytes(8)?).map_err(|_| wrong("key 8", "a request"))?,
             node: match reader.required(9)? {
                 Value::Null => None,
                 value => Some(node_facts(value)?),
             },
-            node_seen: seen(reader.required(10)?, "key 10")?,
             shown: match whole(reader.required(11)?, "key 11")? {
                 None => None,
                 Some((bytes, revision)) => Some((Shown::decode(&bytes)?, revision)),
             },
-            above: reader
-                .array(12)?
-                .into_iter()
-                .map(above)
-                .collect::<Result<Vec<_>, _>>()?,
-            children: match reader.array(13)?.as_slice() {
-                [children, revision] => children.as_u64().zip(revision.as_u64()),
-                _ => None,
-            }
-            .ok_or_else(|| wrong("key 13", "[children, revision]"))?,
-            tree: match whole(reader.required(14)?, "key 14")? {
-                None => None,
-                Some((bytes, revision)) => Some((Tree::decode(&bytes)?, revision)),
-            },
+            ancestry,
             depends: reader
                 .array(15)?
                 .into_iter()
-                .map(|value| seen(value, "key 15"))
+                .map(|value| seen(&value))
                 .collect::<Result<_, _>>()?,
             renewed: match reader.required(16)? {
                 Value::Null => None,
-                value => Some(above(value)?),
+                value => Some(Above::read(value)?),
             },
             entry: status(reader.required(17)?)?,
             cti: reader.fixed(18)?,
             signer: reader.fixed(19)?,
         };
         reader.finish()?;
-        if inputs.above.len() > MAX_DEPTH || inputs.depends.len() != inputs.request.depends_on.len() {
-            return Err(wrong("keys 12 and 15", "what the request asks for").into());
+        if inputs.depends.len() != inputs.request.depends_on.len() {
+            return Err(wrong("key 15", "what the request asks for").into());
         }
         Ok(inputs)
-    }
-}
-
-/// An entry as CBOR: [entry, its row or null or false where it cannot be read, revision, what its list says].
-fn above_value(above: &Above) -> Value {
-    Value::array([
-        status_value(&above.entry),
-        match &above.kept.0 {
-            Kept::Missing => Value::Null,
-            Kept::Unreadable => Value::Bool(false),
-            Kept::Record(record) => Value::Bytes(record.encode()),
-        },
-        Value::Unsigned(above.kept.1),
-        above.seen.as_ref().map_or(Value::Null, StatusSeen::value),
-    ])
-}
-
-fn above(value: Value) -> Result<Above, WorkloadInputsError> {
-    let malformed = || wrong("keys 12 and 16", "[entry, row, revision, status]");
-    let Value::Array(items) = value else {
-        return Err(malformed().into());
-    };
-    let Ok([entry, kept, Value::Unsigned(revision), found]) = <[Value; 4]>::try_from(items) else {
-        return Err(malformed().into());
-    };
-    let kept = match kept {
-        Value::Null => Kept::Missing,
-        Value::Bool(false) => Kept::Unreadable,
-        Value::Bytes(bytes) => Kept::Record(Box::new(WorkloadRecord::decode(&bytes)?)),
-        _ => return Err(malformed().into()),
-    };
-    Ok(Above {
-        entry: status(entry)?,
-        kept: (kept, revision),
-        seen: seen(found, "keys 12 and 16")?,
-    })
-}
-
-fn seen(value: Value, key: &'static str) -> Result<Option<StatusSeen>, ShapeError> {
-    match value {
-        Value::Null => Ok(None),
-        value => StatusSeen::read(&value)
-            .map(Some)
-            .ok_or_else(|| wrong(key, "a status entry")),
     }
 }
 

@@ -235,6 +235,12 @@ impl Tree {
         self.used.values().fold(0, |sum, uses| sum.saturating_add(*uses))
     }
 
+    /// Counts `uses` of this right.
+    pub fn count(&mut self, right: String, uses: u64) {
+        let counted = self.used.entry(right).or_default();
+        *counted = counted.saturating_add(uses);
+    }
+
     /// Whether uses of this right are counted no more, because uses of as many others are.
     #[must_use]
     pub fn counts_no_more(&self, right: &str) -> bool {

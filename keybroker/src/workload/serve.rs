@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering;
 
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::token::StatusIndex;
-use touchstone_authorization::{DomainState, RevokedIds, StatusLists, authorization_digest};
+use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
 use touchstone_cose::key::Signer as _;
 use touchstone_evidence::message::{EntryNumber, IssuedAnswer, WireReason, WorkloadRequest};
 use touchstone_ledger::statement::Reason;
-use touchstone_store::{Guard, Key, KeyError, Revision, Store, Versioned, Write};
+use touchstone_store::{Guard, Key, Write};
 use touchstone_verifier::inventory::Lookup;
 
 use super::decide::{WorkloadDecision, node_of};
-use super::inputs::{Above, Kept, WorkloadInputs, judge_request, known};
-use super::record::{Branch, MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
+use super::inputs::{WorkloadInputs, judge_request, known};
+use super::record::WorkloadRecord;
+use super::stored::{Asks, For, Stored, guard, kept, once};
 use crate::app::App;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
@@ -127,15 +128,6 @@ async fn pause() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Everything stored that a request rests on.
-struct Stored {
-    above: Vec<Above>,
-    children: Branch,
-    children_revision: Option<Revision>,
-    tree: Option<(Tree, Revision)>,
-    guards: Vec<Guard>,
-}
-
 fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<Prepared, Refusal> {
     let now_ms = app.clock.now_ms();
     let policy = app.live_policy(now_ms)?;
@@ -189,7 +181,14 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
     let record = nodes::by_name(&*app.store, &name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, &name)?;
     let root = record.as_ref().map(|(record, _)| record.status);
-    let mut stored = read(app, &lists, (contents.status, contents.depth > 0), root, now_ms)?;
+    let asks = Asks {
+        entry: contents.status,
+        is_node: contents.depth == 0,
+        root,
+        wanted: For::Below(request.renew.map(index)),
+    };
+    let times = (now_ms, policy.settings.timers.skew_ms);
+    let mut stored = Stored::read(&*app.store, &lists, &asks, times)?;
     stored.guards.push(nodes::guard(&held_key, held_revision));
     let renewed = match request.renew {
         None => None,
@@ -216,17 +215,8 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
         node: record
             .as_ref()
             .map(|(record, revision)| (NodeFacts::from(record), revision.get())),
-        node_seen: root.and_then(|root| StatusSeen::of(&lists, &root)),
         shown: shown.as_ref().map(|(shown, revision)| (shown.clone(), revision.get())),
-        above: stored.above.clone(),
-        children: (
-            u64::try_from(stored.children.children.len()).unwrap_or(u64::MAX),
-            stored.children_revision.map_or(0, Revision::get),
-        ),
-        tree: stored
-            .tree
-            .as_ref()
-            .map(|(tree, revision)| (tree.clone(), revision.get())),
+        ancestry: stored.ancestry.clone(),
         depends: request
             .depends_on
             .iter()
@@ -310,7 +300,7 @@ fn recorded(
                 branch.encode(),
             ));
         }
-        let mut tree = stored.tree.map(|(tree, _)| tree).unwrap_or_default();
+        let mut tree = stored.ancestry.tree.map(|(tree, _)| tree).unwrap_or_default();
         let before = tree.issued.len();
         tree.issued.extend(record.scopes.iter().map(ToString::to_string));
         if tree.issued.len() > before {
@@ -323,9 +313,6 @@ fn recorded(
         });
         issued = Some(record);
     }
-    // One that is only looked at twice is guarded once.
-    guards.sort_by(|a, b| a.key().cmp(b.key()));
-    guards.dedup_by(|a, b| a.key() == b.key());
     Ok(Prepared {
         answer: IssuedAnswer {
             statement: signed.bytes.clone(),
@@ -337,7 +324,7 @@ fn recorded(
             statement: signed,
             subject: None,
             policy: None,
-            guards,
+            guards: once(guards),
             writes,
             parts: decided.parts,
             effect,
@@ -345,109 +332,6 @@ fn recorded(
         subject: decided.subject,
         issued,
         dealt: None,
-    })
-}
-
-/// What is kept of who asks and of everything above, of what hangs below who asks, and of the tree.
-fn read(
-    app: &App,
-    lists: &StatusLists,
-    (asking, below_a_node): (StatusIndex, bool),
-    root: Option<StatusIndex>,
-    now_ms: u64,
-) -> Result<Stored, Refusal> {
-    let store = &*app.store;
-    let mut above: Vec<Above> = Vec::new();
-    let mut guards = Vec::new();
-    let mut next = below_a_node.then_some(asking);
-    while let Some(entry) = next.filter(|_| above.len() < MAX_DEPTH) {
-        let found = kept(store, lists, entry)?;
-        guards.push(guard(rows::workload(&entry), found.kept.1)?);
-        next = found
-            .record()
-            .filter(|record| record.depth > 1)
-            .map(|record| record.parent);
-        above.push(found);
-    }
-    let branch = row(store, rows::branch(&asking), Branch::decode)?;
-    let children_revision = branch.as_ref().map(|(_, revision)| *revision);
-    guards.push(guard(
-        rows::branch(&asking),
-        children_revision.map_or(0, Revision::get),
-    )?);
-    let mut children = branch.map(|(branch, _)| branch).unwrap_or_default();
-    let skew_ms = app.policy().settings.timers.skew_ms;
-    let over = |expires: u64| now_ms > expires.saturating_mul(1_000).saturating_add(skew_ms);
-    // A child that was renewed since ends later than is written here: its own row says when.
-    let mut gone = Vec::new();
-    for (entry, expires) in &mut children.children {
-        if over(*expires) {
-            let renewed = kept(store, lists, *entry)?;
-            *expires = renewed.record().map_or(*expires, |record| record.expires.max(*expires));
-        }
-        if over(*expires) {
-            gone.push(*entry);
-        }
-    }
-    for entry in gone {
-        children.children.remove(&entry);
-    }
-    let tree = match root {
-        None => None,
-        Some(root) => {
-            let tree = row(store, rows::tree(&root), Tree::decode)?;
-            let revision = tree.as_ref().map_or(0, |(_, revision)| revision.get());
-            guards.push(guard(rows::tree(&root), revision)?);
-            tree
-        }
-    };
-    Ok(Stored {
-        above,
-        children,
-        children_revision,
-        tree,
-        guards,
-    })
-}
-
-fn kept(store: &dyn Store, lists: &StatusLists, entry: StatusIndex) -> Result<Above, Refusal> {
-    let found = store
-        .get(&rows::workload(&entry).map_err(internal)?)
-        .map_err(internal)?;
-    let kept = match found {
-        None => (Kept::Missing, 0),
-        Some(Versioned { value, revision }) => match WorkloadRecord::decode(&value) {
-            Ok(record) => (Kept::Record(Box::new(record)), revision.get()),
-            Err(error) => {
-                tracing::error!(%error, ?entry, "what is kept of an authorization cannot be read");
-                (Kept::Unreadable, revision.get())
-            }
-        },
-    };
-    Ok(Above {
-        entry,
-        kept,
-        seen: StatusSeen::of(lists, &entry),
-    })
-}
-
-fn row<T>(
-    store: &dyn Store,
-    key: Result<Key, KeyError>,
-    decode: impl Fn(&[u8]) -> Result<T, WorkloadRowError>,
-) -> Result<Option<(T, Revision)>, Refusal> {
-    match store.get(&key.map_err(internal)?).map_err(internal)? {
-        None => Ok(None),
-        Some(Versioned { value, revision }) => Ok(Some((decode(&value).map_err(internal)?, revision))),
-    }
-}
-
-/// What must hold of a row that was found at this revision; 0 is absence.
-fn guard(key: Result<Key, KeyError>, revision: u64) -> Result<Guard, Refusal> {
-    let key = key.map_err(internal)?;
-    Ok(match revision {
-        0 => Guard::Absent(key),
-        revision => Guard::Unchanged(key, Revision::new(revision)),
     })
 }
 

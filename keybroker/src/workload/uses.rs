@@ -206,8 +206,7 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
             if tree.counts_no_more(&scope) {
                 continue;
             }
-            let uses = tree.used.entry(scope).or_default();
-            *uses = uses.saturating_add(count);
+            tree.count(scope, count);
         }
         guards.push(match found {
             None => Guard::Absent(row.clone()),

@@ -153,7 +153,10 @@ impl WorkloadInputs {
             revisions: [
                 ("node", revision(self.node.as_ref().map(|(_, revision)| *revision))),
                 ("shown", revision(self.shown.as_ref().map(|(_, revision)| *revision))),
-                ("parent", revision(self.above.first().map(|above| above.kept.1))),
+                (
+                    "parent",
+                    revision(self.ancestry.above.first().map(|above| above.kept.1)),
+                ),
             ]
             .map(|(label, revision)| (label.to_owned(), revision))
             .into(),

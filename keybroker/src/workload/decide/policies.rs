@@ -10,8 +10,8 @@ use super::{Asking, Wanted, reason};
 use crate::clock::seconds;
 use crate::release::decide::ReleaseCode;
 use crate::release::shown::Shown;
-use crate::workload::inputs::{Above, WorkloadInputs};
-use crate::workload::record::Tree;
+use crate::workload::ancestry::Told;
+use crate::workload::inputs::WorkloadInputs;
 
 impl WorkloadInputs {
     /// The policies of the domain, the region and the tenant are asked for each scope, as the workload's.
@@ -25,7 +25,13 @@ impl WorkloadInputs {
         let (Some(node), Some((shown, _))) = (asking.place, &self.shown) else {
             return;
         };
-        let facts = self.lineage(asking, wanted);
+        let facts = self.ancestry.facts(&Told {
+            depth: wanted.depth,
+            above: &self.ancestry.above,
+            node: asking.node_name,
+            key_kind: wanted.key_kind.as_str(),
+            attributes: self.request.attributes.as_ref(),
+        });
         let held = Held {
             subject: &wanted.subject,
             scopes: &wanted.scopes,
@@ -33,27 +39,6 @@ impl WorkloadInputs {
             facts: &facts,
         };
         reasons.extend(denied(policy, node, shown, &held, seconds(self.now_ms)));
-    }
-
-    /// What policies are told of where it hangs, and of what came before it.
-    fn lineage(&self, asking: &Asking<'_>, wanted: &Wanted) -> LineageFacts {
-        let above = self.above.iter().filter_map(Above::record);
-        let tree = self.tree.as_ref().map(|(tree, _)| tree);
-        let attributes = self.request.attributes.as_ref();
-        LineageFacts {
-            depth: wanted.depth.into(),
-            parents: above
-                .map(|record| record.subject.clone())
-                .chain([asking.node_name.to_owned()])
-                .collect(),
-            issued: tree.map(|tree| tree.issued.clone()).unwrap_or_default(),
-            used: tree.map(|tree| tree.used.clone()).unwrap_or_default(),
-            uses: tree.map_or(0, Tree::uses),
-            children: self.children.0,
-            key_kind: wanted.key_kind.as_str().to_owned(),
-            started_by: attributes.map(|attributes| format!("uid:{}", attributes.uid)),
-            executable: attributes.map(|attributes| hex::encode(attributes.executable)),
-        }
     }
 }
 

@@ -14,8 +14,10 @@ use touchstone_policies::{Job, PolicySet};
 use super::{Asking, Wanted, WorkloadCode, label_of, reason, stands_below};
 use crate::clock::seconds;
 use crate::decision::DenialCode;
-use crate::workload::inputs::{Above, WorkloadInputs, is_valid};
+use crate::workload::ancestry::{Above, is_valid};
+use crate::workload::inputs::WorkloadInputs;
 use crate::workload::record::{MAX_CHILDREN, MAX_TREE_SCOPES, key_kind};
+use crate::workload::stored::is_over;
 
 const KEY_LIMITS: cbor::Limits = cbor::Limits {
     max_bytes: 256,
@@ -53,6 +55,7 @@ impl WorkloadInputs {
                 matches!(key.algorithm(), Algorithm::Ed25519 | Algorithm::Esp256)
             });
         let above: BTreeSet<[u8; 32]> = self
+            .ancestry
             .above
             .iter()
             .filter_map(|above| above.record().map(|record| record.key))
@@ -136,11 +139,11 @@ impl WorkloadInputs {
             }
         }
         let most = u64::from(bounds.max_children).min(MAX_CHILDREN as u64);
-        if request.renew.is_none() && self.children.0 >= most {
-            let (expected, found) = (format!("fewer than {most}"), self.children.0.to_string());
+        if request.renew.is_none() && self.ancestry.children.0 >= most {
+            let (expected, found) = (format!("fewer than {most}"), self.ancestry.children.0.to_string());
             refuse(WorkloadCode::TooManyChildren, "children", &expected, &found);
         }
-        if let Some((tree, _)) = &self.tree {
+        if let Some((tree, _)) = &self.ancestry.tree {
             let new = scopes.iter().filter(|scope| !tree.issued.contains(&scope.to_string()));
             // Nor is what could be used without being counted.
             let uncounted = |scope: &Scope| tree.counts_no_more(&scope.to_string());
@@ -225,8 +228,15 @@ impl WorkloadInputs {
         expires
     }
 
-    /// A renewal goes on with the same entry: nothing of who it is may differ, and it must not have fallen.
-    pub(super) fn judge_renewal(&self, asking: &Asking<'_>, wanted: &Wanted, reasons: &mut Vec<Reason>) {
+    /// A renewal goes on with the same entry: nothing of who it is may differ, and it must not have fallen. Nor have ended:
+    /// what has ended counts no more among the children of its parent, whose number is limited.
+    pub(super) fn judge_renewal(
+        &self,
+        asking: &Asking<'_>,
+        wanted: &Wanted,
+        policy: &PolicySet,
+        reasons: &mut Vec<Reason>,
+    ) {
         if self.request.renew.is_none() && self.renewed.is_none() {
             return;
         }
@@ -237,6 +247,7 @@ impl WorkloadInputs {
                 && renewed.entry == self.entry
                 && is_valid(&renewed.entry, renewed.seen.as_ref(), self.generation)
                 && record.status == renewed.entry
+                && !is_over(record.expires, self.now_ms, policy.settings.timers.skew_ms)
                 && record.parent == asking.subject.contents().status
                 && record.subject == wanted.subject
                 && record.depth == wanted.depth
