@@ -26,7 +26,7 @@ touchstone_cose::reason_codes! {
         LogsIncomplete = "logs-incomplete": "The logs do not reach what was quoted, or continue something that does not count any more. Nothing was decided; say hello again and send them whole.",
         EnrolmentConflict = "enrolment-conflict": "Another identity was tied to this name, or this identity to another name, before. Ask the operator.",
         NodeDecommissioned = "node-decommissioned": "An operator has decommissioned this node: it does not enrol and does not attest. touchstone node reinstate takes that back.",
-        NodeStale = "node-stale": "The node has not attested within its deadline, so nothing that hangs below its authorization is granted or renewed. It comes right by itself with the node's next good evidence.",
+        NodeStale = "node-stale": "The node has not attested within its deadline, so nothing that hangs below its authorization is granted or renewed, no key is released and nothing issued for another domain. It comes right by itself with the node's next good evidence.",
         TenantLimited = "tenant-rate-limited": "The nodes of this tenant have been granted as much as signed policy allows for now. Other tenants go on. Wait, or raise requests_per_minute in tenants.toml.",
         TenantKeysFull = "tenant-keys-full": "As many keys are kept for this tenant as signed policy allows. Raise keys in tenants.toml.",
         FirstUseOver = "first-use-over": "No entry of the inventory lists this machine, and none may enrol on first use now: it is not the time, or there are as many as may. Add it to the inventory.",

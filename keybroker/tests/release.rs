@@ -7,7 +7,7 @@ use crate::common;
 
 use common::client::{Client, Problem, problem};
 use common::tpm::{SoftKey, SoftNode};
-use common::{DOMAIN, Domain, attest, command, key, ledger, now};
+use common::{DOMAIN, Domain, attest, command, eventually, key, ledger, now};
 use hyper::{Method, StatusCode};
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::{Channel, Proof, Scope, authorization_digest};
@@ -929,6 +929,34 @@ async fn a_disk_key_leaves_for_its_own_node_in_its_initramfs_only() {
     assert!(again.sealed.is_none());
     assert!(codes(&again).contains(&"bootstrap-phase-over"), "{:?}", again.reasons);
     broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_key_leaves_for_a_node_that_has_missed_its_deadline() {
+    let settings = [
+        ("attestation_interval_ms", "300"),
+        ("attestation_retry_ms", "100"),
+        ("attestation_deadline_ms", "3000"),
+        ("attestation_grace_ms", "60000"),
+    ];
+    let mut w = world(&settings).await;
+    put(&w.domain, "name=db/main").await;
+    eventually("the deadline", || w.broker.app().standings.is_late("node-1")).await;
+    let refused = get(&mut w.client, &w.node, &w.authorization, &Ask::default()).await;
+    assert_eq!(refused.unwrap_err().code, "node-stale", "within the grace, too");
+    // Good evidence is the way back, however slow the machine is.
+    let mut tries = 0;
+    let answer = loop {
+        let back = attest(&mut w.client, &mut w.node, true).await.unwrap();
+        match get(&mut w.client, &w.node, &back.authorization.unwrap(), &Ask::default()).await {
+            Ok(answer) => break answer,
+            Err(refused) => assert_eq!(refused.code, "node-stale"),
+        }
+        tries += 1;
+        assert!(tries < 100, "too slow for its deadline a hundred times");
+    };
+    assert!(answer.sealed.is_some(), "{:?}", answer.reasons);
+    w.broker.shutdown().await.unwrap();
 }
 
 /// The record of the decision that an answer carries, through the file in which records travel.

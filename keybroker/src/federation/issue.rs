@@ -115,6 +115,10 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
         _ => None,
     };
     tenants::count(app, &policy, owner)?;
+    if app.standings.is_late(name) {
+        let detail = "the node has missed its deadline: nothing is issued to it for other domains until it attests";
+        return Err(Refusal::new(RefusalCode::NodeStale, detail));
+    }
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let cti = random::<16>().map_err(internal)?;
     let inputs = ForeignInputs {

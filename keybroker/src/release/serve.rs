@@ -186,6 +186,11 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
         // Its own word: what a workload says is not the node's.
         app.standings.note(&policy, name, Note::Heard, now_ms);
     }
+    // Within the grace it keeps what it has. A key would be something new, and one that nobody can take back.
+    if app.standings.is_late(name) {
+        let detail = "the node has missed its deadline: no key leaves for it until it attests";
+        return Err(Refusal::new(RefusalCode::NodeStale, detail));
+    }
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let shown = shown::read(&*app.store, name)?;
     // Before the key, whose entry says up to which version it is withheld: what is withheld after this look sends the
