@@ -15,6 +15,7 @@ mod forge;
 mod incremental;
 mod keys;
 mod lineage;
+mod lineage_attacks;
 mod new_registers;
 mod pkcs11;
 mod policy_repository;

@@ -25,6 +25,7 @@ use crate::release::shown::{Shown, vouched};
 use crate::rows;
 use crate::trust::Mark;
 use crate::withdraw::{Cause, Taking, out};
+use crate::workload::stored::emptied;
 
 /// What a decision rests on and changes in the store.
 pub(super) struct Standing<'a> {
@@ -123,6 +124,9 @@ pub(super) fn entry(
             writes.push(shown.write(&decided.node)?);
             writes.extend(stored.writes(&decided.node, &record).map_err(unreadable)?);
             let held = stored.record.as_ref().map(|(held, _)| held.status);
+            if held != Some(record.status) {
+                writes.extend(emptied(&record.status).map_err(internal)?);
+            }
             let growth = Growth {
                 entry: lineage::Entry {
                     scopes: scopes_text(&grant.authorization.scopes),

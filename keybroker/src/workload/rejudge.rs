@@ -1,6 +1,8 @@
 //! A policy that has come into force judges workloads too: whoever holds below a node what the new policy would not issue
 //! loses it now, though its node keeps what it has.
 
+use std::collections::HashMap;
+
 use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_ledger::statement::Reason;
@@ -23,17 +25,38 @@ pub fn falling(app: &App) -> Vec<(StatusIndex, Reason)> {
     let live = app.lineage.read(|graph| graph.live(u64::try_from(now).unwrap_or(0)));
     let (lists, policy) = (app.trust.lists(), app.policy());
     let mut falling = Vec::new();
+    let mut beside = HashMap::new();
     for entry in live {
         let status = lists.get(entry.list).and_then(|list| list.status(entry.index));
         let below = app.lineage.get(&entry).is_some_and(|held| held.depth > 0);
         if below && matches!(status, Some(Status::Valid | Status::Suspended)) {
-            falling.extend(against(app, &policy, &entry, now).map(|reason| (entry, reason)));
+            let beside = beside_it(app, &entry, now, &mut beside);
+            falling.extend(against(app, &policy, &entry, (now, beside)).map(|reason| (entry, reason)));
         }
     }
     falling
 }
 
-fn against(app: &App, policy: &PolicySet, entry: &StatusIndex, now: i64) -> Option<Reason> {
+/// How many hang beside `entry` and have not run out; counted once for all of them.
+fn beside_it(app: &App, entry: &StatusIndex, now: i64, counted: &mut HashMap<StatusIndex, u64>) -> u64 {
+    app.lineage.read(|graph| {
+        let Some(parent) = graph.get(entry).and_then(|held| held.parent) else {
+            return 0;
+        };
+        let live = counted.entry(parent).or_insert_with(|| {
+            let below = graph.below(&parent);
+            let is_live = |entry: &&StatusIndex| {
+                graph
+                    .get(entry)
+                    .is_some_and(|held| i64::try_from(held.expires).is_ok_and(|expires| expires > now))
+            };
+            u64::try_from(below.iter().filter(is_live).count()).unwrap_or(u64::MAX)
+        });
+        live.saturating_sub(1)
+    })
+}
+
+fn against(app: &App, policy: &PolicySet, entry: &StatusIndex, (now, beside): (i64, u64)) -> Option<Reason> {
     let row = |key: touchstone_store::Key| app.store.get(&key).ok().flatten().map(|row| row.value);
     let record = rows::workload(entry).ok().and_then(row);
     let Some(record) = record.and_then(|row| WorkloadRecord::decode(&row).ok()) else {
@@ -56,8 +79,13 @@ fn against(app: &App, policy: &PolicySet, entry: &StatusIndex, now: i64) -> Opti
     let Ok(Some((shown, _))) = shown::read(&*app.store, &record.node) else {
         return Some(because("what its node showed last", "nothing"));
     };
-    let tree = rows::tree(&record.root).ok().and_then(row);
-    let tree = tree.and_then(|row| Tree::decode(&row).ok()).unwrap_or_default();
+    let tree = match rows::tree(&record.root).ok().and_then(row) {
+        None => Tree::default(),
+        Some(row) => match Tree::decode(&row) {
+            Ok(tree) => tree,
+            Err(_) => return Some(because("what was used in its tree", "none that can be read")),
+        },
+    };
     let above = app.lineage.read(|graph| graph.above(entry));
     let parents = above.iter().filter_map(|entry| app.lineage.get(entry));
     let facts = LineageFacts {
@@ -66,7 +94,7 @@ fn against(app: &App, policy: &PolicySet, entry: &StatusIndex, now: i64) -> Opti
         uses: tree.uses(),
         used: tree.used,
         issued: tree.issued,
-        children: 0,
+        children: beside,
         key_kind: record.key_kind.as_str().to_owned(),
         started_by: record.attributes.as_ref().map(|of| format!("uid:{}", of.uid)),
         executable: record.attributes.as_ref().map(|of| hex::encode(of.executable)),

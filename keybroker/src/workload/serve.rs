@@ -17,7 +17,7 @@ use touchstone_verifier::inventory::Lookup;
 use super::decide::{WorkloadDecision, node_of};
 use super::inputs::{WorkloadInputs, judge_request, known};
 use super::record::WorkloadRecord;
-use super::stored::{Asks, For, Stored, guard, kept, once};
+use super::stored::{Asks, For, Stored, emptied, guard, kept, once};
 use crate::app::App;
 use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
@@ -293,6 +293,10 @@ fn recorded(
             record.encode(),
         ));
         if inputs.renewed.is_none() {
+            // Its own row is written here.
+            let rest = emptied(&record.status).map_err(internal)?;
+            let own = rows::workload(&record.status).map_err(internal)?;
+            writes.extend(rest.into_iter().filter(|write| *write.key() != own));
             let mut branch = stored.children;
             branch.children.insert(record.status, record.expires);
             writes.push(Write::Put(

@@ -3,7 +3,7 @@
 
 use touchstone_authorization::StatusLists;
 use touchstone_authorization::token::StatusIndex;
-use touchstone_store::{Guard, Key, KeyError, Revision, Store, Versioned};
+use touchstone_store::{Guard, Key, KeyError, Revision, Store, Versioned, Write};
 
 use super::ancestry::{Above, Ancestry, Kept};
 use super::record::{Branch, MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
@@ -120,7 +120,9 @@ fn branch(
     for (entry, expires) in &mut branch.children {
         if is_over(*expires, now_ms, skew_ms) {
             let renewed = kept(store, lists, *entry)?;
-            *expires = renewed.record().map_or(*expires, |record| record.expires.max(*expires));
+            // Its place may be another's by now.
+            let own = renewed.record().filter(|record| record.parent == *parent);
+            *expires = own.map_or(*expires, |record| record.expires.max(*expires));
         }
         if is_over(*expires, now_ms, skew_ms) {
             gone.push(*entry);
@@ -171,6 +173,16 @@ fn row<T>(
         None => Ok(None),
         Some(Versioned { value, revision }) => Ok(Some((decode(&value).map_err(internal)?, revision.get()))),
     }
+}
+
+/// Nothing is known of this place: what is written when it is given back, and again when it is dealt out, so that no tree
+/// begins with what was issued and used under another holder.
+///
+/// # Errors
+/// Never: the keys are short.
+pub(crate) fn emptied(entry: &StatusIndex) -> Result<[Write; 3], KeyError> {
+    let keys = [rows::workload(entry)?, rows::branch(entry)?, rows::tree(entry)?];
+    Ok(keys.map(Write::Delete))
 }
 
 /// What must hold of a row that was found at this revision; 0 is absence.

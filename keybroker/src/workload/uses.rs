@@ -24,8 +24,10 @@ use crate::attest::MAX_TRIES;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::internal;
 use crate::node::status_value;
+use crate::nodes;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
+use crate::trust::number;
 
 /// Most uses in one report.
 pub const MAX_USES: usize = 32;
@@ -59,6 +61,8 @@ touchstone_cose::reason_codes! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     subject: String,
+    /// Who holds that entry.
+    holder: String,
     /// The entry it stands and falls with.
     entry: StatusIndex,
     /// That of the node at the root.
@@ -195,6 +199,10 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
         });
     }
     for (root, counts) in counts {
+        // The place is still whose it was.
+        let held = rows::LINEAGE.numbered(number(&root));
+        let revision = app.store.get(&held).map_err(internal)?.map(|row| row.revision);
+        guards.push(nodes::guard(&held, revision));
         let row = rows::tree(&root).map_err(internal)?;
         let found = app.store.get(&row).map_err(internal)?;
         let mut tree = match &found {
@@ -279,7 +287,7 @@ fn find(
     {
         let chains = app.known_chains.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = chains.by_digest.get(&used.chain_digest) {
-            return Ok(Some(known.clone()));
+            return Ok(Some(known.clone()).filter(|known| is_held(app, known)));
         }
     }
     let Some(bytes) = used
@@ -307,14 +315,27 @@ fn find(
     };
     let known = Known {
         subject: chain.subject(),
+        holder: contents.subject.clone(),
         entry: contents.status,
         root,
         scopes: chain.scopes().into(),
     };
+    if !is_held(app, &known) {
+        return Ok(None);
+    }
     if !chain.blocks().is_empty() {
         new_chains.push(chain);
     }
     Ok(Some(known))
+}
+
+/// Whether the entry that a chain begins with is still its holder's, below the same node's: a place that was given back is
+/// another's soon, and a late report must not count in the tree of that one.
+fn is_held(app: &App, known: &Known) -> bool {
+    app.lineage.read(|graph| {
+        let root = graph.above(&known.entry).last().copied().unwrap_or(known.entry);
+        root == known.root && graph.get(&known.entry).is_some_and(|held| held.subject == known.holder)
+    })
 }
 
 /// By which a use, or the first of a chain, counts once.
