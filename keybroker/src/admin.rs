@@ -203,7 +203,7 @@ async fn about(request: Request) -> Result<Revoke, Refusal> {
 async fn decommission(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
     command::needs_no_signature(&app)?;
     let Revoke { node, reason } = about(request).await?;
-    let taking = tokio::spawn(async move { decommission::decommission(&app, &node, &reason, Vec::new()).await });
+    let taking = tokio::spawn(async move { decommission::decommission(&app, &node, &reason, Vec::new(), None).await });
     let recorded = taking.await.map_err(crate::hello::internal)??;
     Ok(json_response(&json!({ "recorded": recorded.index })))
 }
@@ -211,7 +211,7 @@ async fn decommission(State(Admin { app, .. }): State<Admin>, request: Request) 
 async fn reinstate(State(Admin { app, .. }): State<Admin>, request: Request) -> Result<Response, Refusal> {
     command::needs_no_signature(&app)?;
     let Revoke { node, reason } = about(request).await?;
-    let giving = tokio::spawn(async move { decommission::reinstate(&app, &node, &reason, Vec::new()).await });
+    let giving = tokio::spawn(async move { decommission::reinstate(&app, &node, &reason, Vec::new(), None).await });
     let recorded = giving.await.map_err(crate::hello::internal)??;
     Ok(json_response(&json!({ "recorded": recorded.index })))
 }

@@ -75,7 +75,17 @@ pub fn by_name(store: &dyn Store, name: &str) -> Result<Option<(NodeRecord, Revi
 /// # Errors
 /// [`NodesError`]
 pub fn is_gone(store: &dyn Store, name: &str) -> Result<bool, NodesError> {
-    Ok(store.get(&rows::GONE.key(name.as_bytes())?)?.is_some())
+    Ok(gone(store, name)?.is_some())
+}
+
+/// The row that says that an operator has decommissioned the node, with its revision.
+///
+/// # Errors
+/// [`NodesError`]
+pub fn gone(store: &dyn Store, name: &str) -> Result<Option<(Key, Revision)>, NodesError> {
+    let key = rows::GONE.key(name.as_bytes())?;
+    let row = store.get(&key)?;
+    Ok(row.map(|row| (key, row.revision)))
 }
 
 /// Reads the tie of an endorsement key.

@@ -18,6 +18,7 @@ use touchstone_store::{Guard, Write};
 use crate::app::App;
 use crate::entry::{Effect, Entry, Recorded};
 use crate::hello::{internal, unreadable};
+use crate::lineage::Graph;
 use crate::nodes;
 use crate::problem::{Refusal, RefusalCode};
 use crate::trust::{Mark, number};
@@ -77,6 +78,8 @@ pub struct Taking {
     pub nodes: Vec<(String, StatusIndex)>,
     /// Other roots: entries of workloads.
     pub roots: Vec<StatusIndex>,
+    /// A workload all of whose entries are roots, those too that it was granted since it was looked up.
+    pub named: Option<String>,
     /// Off-line delegations beside, by id: those that are taken back, and those that are over.
     pub ids: (Vec<[u8; 16]>, Vec<[u8; 16]>),
     /// What must hold when it is recorded. Nothing, for what goes out is out; only what may go out twice has a guard.
@@ -96,6 +99,7 @@ impl Taking {
             mark,
             nodes: Vec::new(),
             roots: Vec::new(),
+            named: None,
             ids: (Vec::new(), Vec::new()),
             guards: Vec::new(),
             writes: Vec::new(),
@@ -151,6 +155,7 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
         mark,
         nodes,
         mut roots,
+        named,
         ids: (back, over),
         guards,
         writes,
@@ -158,9 +163,13 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
     } = taking;
     let now_ms = app.clock.now_ms();
     roots.extend(nodes.iter().map(|(_, entry)| *entry));
-    let roots = set::sorted(roots);
+    let all_roots = |graph: &Graph| {
+        let named = named.map(|name| held_among(app, graph, |held| held == name));
+        roots.extend(named.into_iter().flatten());
+        set::sorted(roots)
+    };
     // Nothing is hung below a root between the look at what hangs there and the mark.
-    let (set, withdrawal) = app.lineage.fall(&roots, |all| {
+    let (roots, set, withdrawal) = app.lineage.fall_found(all_roots, |roots, all| {
         let set = set::sorted(all.iter().copied());
         if expect.is_some_and(|expected| expected != set::digest(&set::encode(&set))) {
             return Err(changed(set.len()));
@@ -169,7 +178,7 @@ pub fn out(app: &App, taking: Taking) -> Result<(Entry, Out), Refusal> {
             .trust
             .take_with(&set, mark, (&back, &over), now_ms)
             .map_err(internal)?;
-        Ok((set, withdrawal))
+        Ok((roots.to_vec(), set, withdrawal))
     })?;
     app.standings.wake();
     let epoch = withdrawal.epoch;
@@ -273,15 +282,25 @@ fn region(app: &App, subject: &str) -> Option<String> {
 /// [`RefusalCode::NotFound`] if no such node has enrolled; otherwise the broker's failure. A withdrawal that went out
 /// stays out whatever fails afterwards.
 pub async fn withdraw(app: &App, name: &str, reason: Reason) -> Result<Recorded, Refusal> {
-    withdraw_with(app, name, reason, Vec::new()).await
+    withdraw_with(app, name, reason, Vec::new(), None).await
 }
 
-/// The same, with more rows written in the commit that records it.
-pub async fn withdraw_with(app: &App, name: &str, reason: Reason, writes: Vec<Write>) -> Result<Recorded, Refusal> {
+/// The same, with more rows written in the commit that records it, and only where it takes the set of the digest `expect`.
+///
+/// # Errors
+/// As [`withdraw`], and [`RefusalCode::SetChanged`].
+pub async fn withdraw_with(
+    app: &App,
+    name: &str,
+    reason: Reason,
+    writes: Vec<Write>,
+    expect: Option<[u8; 32]>,
+) -> Result<Recorded, Refusal> {
     let holds = holds(app, name)?;
     let taking = Taking {
         nodes: vec![(name.to_owned(), holds)],
         writes,
+        expect,
         ..Taking::new(Cause::new(Kind::Revocation, Some(name), reason), Mark::Revoked)
     };
     Ok(take(app, taking).await?.recorded)
@@ -307,9 +326,13 @@ pub fn held_by(app: &App, subject: &str) -> Vec<StatusIndex> {
 /// The same of all subjects, nodes and workloads, that `is` says yes to.
 #[must_use]
 pub fn held_where(app: &App, is: impl FnMut(&str) -> bool) -> Vec<StatusIndex> {
+    app.lineage.read(|graph| held_among(app, graph, is))
+}
+
+fn held_among(app: &App, graph: &Graph, is: impl FnMut(&str) -> bool) -> Vec<StatusIndex> {
     let lists = app.trust.lists();
     let status = |entry: &StatusIndex| lists.get(entry.list).and_then(|list| list.status(entry.index));
-    let mut entries = app.lineage.read(|graph| graph.all_where(is));
+    let mut entries = graph.all_where(is);
     entries.retain(|entry| status(entry) != Some(Status::Invalid));
     entries
 }

@@ -53,13 +53,13 @@ pub(crate) async fn commanded(domain: &Domain, order: &Value) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-async fn previewed(domain: &Domain, order: &Value) -> Value {
+pub(crate) async fn previewed(domain: &Domain, order: &Value) -> Value {
     let (status, body) = command(domain, Method::POST, "/commands/preview", &order.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     serde_json::from_slice(&body).unwrap()
 }
 
-async fn refused(domain: &Domain, path: &str, body: &str) -> String {
+pub(crate) async fn refused(domain: &Domain, path: &str, body: &str) -> String {
     let (status, body) = command(domain, Method::POST, path, body).await;
     assert_ne!(status, StatusCode::OK);
     problem(status, &body).code
@@ -635,7 +635,7 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
 }
 
 /// Grants an entry below others, as an authorization of a workload does; by the way of every grant, through the ledger.
-async fn child(
+pub(crate) async fn child(
     broker: &RunningBroker,
     label: &str,
     node: &str,
@@ -654,7 +654,7 @@ async fn child(
         cti,
         depth: above.depth + 1,
         // No later than what it hangs below, also where a second has passed since that was made.
-        expires: above.expires.min(now() as u64 + 60),
+        expires: above.expires,
         scopes: "execute:workloads".into(),
         depends_on: on
             .iter()

@@ -306,9 +306,17 @@ async fn a_detector_does_not_use_up_what_others_need() {
 /// Lifts what is held over a workload that has no authorization.
 async fn lift_workload(broker: &RunningBroker, subject: &str) {
     let over = holds::Over::Subject(subject.into());
-    holds::lift(broker.app(), &over, "test", Vec::new(), (Vec::new(), Vec::new()))
-        .await
-        .unwrap();
+    let standing = holds::standing(broker.app(), &over);
+    let numbers: Vec<u64> = standing.iter().map(|(hold, _)| hold.number).collect();
+    holds::lift(
+        broker.app(),
+        (&over, &numbers),
+        "test",
+        Vec::new(),
+        (Vec::new(), Vec::new()),
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod flow;
 mod forge;
 mod incremental;
 mod keys;
+mod lifts;
 mod lineage;
 mod lineage_attacks;
 mod new_registers;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
-use touchstone_store::{Guard, Key, RowFault, Versioned, Write};
+use touchstone_store::{Guard, Key, Revision, RowFault, Versioned, Write};
 
 use super::plan::Withheld;
 use super::{Action, By, Command, Plan, Target, body, plan};
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::bars::Bar;
 use crate::decision::DenialCode;
 use crate::decommission;
-use crate::entry::{Effect, Entry};
+use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::internal;
 use crate::holds;
 use crate::problem::{Refusal, RefusalCode};
@@ -87,8 +87,11 @@ pub async fn carry_out_planned(app: &Arc<App>, command: &Command, by: &By, plan:
                 By::Operator { name, .. } => format!("{} (commanded by {name})", command.reason),
             };
             let recorded = match command.action {
-                Action::Decommission => decommission::decommission(app, &command.id, &why, writes).await?,
-                _ => decommission::reinstate(app, &command.id, &why, writes).await?,
+                Action::Decommission => decommission::decommission(app, &command.id, &why, writes, expect).await?,
+                _ => {
+                    let shown = plan.given_back.first().copied().map(Revision::new);
+                    decommission::reinstate(app, &command.id, &why, writes, shown).await?
+                }
             };
             Ok(Done {
                 recorded: recorded.index,
@@ -214,6 +217,7 @@ fn taking(
     Taking {
         nodes: plan.nodes,
         roots: plan.roots,
+        named: plan.named,
         ids: plan.ids,
         guards,
         writes,
@@ -287,7 +291,8 @@ async fn lift(
         return note(app, command, by, plan, (guards, writes)).await;
     };
     writes.extend(plan.writes);
-    let recorded = holds::lift(app, &over, &command.reason, body(command, by), (guards, writes)).await?;
+    let lifting = (&over, plan.given_back.as_slice());
+    let recorded = holds::lift(app, lifting, &command.reason, body(command, by), (guards, writes)).await?;
     Ok(Done {
         recorded: recorded.index,
         epoch: None,
@@ -302,7 +307,7 @@ async fn note(
     command: &Command,
     by: &By,
     plan: Plan,
-    (guards, mut writes): (Vec<Guard>, Vec<Write>),
+    (mut guards, mut writes): (Vec<Guard>, Vec<Write>),
 ) -> Result<Done, Refusal> {
     let now_ms = app.clock.now_ms();
     let reasons = std::iter::once(reason(command)).chain(unread(command, plan.unread));
@@ -319,6 +324,7 @@ async fn note(
         statement.inputs.insert(COMMAND.to_owned(), *command);
     }
     writes.extend(plan.writes);
+    guards.extend(plan.guards);
     let entry = Entry {
         statement: statement.sign(&app.keys.statement).map_err(internal)?,
         subject: None,
@@ -328,8 +334,10 @@ async fn note(
         parts: Vec::new(),
         effect: Effect::None,
     };
-    let recorded = app.sequencer.record(entry).await;
-    let recorded = recorded.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
+    let recorded = app.sequencer.record(entry).await.map_err(|error| match error {
+        EntryError::Conflict { detail } => Refusal::new(RefusalCode::SetChanged, detail),
+        error => Refusal::new(RefusalCode::BrokerStopping, error.to_string()),
+    })?;
     Ok(Done {
         recorded: recorded.index,
         epoch: None,

@@ -7,13 +7,14 @@ use std::sync::{Arc, PoisonError};
 use touchstone_authorization::Status;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_policies::Extent;
-use touchstone_store::Write;
+use touchstone_store::{Guard, Write};
 use touchstone_verifier::inventory::Lookup;
 
 use super::holders::holders;
 use super::{Action, Command, MAX_SHOWN, Target};
 use crate::app::App;
 use crate::bars::{self, Bar, MAX_BARS};
+use crate::decommission;
 use crate::hello::{internal, unreadable};
 use crate::holds::{self, Over};
 use crate::lineage::{Entry, Id};
@@ -35,6 +36,8 @@ pub struct Plan {
     pub nodes: Vec<(String, StatusIndex)>,
     /// Entries of workloads, beside.
     pub roots: Vec<StatusIndex>,
+    /// A workload all of whose entries are.
+    pub named: Option<String>,
     /// An off-line delegation that is taken back by its id, and the ids of those that are over.
     pub ids: (Vec<[u8; 16]>, Vec<[u8; 16]>),
     /// Where nodes are judged anew: each with its reason.
@@ -45,11 +48,16 @@ pub struct Plan {
     pub key: Option<Withheld>,
     /// How many entries of the ledger could not be read: who was given the key there is not known.
     pub unread: u64,
+    /// What must be so still when it is recorded: only of what gives back.
+    pub guards: Vec<Guard>,
     /// Rows that are written with it.
     pub writes: Vec<Write>,
     /// Every entry that would fall, or come back.
     pub set: Vec<StatusIndex>,
-    /// Its digest.
+    /// What is given back, where something is: the numbers of the holds that are lifted, or the revision of the row that bars
+    /// or decommissions.
+    pub given_back: Vec<u64>,
+    /// What is shown of both, and compared ([`set::shown`]).
     pub digest: [u8; 32],
     /// Who holds these entries, at most [`MAX_SHOWN`].
     pub subjects: Vec<String>,
@@ -78,7 +86,10 @@ pub async fn plan(app: &Arc<App>, command: &Command) -> Result<Plan, Refusal> {
         Target::Node if command.action == Action::Decommission => {
             let _ = plan.node(app, id);
         }
-        Target::Node if command.action == Action::Reinstate => plan.subject = Some(id.to_owned()),
+        Target::Node if command.action == Action::Reinstate => {
+            plan.subject = Some(id.to_owned());
+            plan.given_back = vec![decommission::standing(app, id)?.1.get()];
+        }
         Target::Node => plan.node(app, id)?,
         Target::Workload | Target::Lineage => plan.entry(app, command)?,
         Target::Key => plan.key(app, id).await?,
@@ -97,6 +108,7 @@ pub async fn plan(app: &Arc<App>, command: &Command) -> Result<Plan, Refusal> {
             if standing.is_empty() {
                 return Err(absent("nothing is suspended by this name"));
             }
+            plan.given_back = standing.iter().map(|(hold, _)| hold.number).collect();
             set::sorted(standing.into_iter().flat_map(|(_, set)| set))
         }
         _ => {
@@ -110,7 +122,7 @@ pub async fn plan(app: &Arc<App>, command: &Command) -> Result<Plan, Refusal> {
             set::sorted(app.lineage.read(|graph| graph.closure(&roots)))
         }
     };
-    plan.digest = set::digest(&set::encode(&plan.set));
+    plan.digest = set::shown(&plan.set, &plan.given_back);
     plan.subjects = app.lineage.read(|graph| {
         let subjects = plan.set.iter().filter_map(|entry| graph.get(entry));
         subjects.take(MAX_SHOWN).map(|entry| entry.subject).collect()
@@ -150,10 +162,19 @@ impl Plan {
         if let (None, Target::Lineage, Action::Revoke) = (&found, command.target, command.action) {
             return self.take_back(app, id);
         }
+        if let (None, Target::Workload, Action::Lift) = (&found, command.target, command.action) {
+            // What is held over a workload outlives what the workload was granted.
+            self.over = Some(Over::Subject(id.to_owned()));
+            self.subject = Some(id.to_owned());
+            return Ok(());
+        }
         let Entry { status, subject, .. } =
             found.ok_or_else(|| absent("no authorization of this id or subject is known"))?;
         match command.target {
-            Target::Workload if subject.contains('@') => self.roots = held_by(app, &subject),
+            Target::Workload if subject.contains('@') => {
+                self.roots = held_by(app, &subject);
+                self.named = Some(subject.clone());
+            }
             _ if subject.contains('@') => self.roots = vec![status],
             _ => self.nodes = vec![(subject.clone(), status)],
         }
@@ -215,10 +236,14 @@ impl Plan {
 
     /// Everybody whose rights rest on what is barred. To lift a bar takes nothing.
     async fn bar(&mut self, app: &Arc<App>, action: Action, bar: Bar) -> Result<(), Refusal> {
-        let (mut barred, ..) = bars::read(&*app.store).map_err(unreadable)?;
+        let (mut barred, row, revision) = bars::read(&*app.store).map_err(unreadable)?;
         if action == Action::Lift {
             let place = barred.iter().position(|known| *known == bar);
             barred.remove(place.ok_or_else(|| absent("it is not barred"))?);
+            // What is barred is in one row: who bars it once more writes that anew.
+            let revision = revision.ok_or_else(|| absent("it is not barred"))?;
+            self.given_back = vec![revision.get()];
+            self.guards.push(Guard::Unchanged(row, revision));
         } else {
             if !is_known(app, &bar) {
                 return Err(absent("the policy in force has nothing of this name"));

@@ -250,7 +250,10 @@ async fn carry_out(
         }
     };
     match node_entry(app, subject) {
-        _ if subject.contains('@') => taking.roots = held_by(app, subject),
+        _ if subject.contains('@') => {
+            taking.roots = held_by(app, subject);
+            taking.named = Some(subject.to_owned());
+        }
         Some(status) => taking.nodes.push((subject.to_owned(), status)),
         None => {}
     }

@@ -17,11 +17,10 @@ use crate::command::Plan;
 use crate::decision::DenialCode;
 use crate::entry::{Effect, Entry, Recorded};
 use crate::hello::internal;
-use crate::lineage::Id;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::trust::Mark;
-use crate::withdraw::{Taken, Taking, holds as entry_of, out, set};
+use crate::withdraw::{Taken, Taking, held_by, holds as entry_of, out, set};
 
 /// How often is looked for who was granted something between the look and the mark.
 const MAX_ROUNDS: usize = 4;
@@ -118,8 +117,7 @@ fn missed(app: &App, over: &Over) -> Roots {
     match over {
         Over::Nodes(extent) => plan.extent(app, extent.clone()),
         Over::Subject(subject) if subject.contains('@') => {
-            plan.roots
-                .extend(app.lineage.find(Id::Subject(subject)).map(|entry| entry.status));
+            plan.roots.extend(held_by(app, subject));
         }
         // Who has no record holds nothing.
         Over::Subject(node) => plan
@@ -209,15 +207,17 @@ async fn once(app: &App, (by, over): (&Maker, Over), why: &str, taking: Taking) 
     })
 }
 
-/// Lifts what is held over this. What it took comes back with fresh good evidence of each node. Body of the statement: 0
+/// Lifts what is held over this, where it is the holds that were `shown`, by number: of one that was made since nobody has
+/// seen what it is for. What they took comes back with fresh good evidence of each node. Body of the statement: 0
 /// [kind, name, region], 1 why, 2 rows of [number, SHA-256 of the set, since, Unix seconds]; from
 /// [`crate::withdraw::BODY_CAUSE`] on who commanded it.
 ///
 /// # Errors
-/// [`RefusalCode::NotFound`] where nothing is held over it; otherwise the broker's failure.
+/// [`RefusalCode::NotFound`] where nothing is held over it; [`RefusalCode::SetChanged`] where other holds stand over it than
+/// were shown; otherwise the broker's failure.
 pub async fn lift(
     app: &App,
-    over: &Over,
+    (over, shown): (&Over, &[u64]),
     why: &str,
     more: Vec<(i64, Value)>,
     (guards, mut writes): (Vec<Guard>, Vec<Write>),
@@ -227,6 +227,13 @@ pub async fn lift(
     let lifting = standing(app, over);
     if lifting.is_empty() {
         return Err(Refusal::new(RefusalCode::NotFound, "nothing is suspended by this name"));
+    }
+    if !lifting.iter().map(|(hold, _)| &hold.number).eq(shown) {
+        let detail = format!(
+            "{} suspensions by this name stand now, and not those shown",
+            lifting.len()
+        );
+        return Err(Refusal::new(RefusalCode::SetChanged, detail));
     }
     let rows = lifting.iter().map(|(hold, _)| {
         Value::array([

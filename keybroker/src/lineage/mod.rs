@@ -90,9 +90,19 @@ impl Lineage {
     /// at once ([`crate::trust::Trust::withdraw`]). Nothing is granted below any of it from this moment on: whoever is
     /// being granted something is in the set, or is refused at its commit. `take` must not come back here.
     pub fn fall<T>(&self, roots: &[StatusIndex], take: impl FnOnce(&[StatusIndex]) -> T) -> T {
+        self.fall_found(|_| roots.to_vec(), |_, set| take(set))
+    }
+
+    /// The same, where the roots are looked up under the same lock: whoever is granted something under a name is among those
+    /// of that name, or is granted it after they have fallen. `take` is given them first.
+    pub fn fall_found<T>(
+        &self,
+        find: impl FnOnce(&Graph) -> Vec<StatusIndex>,
+        take: impl FnOnce(&[StatusIndex], &[StatusIndex]) -> T,
+    ) -> T {
         let graph = self.lock();
-        let set = graph.closure(roots);
-        take(&set)
+        let roots = find(&graph);
+        take(&roots, &graph.closure(&roots))
     }
 
     /// The entry of a subject, or of an authorization.

@@ -72,21 +72,35 @@ pub fn encode(entries: &[StatusIndex]) -> Vec<u8> {
     put(&mut bytes, VERSION);
     put(&mut bytes, entries.first().map_or(0, |entry| entry.generation.into()));
     put(&mut bytes, entries.len() as u64);
+    put_rising(&mut bytes, entries.iter().map(number));
+    bytes
+}
+
+fn put_rising(bytes: &mut Vec<u8>, numbers: impl Iterator<Item = u64>) {
     let mut before = None;
-    for number in entries.iter().map(number) {
-        put(
-            &mut bytes,
-            before.map_or(number, |before| number.saturating_sub(before)),
-        );
+    for number in numbers {
+        put(bytes, before.map_or(number, |before| number.saturating_sub(before)));
         before = Some(number);
     }
-    bytes
 }
 
 /// Its SHA-256.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// What a command shows and compares ([`crate::command::Plan::digest`]): of a command that takes, the digest of the set. One
+/// that gives back names besides what is given back, for a set does not tell two holds over it apart: behind the bytes of
+/// the set the count of `given_back`, and its numbers, rising, as those of the set.
+#[must_use]
+pub fn shown(entries: &[StatusIndex], given_back: &[u64]) -> [u8; 32] {
+    let mut bytes = encode(entries);
+    if !given_back.is_empty() {
+        put(&mut bytes, given_back.len() as u64);
+        put_rising(&mut bytes, given_back.iter().copied());
+    }
+    digest(&bytes)
 }
 
 /// Reads a set.
@@ -180,6 +194,17 @@ mod tests {
 
     fn of(numbers: &[u64]) -> Vec<StatusIndex> {
         sorted(numbers.iter().map(|n| place(*n, 3).unwrap()))
+    }
+
+    #[test]
+    fn what_is_given_back_is_shown_beside_the_set() {
+        let set = of(&[1, 2, 7]);
+        assert_eq!(shown(&set, &[]), digest(&encode(&set)), "what is taken is the set");
+        let all = [&[][..], &[1], &[2], &[1, 2], &[3], &[u64::MAX]].map(|given_back| shown(&set, given_back));
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        // Nothing of the one can be taken for a part of the other.
+        assert_ne!(shown(&of(&[1, 2]), &[7]), shown(&of(&[1, 2, 7]), &[]));
     }
 
     proptest! {
