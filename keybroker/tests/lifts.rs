@@ -4,6 +4,7 @@
 
 use crate::commands::{child, commanded, order, place, previewed, refused, status};
 use crate::common;
+use crate::lineage::grow;
 
 use common::client::Client;
 use common::tpm::SoftNode;
@@ -232,4 +233,48 @@ async fn hold_over_nothing(broker: &RunningBroker, subject: &str) {
     hold(broker.app(), Over::Subject(subject.into()), "test", taking)
         .await
         .unwrap();
+}
+
+/// What a hold took comes back with it only where it is known what that was before. That is what a stop in
+/// disorder hides: somebody may have revoked it, and nobody can say so any more.
+#[tokio::test]
+async fn a_hold_over_what_a_stop_in_disorder_suspended_brings_nothing_back_below_the_node() {
+    for (what, stop, second_hold, comes_back) in [
+        ("nothing happened", None, false, true),
+        ("a stop in order", Some(true), false, true),
+        ("a stop in disorder", Some(false), false, false),
+        ("two holds, the first of which knows", None, true, true),
+        ("two holds after a stop in disorder", Some(false), true, false),
+    ] {
+        let mut node = SoftNode::new("good");
+        let domain = Domain::new(&[("node-1", &node)], &[]);
+        let mut broker = domain.start().await;
+        let mut client = Client::connect(broker.address()).await;
+        let root = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
+        let held = grow(broker.app(), "held@node-1", root, &[]).await.unwrap();
+        let beside = grow(broker.app(), "beside@node-1", root, &[]).await.unwrap();
+        if let Some(in_order) = stop {
+            drop(client);
+            match in_order {
+                true => broker.shutdown().await.unwrap(),
+                false => drop(broker),
+            }
+            broker = domain.start().await;
+            client = Client::connect(broker.address()).await;
+        }
+        if second_hold {
+            commanded(&domain, &order("quarantine", "workload", "held@node-1")).await;
+        }
+        commanded(&domain, &order("contain", "cluster", DOMAIN)).await;
+        let found = || [root, held, beside].map(|place| status(&broker, place));
+        assert_eq!(found(), [Status::Suspended; 3], "{what}");
+        commanded(&domain, &order("lift", "cluster", DOMAIN)).await;
+        if second_hold {
+            commanded(&domain, &order("lift", "workload", "held@node-1")).await;
+        }
+        assert!(attest(&mut client, &mut node, true).await.unwrap().allowed, "{what}");
+        let below = if comes_back { Status::Valid } else { Status::Suspended };
+        assert_eq!(found(), [Status::Valid, below, below], "{what}");
+        broker.shutdown().await.unwrap();
+    }
 }

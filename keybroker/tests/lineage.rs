@@ -24,7 +24,12 @@ use touchstone_ledger::statement::{Kind, Outcome, Statement};
 use touchstone_store::Write;
 
 /// Grants `subject` an entry below `parent`, as a decision about a workload does.
-async fn grow(app: &App, subject: &str, parent: StatusIndex, on: &[StatusIndex]) -> Result<StatusIndex, EntryError> {
+pub(crate) async fn grow(
+    app: &App,
+    subject: &str,
+    parent: StatusIndex,
+    on: &[StatusIndex],
+) -> Result<StatusIndex, EntryError> {
     let above = app.lineage.get(&parent).unwrap();
     let status = app.trust.deal().unwrap();
     let mut cti = [0; 16];

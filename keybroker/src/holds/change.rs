@@ -151,6 +151,9 @@ fn forgotten(app: &App, now: i64) -> Vec<Hold> {
 
 /// Whether it is known of each of these what it was before they were taken: it counted, had fallen for good, or is
 /// suspended by a hold that knows. What a stop in disorder suspended may have fallen, and nobody can say so.
+///
+/// A lift goes by it: what a hold took that knows comes back with its node's grant. Of one that does not, each entry comes
+/// back by a grant of its own only, or a workload that was revoked right before the stop would live again.
 fn is_known(app: &App, before: &StatusLists, set: &[StatusIndex]) -> bool {
     let suspended = |entry: &&StatusIndex| {
         let status = before.get(entry.list).and_then(|list| list.status(entry.index));
