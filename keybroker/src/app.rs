@@ -13,6 +13,7 @@ use crate::acks::Acks;
 use crate::chains::Chains;
 use crate::clock::{Clock, seconds};
 use crate::config::Limits;
+use crate::containment::Containing;
 use crate::decision::SEMANTICS_ID;
 use crate::drift::Drift;
 use crate::events::Reports;
@@ -85,6 +86,8 @@ pub struct App {
     pub commanding: tokio::sync::Mutex<()>,
     /// What is suspended until it is lifted.
     pub holds: Holds,
+    /// The containments that follow failures.
+    pub containing: Containing,
     /// The ledger's head.
     pub head: Arc<RwLock<LogHead>>,
     /// When each node last attested, in milliseconds, and the status entry it holds: who is overdue is looked up here.

@@ -6,10 +6,12 @@
 //! that somebody has looked and lifted it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::{Mutex, Notify, watch};
 use touchstone_ledger::statement::{Kind, Reason};
 use touchstone_policies::PolicySet;
-use touchstone_store::{KeyError, Write};
+use touchstone_store::{Batch, KeyError, Write};
 use touchstone_verifier::inventory::Lookup;
 
 use crate::app::App;
@@ -45,14 +47,13 @@ impl Reach {
         !self.due.is_empty()
     }
 
-    /// What is written with the first statement about the failure: a crash then loses nothing of it. Where `alone`, that
-    /// statement is handed in after everybody is suspended, and nothing is due any more.
+    /// What is written with the first statement about the failure: a crash then loses nothing of it.
     #[must_use]
-    pub fn writes(&self, alone: bool) -> Vec<Write> {
-        let writes: Result<Vec<Write>, KeyError> = match (alone, self.is_due()) {
-            (false, true) => self.due.iter().map(Due::write).collect(),
-            (_, false) if self.more => self.reached.write(&self.node).map(|write| vec![write]),
-            _ => Ok(Vec::new()),
+    pub fn writes(&self) -> Vec<Write> {
+        let writes: Result<Vec<Write>, KeyError> = match self.is_due() {
+            true => self.due.iter().map(Due::write).collect(),
+            false if self.more => self.reached.write(&self.node).map(|write| vec![write]),
+            false => Ok(Vec::new()),
         };
         // A name that is no key has no record either; what is taken away does not wait for it.
         writes.unwrap_or_default()
@@ -124,17 +125,27 @@ pub fn reach(
     reach
 }
 
-/// Suspends whom a failure reaches. What could not be suspended stays due.
+/// The containments of a running broker that are due.
+#[derive(Debug, Default)]
+pub struct Containing {
+    /// One is made at a time, so that none is made twice.
+    one: Mutex<()>,
+    look: Notify,
+}
+
+impl Containing {
+    /// Has [`keep`] look for what is due: after the statement that says so is on record.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+}
+
+/// Suspends whom a failure reaches. What could not be suspended stays due: it is on record with the failure
+/// ([`Reach::writes`]), and [`keep`] tries it again.
 pub async fn after_failure(app: &Arc<App>, reach: &Reach) {
-    let mut reached = reach.reached.clone();
     for due in &reach.due {
-        reached.add(due.over.clone());
-        if let Err(refusal) = contain(app, due, &reached).await {
-            tracing::error!(
-                node = due.node,
-                detail = refusal.detail,
-                "a containment could not be made"
-            );
+        if let Err(refusal) = make(app, due, &reach.reached.over).await {
+            not_made(due, &refusal);
         }
     }
 }
@@ -147,18 +158,108 @@ pub async fn catch_up(app: &Arc<App>) -> Result<(), ServiceError> {
     let failed = |what: String| ServiceError::Statement(format!("a containment that is due: {what}"));
     let all = Due::all(&*app.store).map_err(|error| failed(error.to_string()))?;
     for due in all {
-        let reached = Reached::read(&*app.store, &due.node, due.granted);
-        let mut reached = reached.map_err(|error| failed(error.to_string()))?;
-        reached.add(due.over.clone());
-        contain(app, &due, &reached)
-            .await
-            .map_err(|refusal| failed(refusal.detail))?;
+        make(app, &due, &[]).await.map_err(|refusal| failed(refusal.detail))?;
         tracing::warn!(
             node = due.node,
             over = due.over.kind(),
             "a containment was due and is made"
         );
     }
+    Ok(())
+}
+
+/// Makes what stays due, until `stop` is true: looks when it is told to, and again and again while something is left.
+pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let stopping = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let keeping = again_and_again(&app.containing.look, || make_what_is_due(&app));
+    tokio::select! {
+        () = stopping => {}
+        () = keeping => {}
+    }
+}
+
+/// How long after a try that failed the next one is made, at first; each further one waits twice as long.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest that is waited between two tries.
+const AGAIN_AT_LAST: Duration = Duration::from_secs(60);
+
+/// Calls `all_made` each time `look` is notified, and until it has once said that nothing is left.
+async fn again_and_again<F: Future<Output = bool>>(look: &Notify, mut all_made: impl FnMut() -> F) {
+    loop {
+        look.notified().await;
+        let mut wait = AGAIN_AFTER;
+        while !all_made().await {
+            tokio::time::sleep(wait).await;
+            wait = wait.saturating_mul(2).min(AGAIN_AT_LAST);
+        }
+    }
+}
+
+/// Whether nothing is left that is due.
+async fn make_what_is_due(app: &Arc<App>) -> bool {
+    let reading = Arc::clone(app);
+    let read = tokio::task::spawn_blocking(move || Due::all(&*reading.store));
+    let all = match read.await {
+        Ok(Ok(all)) => all,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "which containments are due cannot be read");
+            return false;
+        }
+        Err(error) => {
+            tracing::error!(%error, "which containments are due was not read");
+            return false;
+        }
+    };
+    let mut all_made = true;
+    for due in all {
+        if let Err(refusal) = make(app, &due, &[]).await {
+            not_made(&due, &refusal);
+            all_made = false;
+        }
+    }
+    all_made
+}
+
+fn not_made(due: &Due, refusal: &Refusal) {
+    tracing::error!(
+        node = due.node,
+        over = due.over.kind(),
+        detail = refusal.detail,
+        "a containment could not be made, and stays due"
+    );
+}
+
+/// Makes one, unless it was made for the same failure already. `standing` are those whom the failure reached by then.
+async fn make(app: &Arc<App>, due: &Due, standing: &[Over]) -> Result<(), Refusal> {
+    let _one = app.containing.one.lock().await;
+    // What cannot be read is not remembered: then it is made, as it may not have been.
+    let mut reached = Reached::read(&*app.store, &due.node, due.granted).unwrap_or_else(|error| {
+        tracing::error!(node = due.node, %error, "whom it has reached cannot be read");
+        Reached {
+            granted: due.granted,
+            over: Vec::new(),
+        }
+    });
+    if reached.over.contains(&due.over) {
+        return forget(app, due).await;
+    }
+    for over in standing {
+        reached.add(over.clone());
+    }
+    reached.add(due.over.clone());
+    contain(app, due, &reached).await
+}
+
+/// Deletes the row of one that was made by another evidence of the same failure.
+async fn forget(app: &Arc<App>, due: &Due) -> Result<(), Refusal> {
+    let (app, key) = (Arc::clone(app), due.key().map_err(internal)?);
+    let deleting = tokio::task::spawn_blocking(move || {
+        let mut batch = Batch::new();
+        batch.delete(key);
+        app.store.commit(batch)
+    });
+    deleting.await.map_err(internal)?.map_err(internal)?;
     Ok(())
 }
 
@@ -189,4 +290,35 @@ async fn contain(app: &Arc<App>, due: &Due, reached: &Reached) -> Result<(), Ref
     holds::hold_by(app, Maker::Failure, over, &why, taking)
         .await
         .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// On a clock of its own that moves when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_made_is_tried_again_ever_less_often_until_it_is_and_then_no_more() {
+        let look = Notify::new();
+        let (begun, tried) = (Instant::now(), RefCell::new(Vec::new()));
+        let all_made = || {
+            tried.borrow_mut().push(begun.elapsed().as_secs());
+            let made = tried.borrow().len() == 9;
+            std::future::ready(made)
+        };
+        let an_hour = tokio::time::sleep(Duration::from_secs(3_600));
+        let keeping = async {
+            tokio::select! {
+                () = again_and_again(&look, all_made) => {}
+                () = an_hour => {}
+            }
+        };
+        look.notify_one();
+        keeping.await;
+        assert_eq!(*tried.borrow(), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    }
 }

@@ -46,6 +46,9 @@ pub enum Effect {
         /// The entry of who asked, and that of its node. Each must count, and what it hangs below and depends on.
         rests_on: Vec<StatusIndex>,
     },
+    /// Nothing itself: what it writes makes something be taken away. Like a withdrawal it is never refused as busy, and is
+    /// committed before what follows from it.
+    Due,
     /// Takes away what went out already under `withdrawal`.
     Withdraw {
         /// The nodes whose records are marked, as they are then; whatever entry one has got meanwhile goes out too. None
@@ -83,6 +86,12 @@ impl Effect {
     #[must_use]
     pub const fn takes_away(&self) -> bool {
         matches!(self, Self::Withdraw { .. })
+    }
+
+    /// Whether it goes before what takes nothing away.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Withdraw { .. } | Self::Due)
     }
 }
 

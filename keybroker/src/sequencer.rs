@@ -136,7 +136,9 @@ impl Running {
         let room = MAX_BATCH_ENTRIES.saturating_sub(self.deferred.len());
         queue.take(&mut self.deferred, room);
         // Taking away goes first.
-        self.deferred.make_contiguous().sort_by_key(|w| !takes_away(&w.entry));
+        self.deferred
+            .make_contiguous()
+            .sort_by_key(|w| !w.entry.effect.is_urgent());
         match self.commit_some() {
             Ok(committed) => {
                 // Where nothing could be committed, what is deferred waits for a withdrawal on its way.
@@ -177,7 +179,7 @@ impl Running {
         grants_wait |= pending > here as u64;
         for waiting in std::mem::take(&mut self.deferred) {
             let grant = matches!(waiting.entry.effect, Effect::Grant { .. } | Effect::Release { .. });
-            if !self.s.trust.may_grant() && !takes_away(&waiting.entry) {
+            if !self.s.trust.may_grant() && !waiting.entry.effect.is_urgent() {
                 let detail = "a withdrawal could not be shown".to_owned();
                 let _ = waiting.reply.send(Err(EntryError::Stopped { detail }));
             } else if (grant && grants_wait) || !forming.has_room(&waiting.entry) {
@@ -269,7 +271,7 @@ impl Running {
                     return Ok(Admission::Refuse(EntryError::Conflict { detail }));
                 }
             }
-            Effect::None => {}
+            Effect::None | Effect::Due => {}
             // What comes after an activation is looked at again under the new policy.
             Effect::Activate(_) if !forming.taken.is_empty() => return Ok(Admission::Later),
             Effect::Activate(_) => forming.bytes = usize::MAX,
@@ -497,7 +499,7 @@ impl Running {
                 }
                 Effect::Grant { .. } => held = Some(Vec::new()),
                 Effect::Release { rests_on } => held = Some(rests_on),
-                Effect::Free { .. } | Effect::None => {}
+                Effect::Free { .. } | Effect::None | Effect::Due => {}
             }
             answers.push((waiting.reply, Recorded { index, receipt }, held));
         }

@@ -271,6 +271,7 @@ impl Broker {
             trust,
             commanding: tokio::sync::Mutex::default(),
             holds: Holds::new(restored.holds),
+            containing: containment::Containing::default(),
             head,
             attested: Mutex::new(attested),
             standings,
@@ -340,6 +341,7 @@ impl Broker {
             tokio::spawn(keep::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(crate::lineage::free::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(drift::watch(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(containment::keep(Arc::clone(&app), stopped.clone())),
             tokio::spawn(ticker::follow_policy(
                 Arc::clone(&app),
                 source,

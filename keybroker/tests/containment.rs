@@ -12,11 +12,14 @@ use common::tpm::SoftNode;
 use common::{DOMAIN, Domain, attest, command, eventually, ledger};
 use hyper::Method;
 use touchstone_authorization::{Status, StatusIndex};
-use touchstone_keybroker::holds::{self, Over};
+use touchstone_cose::cbor;
+use touchstone_keybroker::entry::{Effect, Entry};
+use touchstone_keybroker::holds::{self, Due, Over};
+use touchstone_keybroker::nodes as records;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::trust::Mark;
 use touchstone_keybroker::withdraw::{Cause, Taking};
-use touchstone_ledger::statement::{Kind, Reason};
+use touchstone_ledger::statement::{Kind, Outcome, Reason};
 use touchstone_policies as policies;
 
 const CLUSTER: &str = "default = \"cluster\"\nroles = [\"gateway\"]";
@@ -87,12 +90,12 @@ async fn a_member_that_had_lost_its_rights_before_it_fails_reaches_as_far() {
         denied(&broker, bad).await;
         assert_eq!(status(&broker, beside), Status::Suspended, "{cause}");
         let statements = ledger(&broker).await;
-        let failed = statements.iter().position(|s| s.kind == Kind::Containment).unwrap();
-        // Before the decision is on record.
-        let after = statements[failed..].iter();
-        let decision = after.rev().find(|s| s.kind == Kind::Attestation).unwrap();
+        let made = statements.iter().position(|s| s.kind == Kind::Containment).unwrap();
+        // The decision was on record before: a crash in between is made up for from there.
+        let mut before = statements[..made].iter().rev();
+        let decision = before.find(|s| s.kind == Kind::Attestation).unwrap();
         assert_eq!(
-            statements[failed].inputs["decision"],
+            statements[made].inputs["decision"],
             decision.digest().unwrap(),
             "{cause}"
         );
@@ -187,6 +190,116 @@ fn forbid(domain: &Domain) {
     domain.publish();
 }
 
+/// Holds are made one at a time: one that does not come to its end keeps all others waiting for as long as this is kept.
+async fn stalled(broker: &RunningBroker) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    loop {
+        let app = std::sync::Arc::clone(broker.app());
+        let mut stalled = Box::pin(async move {
+            let taking = Taking::new(Cause::new(Kind::Quarantine, Some("nobody"), because()), Mark::Suspended);
+            drop(holds::hold(&app, Over::Subject("nobody".into()), "test", taking).await);
+        });
+        if !is_done(stalled.as_mut()).await {
+            return stalled;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_failure_of_a_member_that_holds_nothing_any_more_outlives_a_crash_too() {
+    let mut nodes = pair();
+    let domain = zoned(&rows(&nodes, Some("a")), CLUSTER);
+    let broker = domain.start().await;
+    let [bad, near] = &mut nodes;
+    granted(&broker, bad).await;
+    let beside = granted(&broker, near).await;
+    commanded(&domain, &order("revoke", "node", "bad")).await;
+    let stalled = stalled(&broker).await;
+    let size = broker.app().head().size;
+    bad.extend(7);
+    {
+        let mut failing = std::pin::pin!(denied(&broker, bad));
+        eventually_while("the failure on record", failing.as_mut(), || {
+            broker.app().head().size > size && !due(&broker).is_empty()
+        })
+        .await;
+        assert_eq!((standing(&broker), status(&broker, beside)), (0, Status::Valid));
+    }
+    drop(broker);
+    drop(stalled);
+
+    // The member is never heard of again.
+    let broker = domain.start().await;
+    assert_eq!((standing(&broker), status(&broker, beside)), (1, Status::Suspended));
+    assert_eq!(due(&broker), []);
+    assert_eq!(denied(&broker, near).await, ["contained"]);
+    broker.shutdown().await.unwrap();
+}
+
+fn due(broker: &RunningBroker) -> Vec<Due> {
+    Due::all(&*broker.app().store).unwrap()
+}
+
+/// As [`eventually`], while something goes on that does not come to its end by itself.
+async fn eventually_while<T>(what: &str, going_on: Pin<&mut impl Future<Output = T>>, holds: impl FnMut() -> bool) {
+    tokio::select! {
+        _ = going_on => panic!("{what}: it has come to its end"),
+        () = eventually(what, holds) => {}
+    }
+}
+
+#[tokio::test]
+async fn what_stays_due_is_made_by_the_running_broker_once_and_never_again() {
+    let mut nodes = pair();
+    let domain = zoned(&rows(&nodes, Some("a")), CLUSTER);
+    let broker = domain.start().await;
+    let [bad, near] = &mut nodes;
+    granted(&broker, bad).await;
+    let beside = granted(&broker, near).await;
+    // What a failure leaves whose containment could not be made: two of its evidence had been shown at once.
+    let app = broker.app();
+    let granted_to_bad = records::by_name(&*app.store, "bad").unwrap().unwrap().0.granted.cti;
+    let of = |decision: u8| Due {
+        node: "bad".into(),
+        granted: granted_to_bad,
+        decision: [decision; 32],
+        over: Over::Nodes(policies::Extent::Cluster),
+    };
+    let all = [of(1), of(2)];
+    let record = |due: Due| async move {
+        let body = cbor::Value::map([(0, cbor::Value::text("test"))]);
+        let circumstances = app.circumstances(app.clock.now_ms());
+        let statement = circumstances.statement(Kind::Command, Outcome::Recorded, body);
+        let entry = Entry {
+            statement: statement.sign(&app.keys.statement).unwrap(),
+            subject: None,
+            policy: None,
+            guards: vec![],
+            writes: vec![due.write().unwrap()],
+            parts: vec![],
+            effect: Effect::Due,
+        };
+        app.sequencer.record(entry).await.unwrap();
+    };
+    for due in all.clone() {
+        record(due).await;
+    }
+    app.containing.look();
+    eventually("both are made", || due(&broker).is_empty()).await;
+    assert_eq!((standing(&broker), status(&broker, beside)), (1, Status::Suspended));
+    // Lifted, it is made by none that comes late, before a start or at one.
+    commanded(&domain, &order("lift", "cluster", DOMAIN)).await;
+    record(of(3)).await;
+    app.containing.look();
+    eventually("the late one", || due(&broker).is_empty()).await;
+    assert_eq!(standing(&broker), 0);
+    record(of(4)).await;
+    broker.shutdown().await.unwrap();
+    let broker = domain.start().await;
+    assert_eq!((due(&broker), standing(&broker)), (vec![], 0));
+    assert_eq!(granted(&broker, near).await, beside);
+    broker.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_containment_that_a_crash_came_before_is_made_at_the_next_start() {
     let mut nodes = pair();
@@ -195,19 +308,7 @@ async fn a_containment_that_a_crash_came_before_is_made_at_the_next_start() {
     let [bad, near] = &mut nodes;
     granted(&broker, bad).await;
     let beside = granted(&broker, near).await;
-    // Holds are made one at a time: one that does not come to its end keeps the containment waiting.
-    let app = std::sync::Arc::clone(broker.app());
-    let stalled = loop {
-        let app = std::sync::Arc::clone(&app);
-        let mut stalled = Box::pin(async move {
-            let taking = Taking::new(Cause::new(Kind::Quarantine, Some("nobody"), because()), Mark::Suspended);
-            holds::hold(&app, Over::Subject("nobody".into()), "test", taking).await
-        });
-        if !is_done(stalled.as_mut()).await {
-            break stalled;
-        }
-    };
-    drop(app);
+    let stalled = stalled(&broker).await;
     bad.extend(7);
     denied(&broker, bad).await;
     assert_eq!((standing(&broker), status(&broker, beside)), (0, Status::Valid));

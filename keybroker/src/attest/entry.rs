@@ -145,7 +145,7 @@ pub(super) fn entry(
         (None, Some(record)) => {
             // However little it still holds: the failure of a member reaches as far as policy says.
             let failure = containment::reach(app, policy, decided, record, inputs.first_use.as_ref());
-            let (reaching, is_due) = (failure.writes(record.withdrawn), failure.is_due());
+            let (reaching, is_due) = (failure.writes(), failure.is_due());
             reach = Some(failure);
             if record.withdrawn {
                 writes.extend(reaching);
@@ -156,7 +156,9 @@ pub(super) fn entry(
             if taken.is_some() || is_due {
                 // Nothing may stand in the way of recording it; the session that had the nonce is used up already.
                 guards.clear();
-                (None, Effect::None)
+                // Where it takes nothing itself, it is this statement that says whom its failure reaches.
+                let is_first = taken.is_none() && is_due;
+                (None, if is_first { Effect::Due } else { Effect::None })
             } else {
                 (Some(policy.digest), Effect::None)
             }

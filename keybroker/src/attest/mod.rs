@@ -5,6 +5,7 @@ mod prepare;
 
 use std::sync::{Arc, PoisonError};
 
+use tokio::sync::oneshot;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_evidence::collection::{Collection, Profile};
 use touchstone_evidence::message::{Answer, LogBytes, Submission, WireReason};
@@ -15,7 +16,7 @@ use touchstone_verifier::ear::EarReason;
 use crate::app::App;
 use crate::containment::{self, Reach};
 use crate::decision::Decided;
-use crate::entry::{Entry, EntryError};
+use crate::entry::EntryError;
 use crate::hello::{Pending, internal};
 use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
@@ -105,15 +106,8 @@ enum Tried {
         taken: Option<Result<HandedIn, EntryError>>,
         /// Whom the failure reaches besides.
         reach: Option<Reach>,
-        entry: ToRecord,
+        entry: Result<HandedIn, EntryError>,
     },
-}
-
-/// The decision's own statement.
-enum ToRecord {
-    HandedIn(Result<HandedIn, EntryError>),
-    /// It follows when those are suspended whom the failure reaches: nothing else says that they have to be.
-    Follows(Box<Entry>),
 }
 
 /// Decides and hands in, both on this thread: it may wait for the disk. A seat of first use is taken `in_turn` alone.
@@ -137,15 +131,11 @@ fn attempt(app: &App, submitted: &Submitted, in_turn: bool) -> Result<Tried, Ref
     if let Some(reason) = replaces {
         return Ok(Tried::Replaces(decided.node, reason));
     }
-    let follows = taken.is_none() && reach.as_ref().is_some_and(Reach::is_due);
     Ok(Tried::Decided {
         statement: entry.statement.bytes.clone(),
         taken,
         reach,
-        entry: match follows {
-            true => ToRecord::Follows(Box::new(entry)),
-            false => ToRecord::HandedIn(app.sequencer.hand_in(entry)),
-        },
+        entry: app.sequencer.hand_in(entry),
         decided: Box::new(decided),
         policy,
         status,
@@ -184,11 +174,19 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
                 entry,
             } => (decided, policy, status, statement, taken, reach, entry),
         };
+        let (unrecorded, on_record) = oneshot::channel::<()>();
         if let Some(reach) = reach.filter(Reach::is_due) {
-            // Its own rights are gone already; whom its failure reaches besides goes out before anything is waited for.
+            // What says that they have to be suspended is handed in, and they are before anything more is waited for.
             let app = Arc::clone(&app);
-            let suspending = tokio::spawn(async move { containment::after_failure(&app, &reach).await });
-            if matches!(entry, ToRecord::Follows(_)) {
+            let (suspended, suspending) = oneshot::channel();
+            tokio::spawn(async move {
+                containment::after_failure(&app, &reach).await;
+                let _ = suspended.send(());
+                // On record, or never to be: whatever of it could not be made is tried again.
+                let _ = on_record.await;
+                app.containing.look();
+            });
+            if taken.is_none() {
                 suspending.await.map_err(internal)?;
             }
         }
@@ -199,10 +197,10 @@ async fn answer(app: Arc<App>, submitted: Submitted, received_at_ms: u64) -> Res
         };
         withdrawn.map_err(|error| Refusal::new(RefusalCode::BrokerStopping, error.to_string()))?;
         let recorded = match entry {
-            ToRecord::HandedIn(Ok(handed_in)) => handed_in.recorded().await,
-            ToRecord::HandedIn(Err(error)) => Err(error),
-            ToRecord::Follows(entry) => app.sequencer.record(*entry).await,
+            Ok(handed_in) => handed_in.recorded().await,
+            Err(error) => Err(error),
         };
+        drop(unrecorded);
         let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(EntryError::Conflict { detail }) => {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::forming::takes_away;
 use super::seat::Seat;
 use crate::entry::{Entry, EntryError, Recorded};
 use crate::queue::{Queue, Refused};
@@ -65,7 +64,7 @@ impl SequencerHandle {
         put: impl FnOnce(&Queue<Waiting>, Waiting, bool) -> Result<(), Refused<Waiting>>,
     ) -> Result<HandedIn, EntryError> {
         let (reply, answer) = oneshot::channel();
-        let urgent = takes_away(&entry);
+        let urgent = entry.effect.is_urgent();
         let queue = &self.0.queue;
         put(queue, Waiting { entry, reply }, urgent).map_err(|refused| match refused {
             Refused::Full(_) => EntryError::Busy { limit: queue.limit() },

@@ -437,6 +437,8 @@ async fn a_full_queue_refuses_grants_and_never_a_withdrawal() {
             waiting.push(answer)
         }
     }
+    // What makes something be taken away is on record before that.
+    let due = hand_in(&bed, entry("due", Effect::Due)).await;
     let place = bed.trust.deal().unwrap();
     let withdrawal = bed.trust.withdraw(&[place], 1).unwrap();
     let withdraw = hand_in(
@@ -452,7 +454,8 @@ async fn a_full_queue_refuses_grants_and_never_a_withdrawal() {
     )
     .await;
     bed.permit(600);
-    withdraw.await.unwrap().unwrap();
+    let (due, withdraw) = (due.await.unwrap().unwrap(), withdraw.await.unwrap().unwrap());
+    assert!(due.index < withdraw.index);
     let mut refused = 0;
     for answer in waiting {
         match answer.await.unwrap() {
