@@ -15,7 +15,7 @@ use touchstone_cose::cbor::Value;
 use touchstone_keybroker::app::App;
 use touchstone_keybroker::entry::{Effect, Entry, EntryError};
 use touchstone_keybroker::lineage::history::{History, Named, Tree};
-use touchstone_keybroker::lineage::{self, BODY_LINEAGE, Dependency, Growth, Id, Link, free};
+use touchstone_keybroker::lineage::{self, BODY_LINEAGE, Dependency, Graph, Growth, Id, Link, free};
 use touchstone_keybroker::rows;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::withdraw::{SET, set};
@@ -269,5 +269,26 @@ async fn after_a_kill_workloads_are_suspended_too_and_places_come_back_when_all_
     let mut dealt = [(); 3].map(|()| broker.app().trust.deal().unwrap());
     dealt.sort();
     assert!(dealt.contains(&held) && dealt.contains(&child) && !dealt.contains(&back));
+    broker.shutdown().await.unwrap();
+}
+
+/// Places come back as fast as they are taken: not so many a round and no more.
+#[tokio::test]
+async fn who_begins_and_ends_many_uses_up_no_places_for_others() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[]);
+    let broker = domain.start().await;
+    let app = broker.app();
+    let mut client = Client::connect(broker.address()).await;
+    let held = attest(&mut client, &mut node, false).await.unwrap();
+    let held = authorization(&broker, &held).contents().status;
+    let many = free::MAX_FREED_AT_ONCE + 20;
+    for n in 0..many {
+        grow(app, &format!("job-{n}@node-1"), held, &[]).await.unwrap();
+    }
+    let before = app.lineage.read(Graph::len);
+    let later = app.clock.now_ms() + 3_600_000;
+    assert_eq!(free::all(app, 0, later).await.unwrap(), many);
+    assert_eq!(app.lineage.read(Graph::len), before - many);
     broker.shutdown().await.unwrap();
 }

@@ -39,20 +39,31 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = ticks.tick() => {}
         }
-        match once(&app, from, app.clock.now_ms()).await {
-            // There may be more where these were.
-            Ok(freed) if freed.len() >= MAX_FREED_AT_ONCE => continue,
-            Ok(_) => {}
-            Err(refusal) => {
-                tracing::warn!(
-                    detail = refusal.detail,
-                    "status entries that are over could not be freed"
-                );
-            }
+        if let Err(refusal) = all(&app, from, app.clock.now_ms()).await {
+            tracing::warn!(
+                detail = refusal.detail,
+                "status entries that are over could not be freed"
+            );
         }
         from += SLOTS_AT_ONCE;
         if from >= app.lineage.read(Graph::slots) {
             from = 0;
+        }
+    }
+}
+
+/// Frees everything that is over at `now_ms` of [`SLOTS_AT_ONCE`] slots, by as many statements as it takes: whoever begins and
+/// ends workloads as fast as may be uses up no places for the others. Gives how many were freed.
+///
+/// # Errors
+/// The broker's failure: what is left is not freed.
+pub async fn all(app: &App, from: usize, now_ms: u64) -> Result<usize, Refusal> {
+    let mut all = 0;
+    loop {
+        let freed = once(app, from, now_ms).await?.len();
+        all += freed;
+        if freed < MAX_FREED_AT_ONCE {
+            return Ok(all);
         }
     }
 }
