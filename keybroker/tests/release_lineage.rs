@@ -42,7 +42,13 @@ async fn world(policy: &str) -> World {
     let mut node = machine();
     let domain = domain(
         &[("node-1", &node)],
-        &[("scopes", SCOPES), ("software_keys", "\"short-lived\"")],
+        &[
+            ("scopes", SCOPES),
+            ("software_keys", "\"short-lived\""),
+            // However slow the machine is, nothing ends while it is looked at.
+            ("authorization_life_ms", "1200000"),
+            ("attestation_deadline_ms", "600000"),
+        ],
     );
     std::fs::write(domain.path("policy/staged/policy.cedar"), format!("{ALL}\n{policy}")).unwrap();
     stage_enforcer(&domain);
@@ -229,6 +235,7 @@ when { context.lineage.children > 0 };
     let alone = w.by_agent().await;
     assert!(alone.sealed.is_some(), "{:?}", alone.reasons);
     let sibling = WorkloadRequest {
+        key_kind: "tpm".into(),
         scopes: vec!["execute:tools/scan".into()],
         delegation: None,
         ..wanted("sibling", &SoftKey::new())
