@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 
-use crate::commands::{codes, commanded, order, place, status, zoned, zoned_with};
+use crate::commands::{codes, commanded, order, place, status, zoned};
 use crate::common;
 
 use common::client::Client;
@@ -62,19 +62,22 @@ fn standing(broker: &RunningBroker) -> usize {
 async fn a_member_that_had_lost_its_rights_before_it_fails_reaches_as_far() {
     for cause in ["overdue", "revoked"] {
         let mut nodes = pair();
-        let quick = [
-            ("heartbeat_ms", "50"),
-            ("attestation_interval_ms", "1000"),
-            ("attestation_retry_ms", "500"),
-            ("attestation_deadline_ms", "3000"),
-        ];
-        let settings: &[_] = if cause == "overdue" { &quick } else { &[] };
-        let domain = zoned_with(&rows(&nodes, Some("a")), CLUSTER, settings);
+        let domain = zoned(&rows(&nodes, Some("a")), CLUSTER);
         let broker = domain.start().await;
         let [bad, near] = &mut nodes;
         let held = granted(&broker, bad).await;
         match cause {
-            "overdue" => eventually(cause, || status(&broker, held) == Status::Invalid).await,
+            "overdue" => {
+                let quick = [
+                    ("attestation_interval_ms", "300"),
+                    ("attestation_retry_ms", "100"),
+                    ("attestation_deadline_ms", "500"),
+                ];
+                domain.change(&quick).await;
+                eventually(cause, || status(&broker, held) == Status::Invalid).await;
+                // Who attests from here on has all the time there is.
+                domain.change(&[("attestation_deadline_ms", "3600000")]).await;
+            }
             _ => drop(commanded(&domain, &order("revoke", "node", "bad")).await),
         }
         eventually(cause, || broker.app().trust.pending() == 0).await;

@@ -48,9 +48,9 @@ impl Brokers {
         let mut text = std::fs::read_to_string(&settings).unwrap();
         // A report counts for long on a slow machine, and a new policy spreads quickly.
         for (key, value) in [
-            ("freshness_window_ms", "60000"),
-            ("attestation_deadline_ms", "600000"),
-            ("authorization_life_ms", "1200000"),
+            ("freshness_window_ms", "600000"),
+            ("attestation_deadline_ms", "3600000"),
+            ("authorization_life_ms", "7200000"),
         ] {
             let line = text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
             text = text.replace(&line, &format!("{key} = {value}"));

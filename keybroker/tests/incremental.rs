@@ -6,7 +6,7 @@ use crate::common;
 
 use common::client::{Client, Problem};
 use common::tpm::{SoftKey, SoftNode};
-use common::{DOMAIN, Domain, attest, key, ledger};
+use common::{DOMAIN, Domain, attest, decided, key};
 use touchstone_evidence::collection::Collection;
 use touchstone_evidence::label::Label;
 use touchstone_evidence::message::{Answer, LogBytes};
@@ -122,7 +122,7 @@ async fn a_tail_that_does_not_belong_is_refused_and_touches_nothing() {
     let broker = domain.start().await;
     let mut client = Client::connect(broker.address()).await;
     assert!(round(&mut client, &mut node).await.1.unwrap().allowed);
-    let entries = ledger(&broker).await.len();
+    let entries = decided(&broker).await.len();
     let length = node.log.len() as u64;
 
     for (name, offset, code) in [
@@ -146,7 +146,7 @@ async fn a_tail_that_does_not_belong_is_refused_and_touches_nothing() {
     let (sent, refused) = round(&mut client, &mut node).await;
     assert_eq!(sent.0, firmware(node.log.len()));
     assert_eq!(refused.unwrap_err().code, "logs-incomplete");
-    assert_eq!(ledger(&broker).await.len(), entries, "nothing was decided");
+    assert_eq!(decided(&broker).await.len(), entries, "nothing was decided");
     (node.resets, node.session) = (resets, session);
     let answer = attest(&mut client, &mut node, true).await.unwrap();
     assert!(answer.allowed, "and the node goes on");

@@ -22,7 +22,7 @@ use touchstone_verifier::tpm::{HashAlg, Public};
 const EU: &str = "eu-1";
 const FEWER: &str = "{ sha256 = [0, 2, 3, 4, 7, 8, 9, 14] }";
 const STRICTER: &[u8] = b"[tpm]\nrequired_registers = { sha256 = [11] }\n\
-    [timers]\nauthorization_life_ms = 90000\nattestation_deadline_ms = 50000\n";
+    [timers]\nauthorization_life_ms = 5400000\nattestation_deadline_ms = 3000000\n";
 const ANYTHING: &str = "@id(\"eu-all\")\npermit (principal, action, resource);\n";
 
 /// The entry of a machine of the region.
@@ -128,7 +128,7 @@ async fn shorter_timers_and_a_forbid_hold_in_the_region_alone() {
     let broker = sovereign.domain.start().await;
     let mut client = Client::connect(broker.address()).await;
     let mut places = Vec::new();
-    for (node, life) in [(&mut here, 120), (&mut there, 90)] {
+    for (node, life) in [(&mut here, 7_200), (&mut there, 5_400)] {
         let answer = attest(&mut client, node, false).await.unwrap();
         let verified = authorization(&broker, &answer);
         let contents = verified.contents();
@@ -193,7 +193,7 @@ async fn nothing_that_a_region_signs_widens_anything() {
         (
             "lengthens a timer",
             "settings.toml",
-            b"[timers]\nauthorization_life_ms = 120001\n",
+            b"[timers]\nauthorization_life_ms = 7200001\n",
             "policy-region-widens",
         ),
         (

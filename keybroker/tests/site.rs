@@ -4,13 +4,14 @@
 
 use crate::common;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::client::{Client, problem};
-use common::{Domain, in_time, now, ring, source};
+use common::{Domain, eventually, in_time, now, refusals, ring, source};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -25,15 +26,17 @@ use touchstone_cose::key::SigningKey;
 use touchstone_keybroker::clock::Clock;
 use touchstone_keybroker::config::Limits;
 use touchstone_keybroker::service::RunningBroker;
-use touchstone_keybroker::site::{self, RunningSite};
+use touchstone_keybroker::site::{self, REFUSED_PAUSE, RunningSite};
 use touchstone_policies::{self as policies, Job, Keyset};
 
-const WINDOW_MS: u64 = 6_000;
+/// Short, for its end is waited for; somebody comes to a site that is cut off within it, on a slow machine too.
+const WINDOW_MS: u64 = 20_000;
+/// A relay waits for the time as long as two clocks may differ, there and back.
 const QUICK: [(&str, &str); 4] = [
     ("heartbeat_ms", "100"),
     ("failover_ms", "100"),
-    ("skew_ms", "200"),
-    ("freshness_window_ms", "6000"),
+    ("skew_ms", "10000"),
+    ("freshness_window_ms", "20000"),
 ];
 
 /// The link of a site: one way to the broker, that can be cut.
@@ -84,14 +87,13 @@ fn ack(broker: &RunningBroker, epoch: u64) -> Ack {
     }
 }
 
-/// How often the broker has refused anything, since this was asked last.
-fn refused(broker: &RunningBroker) -> u64 {
-    let summary = broker.app().refusals.lock().unwrap().summarise(0);
-    summary.map_or(0, |summary| summary.counts.iter().map(|row| row.count).sum())
-}
-
 /// A domain with a relay in its keyset; its broker, the link and the relay at its end.
 async fn site() -> (Domain, RunningBroker, Link, RunningSite) {
+    let limits = Limits {
+        handshake_ms: 60_000,
+        body_ms: 60_000,
+        ..Limits::default()
+    };
     let domain = Domain::new(&[], &QUICK);
     let public = hex::encode(guard_key().verifying_key().to_spki_der());
     let listed = format!("[enforcers.guard-1]\nkey = \"{public}\"\n");
@@ -109,7 +111,7 @@ async fn site() -> (Domain, RunningBroker, Link, RunningSite) {
         &domain.path("relay"),
         listen,
         (upstream, broker.app().policy()),
-        Limits::default(),
+        limits,
         Some((listen, copy)),
     )
     .await
@@ -177,23 +179,36 @@ async fn what_comes_through_a_relay_is_what_the_broker_signed_and_as_late_as_the
     let (far_view, near_view) = (reaches(&far, epoch).await, reaches(&near, epoch).await);
     assert_eq!(far_view.lists(), near_view.lists());
     // The heads that both have seen are the same bytes: nothing is stamped anew on the way.
-    let mut seen = Vec::new();
     let (mut far_views, mut near_views) = (far.views(), near.views());
-    for _ in 0..10 {
-        in_time("a head", near_views.changed()).await.unwrap();
-        seen.push(near_views.borrow_and_update().as_ref().unwrap().head_bytes().to_vec());
+    let (mut of_far, mut of_near) = (BTreeMap::new(), BTreeMap::new());
+    let both = async {
+        loop {
+            let (views, seen) = tokio::select! {
+                changed = far_views.changed() => {
+                    changed.unwrap();
+                    (&mut far_views, &mut of_far)
+                }
+                changed = near_views.changed() => {
+                    changed.unwrap();
+                    (&mut near_views, &mut of_near)
+                }
+            };
+            let view = views.borrow_and_update().as_ref().unwrap().clone();
+            seen.insert(view.head().issued_at_ms, view.head_bytes().to_vec());
+            // Who looks late passes heads over, so not every head is seen by both.
+            let common = of_far.iter().filter(|(at_ms, _)| of_near.contains_key(*at_ms));
+            if common.count() >= 3 {
+                break;
+            }
+        }
+    };
+    in_time("heads that both have seen", both).await;
+    for (at_ms, head) in &of_far {
+        assert!(
+            of_near.get(at_ms).is_none_or(|near| near == head),
+            "a head that the broker never sent"
+        );
     }
-    in_time("a head", far_views.changed()).await.unwrap();
-    let last = far_views.borrow_and_update().as_ref().unwrap().clone();
-    let as_late = near_views.wait_for(|view| {
-        view.as_ref()
-            .is_some_and(|view| view.head().issued_at_ms >= last.head().issued_at_ms)
-    });
-    drop(in_time("the same head from the broker", as_late).await.unwrap());
-    assert!(
-        seen.iter().any(|head| *head == last.head_bytes()) || near.view().unwrap().head_bytes() == last.head_bytes(),
-        "a head that the broker never sent"
-    );
     // The time is the broker's own word over the asker's nonce.
     let mut client = Client::connect(relay.address()).await;
     let (status, time) = client.send(Method::POST, "/v1/time", vec![7; 32]).await;
@@ -248,7 +263,8 @@ async fn a_site_that_is_cut_off_lives_exactly_as_long_as_the_last_head_that_came
     let guard = Follower::start(source(&broker, relay.address(), "guard-1", &[Job::Tls, Job::Relay]));
     reaches(&guard, broker.app().trust.epoch()).await;
     let at = |follower: &Follower| follower.clock().now_ms().unwrap();
-    assert!(guard.view().unwrap().fresh(at(&guard), WINDOW_MS));
+    let lives = || guard.view().unwrap().fresh(at(&guard), WINDOW_MS);
+    eventually("a fresh head", lives).await;
 
     link.cut.send_replace(true);
     let last = last_head(&guard).await;
@@ -291,8 +307,8 @@ async fn a_site_that_is_cut_off_lives_exactly_as_long_as_the_last_head_that_came
 
     // The link is back: what was taken away meanwhile is here, and the site lives again.
     link.cut.send_replace(false);
-    let view = reaches(&guard, revoked).await;
-    assert!(view.fresh(at(&guard), WINDOW_MS));
+    reaches(&guard, revoked).await;
+    eventually("a fresh head", lives).await;
     reaches(&timeless, revoked).await;
     relay.shutdown().await;
     broker.shutdown().await.unwrap();
@@ -302,7 +318,7 @@ async fn a_site_that_is_cut_off_lives_exactly_as_long_as_the_last_head_that_came
 async fn what_no_broker_would_take_ends_at_the_relay_and_takes_nobody_the_time() {
     let (_domain, broker, _link, relay) = site().await;
     let epoch = broker.app().trust.epoch();
-    refused(&broker);
+    let before = refusals(&broker).await;
     let good = ack(&broker, epoch).encode_signed(&guard_key()).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -340,23 +356,30 @@ async fn what_no_broker_would_take_ends_at_the_relay_and_takes_nobody_the_time()
     for one in flood {
         statuses.insert(one.await.unwrap());
     }
-    assert!(statuses.contains(&429), "the host is slowed down: {statuses:?}");
+    // Where every one of them needs a connection of its own, they may be too slow for that.
+    in_time("the host to be slowed down", async {
+        while !statuses.contains(&429) {
+            statuses.insert(client.send(Method::POST, "/v1/acks", vec![]).await.0.as_u16());
+        }
+    })
+    .await;
     assert!(
         statuses.iter().all(|status| [400, 401, 413, 429].contains(status)),
         "{statuses:?}"
     );
     assert_eq!(
-        refused(&broker),
-        0,
+        refusals(&broker).await,
+        before,
         "the broker was bothered, and counts it against the site"
     );
 
     // The next second is a new one: what is good goes up, and once.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(
-        client.send(Method::POST, "/v1/acks", good.clone()).await.0,
-        StatusCode::OK
-    );
+    in_time("what is good goes up", async {
+        while client.send(Method::POST, "/v1/acks", good.clone()).await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    })
+    .await;
     let at = (broker.app().trust.generation(), epoch);
     let shown = || {
         let app = broker.app();
@@ -378,8 +401,9 @@ async fn relay_is_cut(relay: &RunningSite, link: &Link, good: Vec<u8>) {
 #[tokio::test]
 async fn a_listed_enforcer_that_is_refused_does_not_spend_what_the_site_may_be_refused() {
     let (_domain, broker, _link, relay) = site().await;
-    refused(&broker);
+    let before = refusals(&broker).await;
     let mut client = Client::connect(relay.address()).await;
+    let begun = Instant::now();
     // Of a state that was never made: signed as it should be, so only a broker can tell.
     let ahead = broker.app().trust.epoch() + 1_000;
     let mut codes = Vec::new();
@@ -388,9 +412,13 @@ async fn a_listed_enforcer_that_is_refused_does_not_spend_what_the_site_may_be_r
         let (status, body) = client.send(Method::POST, "/v1/acks", body).await;
         codes.push(problem(status, &body).code);
     }
+    // One, and one more for every pause that has passed since it was sent.
+    let most = 1 + begun.elapsed().as_secs() / REFUSED_PAUSE.as_secs();
     assert_eq!(codes[0], "upstream-refused");
-    assert!(codes[1..].iter().all(|code| code != "upstream-refused"), "{codes:?}");
-    assert_eq!(refused(&broker), 1);
+    let up = codes.iter().filter(|code| *code == "upstream-refused").count();
+    assert!(up as u64 <= most, "{up} of {most}: {codes:?}");
+    let counted = refusals(&broker).await - before;
+    assert!((1..=most).contains(&counted), "{counted} of {most}");
     relay.shutdown().await;
     broker.shutdown().await.unwrap();
 }

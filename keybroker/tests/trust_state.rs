@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::client::{Client, problem};
 use common::tpm::SoftNode;
-use common::{DOMAIN, Domain, attest, authorization, command, key, ledger, now, ring, view};
+use common::{DOMAIN, Domain, attest, authorization, command, eventually, key, ledger, now, ring, view};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
@@ -500,13 +500,9 @@ async fn a_policy_published_while_the_broker_was_down_judges_what_was_granted_be
     std::fs::write(&region, text).unwrap();
     domain.publish();
     let broker = domain.start().await;
-    let mut watching = broker.app().trust.subscribe().1;
-    while broker.app().trust.lists().get(place.list).unwrap().status(place.index) != Some(Status::Invalid) {
-        watching.recv().await.unwrap();
-    }
-    while broker.app().trust.pending() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let status = || broker.app().trust.lists().get(place.list).unwrap().status(place.index);
+    eventually("what the policy takes", || status() == Some(Status::Invalid)).await;
+    eventually("the disk", || broker.app().trust.pending() == 0).await;
     let last = ledger(&broker).await.pop().unwrap();
     assert_eq!(last.reasons[0].code, "policy-no-longer-permits");
     broker.shutdown().await.unwrap();

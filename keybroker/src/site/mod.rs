@@ -32,6 +32,7 @@ use crate::shares::{Places, Rates};
 use crate::{plain, server, tls};
 
 use passing::Passing;
+pub use passing::REFUSED_PAUSE;
 pub use upstream::{CLIENTS, MAX_WAITING, MAX_WAITING_OF_HOST, Upstream};
 
 /// Most refused acknowledgements of one host in a second; then it waits for the next one.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -20,6 +21,8 @@ use tokio_rustls::client::TlsStream;
 use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
 use touchstone_keybroker::attest::BINDER_EXPORTER;
 
+use super::in_time;
+
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     stream: Shared,
@@ -34,8 +37,17 @@ pub struct Problem {
 }
 
 impl Client {
+    /// Comes again where it is not let in: a broker with more to do than it can lets go who has waited for long.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::with(address, config(&[&rustls::version::TLS13])).await.unwrap()
+        in_time("a connection", async {
+            loop {
+                match Self::with(address, config(&[&rustls::version::TLS13])).await {
+                    Ok(client) => return client,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        })
+        .await
     }
 
     pub async fn with(address: SocketAddr, config: ClientConfig) -> std::io::Result<Self> {
@@ -72,6 +84,16 @@ impl Client {
         self.open_as("application/cbor", method, path, body).await
     }
 
+    /// The same where the connection may have ended.
+    pub async fn try_open(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> hyper::Result<Response<hyper::body::Incoming>> {
+        self.try_open_as("application/cbor", method, path, body).await
+    }
+
     /// The same with a body of another type.
     pub async fn open_as(
         &mut self,
@@ -80,6 +102,16 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Response<hyper::body::Incoming> {
+        self.try_open_as(content_type, method, path, body).await.unwrap()
+    }
+
+    async fn try_open_as(
+        &mut self,
+        content_type: &str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> hyper::Result<Response<hyper::body::Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -87,8 +119,8 @@ impl Client {
             .header("content-type", content_type)
             .body(Full::new(Bytes::from(body)))
             .unwrap();
-        self.sender.ready().await.unwrap();
-        self.sender.send_request(request).await.unwrap()
+        self.sender.ready().await?;
+        self.sender.send_request(request).await
     }
 
     pub async fn send(&mut self, method: Method, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {

@@ -30,8 +30,9 @@ use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_keybroker::clock::{Clock, seconds};
 use touchstone_keybroker::config::Config;
 use touchstone_keybroker::service::{self, Broker, RunningBroker, ServiceError};
+use touchstone_keybroker::ticker;
 use touchstone_ledger::receipt::verify_receipt;
-use touchstone_ledger::statement::{Statement, VerifiedStatement};
+use touchstone_ledger::statement::{Kind, Statement, VerifiedStatement};
 use touchstone_policies::{self as policies, Job, NodeIdentity, NodePlace};
 use touchstone_verifier::tpm::Public;
 
@@ -42,6 +43,22 @@ pub const DOMAIN: &str = "test.example";
 pub const REGION: &str = "north";
 /// How long is waited for what must come before the test fails: for a machine far slower than any that is in use.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Nothing that a broker is only waited for in ends by itself before that: what a test does not set. A test that waits for the
+/// end of something says when it ends, and may say so first when everything before it is done ([`Domain::change`]).
+const PATIENT: [(&str, &str); 5] = [
+    ("freshness_window_ms", "600000"),
+    ("attestation_deadline_ms", "3600000"),
+    ("authorization_life_ms", "7200000"),
+    ("workload_life_ms", "3600000"),
+    ("offline_life_ms", "300000"),
+];
+/// The same for what clients may take: the most that there may be.
+const PATIENT_LIMITS: [(&str, &str); 4] = [
+    ("handshake_ms", "60000"),
+    ("head_ms", "600000"),
+    ("body_ms", "60000"),
+    ("session_ms", "60000"),
+];
 /// Registers of the recorded quote the reference is made of.
 const REFERENCE_REGISTERS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14];
 
@@ -68,13 +85,8 @@ impl Domain {
         };
         let repo = domain.path("policy");
         policies::init(&repo, DOMAIN, &domain.path("keys"), now()).unwrap();
-        let path = repo.join("staged/settings.toml");
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        for (key, value) in settings {
-            let line = text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
-            text = text.replace(&line, &format!("{key} = {value}"));
-        }
-        std::fs::write(&path, text).unwrap();
+        domain.stage(&PATIENT);
+        domain.stage(settings);
         for (n, (name, node)) in nodes.iter().enumerate() {
             if nodes[..n].iter().any(|(earlier, _)| earlier == name) {
                 domain.replace_node(name, node);
@@ -88,6 +100,25 @@ impl Domain {
         domain.publish();
         std::fs::copy(repo.join("metadata/1.root.json"), domain.path("root.json")).unwrap();
         domain
+    }
+
+    /// Changes settings line by line in what is staged.
+    pub fn stage(&self, settings: &[(&str, &str)]) {
+        let path = self.path("policy/staged/settings.toml");
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for (key, value) in settings {
+            let line = text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+            text = text.replace(&line, &format!("{key} = {value}"));
+        }
+        std::fs::write(&path, text).unwrap();
+    }
+
+    /// Has the broker of this domain take over changed settings.
+    pub async fn change(&self, settings: &[(&str, &str)]) {
+        self.stage(settings);
+        self.publish();
+        let (status, body) = command(self, Method::POST, "/reload", "").await;
+        assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     }
 
     /// The same with more in the configuration.
@@ -157,7 +188,7 @@ impl Domain {
             text("data"),
             text("policy"),
             text("root.json"),
-            self.config_more,
+            patient(&self.config_more),
         ))
         .unwrap()
     }
@@ -176,6 +207,17 @@ impl Domain {
             }
         })
         .await
+    }
+}
+
+/// A configuration with limits that let clients take their time, where it does not say otherwise.
+fn patient(more: &str) -> String {
+    let said = |key: &str| more.lines().any(|line| line.starts_with(&format!("{key} =")));
+    let limits = PATIENT_LIMITS.iter().filter(|(key, _)| !said(key));
+    let limits: String = limits.map(|(key, value)| format!("{key} = {value}\n")).collect();
+    match more.split_once("[limits]\n") {
+        Some((before, after)) => format!("{before}[limits]\n{limits}{after}"),
+        None => format!("{more}\n[limits]\n{limits}"),
     }
 }
 
@@ -312,6 +354,27 @@ pub async fn ledger(broker: &RunningBroker) -> Vec<Statement> {
                 .into_statement()
         }));
     }
+}
+
+/// The ledger but for what the broker records of refusals by itself, once a minute: what was decided, commanded, withdrawn.
+pub async fn decided(broker: &RunningBroker) -> Vec<Statement> {
+    let mut statements = ledger(broker).await;
+    statements.retain(|statement| statement.kind != Kind::RefusalSummary);
+    statements
+}
+
+/// How often this broker has refused anything since its ledger began: what is on record of it, after all of it was put there.
+pub async fn refusals(broker: &RunningBroker) -> u64 {
+    ticker::sum_up(broker.app(), broker.app().clock.now_ms()).await;
+    let count = |statement: &Statement| -> u64 {
+        let rows = statement.body.get(2).unwrap().as_array().unwrap();
+        rows.iter()
+            .map(|row| row.as_array().unwrap()[2].as_u64().unwrap())
+            .sum()
+    };
+    let statements = ledger(broker).await;
+    let summaries = statements.iter().filter(|s| s.kind == Kind::RefusalSummary);
+    summaries.map(count).sum()
 }
 
 /// A command over the admin socket.
