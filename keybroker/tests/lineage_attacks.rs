@@ -108,7 +108,7 @@ async fn a_place_that_is_dealt_out_anew_begins_with_nothing_of_who_held_it() {
     assert_eq!(command(&domain, Method::POST, "/revoke", order).await.0, StatusCode::OK);
     let back = attest(&mut client, &mut first, true).await.unwrap();
     assert_ne!(authorization(&broker, &back).contents().status, root);
-    let later = app.clock.now_ms() + 3_600_000;
+    let later = app.clock.now_ms() + 24 * 3_600_000;
     assert_eq!(free::once(app, 0, later).await.unwrap(), [root, below]);
     let rows_of =
         |entry: &StatusIndex| [rows::workload(entry), rows::branch(entry), rows::tree(entry)].map(Result::unwrap);
@@ -154,7 +154,7 @@ async fn breadth_is_not_got_round_by_renewing_what_has_ended() {
     .await;
     let own = SoftKey::new();
     let short = WorkloadRequest {
-        life: Some(1),
+        life: Some(10),
         delegation: None,
         ..wanted("first", &own)
     };

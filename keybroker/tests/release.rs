@@ -937,7 +937,7 @@ async fn no_key_leaves_for_a_node_that_has_missed_its_deadline() {
         ("attestation_interval_ms", "300"),
         ("attestation_retry_ms", "100"),
         ("attestation_deadline_ms", "3000"),
-        ("attestation_grace_ms", "60000"),
+        ("attestation_grace_ms", "3600000"),
     ];
     let mut w = world(&settings).await;
     put(&w.domain, "name=db/main").await;
