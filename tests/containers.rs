@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::{GUARD, SUBJECT, Wanted, World, authorization, holder, proof};
+use common::{GUARD, LONG_MS, SUBJECT, Wanted, World, authorization, holder, proof};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
@@ -23,7 +23,8 @@ use touchstone_enforcer::oci::Watchman;
 use touchstone_enforcer::oci::watchman::ContainerEvent;
 
 const TOUCHSTONE: &str = env!("CARGO_BIN_EXE_touchstone");
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Less than the longest word that a keeper believes.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// What containers do: they leave a mark every few milliseconds, in a child of their init.
 const WORK: &str = "sh -c 'while :; do date +%s%N > /out/mark; sleep 0.01; done' & sleep 1000";
 
@@ -70,14 +71,17 @@ struct Agent {
 impl Agent {
     fn at(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
-        let (willing, life_s) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(100)));
+        let (willing, life_s) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(600)));
         let (will, life) = (Arc::clone(&willing), Arc::clone(&life_s));
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let (reader, mut writer) = stream.split();
                 let mut line = String::new();
-                BufReader::new(reader).read_line(&mut line).await.unwrap();
+                // Who has given up before it was heard wants nothing any more.
+                if BufReader::new(reader).read_line(&mut line).await.unwrap_or(0) == 0 {
+                    continue;
+                }
                 let asked: Value = serde_json::from_str(&line).unwrap();
                 assert_eq!(
                     (asked["op"].as_str(), asked["audience"].as_str()),
@@ -367,16 +371,16 @@ async fn a_container_starts_under_an_authorization_and_ends_with_it() {
         Some(ContainerEvent::ContainerAdmitted { subject, scope, .. }) if subject == SUBJECT && scope == "execute:tool-search"
     ));
 
-    site.world.publish(Status::Suspended, 60_000);
+    site.world.publish(Status::Suspended, LONG_MS);
     eventually("quarantine", || site.told(&bundle.id) == ["admitted", "frozen"]).await;
     assert!(bundle.stands_still().await, "quarantined");
     assert!(bundle.processes() > 0, "and kept");
-    site.world.publish(Status::Valid, 60_000);
+    site.world.publish(Status::Valid, LONG_MS);
     bundle.works().await;
     assert_eq!(site.told(&bundle.id), ["admitted", "frozen", "thawed"]);
 
     let begun = Instant::now();
-    site.world.publish(Status::Invalid, 60_000);
+    site.world.publish(Status::Invalid, LONG_MS);
     bundle.is_dead().await;
     println!("revoked to dead, as seen from outside: under {:?}", begun.elapsed());
     eventually("its end told", || site.told(&bundle.id).last() == Some(&"killed")).await;
@@ -394,9 +398,9 @@ async fn a_container_that_is_quarantined_can_still_be_ended() {
     let bundle = site.bundle("a", |_| ());
     bundle.start().await.unwrap();
     bundle.works().await;
-    site.world.publish(Status::Suspended, 60_000);
+    site.world.publish(Status::Suspended, LONG_MS);
     eventually("quarantine", || site.told(&bundle.id) == ["admitted", "frozen"]).await;
-    site.world.publish(Status::Invalid, 60_000);
+    site.world.publish(Status::Invalid, LONG_MS);
     bundle.is_dead().await;
 }
 
@@ -418,10 +422,11 @@ async fn silence_ends_containers() {
 async fn an_authorization_is_renewed_and_a_container_without_a_new_one_ends() {
     where_possible!();
     let site = Site::new().await;
-    site.agent.life_s.store(4, Ordering::SeqCst);
+    const LIFE: Duration = Duration::from_secs(20);
+    site.agent.life_s.store(LIFE.as_secs(), Ordering::SeqCst);
     let bundle = site.bundle("a", |_| ());
     bundle.start().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(7_000)).await;
+    tokio::time::sleep(LIFE + Duration::from_secs(1)).await;
     bundle.works().await;
     assert_eq!(site.told(&bundle.id), ["admitted"], "past the end of the first");
     site.agent.willing.store(false, Ordering::SeqCst);
@@ -509,7 +514,7 @@ async fn a_guard_that_dies_takes_its_containers_along_unless_it_is_back_in_time(
     where_possible!();
     let mut site = Site::new().await;
     let bundle = site.bundle("a", |_| ());
-    site.world.publish(Status::Valid, 60_000);
+    site.world.publish(Status::Valid, LONG_MS);
     bundle.start().await.unwrap();
     bundle.works().await;
     site.close();
@@ -520,17 +525,14 @@ async fn a_guard_that_dies_takes_its_containers_along_unless_it_is_back_in_time(
     bundle.works().await;
     assert_eq!(site.told(&bundle.id), ["admitted", "admitted"]);
 
-    // Its last word was good for six seconds, and the one before for a minute. The keeper hears it meanwhile.
-    site.world.publish(Status::Valid, 6_000);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let begun = Instant::now();
+    // Its last word was good for seconds, and the one before for longer than the end is waited for. The keeper hears it
+    // meanwhile: a time in which this process ran, not only one that has passed.
+    site.world.publish(Status::Valid, 20_000);
+    for _ in 0..400 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     site.close();
     bundle.is_dead().await;
-    assert!(
-        begun.elapsed() < Duration::from_millis(4_000 + 300 + 10_000),
-        "{:?}",
-        begun.elapsed()
-    );
     assert_eq!(
         site.told(&bundle.id),
         ["admitted", "admitted"],
@@ -546,7 +548,7 @@ async fn a_guard_that_comes_back_refusing_ends_what_it_finds() {
     bundle.start().await.unwrap();
     bundle.works().await;
     site.close();
-    site.world.publish(Status::Invalid, 60_000);
+    site.world.publish(Status::Invalid, LONG_MS);
     bundle.works().await;
     site.open().await;
     bundle.is_dead().await;
@@ -566,7 +568,7 @@ async fn a_keeper_that_is_killed_frees_nobody() {
     }
     eventually("the keeper's end", || keepers(&bundle.id).is_empty()).await;
     bundle.works().await;
-    site.world.publish(Status::Invalid, 60_000);
+    site.world.publish(Status::Invalid, LONG_MS);
     bundle.is_dead().await;
 }
 
@@ -656,12 +658,12 @@ async fn the_same_through_containerd() {
     let (started, why) = containerd.run(&bundle);
     assert!(started, "{why}");
     bundle.works().await;
-    site.world.publish(Status::Suspended, 60_000);
+    site.world.publish(Status::Suspended, LONG_MS);
     eventually("quarantine", || site.told(&bundle.id) == ["admitted", "frozen"]).await;
     assert!(bundle.stands_still().await);
-    site.world.publish(Status::Valid, 60_000);
+    site.world.publish(Status::Valid, LONG_MS);
     bundle.works().await;
-    site.world.publish(Status::Invalid, 60_000);
+    site.world.publish(Status::Invalid, LONG_MS);
     eventually("its end told", || site.told(&bundle.id).last() == Some(&"killed")).await;
     assert!(bundle.stands_still().await);
     eventually("containerd's word", || {

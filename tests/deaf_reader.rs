@@ -26,7 +26,7 @@ use touchstone_enforcer::guard::{DecisionRequest, Verdict};
 const WINDOW: Duration = Duration::from_millis(1_500);
 
 /// No answer of a guard that lives takes longer, on any machine.
-const ANSWERS: Duration = Duration::from_secs(10);
+const ANSWERS: Duration = Duration::from_secs(120);
 
 struct Guard(Child);
 
@@ -96,7 +96,7 @@ async fn a_guard_whose_standard_output_is_a_full_pipe_refuses_within_the_window_
     };
     let begun = Instant::now();
     while !asked(address, &show).await.allowed {
-        assert!(begun.elapsed() < Duration::from_secs(60), "never let in");
+        assert!(begun.elapsed() < ANSWERS, "never let in");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Far more than a pipe and the guard's own queue hold.
@@ -109,6 +109,11 @@ async fn a_guard_whose_standard_output_is_a_full_pipe_refuses_within_the_window_
     };
     for _ in 0..2_500 {
         assert!(!asked(address, &nonsense).await.allowed);
+    }
+    let begun = Instant::now();
+    while !asked(address, &show).await.allowed {
+        assert!(begun.elapsed() < ANSWERS, "never let in again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     let revoked = Instant::now();
@@ -123,9 +128,18 @@ async fn a_guard_whose_standard_output_is_a_full_pipe_refuses_within_the_window_
     loop {
         let begun = Instant::now();
         let verdict = asked(address, &show).await;
-        if !verdict.allowed {
-            assert_eq!(verdict.codes, ["authorization-revoked"]);
+        if verdict.codes == ["authorization-revoked"] {
             break;
+        }
+        if !verdict.allowed {
+            // Who was not let run for a window hears of it late, and lets nobody in until then.
+            assert!(
+                verdict.codes.iter().any(|code| code == "trust-state-stale"),
+                "{:?}",
+                verdict.codes
+            );
+            assert!(begun.duration_since(out) < ANSWERS, "it never hears of the revocation");
+            continue;
         }
         let late = begun.duration_since(out);
         assert!(

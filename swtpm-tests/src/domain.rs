@@ -472,7 +472,11 @@ fn own_address() -> SocketAddr {
     SocketAddr::from((ip, PORT))
 }
 
-fn change_settings(path: &std::path::Path, settings: &[(&str, u64)]) {
+/// Changes settings (milliseconds) in a staged file.
+///
+/// # Panics
+/// When the file is not as it is made.
+pub fn change_settings(path: &std::path::Path, settings: &[(&str, u64)]) {
     let mut text = std::fs::read_to_string(path).expect("settings");
     for (key, value) in settings {
         let line = text

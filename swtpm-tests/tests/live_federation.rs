@@ -174,6 +174,30 @@ impl Watch {
         }
     }
 
+    /// Waits until whoever was let in is put out because it was revoked. Where nobody was heard of for longer than the window,
+    /// as on a machine that stood still, it is put out for that first; what the guard says next is why it stays out.
+    async fn puts_out_as_revoked(&self, node: &Node, authorization: &[u8]) {
+        let reasons = self.puts_out().await;
+        let begins = |code: &str| reasons.iter().any(|reason| reason.starts_with(code));
+        assert!(
+            begins("authorization-revoked") || begins("federated-domain-stale") || begins("trust-state-stale"),
+            "{reasons:?}"
+        );
+        self.says(node, authorization, RefusalCode::AuthorizationRevoked).await;
+    }
+
+    /// Knocks until this is the one reason.
+    async fn says(&self, node: &Node, authorization: &[u8], code: RefusalCode) {
+        let begun = Instant::now();
+        loop {
+            match self.knock_for(node, authorization, SCOPE).await {
+                Err(codes) if codes == [code] => return,
+                said => assert!(begun.elapsed() < swtpm_tests::observe::PATIENCE, "{:?}", said.err()),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until whoever was let in is put out, and gives the reasons.
     async fn puts_out(&self) -> Vec<String> {
         let found = || {
@@ -190,32 +214,36 @@ impl Watch {
     }
 }
 
-/// By how much this machine was late with what it was to do at a certain time, at worst.
+/// For how long this machine did not do what it was to do at a certain time, all in all.
 struct Lateness {
-    worst_us: Arc<AtomicU64>,
+    all_us: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Lateness {
     fn measure() -> Self {
         const SLEEP: Duration = Duration::from_millis(5);
-        let worst_us = Arc::new(AtomicU64::new(0));
-        let noted = Arc::clone(&worst_us);
+        // What a machine that does other things besides is late by at every turn is not counted.
+        const USUAL: Duration = Duration::from_millis(20);
+        let all_us = Arc::new(AtomicU64::new(0));
+        let noted = Arc::clone(&all_us);
         let task = tokio::spawn(async move {
             loop {
                 let begun = Instant::now();
                 tokio::time::sleep(SLEEP).await;
                 let late = begun.elapsed().saturating_sub(SLEEP);
-                noted.fetch_max(u64::try_from(late.as_micros()).unwrap(), Ordering::SeqCst);
+                if late > USUAL {
+                    noted.fetch_add(u64::try_from(late.as_micros()).unwrap(), Ordering::SeqCst);
+                }
             }
         });
-        Self { worst_us, task }
+        Self { all_us, task }
     }
 
     /// So far. It is measured no longer.
-    fn worst(self) -> Duration {
+    fn all(self) -> Duration {
         self.task.abort();
-        Duration::from_micros(self.worst_us.load(Ordering::SeqCst))
+        Duration::from_micros(self.all_us.load(Ordering::SeqCst))
     }
 }
 
@@ -373,14 +401,8 @@ async fn a_node_of_another_domain_is_let_in_and_put_out_by_push_and_by_silence()
     node.swtpm.extend(3, [7; 32]).unwrap();
     assert!(!node.attest(&mut client).await.unwrap().allowed);
     let begun = Instant::now();
-    let reasons = watch.puts_out().await;
+    watch.puts_out_as_revoked(&node, &for_a).await;
     println!("closed by push after {:?}", begun.elapsed());
-    assert!(
-        reasons.iter().any(|reason| reason.starts_with("authorization-revoked")),
-        "{reasons:?}"
-    );
-    let codes = watch.knock_for(&node, &for_a, SCOPE).await.unwrap_err();
-    assert_eq!(codes, [RefusalCode::AuthorizationRevoked]);
 
     // Another node is in when B can no longer be heard.
     let mut second = Node::start(&Boot::CMDLINE_CHANGED).await;
@@ -392,7 +414,7 @@ async fn a_node_of_another_domain_is_let_in_and_put_out_by_push_and_by_silence()
     let begun = Instant::now();
     between.cut(true);
     let reasons = watch.puts_out().await;
-    let (closed, late) = (begun.elapsed(), lateness.worst());
+    let (closed, late) = (begun.elapsed(), lateness.all());
     println!("closed by silence after {closed:?}, on a machine that was late by {late:?}");
     assert!(
         reasons
@@ -465,19 +487,15 @@ async fn where_only_the_other_side_can_connect_it_pushes() {
     node.swtpm.extend(3, [7; 32]).unwrap();
     assert!(!node.attest(&mut client).await.unwrap().allowed);
     let begun = Instant::now();
-    let reasons = watch.puts_out().await;
+    watch.puts_out_as_revoked(&node, &for_a).await;
     println!("closed by the other side's push after {:?}", begun.elapsed());
-    assert!(
-        reasons.iter().any(|reason| reason.starts_with("authorization-revoked")),
-        "{reasons:?}"
-    );
     broker_a.shutdown().await.unwrap();
     broker_b.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_carried_by_hand_counts_up_to_its_age() {
-    const AGE: u64 = 20;
+    const AGE: u64 = 45;
     let b = domain_b(&[("node-1", Boot::GOOD)], &issue_for_a());
     let broker_b = b.broker().await;
     let a = found(A, &[], &|repo| {

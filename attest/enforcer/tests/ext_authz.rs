@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, Request, Response, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::{SUBJECT, World, for_request, sha256};
+use common::{LONG_MS, SUBJECT, World, for_request, sha256};
 use touchstone_authorization::Status;
 use touchstone_enforcer::ext_authz::{
     BODY, BODY_DIGEST, CHECK, CONTENT_DIGEST, ExtAuthz, HOST, METHOD, PARTIAL, Proxy, SCOPE, SERVER,
@@ -116,7 +116,7 @@ async fn nginx_is_told_who_asks() {
         [GuardEvent::Allowed { .. }]
     ));
 
-    endpoint.world.publish(Status::Invalid, 60_000);
+    endpoint.world.publish(Status::Invalid, LONG_MS);
     assert_eq!(endpoint.codes(nginx(|_| ())).await, "authorization-revoked");
     assert!(matches!(
         endpoint.told.lock().unwrap().as_slice(),

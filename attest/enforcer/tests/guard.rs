@@ -26,7 +26,7 @@ fn decide(world: &World, chain: &[u8], key: &SigningKey) -> Vec<RefusalCode> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_of_off_line_rights_takes_its_own_share_of_a_guard_and_no_more() {
     let world = World::new().await;
-    let (greedy, other) = (authorization_at(7, 100), authorization_at(8, 100));
+    let (greedy, other) = (authorization_at(7, 600), authorization_at(8, 600));
     let chains: Vec<Vec<u8>> = (100..=100 + MAX_ADMITTED_OF_ENTRY)
         .map(|n| delegated_from(&greedy, [u8::try_from(n).unwrap(); 16]))
         .collect();

@@ -12,7 +12,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use common::{SUBJECT, Wanted, World, authorization, child, delegated, for_request, holder, proof, scope, sha256};
+use common::{
+    LONG_MS, SUBJECT, Wanted, World, authorization, child, delegated, for_request, holder, proof, scope, sha256,
+};
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -150,7 +152,7 @@ impl Asked {
         let own = (self.method.as_str(), self.host, self.path, self.body.clone());
         let (method, host, path, body) = self.proven.clone().unwrap_or(own);
         let digest = Target::new(method, host, path).unwrap().digest(&sha256(&body));
-        let chain = authorization(100);
+        let chain = authorization(600);
         let wanted = Wanted {
             scope: self.scope,
             request: Some(digest),
@@ -372,21 +374,21 @@ async fn withdrawn_suspended_and_stale_refuse_and_what_is_suspended_comes_back()
     let shop = Shop::new(REQUEST).await;
     let ask = async || shop.codes(Asked::default().request()).await;
     assert!(ask().await.is_empty());
-    shop.world.publish(Status::Suspended, 60_000);
+    shop.world.publish(Status::Suspended, LONG_MS);
     assert_eq!(ask().await, ["authorization-suspended"]);
-    shop.world.publish(Status::Valid, 60_000);
+    shop.world.publish(Status::Valid, LONG_MS);
     assert!(ask().await.is_empty());
     shop.world.publish(Status::Valid, 0);
     assert_eq!(ask().await, ["trust-state-stale"]);
-    shop.world.publish(Status::Invalid, 60_000);
+    shop.world.publish(Status::Invalid, LONG_MS);
     assert_eq!(ask().await, ["authorization-revoked"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_ends_when_the_right_it_rests_on_does() {
     for (how, status, fresh_ms) in [
-        ("revoked", Status::Invalid, 60_000),
-        ("suspended", Status::Suspended, 60_000),
+        ("revoked", Status::Invalid, LONG_MS),
+        ("suspended", Status::Suspended, LONG_MS),
         ("silence", Status::Valid, 150),
     ] {
         let shop = Shop::new(REQUEST).await;
@@ -426,7 +428,7 @@ fn files_over_a_connection(body: Body) -> Request {
         scope: "execute:tool-files",
         ..Asked::default()
     };
-    let chain = authorization(100);
+    let chain = authorization(600);
     let wanted = Wanted {
         scope: asked.scope,
         request: None,
@@ -442,8 +444,8 @@ fn files_over_a_connection(body: Body) -> Request {
 }
 
 const ENDS: [(&str, Status, u64); 3] = [
-    ("revoked", Status::Invalid, 60_000),
-    ("suspended", Status::Suspended, 60_000),
+    ("revoked", Status::Invalid, LONG_MS),
+    ("suspended", Status::Suspended, LONG_MS),
     ("silence", Status::Valid, 150),
 ];
 
@@ -576,14 +578,14 @@ async fn what_was_handed_on_off_line_opens_its_tool_and_falls_alone_or_with_its_
     );
 
     let revoked = RevokedIds::new([[0x11; 16]]).unwrap();
-    shop.world.publish_with(Status::Valid, 60_000, &revoked);
+    shop.world.publish_with(Status::Valid, LONG_MS, &revoked);
     assert!(!ask(&chain, &child(), &asked).await.is_empty(), "it alone was revoked");
     assert!(
         ask(&delegated([0x12; 16]), &child(), &asked).await.is_empty(),
         "its sibling was not"
     );
     assert!(shop.codes(asked.request()).await.is_empty(), "nor its parent");
-    shop.world.publish(Status::Invalid, 60_000);
+    shop.world.publish(Status::Invalid, LONG_MS);
     assert!(
         !ask(&delegated([0x12; 16]), &child(), &asked).await.is_empty(),
         "with the parent everything falls"
@@ -638,7 +640,7 @@ impl Tls {
             .connect(name, tcp)
             .await
             .unwrap();
-        let chain = authorization(100);
+        let chain = authorization(600);
         let exporter = stream
             .get_ref()
             .1
@@ -729,7 +731,7 @@ async fn a_proof_over_the_connection_opens_that_connection_and_no_other() {
         "a proof over the request alone: {codes}"
     );
 
-    tls.shop.world.publish(Status::Invalid, 60_000);
+    tls.shop.world.publish(Status::Invalid, LONG_MS);
     let refused = (403, "authorization-revoked".to_owned());
     assert_eq!(
         line.ask(&asked, &credentials).await,

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::{SUBJECT, World, for_request, sha256};
+use common::{LONG_MS, SUBJECT, World, for_request, sha256};
 use http_body_util::BodyExt as _;
 use server::{Nginx, free_port};
 use tokio::net::TcpListener;
@@ -276,14 +276,14 @@ async fn nginx_lets_through_what_the_guard_allows_and_nothing_else() {
     assert_eq!((found, reason.as_str()), (403, "request-ambiguous"));
     assert_eq!(seen.lock().unwrap().len(), 2, "nothing of that reached the service");
 
-    world.publish(Status::Invalid, 60_000);
+    world.publish(Status::Invalid, LONG_MS);
     let (found, reason, _) = nginx.send(&request("GET /search?q=1", &search(), "", "")).await;
     assert_eq!(
         (found, reason.as_str()),
         (403, "authorization-revoked"),
         "withdrawn means stopped"
     );
-    world.publish(Status::Valid, 60_000);
+    world.publish(Status::Valid, LONG_MS);
     assert_eq!(nginx.send(&request("GET /search?q=1", &search(), "", "")).await.0, 200);
 }
 

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 
 use able::what_a_cage_takes;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Long enough to be sure that something does not happen.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -300,7 +300,7 @@ fn nothing_outlives_its_guard() {
             true,
             Signal::SIGKILL,
         ),
-        ("stopped", &["silence=3000"], false, Signal::SIGSTOP),
+        ("stopped", &["silence=10000"], false, Signal::SIGSTOP),
         ("ended by a signal it does not handle", &[], false, Signal::SIGTERM),
     ] {
         let mut guard = Guard::start(options, FAMILY);
@@ -325,9 +325,9 @@ fn a_silent_guard_is_a_gone_guard() {
     if !able() {
         return;
     }
-    let mut guard = Guard::start(&["silence=3000"], FAMILY);
+    let mut guard = Guard::start(&["silence=10000"], FAMILY);
     guard.sleepers(3);
-    std::thread::sleep(Duration::from_millis(3_500));
+    std::thread::sleep(Duration::from_millis(10_500));
     assert_eq!(marked(&guard.mark).len(), 3, "while it beats nothing happens");
     guard.order("silent");
     guard.hear("{\"report\":\"guard-silent\"");
@@ -473,7 +473,7 @@ fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
         let mut child = command
             .arg(&program)
-            .args(["nocgroup", "silence=3000", "sh", "-c", &script])
+            .args(["nocgroup", "silence=10000", "sh", "-c", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -497,7 +497,7 @@ fn a_tree_without_a_namespace_dies_with_its_guard() {
     let mark = format!("{}.8", 30_000 + std::process::id());
     // Inside: limits of namespaces are per user namespace (namespaces(7)).
     let inner = format!(
-        "echo 0 > {} && exec \"$0\" nocgroup silence=3000 sh -c \"$1\"",
+        "echo 0 > {} && exec \"$0\" nocgroup silence=10000 sh -c \"$1\"",
         limit.display()
     );
     let mut child = Command::new("unshare")
