@@ -3,8 +3,10 @@
 //! Where version 2 is mounted is read from `mountinfo` (proc(5)): beside version 1 it is not at `/sys/fs/cgroup`. The group
 //! is made below the one this process is in, so that what a service manager has delegated is enough.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,7 +67,7 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`]: then one does without.
     pub fn create() -> Result<Self, CgroupError> {
-        let read = |path: &str| fs::read_to_string(path).map_err(io(Path::new(path)));
+        let read = |path: &str| fs::read(path).map_err(io(Path::new(path)));
         let mounts = read("/proc/self/mountinfo")?;
         let own = read("/proc/self/cgroup")?;
         let parent = place(&mounts, &own).ok_or(CgroupError::NotMounted)?;
@@ -196,32 +198,67 @@ pub(crate) fn pause(time: Duration) {
 }
 
 /// The folder of the cgroup that a process with these `/proc/self/mountinfo` and `/proc/self/cgroup` is in.
-fn place(mounts: &str, own: &str) -> Option<PathBuf> {
-    let own = Path::new(own.lines().find_map(|line| line.strip_prefix("0::"))?);
+fn place(mounts: &[u8], own: &[u8]) -> Option<PathBuf> {
+    let own = own
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"0::"))?;
+    let own = Path::new(OsStr::from_bytes(own));
     let climbs = own.components().any(|part| part == Component::ParentDir);
-    mounts.lines().find_map(|line| {
-        // "36 35 98:0 ROOT POINT options optional… - TYPE source options", proc(5).
-        let (mount, filesystem) = line.split_once(" - ")?;
-        if filesystem.split(' ').next() != Some("cgroup2") {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, unescape(fields.next()?));
-        // What is mounted may be a part of the hierarchy, and this process may be outside of it.
-        match own.strip_prefix(root) {
-            Ok(below) if !climbs => Some(point.join(below)),
-            _ => Some(point),
-        }
+    let Mount { root, point, .. } = hierarchies(mounts).find(|mount| mount.is_version_2)?;
+    // What is mounted may be a part of the hierarchy, and this process may be outside of it.
+    match own.strip_prefix(root) {
+        Ok(below) if !climbs => Some(point.join(below)),
+        _ => Some(point),
+    }
+}
+
+/// A mount of a hierarchy of cgroups, of either version.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    root: PathBuf,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    is_version_2: bool,
+}
+
+/// The hierarchies of cgroups in a `mountinfo`. Paths are bytes there, and anybody who may mount anything (a file system in
+/// user space) chooses some: no line may hide another.
+pub(crate) fn hierarchies(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(hierarchy)
+}
+
+fn hierarchy(line: &[u8]) -> Option<Mount> {
+    // "36 35 98:0 ROOT POINT options optional… - TYPE source options", proc(5).
+    let mut fields = line.split(|byte| *byte == b' ');
+    let (root, point) = (fields.by_ref().nth(3)?, fields.next()?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let is_version_2 = kind == b"cgroup2";
+    (is_version_2 || kind == b"cgroup").then(|| Mount {
+        root: unescape(root),
+        point: unescape(point),
+        is_version_2,
     })
 }
 
-/// A path as `mountinfo` writes it: space, tab, newline and backslash in octal.
-pub(crate) fn unescape(text: &str) -> PathBuf {
-    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    let text = plain
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-    PathBuf::from(text)
+/// A path as `mountinfo` writes it: space, tab, newline and backslash as three octal digits.
+fn unescape(text: &[u8]) -> PathBuf {
+    let (mut path, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let [first, after @ ..] = rest {
+        let octal = match rest {
+            [
+                b'\\',
+                high @ b'0'..=b'3',
+                middle @ b'0'..=b'7',
+                low @ b'0'..=b'7',
+                after @ ..,
+            ] => Some(((high & 7) << 6 | (middle & 7) << 3 | (low & 7), after)),
+            _ => None,
+        };
+        let (byte, after) = octal.unwrap_or((*first, after));
+        path.push(byte);
+        rest = after;
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(path))
 }
 
 /// Takes away empty groups of processes that are gone.
@@ -287,7 +324,34 @@ mod tests {
             ("only version 1 for this process", hybrid, "4:memory:/x\n", None),
             ("nothing", "", "", None),
         ] {
-            assert_eq!(place(mounts, own).as_deref(), expected.map(Path::new), "{name}");
+            let found = place(mounts.as_bytes(), own.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mount_whose_name_is_no_text_hides_no_other_one() {
+        // fusermount(1) mounts for any user, wherever that user may write.
+        let mounts = b"50 30 0:60 / /home/mallory/\xff\xfe rw,nosuid - fuse.sshfs m rw\n\
+            30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n\
+            31 24 0:27 / /mnt/\xff\\040x rw - cgroup none rw,freezer\n\
+            51 30 0:61 / /home/mallory/\\040-\\040cgroup2 rw - fuse.x cgroup2 rw\n\
+            32 24\n\n";
+        let found: Vec<PathBuf> = hierarchies(mounts).map(|mount| mount.point).collect();
+        let odd = PathBuf::from(OsStr::from_bytes(b"/mnt/\xff x"));
+        assert_eq!(found, [PathBuf::from("/sys/fs/cgroup"), odd]);
+        let own = b"0::/a/\xff\n";
+        let expected = PathBuf::from(OsStr::from_bytes(b"/sys/fs/cgroup/a/\xff"));
+        assert_eq!(place(mounts, own), Some(expected));
+        for (text, path) in [
+            (&b"a\\040b"[..], &b"a b"[..]),
+            (b"\\134040", b"\\040"),
+            (b"\\011\\012\\134", b"\t\n\\"),
+            (b"\\04", b"\\04"),
+            (b"\\", b"\\"),
+            (b"", b""),
+        ] {
+            assert_eq!(unescape(text).as_os_str().as_bytes(), path);
         }
     }
 }

@@ -16,7 +16,9 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
+use crate::cgroup::{Mount, hierarchies};
 use crate::stage::{Orders, signalled};
+use crate::still::Stillness;
 use crate::wire::{self, BEAT, Confinement, FREEZE, Report, Reporter, SIGNAL, THAW};
 use crate::{privileges, tree};
 
@@ -28,6 +30,10 @@ pub const NOT_FOUND: u8 = 127;
 pub const NOT_RUNNABLE: u8 = 126;
 /// What the init exits with when it ends everything itself.
 const GUARD_GONE: u8 = 137;
+/// What it exits with when it ends what was to stand still and did not.
+const NOT_STILL: u8 = 137;
+/// How often it is looked whether what is stopped stands still.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often a tree without a namespace is killed again until none of it is left.
 const LAST_LOOKS: usize = 1_000;
 
@@ -45,6 +51,7 @@ pub(crate) fn run(orders: &Orders, control: File, mut reporter: Reporter) -> Exi
                 control,
                 signals,
                 silence: Duration::from_millis(orders.silence_ms),
+                frozen: None,
             };
             init.watch(&mut reporter)
         }
@@ -118,8 +125,12 @@ fn own_mounts(confinement: Confinement) -> Result<(), (String, Errno)> {
     let none: Option<&str> = None;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|error| ("/".to_owned(), error))?;
-    // Read before /proc is another one.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // Read before /proc is another one. Where it cannot be, cgroups that can be left would be left writable.
+    let mountinfo = "/proc/self/mountinfo";
+    let mounts = fs::read(mountinfo).map_err(|error| {
+        let number = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+        (mountinfo.to_owned(), number)
+    })?;
     match mount(Some("proc"), "/proc", Some("proc"), flags, none) {
         Ok(()) => {}
         // Where parts of /proc are hidden from a container the kernel refuses a whole one. The old one shows more than is
@@ -127,15 +138,7 @@ fn own_mounts(confinement: Confinement) -> Result<(), (String, Errno)> {
         Err(Errno::EPERM) if confinement == Confinement::UserNamespace => {}
         Err(error) => return Err(("/proc".to_owned(), error)),
     }
-    for line in mounts.lines() {
-        let Some((before, after)) = line.split_once(" - ") else {
-            continue;
-        };
-        let is_cgroup = after.starts_with("cgroup ") || after.starts_with("cgroup2 ");
-        let Some(point) = before.split(' ').nth(4).filter(|_| is_cgroup) else {
-            continue;
-        };
-        let point = crate::cgroup::unescape(point);
+    for Mount { point, .. } in hierarchies(&mounts) {
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | flags;
         match mount(none, &point, none, read_only, none) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -152,6 +155,8 @@ struct Init {
     control: File,
     signals: SignalFd,
     silence: Duration,
+    /// Since everything was stopped: who of it stands still.
+    frozen: Option<Stillness>,
 }
 
 enum Heard {
@@ -178,6 +183,14 @@ impl Init {
                 reporter.tell(&Report::GuardSilent { for_ms });
                 return ExitCode::from(GUARD_GONE);
             };
+            if let Some(stillness) = &mut self.frozen
+                && let Err(because) = stillness.look(own())
+            {
+                let because = format!("it is suspended and does not stand still: {because}");
+                reporter.tell(&Report::Failed { because });
+                return ExitCode::from(NOT_STILL);
+            }
+            let left = self.frozen.as_ref().map_or(left, |_| left.min(LOOK));
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
@@ -226,11 +239,17 @@ impl Init {
         }
     }
 
-    fn one(&self, byte: u8) {
+    fn one(&mut self, byte: u8) {
         match byte {
             BEAT => {}
-            FREEZE => self.all(Signal::SIGSTOP),
-            THAW => self.all(Signal::SIGCONT),
+            FREEZE => {
+                self.all(Signal::SIGSTOP);
+                self.frozen = Some(Stillness::default());
+            }
+            THAW => {
+                self.frozen = None;
+                self.all(Signal::SIGCONT);
+            }
             byte => {
                 let signal = byte
                     .checked_sub(SIGNAL)

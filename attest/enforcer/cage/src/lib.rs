@@ -23,6 +23,7 @@ mod cgroup;
 mod init;
 mod privileges;
 mod stage;
+mod still;
 mod tree;
 mod wire;
 

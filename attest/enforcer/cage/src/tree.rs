@@ -21,9 +21,10 @@ pub(crate) fn descendants(root: i32) -> BTreeSet<i32> {
     let mut pairs = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        let stat = fs::read_to_string(entry.path().join("stat"));
+        // A process is called what it likes, and that need not be text: it must not be passed over for it.
+        let stat = fs::read(entry.path().join("stat"));
         if let (Some(pid), Ok(stat)) = (pid, stat)
-            && let Some(parent) = parent(&stat)
+            && let Some(parent) = parent(&String::from_utf8_lossy(&stat))
         {
             pairs.push((pid, parent));
         }

@@ -83,8 +83,9 @@ fn main() -> ExitCode {
         let length = rustix::io::read(&stdin, &mut line).unwrap();
         for command in String::from_utf8_lossy(&line[..length]).lines() {
             match command.split_once(' ') {
-                _ if command == "freeze" => cage.freeze().unwrap(),
-                _ if command == "thaw" => cage.thaw().unwrap(),
+                // One that has ended meanwhile says so before the next order.
+                _ if command == "freeze" => drop(cage.freeze()),
+                _ if command == "thaw" => drop(cage.thaw()),
                 _ if command == "silent" => beating = false,
                 _ if command == "kill" => {
                     let begun = std::time::Instant::now();

@@ -16,7 +16,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -313,9 +313,11 @@ fn nothing_outlives_its_guard() {
         let group = guard.cgroup.clone();
         guard.none_left();
         if group.is_absolute() {
-            let next = Guard::start(&[], "exit 0");
-            assert!(!group.exists(), "{name}: the next guard takes its empty cgroup away");
-            next.none_left();
+            // Empty as soon as the last of it, its stage, is gone too.
+            until("the next guard to take its empty cgroup away", || {
+                Guard::start(&[], "exit 0").none_left();
+                !group.exists()
+            });
         }
     }
 }
@@ -487,14 +489,120 @@ fn who_is_not_root_gets_a_namespace_or_a_tree_and_it_dies_too() {
 }
 
 #[test]
+fn a_mount_whose_name_is_no_text_leaves_no_cgroup_writable() {
+    if !able() {
+        return;
+    }
+    let mounts = fs::read("/proc/self/mountinfo").unwrap();
+    let mounts = String::from_utf8_lossy(&mounts).into_owned();
+    let cgroups = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    let point = cgroups.split(' ').nth(4).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // As fusermount(1) mounts for anybody; here in mounts of its own.
+    let outside = "odd=$1/$(printf '\\377'); mkdir \"$odd\" && mount -t tmpfs none \"$odd\" && shift && exec \"$@\"";
+    let inside = "if mkdir $0/touchstone-$$; then rmdir $0/touchstone-$$; echo could; else echo could not; fi";
+    let ran = Command::new("unshare")
+        .args(["--mount", "sh", "-c", outside, "sh"])
+        .arg(folder.path())
+        .args([env!("CARGO_BIN_EXE_caged"), "sh", "-c", inside, point])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.lines().any(|line| line == "could not"), "{said} {ran:?}");
+    assert!(said.contains("exited"), "{said}");
+}
+
+/// Has the kernel send it SIGCONT 20 ms from now, again and again, and writes what it lives (sigevent(3type): SIGEV_SIGNAL
+/// is 0).
+const RESTLESS: &str = "
+import ctypes, signal, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGCONT, lambda *_: None)
+event = (ctypes.c_int * 16)()
+event[2] = signal.SIGCONT
+timer = ctypes.c_void_p()
+assert libc.timer_create(1, event, ctypes.byref(timer)) == 0
+every = (ctypes.c_long * 4)(0, 20000000, 0, 20000000)
+while True:
+    assert libc.timer_settime(timer, 0, every, None) == 0
+    with open(sys.argv[1], 'a') as file:
+        file.write('x')
+    time.sleep(0.001)
+";
+
+#[test]
+fn what_has_itself_continued_is_frozen_all_the_same_or_killed() {
+    if !able() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (program, file) = (folder.path().join("restless"), folder.path().join("count"));
+    fs::write(&program, RESTLESS).unwrap();
+    let size = || fs::metadata(&file).map_or(0, |data| data.len());
+    let script = format!("FOREVER & exec python3 {} {}", program.display(), file.display());
+
+    let mut guard = Guard::start(&[], &script);
+    until("it to run", || size() > 4);
+    guard.order("freeze");
+    let mut still = size();
+    until("it to stand still", || {
+        let before = still;
+        std::thread::sleep(QUIET);
+        still = size();
+        still == before
+    });
+    guard.order("thaw");
+    until("it to go on", || size() > still);
+    guard.order("kill");
+    guard.none_left();
+
+    // A signal does not hold it: then it dies.
+    let before = size();
+    let mut guard = Guard::start(&["nocgroup"], &script);
+    until("it to run", || size() > before);
+    // One that was late with its timer does stand still this time.
+    let round = Duration::from_secs(3);
+    until("it to be found out", || {
+        let begun = Instant::now();
+        let _ = guard.orders.write_all(b"freeze\n");
+        while let Some(left) = round.checked_sub(begun.elapsed()) {
+            match guard.said.recv_timeout(left) {
+                Ok(line) if line.contains("does not stand still") => return true,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error, RecvTimeoutError::Timeout, "the guard ended");
+                    break;
+                }
+            }
+        }
+        let _ = guard.orders.write_all(b"thaw\n");
+        false
+    });
+    guard.none_left();
+}
+
+#[test]
 fn a_tree_without_a_namespace_dies_with_its_guard() {
+    dies_as_a_tree(FAMILY, 3, "8");
+}
+
+#[test]
+fn one_whose_name_is_no_text_dies_with_its_tree() {
+    // The kernel takes any bytes for a name, and shows them (proc_pid_comm(5)).
+    let nameless = "printf '\\377\\376' > /proc/self/comm; FOREVER & FOREVER & wait";
+    dies_as_a_tree(nameless, 2, "9");
+}
+
+/// A tree without a namespace, whose guard is killed.
+fn dies_as_a_tree(family: &str, sleepers: usize, fraction: &str) {
     // The namespaces are refused by a user namespace that may have no more of them.
     if !able() {
         return;
     }
     let limit = Path::new("/proc/sys/user/max_pid_namespaces");
-    let script = FAMILY.replace("FOREVER", &format!("sleep {}.8", 30_000 + std::process::id()));
-    let mark = format!("{}.8", 30_000 + std::process::id());
+    let mark = format!("{}.{fraction}", 30_000 + std::process::id());
+    let script = family.replace("FOREVER", &format!("sleep {mark}"));
     // Inside: limits of namespaces are per user namespace (namespaces(7)).
     let inner = format!(
         "echo 0 > {} && exec \"$0\" nocgroup silence=10000 sh -c \"$1\"",
@@ -513,7 +621,7 @@ fn a_tree_without_a_namespace_dies_with_its_guard() {
         confined.contains("process-tree") && confined.contains("because"),
         "{confined}"
     );
-    until("the sleepers", || marked(&mark).len() == 3);
+    until("the sleepers", || marked(&mark).len() == sleepers);
     let pid: i32 = guard.split(' ').nth(1).unwrap().parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     until("the tree to die", || marked(&mark).is_empty());

@@ -42,9 +42,9 @@ impl Cgroup {
     /// `container-cgroup-shared` or `container-cgroup-unusable`.
     pub fn of(init: &Process) -> Result<Self, ContainerRefused> {
         let unusable = |found: &dyn std::fmt::Display| ContainerRefused::new(ContainerCode::CgroupUnusable, found);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| unusable(&error.kind()))?;
-        let places =
-            fs::read_to_string(format!("/proc/{}/cgroup", init.pid())).map_err(|error| unusable(&error.kind()))?;
+        let read = |path: &str| text(Path::new(path)).map_err(|error| unusable(&error.kind()));
+        let mounts = read("/proc/self/mountinfo")?;
+        let places = read(&format!("/proc/{}/cgroup", init.pid()))?;
         let candidates = candidates(&mounts, &places);
         if candidates.is_empty() {
             return Err(unusable(&"neither cgroup v2 nor the v1 freezer is mounted here"));
@@ -167,6 +167,12 @@ impl Cgroup {
     }
 }
 
+/// What the kernel says in a file. Paths are bytes there, and anybody who may mount anything (a file system in user space)
+/// chooses some: what is no text is not found, and hides nothing else.
+fn text(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 /// The groups that the process of `places` (`/proc/PID/cgroup`) is in, by the mounts of `mountinfo`: v2, then the freezer.
 /// Roots are left out: everything is in them.
 fn candidates(mountinfo: &str, places: &str) -> Vec<Cgroup> {
@@ -249,6 +255,17 @@ mod tests {
     fn paths(mounts: &str, places: &str) -> Vec<String> {
         let found = candidates(mounts, places);
         found.iter().map(|group| group.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_mount_whose_name_is_no_text_keeps_no_container_from_its_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mountinfo");
+        let odd = b"50 30 0:60 / /home/mallory/\xff\xfe rw,nosuid - fuse.sshfs m rw\n";
+        fs::write(&file, [odd, HYBRID.as_bytes()].concat()).unwrap();
+        let mounts = text(&file).unwrap();
+        assert_eq!(paths(&mounts, "0::/c1\n"), ["/sys/fs/cgroup/unified/c1"]);
+        assert!(text(&folder.path().join("none")).is_err());
     }
 
     #[test]
