@@ -181,6 +181,7 @@ pub async fn run(
         guard,
         hold: &hold,
         cage,
+        segmented,
         segment: None,
         frozen: false,
         tell,
@@ -211,6 +212,8 @@ struct Held<'a> {
     guard: &'a Guard,
     hold: &'a Hold,
     cage: Cage,
+    /// Whether it has a network of its own, or gets one before it begins.
+    segmented: bool,
     segment: Option<Segment>,
     frozen: bool,
     tell: &'a (dyn Fn(ExecEvent) + Send + Sync),
@@ -394,6 +397,10 @@ impl Held<'_> {
     fn follow_policy(&mut self) -> Result<(), String> {
         match &mut self.segment {
             Some(segment) => segment.change(self.guard.reachable(&self.exec.action, &self.exec.resource)),
+            // It reaches everything, and nobody can change that while it runs.
+            None if !self.segmented && self.guard.has_segments() => {
+                Err("policy has network segments now, and it was started without a network of its own".to_owned())
+            }
             None => Ok(()),
         }
     }

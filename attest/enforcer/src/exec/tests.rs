@@ -58,6 +58,7 @@ async fn begins_after(status: Status) -> (Option<Ending>, bool) {
         guard: &world.guard,
         hold: &hold,
         cage,
+        segmented: true,
         segment: None,
         frozen: false,
         tell: &|_| (),
@@ -96,6 +97,56 @@ async fn what_is_lost_or_suspended_while_the_network_is_made_is_not_started() {
         assert!(reasons.iter().any(|reason| reason.starts_with(code)), "{reasons:?}");
         assert!(!ran, "{code}: it was started");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_started_before_policy_had_segments_does_not_go_on_beside_them() {
+    let world = World::new().await;
+    let chain = authorization(100);
+    let challenge = world.guard.challenge().unwrap();
+    let wanted = Wanted {
+        scope: "execute:tool-search",
+        request: None,
+        channel: Channel::Challenge(challenge.to_vec()),
+    };
+    let proof = proof(&chain, &wanted).encode_signed(&holder()).unwrap();
+    let hold = world.guard.hold(&shown(&chain, &proof, &challenge)).unwrap();
+    let plan = Plan {
+        program: "/bin/true".into(),
+        command: vec!["true".into()],
+        network: false,
+        user: None,
+        silence_ms: 10_000,
+    };
+    let (cage, _reports) = Cage::start(&plan, None).unwrap();
+    let exec = Exec {
+        action: SCOPE.0.into(),
+        resource: SCOPE.1.into(),
+        agent: PathBuf::new(),
+        holder: Holder::Node,
+        program: plan.program,
+        command: plan.command,
+        user: None,
+        uses: None,
+        network: false,
+        end_when_suspended: false,
+    };
+    let mut held = Held {
+        exec: &exec,
+        guard: &world.guard,
+        hold: &hold,
+        cage,
+        segmented: false,
+        segment: None,
+        frozen: false,
+        tell: &|_| (),
+    };
+    assert_eq!(held.follow_policy(), Ok(()), "policy has none");
+    // Of another scope: then this one is to reach nothing.
+    world.with_network("[[segment]]\nscope = \"execute:other\"\nallow = [\"tcp 10.0.0.5:5432\"]\n");
+    assert!(held.follow_policy().is_err());
+    held.segmented = true;
+    assert_eq!(held.follow_policy(), Ok(()), "its own is being made");
 }
 
 fn shown<'a>(chain: &'a [u8], proof: &'a [u8], challenge: &'a [u8]) -> Shown<'a> {

@@ -20,6 +20,7 @@ use touchstone_enforcer::clock;
 use touchstone_enforcer::follow::{FollowConfig, Follower, OWN_STREAM, Sample, Source, Time, Views};
 use touchstone_enforcer::guard::{Guard, GuardConfig, GuardEvent};
 use touchstone_enforcer::layer::Credentials;
+use touchstone_policies::Network;
 
 pub const DOMAIN: &str = "test.example";
 pub const GUARD: &str = "proxy-1";
@@ -81,45 +82,51 @@ pub fn scope(text: &str) -> Scope {
     Scope::parse(text).unwrap()
 }
 
+/// Nobody listens there: what the guard follows is put into its views by hand.
+fn source() -> Source {
+    let config = FollowConfig {
+        domain: DOMAIN.into(),
+        subscriber: GUARD.into(),
+        keys: ring(&trust_key()),
+        skew_ms: 500,
+        route: OWN_STREAM.into(),
+        time: Time::Asked,
+        floor: None,
+    };
+    Source {
+        brokers: vec![Endpoint::parse("127.0.0.1:1").unwrap()],
+        tls: pinned_config(&[]).unwrap(),
+        config,
+    }
+}
+
+fn config(network: Arc<Network>) -> GuardConfig {
+    GuardConfig {
+        id: GUARD.into(),
+        domain: DOMAIN.into(),
+        keys: ring(&issuer()),
+        skew_ms: 500,
+        window_ms: LONG_MS,
+        policy_expires: i64::MAX,
+        region: None,
+        purpose: None,
+        offline: OfflineLimits::MOST,
+        network,
+    }
+}
+
 impl World {
     /// A guard that follows, at its first epoch, and is watched.
     pub async fn new() -> Self {
         let views: Views = Arc::new(watch::channel(None).0);
-        let config = FollowConfig {
-            domain: DOMAIN.into(),
-            subscriber: GUARD.into(),
-            keys: ring(&trust_key()),
-            skew_ms: 500,
-            route: OWN_STREAM.into(),
-            time: Time::Asked,
-            floor: None,
-        };
-        // Nobody listens there: what the guard follows is put into its views by hand.
-        let source = Source {
-            brokers: vec![Endpoint::parse("127.0.0.1:1").unwrap()],
-            tls: pinned_config(&[]).unwrap(),
-            config,
-        };
-        let follower = Follower::start_into(source, Arc::clone(&views));
+        let follower = Follower::start_into(source(), Arc::clone(&views));
         let now = Sample {
             broker_ms: clock::wall_ms(),
             boot_ms: clock::boot_ms(),
             bound_ms: 0,
         };
         assert!(follower.clock().take(now, 500));
-        let config = GuardConfig {
-            id: GUARD.into(),
-            domain: DOMAIN.into(),
-            keys: ring(&issuer()),
-            skew_ms: 500,
-            window_ms: LONG_MS,
-            policy_expires: i64::MAX,
-            region: None,
-            purpose: None,
-            offline: OfflineLimits::MOST,
-            network: Arc::default(),
-        };
-        let guard = Arc::new(Guard::new(config, follower));
+        let guard = Arc::new(Guard::new(config(Arc::default()), follower));
         let events = Arc::new(Mutex::new(Vec::new()));
         let watching = {
             let (guard, events) = (Arc::clone(&guard), Arc::clone(&events));
@@ -144,6 +151,12 @@ impl World {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         world
+    }
+
+    /// Another policy counts, with this `network.toml`.
+    pub fn with_network(&self, toml: &str) {
+        let network = Network::parse(toml.as_bytes()).unwrap();
+        self.guard.renew(config(Arc::new(network)), source());
     }
 
     /// The next trust state: the holder's entry has this status, and it is fresh for so long.
