@@ -42,6 +42,9 @@ const MAX_CONNECTIONS_OF_ONE_USER: usize = 16;
 /// How long a peer may take to send a whole line, and to take a whole answer. One that takes longer is closed on.
 const LINE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long nobody is accepted after that has failed.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
 /// What a local process may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
@@ -232,28 +235,48 @@ impl AgentSocket {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(audience.mode()))?;
         let seats = Seats::new(audience.places());
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                // Whoever has nothing to ask here, or is one too many, is closed on at once.
-                let peer = stream.peer_cred().map(|peer| peer.uid());
-                let Some(peer) = peer.ok().filter(|peer| audience.serves(*peer, &desk)) else {
-                    continue;
-                };
-                let Some(seat) = seats.take(peer) else {
-                    continue;
-                };
-                let desk = Arc::clone(&desk);
-                tokio::spawn(async move {
-                    // A peer that goes away mid-sentence concerns nobody else.
-                    let _ = serve(stream, &desk, audience, patience).await;
-                    drop(seat);
-                });
-            }
-        });
+        let listener = Arc::new(listener);
+        let accept = move || {
+            let listener = Arc::clone(&listener);
+            async move { listener.accept().await.map(|(stream, _)| stream) }
+        };
+        let task = tokio::spawn(each_accepted(accept, move |stream| {
+            // Whoever has nothing to ask here, or is one too many, is closed on at once.
+            let peer = stream.peer_cred().map(|peer| peer.uid());
+            let Some(peer) = peer.ok().filter(|peer| audience.serves(*peer, &desk)) else {
+                return;
+            };
+            let Some(seat) = seats.take(peer) else {
+                return;
+            };
+            let desk = Arc::clone(&desk);
+            tokio::spawn(async move {
+                // A peer that goes away mid-sentence concerns nobody else.
+                let _ = serve(stream, &desk, audience, patience).await;
+                drop(seat);
+            });
+        }));
         Ok(Self {
             path: path.to_owned(),
             task,
         })
+    }
+}
+
+/// Accepts for ever. What fails passes (no descriptor is left for now): a socket that stayed closed after it would let the
+/// rights of everybody who asks there run out.
+async fn each_accepted<F: Future<Output = std::io::Result<UnixStream>>>(
+    mut accept: impl FnMut() -> F,
+    mut take: impl FnMut(UnixStream),
+) {
+    loop {
+        match accept().await {
+            Ok(stream) => take(stream),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
     }
 }
 
@@ -583,6 +606,36 @@ mod tests {
         let mut answer = String::new();
         let read = timeout(LONG, BufReader::new(stream).read_line(&mut answer)).await;
         read.expect("in time").is_ok() && answer.contains("this socket is for workloads")
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_descriptors_for_a_moment_closes_no_socket_for_good() {
+        let mut queue = vec![
+            Ok(UnixStream::pair().unwrap().0),
+            Err(std::io::Error::from(nix::errno::Errno::ENFILE)),
+            Err(std::io::Error::from(nix::errno::Errno::EMFILE)),
+            Ok(UnixStream::pair().unwrap().0),
+        ];
+        let (took, mut taken) = tokio::sync::mpsc::unbounded_channel();
+        let accept = || {
+            let next = queue.pop();
+            async move {
+                match next {
+                    Some(next) => next,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let accepting = each_accepted(accept, |stream| took.send(stream).unwrap());
+        let both = async {
+            for _ in 0..2 {
+                assert!(taken.recv().await.is_some());
+            }
+        };
+        tokio::select! {
+            () = accepting => panic!("it accepts nobody any more"),
+            both = timeout(LONG, both) => both.expect("the one after it"),
+        }
     }
 
     #[tokio::test]

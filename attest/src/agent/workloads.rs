@@ -222,7 +222,7 @@ impl Desk {
             // The same again goes on under its entry.
             Some(held) if held.wanted == wanted => (held.key, held.granted),
             _ => {
-                let made = self.tpm().run(|machine| machine.held_key()).await?;
+                let made = self.tpm().for_workloads().run(|machine| machine.held_key()).await?;
                 let key = made.map_err(|error| WorkloadError::Key(error.to_string()))?;
                 (Arc::new(key), None)
             }
@@ -282,6 +282,7 @@ impl Desk {
         };
         let proof = self
             .tpm()
+            .for_workloads()
             .run(move |machine| proof.encode_signed(&*machine.signer_of(&key)))
             .await?
             .map_err(PresentError::Signing)?;
@@ -324,6 +325,7 @@ impl Desk {
         };
         let signed = self
             .tpm()
+            .for_workloads()
             .run(move |machine| delegate(&granted.authorization, &handed_on, &*machine.signer_of(&key)))
             .await?;
         Ok(signed?)
@@ -349,7 +351,7 @@ impl Desk {
         let brokers = releases.config.endpoints();
         let mut client = trust.client(brokers.map_err(|e| ReleaseError::Domain(e.to_string()))?);
         let holder = (granted.authorization.as_slice(), Some(key));
-        Ok(fetch_as(&mut client, self.tpm(), &trust, holder, scope, wanted).await?)
+        Ok(fetch_as(&mut client, &self.tpm().for_workloads(), &trust, holder, scope, wanted).await?)
     }
 
     async fn hand_on_online(
@@ -482,6 +484,7 @@ impl Desk {
         };
         let proof = self
             .tpm()
+            .for_workloads()
             .run(move |machine| match &holder {
                 None => proof.encode_signed(&*machine.signer()),
                 Some(key) => proof.encode_signed(&*machine.signer_of(key)),
