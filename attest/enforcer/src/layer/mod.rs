@@ -45,7 +45,7 @@ use tower::{Layer, Service};
 
 use self::body::BoxError;
 use crate::clock;
-use crate::guard::{Binding, Guard, GuardEvent, Hold};
+use crate::guard::{Binding, Guard, GuardEvent, Hold, Standing};
 
 /// The largest body that is read for its digest unless another limit is given, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
@@ -207,6 +207,12 @@ where
                 }
             };
             let response = inner.call(request).await?;
+            // What an answer begins with is a part of it.
+            if let Standing::Suspended { reasons } | Standing::Lost { reasons } = hold.now() {
+                let denied = Denied::from(reasons);
+                (shared.tell)(denied_event(&denied));
+                return Ok(denied.response());
+            }
             let (mut parts, body) = response.into_parts();
             parts
                 .headers
