@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> CommandResult {
         &args.policy,
         LoadOptions {
             root,
+            made_by: Some(clock::now()),
             ..LoadOptions::default()
         },
         now,

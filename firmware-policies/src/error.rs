@@ -36,6 +36,8 @@ touchstone_cose::reason_codes! {
         RegionOutside = "policy-region-outside": "A region's role signs a target outside of regions/<its name>/. A region signs for itself only, never for another or for the whole.",
         TargetOfRegion = "policy-target-of-region": "The list of the whole names a target in the folder of a region that has keys of its own. Only the region's keys sign there.",
         RegionExpired = "policy-region-expired": "What the region signed has expired, so nothing of it is granted. The region must sign again.",
+        SnapshotLife = "policy-snapshot-life": "The policy snapshot says that it lives longer than the signed settings let one live, so that a version could be kept back for longer. Its keys were used by someone else, or its publisher's clock or this one is wrong. Set the clock right, or change the keys and publish again.",
+        TimestampLife = "policy-timestamp-life": "The policy timestamp says that it lives longer than the signed settings let one live, so that a version could be kept back for longer. Its keys were used by someone else, or its publisher's clock or this one is wrong. Set the clock right, or change the keys and publish again.",
         // Where it comes from.
         SourceInvalid = "policy-source-invalid": "The place of the policy repository is neither a folder nor an http:// or https:// URL that can be used. For https, name the certificate authorities.",
         SourceUnreachable = "policy-source-unreachable": "The server of the policy repository could not be reached, or did not answer with the file. Nothing was taken from it.",

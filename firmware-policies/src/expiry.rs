@@ -2,7 +2,11 @@
 //!
 //! `tough` reads the system clock, so its own enforcement is switched off here, in [`loader`], and nowhere else (a lint
 //! forbids it). TUF metadata has an end and no beginning: a time before the repository was made is accepted.
-//! Source: TUF 1.0.34, 5.3.10, 5.4.4, 5.5.6, 5.6.5 (the end must be later than the time of the update).
+//!
+//! How long snapshot and timestamp live is what their own keys say, and what a thief of both would say is for ever. The
+//! settings, which the targets' keys signed, say how long they may: none ends later than that after the time at which it
+//! can have been made at the latest. Source: TUF 1.0.34, 5.3.10, 5.4.4, 5.5.6, 5.6.5 (the end must be later than the time
+//! of the update); `docs/protocol.md`, policy.
 
 use tough::schema::{Role, Signed};
 use tough::{ExpirationEnforcement, Limits, Repository, RepositoryLoader};
@@ -11,6 +15,7 @@ use url::Url;
 use crate::delegation::{SignedRegion, role_name};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::files::MAX_METADATA_LEN;
+use crate::timers::Timers;
 
 /// Largest root, snapshot or timestamp file.
 pub const MAX_ROLE_LEN: u64 = 1 << 20;
@@ -49,6 +54,37 @@ pub struct RoleEnd {
 }
 
 impl RoleEnd {
+    fn claim(&self) -> String {
+        format!("{} ({}, version {})", self.file, self.role, self.version)
+    }
+
+    /// A role that is made again and again lives no longer than the settings say.
+    fn too_long(&self, timers: &Timers, made_by: i64) -> Option<Problem> {
+        let (code, name, life) = match self.role.as_str() {
+            "snapshot" => (PolicyCode::SnapshotLife, "snapshot_life_ms", timers.snapshot_life_ms),
+            "timestamp" => (PolicyCode::TimestampLife, "timestamp_life_ms", timers.timestamp_life_ms),
+            _ => return None,
+        };
+        let seconds = |ms: u64| i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX);
+        let latest = made_by
+            .saturating_add(seconds(life))
+            .saturating_add(seconds(timers.skew_ms));
+        (self.expires > latest).then(|| {
+            let rule = format!(
+                "timers.{name} = {life} and skew_ms = {} after {}",
+                timers.skew_ms,
+                time(made_by)
+            );
+            let (expected, found) = (time(latest), time(self.expires));
+            Problem::new(
+                code,
+                self.claim(),
+                format!("an end by {expected}: {rule}"),
+                format!("an end at {found}"),
+            )
+        })
+    }
+
     /// Expired at its end, not only after it.
     fn problem(&self, now: i64) -> Option<Problem> {
         let code = match self.role.as_str() {
@@ -59,7 +95,7 @@ impl RoleEnd {
             _ => PolicyCode::RegionExpired,
         };
         (now >= self.expires).then(|| {
-            let claim = format!("{} ({}, version {})", self.file, self.role, self.version);
+            let claim = self.claim();
             let found = format!("an end at {}", time(self.expires));
             Problem::new(code, claim, format!("an end after {}", time(now)), found)
         })
@@ -82,6 +118,15 @@ pub(crate) fn ends(repository: &Repository) -> Vec<RoleEnd> {
 /// [`PolicyError`] with one problem a role that has expired: `policy-<role>-expired`.
 pub(crate) fn check(ends: &[RoleEnd], now: i64) -> Result<(), PolicyError> {
     PolicyError::unless_empty(ends.iter().filter_map(|end| end.problem(now)).collect())
+}
+
+/// Judges how long snapshot and timestamp say that they live. Nothing of it was signed after `made_by`, Unix seconds, but
+/// for the skew bound.
+///
+/// # Errors
+/// [`PolicyError`] with `policy-snapshot-life`, `policy-timestamp-life` or both.
+pub(crate) fn check_lives(ends: &[RoleEnd], timers: &Timers, made_by: i64) -> Result<(), PolicyError> {
+    PolicyError::unless_empty(ends.iter().filter_map(|end| end.too_long(timers, made_by)).collect())
 }
 
 /// When the first of these roles ends.
@@ -137,6 +182,39 @@ mod tests {
         assert_eq!(problem.claim, "timestamp.json (timestamp, version 7)");
         assert_eq!(problem.expected, "an end after 1970-01-01T00:16:40Z");
         assert_eq!(time(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_role_that_is_made_again_and_again_lives_as_long_as_the_settings_say() {
+        let timers = Timers {
+            skew_ms: 1_500,
+            timestamp_life_ms: 600_000,
+            snapshot_life_ms: 3_600_001,
+            ..Timers::default()
+        };
+        let end = |role: &str, expires| RoleEnd {
+            file: format!("{role}.json"),
+            role: role.into(),
+            version: 7,
+            expires,
+        };
+        for (role, last, code) in [
+            ("timestamp", Some(1_602), Some(PolicyCode::TimestampLife)),
+            ("snapshot", Some(4_603), Some(PolicyCode::SnapshotLife)),
+            ("targets", None, None),
+            ("root", None, None),
+        ] {
+            let judge = |expires| check_lives(&[end(role, expires)], &timers, 1_000);
+            assert_eq!(judge(last.unwrap_or(i64::MAX)), Ok(()), "{role}");
+            let after = last.and_then(|last| judge(last + 1).err());
+            assert_eq!(after.map(|e| e.code()), code, "{role}");
+        }
+        let error = check_lives(&[end("timestamp", i64::MAX)], &timers, 1_000).unwrap_err();
+        assert_eq!(error.problems()[0].claim, "timestamp.json (timestamp, version 7)");
+        assert_eq!(
+            error.problems()[0].expected,
+            "an end by 1970-01-01T00:26:42Z: timers.timestamp_life_ms = 600000 and skew_ms = 1500 after 1970-01-01T00:16:40Z"
+        );
     }
 
     #[test]

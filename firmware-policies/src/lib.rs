@@ -24,6 +24,7 @@ pub mod federation_file;
 mod files;
 pub mod floors;
 pub mod foreign;
+pub mod fuzz;
 mod http;
 mod identity;
 pub mod ima_keys;
@@ -79,7 +80,7 @@ pub use expiry::RoleEnd;
 pub use federation_file::{
     Accept, FederatedDomain, Federation, TrustBegins, federation_drop, federation_list, federation_trust,
 };
-pub use floors::RoleVersions;
+pub use floors::{KeysSince, RoleVersions};
 pub use foreign::{CopyError, ForeignPolicy, RepositoryCopy, load_carried, load_foreign};
 pub use identity::NodeIdentity;
 pub use ima_keys::{ImaKeysAdded, ima_key_add};
@@ -93,7 +94,7 @@ pub use operators_file::{Operator, Operators, Power};
 pub use publish::{PublishOptions, PublishedVersion, publish, publish_with};
 pub use region::{Additions, Demands, View};
 pub use settings::{Containment, Delegation, Extent, Reach, Scope, Settings, SoftwareKeys, settings_set};
-pub use show::{Show, show};
+pub use show::{Show, show, show_with};
 pub use source::{Location, Source};
 pub use tenants_file::{NotApart, Tenant, Tenants};
 pub use timers::Timers;

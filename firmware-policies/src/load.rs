@@ -41,6 +41,9 @@ pub struct LoadOptions {
     pub floors: Option<RoleVersions>,
     /// The time, Unix seconds, at which a policy was accepted last; an earlier `now` is refused.
     pub last_time: Option<i64>,
+    /// The time, Unix seconds, by which what is loaded was signed, for who judges the past by what is published now:
+    /// snapshot and timestamp end no later than the settings say after it. Without it, and at the earliest, `now`.
+    pub made_by: Option<i64>,
 }
 
 /// A policy, whole and verified.
@@ -161,6 +164,8 @@ pub(crate) async fn fetch(
     expiry::check(&ends, now)?;
     let files = read_files(&opened).await?;
     let contents = Contents::read(&files, now)?;
+    let made_by = options.made_by.map_or(now, |made_by| made_by.max(now));
+    expiry::check_lives(&ends, &contents.settings.timers, made_by)?;
     let policy = PolicySet {
         domain: contents.settings.domain.clone(),
         version: opened.versions.snapshot,

@@ -9,12 +9,12 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tough::schema::{Hashes, Metafile, Role, Snapshot, Timestamp};
 
-use crate::ceremony::{self, Base, Draft, Next, RoleBody, Scope, Signatures};
+use crate::ceremony::{self, Base, Draft, LAST_HONEST_VERSION, Next, RoleBody, Scope, Signatures};
 use crate::commit::{Commit, FileWrite, Placing};
 use crate::error::{PolicyCode, PolicyError};
 use crate::floors::RoleVersions;
 use crate::keys::{KeyDir, KeyRole};
-use crate::layout::target_path;
+use crate::layout::{METADATA, target_path};
 use crate::repository::Repository;
 use crate::signing::{SPEC_VERSION, ends_soon, expires_at, signed_by};
 
@@ -149,7 +149,7 @@ impl Publication {
             meta: metas,
             ..Snapshot::new(
                 SPEC_VERSION.into(),
-                base.next_version(&KeyRole::Snapshot)?,
+                base.next_version_under(&KeyRole::Snapshot, &next.root, last_snapshot(repo))?,
                 expires_at(now, seconds(timers.snapshot_life_ms))?,
             )
         };
@@ -157,7 +157,7 @@ impl Publication {
         let snapshot = signed_by(snapshot, &next.signers(&KeyRole::Snapshot)?, keys, &KeyRole::Snapshot)?;
         let mut timestamp = Timestamp::new(
             SPEC_VERSION.into(),
-            base.next_version(&KeyRole::Timestamp)?,
+            base.next_version_under(&KeyRole::Timestamp, &next.root, 0)?,
             expires_at(now, seconds(timers.timestamp_life_ms))?,
         );
         let meta = Metafile {
@@ -179,7 +179,19 @@ impl Publication {
             snapshot: snapshot_version.get(),
             timestamp: timestamp_version.get(),
             regions: next.region_versions(&base),
+            keys_since: base.versions().keys_since.followed(&base.root.signed, &next.root),
         };
+        let before = base.versions();
+        for (role, now, before) in [
+            (KeyRole::Snapshot, versions.snapshot, before.snapshot),
+            (KeyRole::Timestamp, versions.timestamp, before.timestamp),
+        ] {
+            if now < before {
+                notes.push(format!(
+                    "the {role} begins anew at version {now}: version {before} was a thief's"
+                ));
+            }
+        }
         let changes = |role: &KeyRole| next.bodies.iter().any(|body| body.role() == *role);
         Ok(Publication {
             root_changed: changes(&KeyRole::Root),
@@ -285,6 +297,19 @@ impl TargetFiles {
             metadata: Vec::new(),
         }
     }
+}
+
+/// The last snapshot that lies in the repository and that its owners can have made; a thief's lies above.
+fn last_snapshot(repo: &Path) -> u64 {
+    let names = std::fs::read_dir(repo.join(METADATA)).into_iter().flatten().flatten();
+    let versions = names.filter_map(|entry| {
+        let name = entry.file_name();
+        name.to_str()?.strip_suffix(".snapshot.json")?.parse().ok()
+    });
+    versions
+        .filter(|version| *version <= LAST_HONEST_VERSION)
+        .max()
+        .unwrap_or(0)
 }
 
 fn seconds(ms: u64) -> i64 {

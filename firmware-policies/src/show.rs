@@ -119,8 +119,16 @@ pub enum Change {
 /// # Errors
 /// [`PolicyError`] where the folder is no repository, or cannot be read.
 pub fn show(repo: &Path, now: i64) -> Result<Show, PolicyError> {
+    show_with(repo, LoadOptions::default(), now)
+}
+
+/// [`show`], with what the repository is held against.
+///
+/// # Errors
+/// As [`show`].
+pub fn show_with(repo: &Path, options: LoadOptions, now: i64) -> Result<Show, PolicyError> {
     let root = first_root(repo)?;
-    let problems = match load_blocking(repo, LoadOptions::default(), now) {
+    let problems = match load_blocking(repo, options, now) {
         Ok(_) => Vec::new(),
         Err(e) => e.reasons().into_iter().map(problem).collect(),
     };

@@ -129,6 +129,15 @@ impl TestRepo {
         load_blocking(&self.repo, LoadOptions::default(), now)
     }
 
+    /// Judged at `now` by somebody who has what was published at [`NOW`].
+    pub fn load_of_today(&self, now: i64) -> Result<PolicySet, PolicyError> {
+        let options = LoadOptions {
+            made_by: Some(NOW),
+            ..LoadOptions::default()
+        };
+        load_blocking(&self.repo, options, now)
+    }
+
     /// Why the published version would not load, as `policy show` has it.
     pub fn show_problems(&self) -> Vec<&'static str> {
         let shown = crate::show::show(&self.repo, NOW).unwrap();

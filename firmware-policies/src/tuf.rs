@@ -17,7 +17,7 @@ use crate::delegation::{self, SignedRegion};
 use crate::error::{PolicyCode, PolicyError};
 use crate::expiry::{self, MAX_ROLE_LEN};
 use crate::files::{METADATA_URL, ReadError, RepositoryFiles, TARGETS_URL};
-use crate::floors::RoleVersions;
+use crate::floors::{KeysSince, RoleVersions};
 use crate::layout::METADATA;
 use crate::source::Source;
 
@@ -65,17 +65,14 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
     let regions = delegation::regions(&repository.targets().signed, &repository.snapshot().signed)?;
     delegation::root_keys_differ(&repository.root().signed)?;
     delegation::one_role_a_key(&repository.root().signed, &repository.targets().signed)?;
-    let version = |v: std::num::NonZeroU64| v.get();
-    let versions = RoleVersions {
-        root: version(repository.root().signed.version),
-        targets: version(repository.targets().signed.version),
-        snapshot: version(repository.snapshot().signed.version),
-        timestamp: version(repository.timestamp().signed.version),
-        regions: regions
-            .iter()
-            .map(|(name, region)| (name.clone(), region.version))
-            .collect(),
+    let read = files.metadata();
+    let followed = |file: &str| {
+        read.iter()
+            .rev()
+            .find(|(name, _)| name == file)
+            .map(|(_, bytes)| bytes.as_slice())
     };
+    let versions = versions(&repository, &regions, &root, followed);
     // The digest of what was signed: signatures may be merged in any order, the policy is the same.
     let signed = repository.targets().signed.canonical_form();
     let signed = signed.map_err(|e| PolicyError::new(PolicyCode::MetadataUnreadable, "targets", "JSON", e))?;
@@ -91,6 +88,39 @@ pub(crate) async fn open(source: &Source, kept: Option<&Path>, pinned: Option<&[
         root,
         files,
     })
+}
+
+/// The versions of all roles of a repository that was loaded from the root `begun`. `followed` gives the roots after that
+/// one, by the name of their file, as they were read.
+pub(crate) fn versions<'a>(
+    repository: &Repository,
+    regions: &BTreeMap<String, SignedRegion>,
+    begun: &'a [u8],
+    followed: impl Fn(&str) -> Option<&'a [u8]>,
+) -> RoleVersions {
+    let newest = &repository.root().signed;
+    let read = |bytes: &[u8]| {
+        serde_json::from_slice::<Signed<Root>>(bytes)
+            .ok()
+            .map(|root| root.signed)
+    };
+    let first = read(begun);
+    let begin = first.as_ref().map_or(newest.version, |root| root.version).get();
+    let between = (begin.saturating_add(1)..newest.version.get()).rev();
+    // A root that cannot be read again tells of no rotation: the floors stay.
+    let before = between.map_while(|version| followed(&format!("{version}.root.json")).and_then(read));
+    let before = before.chain(first.filter(|root| root.version < newest.version));
+    RoleVersions {
+        root: newest.version.get(),
+        targets: repository.targets().signed.version.get(),
+        snapshot: repository.snapshot().signed.version.get(),
+        timestamp: repository.timestamp().signed.version.get(),
+        regions: regions
+            .iter()
+            .map(|(name, region)| (name.clone(), region.version))
+            .collect(),
+        keys_since: KeysSince::of(newest, before),
+    }
 }
 
 /// SHA-256 over deterministic CBOR `["touchstone-policy/1", targets digest, [[region, region digest] …]]`, regions in the

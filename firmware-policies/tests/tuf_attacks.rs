@@ -18,7 +18,7 @@ use touchstone_policies::cedar::{DEFAULT_POLICY, DEFAULT_SCHEMA, default_region_
 use touchstone_policies::signers_file::{self, Signers};
 use touchstone_policies::source::HttpLimits;
 use touchstone_policies::{
-    LoadOptions, Location, PolicyCode, PolicyError, PolicySet, RoleVersions, Settings, Source, load_blocking,
+    KeysSince, LoadOptions, Location, PolicyCode, PolicyError, PolicySet, RoleVersions, Settings, Source, load_blocking,
 };
 use touchstone_verifier::corim::TrustedSigner;
 use tough::schema::{RoleType, Signed, Snapshot, Targets, Timestamp};
@@ -38,7 +38,9 @@ fn good(folder: &Path) -> Forge {
         }],
         vendors: Vec::new(),
     });
+    // A snapshot outlives its timestamp, so that each of the two ends can be seen alone.
     let settings = Settings::default_file("attacked.example");
+    let settings = settings.replace("\nsnapshot_life_ms = 86400000 ", "\nsnapshot_life_ms = 604800000 ");
     let files: [(&str, &[u8]); 4] = [
         ("settings.toml", settings.as_bytes()),
         ("schema.cedarschema", DEFAULT_SCHEMA.as_bytes()),
@@ -61,7 +63,8 @@ struct Victim {
 
 impl Victim {
     fn accepted(&mut self, policy: &PolicySet) {
-        self.options.floors = Some(policy.versions.clone());
+        let held = self.options.floors.take().unwrap_or_default();
+        self.options.floors = Some(held.raised_to(&policy.versions));
         self.options.last_time = Some(self.now);
     }
 }
@@ -85,6 +88,27 @@ fn thieves_of_snapshot_and_timestamp(forge: &mut Forge, change: impl FnOnce(&mut
     last.signed.version = NonZeroU64::new(version + 1).unwrap();
     change(&mut last.signed);
     forge.write_snapshot(&last.signed, NOW);
+}
+
+/// Other keys for a role, signed for by the root before.
+fn give_other_keys(forge: &mut Forge, roles: &[RoleType], seed: u8) {
+    for role in roles {
+        let seed = |i: u8| [seed + 4 * u8::from(*role == RoleType::Snapshot) + i; 32];
+        forge.give_keys(*role, (0..3).map(|i| key(seed(i))).collect(), 2);
+    }
+    let root = forge.keys["root"].clone();
+    forge.rotate_root(&root);
+}
+
+/// A snapshot and a timestamp of the highest versions there are, by a thief of both roles' keys.
+fn beyond_reason(forge: &mut Forge) {
+    let honest = forge.versions;
+    forge.versions.1 = u64::MAX - 1;
+    let mut last: Signed<Snapshot> = forge::read(&forge.metadata(&format!("{}.snapshot.json", honest.0)));
+    last.signed.version = NonZeroU64::MAX;
+    forge.write_snapshot(&last.signed, NOW);
+    // What the domain's owners count on from.
+    forge.versions = honest;
 }
 
 fn resign_timestamp(forge: &Forge, keys: &[ForgeKey], change: impl FnOnce(&mut Timestamp)) {
@@ -310,6 +334,122 @@ const ROWS: &[Row] = &[
             std::fs::remove_file(f.metadata("2.root.json")).unwrap();
         },
     ),
+    // What begins anew with other keys, and what does not.
+    (
+        "an older snapshot after the timestamp's keys alone were changed",
+        PolicyCode::Rollback,
+        "1.snapshot.json (snapshot, version 1)",
+        |f, v| {
+            let first: Signed<Snapshot> = forge::read(&f.metadata("1.snapshot.json"));
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Timestamp], 0xD0);
+            f.write_snapshot(&first.signed, NOW);
+        },
+    ),
+    (
+        "an older timestamp after the snapshot's keys alone were changed",
+        PolicyCode::Rollback,
+        "timestamp.json (timestamp, version 2)",
+        |f, v| {
+            f.publish(NOW);
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Snapshot], 0xD0);
+            f.versions.1 = 1;
+            f.publish(NOW);
+        },
+    ),
+    (
+        "an older timestamp after keys were added and none was taken out",
+        PolicyCode::Rollback,
+        "timestamp.json (timestamp, version 1)",
+        |f, v| {
+            let old = std::fs::read(f.metadata("timestamp.json")).unwrap();
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            let mut more = f.keys["timestamp"].clone();
+            more.push(key([0xE0; 32]));
+            f.give_keys(RoleType::Timestamp, more, 2);
+            let root = f.keys["root"].clone();
+            f.rotate_root(&root);
+            f.write("timestamp.json", &old);
+        },
+    ),
+    (
+        "an older list under the new keys of snapshot and timestamp",
+        PolicyCode::Rollback,
+        "1.targets.json (targets, version 1)",
+        |f, v| {
+            let bytes = std::fs::read(f.metadata("1.targets.json")).unwrap();
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Snapshot, RoleType::Timestamp], 0xD0);
+            thieves_of_snapshot_and_timestamp(f, |snapshot| {
+                snapshot
+                    .meta
+                    .insert("targets.json".into(), forge::metafile(&bytes, NonZeroU64::MIN));
+            });
+        },
+    ),
+    (
+        "an older list of a region under the new keys of snapshot and timestamp",
+        PolicyCode::Rollback,
+        "1.region-eu.json (region-eu, version 1)",
+        |f, v| {
+            let bytes = std::fs::read(f.metadata("1.region-eu.json")).unwrap();
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Snapshot, RoleType::Timestamp], 0xD0);
+            thieves_of_snapshot_and_timestamp(f, |snapshot| {
+                snapshot
+                    .meta
+                    .insert("region-eu.json".into(), forge::metafile(&bytes, NonZeroU64::MIN));
+            });
+        },
+    ),
+    (
+        "an older timestamp by the new keys, once one of them was accepted",
+        PolicyCode::Rollback,
+        "timestamp.json (timestamp, version 2)",
+        |f, v| {
+            beyond_reason(f);
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Snapshot, RoleType::Timestamp], 0xD0);
+            f.publish(NOW);
+            let old = std::fs::read(f.metadata("timestamp.json")).unwrap();
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            f.write("timestamp.json", &old);
+        },
+    ),
+    (
+        "the thief's versions again, the root that took the keys out kept back",
+        PolicyCode::Rollback,
+        "1.root.json (root, version 1)",
+        |f, v| {
+            beyond_reason(f);
+            let stolen = std::fs::read(f.metadata("timestamp.json")).unwrap();
+            v.accepted(&from_folder(f, v).unwrap());
+            give_other_keys(f, &[RoleType::Snapshot, RoleType::Timestamp], 0xD0);
+            f.publish(NOW);
+            v.accepted(&from_folder(f, v).unwrap());
+            std::fs::remove_file(f.metadata("2.root.json")).unwrap();
+            f.write("timestamp.json", &stolen);
+        },
+    ),
+    (
+        "versions beyond reason, and keys that were not changed",
+        PolicyCode::Rollback,
+        "timestamp.json (timestamp, version 2)",
+        |f, v| {
+            beyond_reason(f);
+            v.accepted(&from_folder(f, v).unwrap());
+            let root = f.keys["root"].clone();
+            f.rotate_root(&root);
+            f.publish(NOW);
+        },
+    ),
     // Freeze.
     (
         "nothing new any more",
@@ -329,6 +469,46 @@ const ROWS: &[Row] = &[
             });
             v.now = NOW + 7 * DAY;
         },
+    ),
+    (
+        "a timestamp that outlives what the settings let one live, by a thief",
+        PolicyCode::TimestampLife,
+        "timestamp.json (timestamp, version 9)",
+        |f, _| {
+            let later = jiff::Timestamp::from_second(NOW + DAY + 2).unwrap();
+            resign_timestamp(f, &f.keys["timestamp"], |timestamp| {
+                timestamp.version = NonZeroU64::new(9).unwrap();
+                timestamp.expires = later;
+            });
+        },
+    ),
+    (
+        "a snapshot that outlives what the settings let one live, by a thief of both roles",
+        PolicyCode::SnapshotLife,
+        "2.snapshot.json (snapshot, version 2)",
+        |f, _| {
+            thieves_of_snapshot_and_timestamp(f, |snapshot| {
+                snapshot.expires = jiff::Timestamp::from_second(NOW + 7 * DAY + 2).unwrap();
+            });
+        },
+    ),
+    (
+        "a freeze until the lists end, by a thief of both roles",
+        PolicyCode::SnapshotLife,
+        "2.snapshot.json (snapshot, version 2)",
+        |f, v| {
+            f.lives = (300 * DAY, 300 * DAY);
+            thieves_of_snapshot_and_timestamp(f, |snapshot| {
+                snapshot.expires = jiff::Timestamp::from_second(NOW + 300 * DAY).unwrap();
+            });
+            v.now = NOW + 200 * DAY;
+        },
+    ),
+    (
+        "a clock that is so far back that nothing published can be expired",
+        PolicyCode::SnapshotLife,
+        "1.snapshot.json (snapshot, version 1)",
+        |_, v| v.now = NOW - 2,
     ),
     (
         "a clock set back before what was accepted",
@@ -612,6 +792,87 @@ fn honest_rotations_and_newer_versions_are_followed() {
         snapshot: 5,
         timestamp: 5,
         regions: [("eu".to_owned(), 5), ("us".to_owned(), 5)].into(),
+        keys_since: KeysSince {
+            snapshot: 3,
+            timestamp: 2,
+        },
     };
     assert_eq!(victim.options.floors, Some(expected));
+}
+
+#[test]
+fn versions_beyond_reason_by_a_thief_go_with_the_keys_that_signed_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut forge = good(folder.path());
+    let pinned = std::fs::read(forge.metadata("1.root.json")).unwrap();
+    let mut victim = Victim {
+        options: LoadOptions {
+            root: Some(pinned),
+            ..LoadOptions::default()
+        },
+        now: NOW,
+    };
+    beyond_reason(&mut forge);
+    let stolen = from_folder(&forge, &victim).unwrap();
+    assert_eq!(
+        (stolen.versions.snapshot, stolen.versions.timestamp),
+        (u64::MAX, u64::MAX)
+    );
+    victim.accepted(&stolen);
+    // Nobody can publish above it, and whoever accepted it takes nothing else under these keys.
+    forge.publish(NOW);
+    assert_eq!(from_folder(&forge, &victim).unwrap_err().code(), PolicyCode::Rollback);
+    // Taken out one role after the other, with a rotation of the root's own keys after them.
+    give_other_keys(&mut forge, &[RoleType::Timestamp], 0xD0);
+    forge.publish(NOW);
+    let error = from_folder(&forge, &victim).unwrap_err();
+    let claims: Vec<_> = error.problems().iter().map(|problem| problem.claim.as_str()).collect();
+    assert_eq!(claims, ["3.snapshot.json (snapshot, version 3)"]);
+    give_other_keys(&mut forge, &[RoleType::Snapshot], 0xD0);
+    let old = forge.keys["root"].clone();
+    forge.give_keys(RoleType::Root, (0..3).map(|i| key([0xF0 + i; 32])).collect(), 2);
+    forge.rotate_root(&old);
+    forge.publish(NOW);
+    let web = Web::honest(&forge.repo);
+    let policy = from_server(&web, &victim, HttpLimits::default()).unwrap();
+    assert_eq!(from_folder(&forge, &victim).unwrap().versions, policy.versions);
+    let since = KeysSince {
+        snapshot: 3,
+        timestamp: 2,
+    };
+    assert_eq!((policy.versions.root, policy.versions.keys_since), (4, since));
+    victim.accepted(&policy);
+    assert_eq!(victim.options.floors, Some(policy.versions));
+    // From here on nothing goes back again.
+    forge.publish(NOW);
+    victim.accepted(&from_folder(&forge, &victim).unwrap());
+}
+
+#[test]
+fn snapshot_and_timestamp_may_live_as_long_as_the_settings_say_and_the_skew_bound_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut forge = good(folder.path());
+    let mut victim = Victim {
+        options: LoadOptions::default(),
+        now: NOW,
+    };
+    forge.lives = (7 * DAY + 1, DAY + 1);
+    forge.publish(NOW);
+    assert!(from_folder(&forge, &victim).is_ok());
+    // Who judges the past by what is published today says by when it was made.
+    victim.now = NOW - 365 * DAY;
+    assert_eq!(
+        from_folder(&forge, &victim).unwrap_err().code(),
+        PolicyCode::SnapshotLife
+    );
+    victim.options.made_by = Some(NOW);
+    assert!(from_folder(&forge, &victim).is_ok());
+    victim.options.made_by = Some(NOW - 1);
+    assert_eq!(
+        from_folder(&forge, &victim).unwrap_err().code(),
+        PolicyCode::SnapshotLife
+    );
+    // Nothing is made after it was loaded: a time before that widens nothing.
+    (victim.now, victim.options.made_by) = (NOW, Some(0));
+    assert!(from_folder(&forge, &victim).is_ok());
 }

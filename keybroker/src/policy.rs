@@ -10,7 +10,8 @@ use std::sync::Arc;
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_policies::delegation::MAX_REGION_ROLES;
 use touchstone_policies::{
-    Fetched, Job, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions, Source,
+    Fetched, Job, KeysSince, Keyset, KeysetEntry, LoadOptions, Location, Mirror, PolicyError, PolicySet, RoleVersions,
+    Source,
 };
 use touchstone_store::{Guard, Key, KeyError, Store, StoreError, Write};
 
@@ -26,12 +27,12 @@ const FLOORS: &[u8] = b"policy-floors";
 /// there is room for.
 const MAX_FLOOR_REGIONS: usize = 4 * MAX_REGION_ROLES;
 
-/// Limits of that row. Eight items beside the regions, three a region; a region's row is its name, of 64 bytes at most,
+/// Limits of that row. Eleven items beside the regions, three a region; a region's row is its name, of 64 bytes at most,
 /// its version, of nine, and four that hold them together.
 const FLOOR_LIMITS: Limits = Limits {
-    max_bytes: 64 + 80 * MAX_FLOOR_REGIONS,
+    max_bytes: 96 + 80 * MAX_FLOOR_REGIONS,
     max_depth: 4,
-    max_items: 8 + 3 * MAX_FLOOR_REGIONS,
+    max_items: 11 + 3 * MAX_FLOOR_REGIONS,
 };
 
 /// Largest root file, in bytes.
@@ -180,17 +181,28 @@ fn encode(versions: &RoleVersions, time: i64) -> Vec<u8> {
         .regions
         .iter()
         .map(|(region, version)| Value::array([Value::text(region.as_str()), Value::Unsigned(*version)]));
+    let since = versions.keys_since;
+    let since = (!since.is_first()).then(|| Value::array([since.snapshot, since.timestamp].map(Value::Unsigned)));
     let fields = numbers.map(Value::Unsigned).into_iter().chain([Value::array(regions)]);
-    cbor::encode(&Value::array(fields))
+    cbor::encode(&Value::array(fields.chain(since)))
 }
 
-/// `[root, targets, snapshot, timestamp, time, [[region, version] …]]`; without the regions as releases before them
-/// wrote it.
+/// `[root, targets, snapshot, timestamp, time, [[region, version] …], [snapshot, timestamp]]`, the last being the roots that
+/// took out keys of these roles, where one did; without the regions as releases before them wrote it.
 fn floors(row: &[u8]) -> Option<(RoleVersions, i64)> {
     let value = cbor::decode(row, FLOOR_LIMITS).ok()?;
-    let (numbers, regions) = match value.as_array()? {
-        [numbers @ .., Value::Array(regions)] => (numbers, regions.as_slice()),
-        numbers => (numbers, &[][..]),
+    let (numbers, regions, since) = match value.as_array()? {
+        [numbers @ .., Value::Array(regions), Value::Array(since)] => (numbers, regions.as_slice(), since.as_slice()),
+        [numbers @ .., Value::Array(regions)] => (numbers, regions.as_slice(), &[][..]),
+        numbers => (numbers, &[][..], &[][..]),
+    };
+    let keys_since = match since {
+        [] => KeysSince::default(),
+        [snapshot, timestamp] => KeysSince {
+            snapshot: snapshot.as_u64()?,
+            timestamp: timestamp.as_u64()?,
+        },
+        _ => return None,
     };
     let numbers: Option<Vec<u64>> = numbers.iter().map(Value::as_u64).collect();
     let [root, targets, snapshot, timestamp, time] = *numbers?.as_slice() else {
@@ -207,6 +219,7 @@ fn floors(row: &[u8]) -> Option<(RoleVersions, i64)> {
         snapshot,
         timestamp,
         regions: regions?,
+        keys_since,
     };
     Some((versions, i64::try_from(time).ok()?))
 }
@@ -311,6 +324,8 @@ impl PolicySource {
             root: Some(self.root.clone()),
             floors: floors.held.as_ref().map(|(versions, _)| versions.clone()),
             last_time: floors.held.as_ref().map(|(_, time)| *time),
+            // What is published is judged now.
+            made_by: None,
         }
     }
 
@@ -460,6 +475,10 @@ mod tests {
             snapshot: u64::MAX,
             timestamp: u64::MAX,
             regions: regions.map(|n| (name(n), u64::MAX)).collect(),
+            keys_since: KeysSince {
+                snapshot: u64::MAX,
+                timestamp: u64::MAX,
+            },
         }
     }
 
@@ -484,6 +503,34 @@ mod tests {
             let all = MAX_FLOOR_REGIONS.min((year + 1) * MAX_REGION_ROLES);
             assert_eq!(held.regions.len(), all, "year {year}");
         }
+    }
+
+    #[test]
+    fn floors_say_since_which_root_they_count_and_rows_of_before_are_read() {
+        let plain = RoleVersions {
+            keys_since: KeysSince::default(),
+            ..versions(7, 0..2)
+        };
+        for row in [versions(7, 0..2), plain.clone()] {
+            assert_eq!(floors(&encode(&row, 9)), Some((row, 9)));
+        }
+        // As written before a root took keys out, and before there were regions.
+        let numbers = [2u64, 7, 8, 9, 10].map(Value::Unsigned);
+        let (read, time) = floors(&cbor::encode(&Value::array(numbers.clone()))).unwrap();
+        assert_eq!((read.snapshot, read.keys_since, time), (8, KeysSince::default(), 10));
+        let since = |fields: &[u64]| {
+            let fields = Value::array(fields.iter().map(|n| Value::Unsigned(*n)));
+            let row = numbers.clone().into_iter().chain([Value::array([]), fields]);
+            floors(&cbor::encode(&Value::array(row))).map(|(read, _)| read.keys_since)
+        };
+        assert_eq!(
+            since(&[3, 4]),
+            Some(KeysSince {
+                snapshot: 3,
+                timestamp: 4
+            })
+        );
+        assert_eq!((since(&[3]), since(&[3, 4, 5])), (None, None));
     }
 
     #[test]

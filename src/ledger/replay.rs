@@ -51,6 +51,7 @@ pub fn run(args: &ReplayArgs) -> CommandResult {
     let then = record.recorded()?.now();
     let options = LoadOptions {
         root: Some(output::read(&args.root)?),
+        made_by: Some(clock::now()),
         ..LoadOptions::default()
     };
     let policy = load_blocking(&args.policy, options, then)?;

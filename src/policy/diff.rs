@@ -22,7 +22,7 @@ const RECORD: &str = "record";
     touchstone policy diff ./repo --data /var/lib/touchstone-broker          what is staged, before it is published\n  \
     touchstone policy diff ./repo ./next --data /var/lib/touchstone-broker --save ./records\n  \
     touchstone policy diff ./repo --records ./records --json\n\n\
-    Exit code 1 where somebody would lose something. Nothing is changed, signed or recorded.")]
+    Exit code 1 where somebody would lose something or may be refused. Nothing is changed, signed or recorded.")]
 pub struct Args {
     /// The repository whose published version is in force
     old: PathBuf,
@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> CommandResult {
     let root = args.root.as_deref().map(output::read).transpose()?;
     let options = || LoadOptions {
         root: root.clone(),
+        made_by: Some(clock::now()),
         ..LoadOptions::default()
     };
     let old = load_blocking(args.old.as_path(), options(), now)?;
@@ -94,8 +95,11 @@ pub fn run(args: &Args) -> CommandResult {
         tell(&comparison, &old, &new, args.new.is_none());
     }
     // What could not be decided might lose: that is not silence.
-    let certain = comparison.losing.is_empty() && comparison.undecided.is_empty();
-    Ok(if certain { Outcome::Done } else { Outcome::Refused })
+    Ok(if comparison.is_certain() {
+        Outcome::Done
+    } else {
+        Outcome::Refused
+    })
 }
 
 fn from_broker(data: &Path, last: u64, save: Option<&Path>) -> Result<Vec<DecisionRecord>, Failure> {
@@ -169,9 +173,13 @@ fn tell(comparison: &Comparison, old: &PolicySet, new: &PolicySet, staged: bool)
         if !compared.gained.is_empty() {
             say!("      and gains {}", compared.gained.join(", "));
         }
+        tell_open(compared);
     }
     for compared in &comparison.gaining {
         tell_one("gains", compared, &compared.gained);
+    }
+    for compared in comparison.gaining.iter().chain(&comparison.unchanged) {
+        tell_open(compared);
     }
     for undecided in &comparison.undecided {
         say!("  ?     entry {}: {}", undecided.index, undecided.why);
@@ -192,6 +200,14 @@ fn tell(comparison: &Comparison, old: &PolicySet, new: &PolicySet, staged: bool)
         comparison.unchanged.len(),
         comparison.undecided.len()
     );
+}
+
+/// What nobody knows yet: what was not asked for when the decision was made.
+fn tell_open(compared: &Compared) {
+    for why in &compared.may_be_refused {
+        let (subject, index) = (&compared.subject, compared.index);
+        say!("  may be refused at its next attestation: {why}: {subject} (entry {index})");
+    }
 }
 
 fn tell_one(word: &str, compared: &Compared, rights: &[String]) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use touchstone_policies::show;
+use touchstone_policies::{LoadOptions, show_with};
 
 use crate::clock;
 use crate::output::{self, CommandResult, Outcome, say};
@@ -27,7 +27,11 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> CommandResult {
     let Args { repo, at, json } = args;
-    let shown = show(repo, clock::at(at.as_deref())?)?;
+    let options = LoadOptions {
+        made_by: Some(clock::now()),
+        ..LoadOptions::default()
+    };
+    let shown = show_with(repo, options, clock::at(at.as_deref())?)?;
     let loads = shown.problems.is_empty();
     if *json {
         output::json(&serde_json::to_value(&shown)?);

@@ -167,6 +167,7 @@ mod tests {
             snapshot: targets,
             timestamp: 9,
             regions: [("eu".to_owned(), targets)].into(),
+            ..RoleVersions::default()
         }
     }
 

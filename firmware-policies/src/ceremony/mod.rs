@@ -17,14 +17,14 @@ mod staged;
 
 pub(crate) use body::{RoleBody, to_json};
 pub(crate) use draft::{Draft, draft};
-pub(crate) use next::{Base, Next};
+pub(crate) use next::{Base, LAST_HONEST_VERSION, Next};
 pub(crate) use proposal::read as read_proposal;
 pub use proposal::{Proposed, propose, review};
 pub use review::{KeysReview, Review, RoleReview, TargetReview};
 pub use roles::RoleSigners;
 pub(crate) use roles::build_root;
 pub(crate) use signatures::Signatures;
-pub use signatures::{MAX_SIGNATURE_FILES, SignatureFile, SignedProposal, sign};
+pub use signatures::{FORMAT as SIGNATURES_FORMAT, MAX_SIGNATURE_FILES, SignatureFile, SignedProposal, sign};
 pub(crate) use staged::forget;
 pub use staged::{RootChange, change_root, delegations, drop_changes, region_add, region_remove, root_roles};
 
@@ -52,6 +52,31 @@ impl Scope {
             (Scope::Region(_), _) => false,
         }
     }
+}
+
+/// Whether these bytes are a role of a proposal or a file of signatures. What is read is the same when it is written and
+/// read again, and made anew it is what it was.
+pub(crate) fn reads(bytes: &[u8]) -> bool {
+    let roles = [KeyRole::Root, KeyRole::Targets, KeyRole::Region("eu".into())];
+    let mut taken = signatures::SignatureFile::parse(bytes).is_ok();
+    for role in roles {
+        let Ok((body, signatures)) = RoleBody::parse(&role, bytes) else {
+            continue;
+        };
+        let Ok(canonical) = body.canonical() else { continue };
+        if let Ok(written) = body.to_json(signatures) {
+            let again = RoleBody::parse(&role, &written)
+                .ok()
+                .and_then(|(body, _)| body.canonical().ok());
+            assert_eq!(again.as_ref(), Some(&canonical), "{}", body.claim());
+        }
+        if let Ok(plain) = next::plain(&body) {
+            let again = next::plain(&plain).ok().and_then(|plain| plain.canonical().ok());
+            assert_eq!(again, plain.canonical().ok(), "{}", body.claim());
+            taken |= plain.canonical().is_ok_and(|plain| plain == canonical);
+        }
+    }
+    taken
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use tough::schema::{Delegations, Metafile, Role, Root, Signed, Targets};
+use tough::schema::{Delegations, Metafile, Role, RoleType, Root, Signed, Targets};
 
 use super::body::RoleBody;
 use super::continues::continues;
@@ -18,13 +18,15 @@ use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::delegation::role_name;
 use crate::error::{PolicyCode, PolicyError};
 use crate::expiry::time;
-use crate::floors::RoleVersions;
+use crate::floors::{RoleVersions, takes_out};
 use crate::keys::KeyRole;
 use crate::layout::TargetKind;
 use crate::repository::{Published, first_root, published_from};
 
 /// Longest life of a role that is proposed, seconds: a year and some weeks.
 pub const MAX_ROLE_LIFE: i64 = 400 * 86_400;
+/// The last version that a role of an honest domain can have: one a second would take 34,000 years.
+pub const LAST_HONEST_VERSION: u64 = 1 << 40;
 
 /// Gives the bytes of a target by its kind and digest.
 pub(crate) type Fetch<'a> = &'a dyn Fn(&TargetKind, &[u8; 32]) -> Result<Vec<u8>, PolicyError>;
@@ -106,6 +108,21 @@ impl Base {
                 .map_or(0, |meta| meta.version.get()),
         };
         crate::signing::next(last)
+    }
+
+    /// The version of a role under the root that comes next: that after the last one, unless the last one is beyond what any
+    /// publisher gets to and this root takes keys of the role out. Then a thief made it, and the role begins anew after
+    /// `honest`, the last version that is known to be the domain's own. See [`floors`](crate::floors).
+    pub fn next_version_under(&self, role: &KeyRole, next: &Root, honest: u64) -> Result<NonZeroU64, PolicyError> {
+        let (last, role_type) = match role {
+            KeyRole::Snapshot => (self.versions().snapshot, RoleType::Snapshot),
+            KeyRole::Timestamp => (self.versions().timestamp, RoleType::Timestamp),
+            _ => return self.next_version(role),
+        };
+        if last > LAST_HONEST_VERSION && takes_out(next, &self.root.signed, role_type) {
+            return crate::signing::next(honest.min(LAST_HONEST_VERSION));
+        }
+        self.next_version(role)
     }
 
     /// Who signs a role of the published root.
@@ -277,7 +294,21 @@ fn follows(base: &Base, body: &RoleBody, now: i64) -> Result<(), PolicyError> {
             time(end),
         ));
     }
-    let plain = match body {
+    if plain(body)?.canonical()? != body.canonical()? {
+        let expected = "what a role of this version says, and nothing beyond it";
+        return Err(PolicyError::new(
+            PolicyCode::ProposalUnreadable,
+            claim,
+            expected,
+            "more",
+        ));
+    }
+    Ok(())
+}
+
+/// The role made anew of what it says, and of nothing beyond that.
+pub(super) fn plain(body: &RoleBody) -> Result<RoleBody, PolicyError> {
+    Ok(match body {
         RoleBody::Root(root) => RoleBody::Root(build_root(root.version, root.expires, &of_root(root)?)?),
         RoleBody::Targets(list) => {
             let regions = of_delegations(list.delegations.as_ref())?;
@@ -292,17 +323,7 @@ fn follows(base: &Base, body: &RoleBody, now: i64) -> Result<(), PolicyError> {
             let plain = build_targets(list.version, list.expires, &targets_of(list)?, None)?;
             RoleBody::Region(id.clone(), plain)
         }
-    };
-    if plain.canonical()? != body.canonical()? {
-        let expected = "what a role of this version says, and nothing beyond it";
-        return Err(PolicyError::new(
-            PolicyCode::ProposalUnreadable,
-            claim,
-            expected,
-            "more",
-        ));
-    }
-    Ok(())
+    })
 }
 
 fn read(base: &Base, listed: &Listed, fetch: Fetch<'_>) -> Result<Files, PolicyError> {

@@ -26,7 +26,7 @@ use crate::floors::RoleVersions;
 use crate::keyset_file::{Job, Keyset};
 use crate::layout::{KEYSET, SETTINGS, TargetKind};
 use crate::settings::Settings;
-use crate::tuf::parse_root;
+use crate::tuf::{self, parse_root};
 use memory::MemoryFiles;
 
 /// What a follower believes of another domain.
@@ -61,6 +61,17 @@ pub async fn load_foreign(
     domain: &str,
     now: i64,
 ) -> Result<ForeignPolicy, PolicyError> {
+    load_made_by(copy, root, floors, domain, (now, now)).await
+}
+
+/// Judged at one time, made by the other.
+async fn load_made_by(
+    copy: &RepositoryCopy,
+    root: &[u8],
+    floors: Option<&RoleVersions>,
+    domain: &str,
+    (now, made_by): (i64, i64),
+) -> Result<ForeignPolicy, PolicyError> {
     let refused =
         |claim: &str, found: String| PolicyError::new(PolicyCode::ForeignRefused, claim, "a good copy", found);
     let pinned = parse_root(root).map_err(|e| refused("root", e))?;
@@ -72,16 +83,8 @@ pub async fn load_foreign(
         .map_err(|e| refused(&format!("repository of {domain}"), words(&e)))?;
     let regions = delegation::regions(&repository.targets().signed, &repository.snapshot().signed)?;
     delegation::root_keys_differ(&repository.root().signed)?;
-    let versions = RoleVersions {
-        root: repository.root().signed.version.get(),
-        targets: repository.targets().signed.version.get(),
-        snapshot: repository.snapshot().signed.version.get(),
-        timestamp: repository.timestamp().signed.version.get(),
-        regions: regions
-            .iter()
-            .map(|(name, region)| (name.clone(), region.version))
-            .collect(),
-    };
+    let followed = |file: &str| copy.file(&format!("metadata/{file}"));
+    let versions = tuf::versions(&repository, &regions, root, followed);
     if let Some(floors) = floors {
         versions.not_below(floors)?;
     }
@@ -97,6 +100,7 @@ pub async fn load_foreign(
             &settings.domain,
         ));
     }
+    expiry::check_lives(&ends, &settings.timers, made_by)?;
     let keyset = Keyset::parse(&read(&repository, KEYSET).await?)?;
     let mut roots = BTreeMap::new();
     for name in repository.targets().signed.targets.keys() {
@@ -155,7 +159,8 @@ pub async fn load_carried(
         (live, _) => return live,
     };
     // Only to find the key that the state is signed under.
-    let keys = load_foreign(copy, root, floors, domain, 0)
+    let made_by = seconds(now_ms);
+    let keys = load_made_by(copy, root, floors, domain, (0, made_by))
         .await?
         .ring(Job::TrustState)?;
     let refused = |found: String| PolicyError::new(PolicyCode::ForeignRefused, domain, "a state of this domain", found);
@@ -171,7 +176,7 @@ pub async fn load_carried(
         problems.extend(refused(found).into_problems());
         return PolicyError::unless_empty(problems).and_then(|()| Err(refused("too old".into())));
     }
-    load_foreign(copy, root, floors, domain, seconds(head.issued_at_ms)).await
+    load_made_by(copy, root, floors, domain, (seconds(head.issued_at_ms), made_by)).await
 }
 
 const fn has_ended(code: PolicyCode) -> bool {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::author::{init, reference_add, withdraw};
+use crate::ceremony::RootChange;
 use crate::files::read_bounded;
 use crate::identity::NodeIdentity;
 use crate::repository::UNFINISHED;
 use crate::settings::Settings;
 use crate::signing::{ROOT_LIFE, ROOT_RENEWED_BEFORE};
-use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
+use crate::testing::{DAY, NOW, TestRepo, boot_evidence, forge};
+use tough::schema::Signed;
 
 /// Every file below a folder with its contents.
 fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -39,7 +41,7 @@ fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
             targets: 1,
             snapshot: 1,
             timestamp: 1,
-            regions: Default::default(),
+            ..RoleVersions::default()
         }
     );
     let second = test.publish(NOW + DAY).unwrap();
@@ -50,7 +52,7 @@ fn versions_rise_by_one_and_staged_files_stay_to_be_edited() {
             targets: 2,
             snapshot: 2,
             timestamp: 2,
-            regions: Default::default(),
+            ..RoleVersions::default()
         }
     );
     let policy = test.load(NOW + DAY).unwrap();
@@ -364,4 +366,53 @@ fn what_is_withdrawn_is_gone_with_the_next_version() {
         (policy.inventory.nodes().len(), policy.references.references().len()),
         (1, 1)
     );
+}
+
+#[test]
+fn versions_beyond_reason_end_with_the_keys_that_signed_them() {
+    let test = TestRepo::published();
+    test.publish(NOW).unwrap();
+    let mut thief = test.forge();
+    let mut last: Signed<Snapshot> = forge::read(&test.metadata("2.snapshot.json"));
+    last.signed.version = NonZeroU64::MAX;
+    thief.versions.1 = u64::MAX - 1;
+    thief.write_snapshot(&last.signed, NOW);
+    let stolen = test.load(NOW).unwrap().versions;
+    assert_eq!((stolen.snapshot, stolen.timestamp), (u64::MAX, u64::MAX));
+    // There is no version after it, whoever signs, until its keys are taken out.
+    assert_eq!(test.publish(NOW).unwrap_err().code(), PolicyCode::Rollback);
+    let keys = KeyDir::new(&test.keys);
+    let mut changes = Vec::new();
+    for role in [KeyRole::Snapshot, KeyRole::Timestamp] {
+        let of = || keys.public_keys(&role).unwrap();
+        let old = of().pop().unwrap().1;
+        keys.add(&role, 1).unwrap();
+        let new = of().into_iter().map(|(_, key)| key).find(|key| *key != old).unwrap();
+        changes.push(RootChange::Add(role.clone(), new));
+        let id = hex::encode(crate::keys::public::key_id(&old).unwrap());
+        changes.push(RootChange::Remove(role.clone(), id));
+    }
+    ceremony::change_root(&test.repo, &changes).unwrap();
+    let published = test.publish(NOW).unwrap();
+    assert_eq!(
+        published
+            .notes
+            .iter()
+            .filter(|note| note.contains("begins anew"))
+            .count(),
+        2
+    );
+    let first = published.versions;
+    assert_eq!((first.root, first.snapshot, first.timestamp), (2, 3, 1));
+    // Whoever accepted the thief's takes it, and so does everybody else.
+    for floors in [stolen.clone(), RoleVersions::default()] {
+        let options = crate::LoadOptions {
+            floors: Some(floors),
+            ..Default::default()
+        };
+        assert_eq!(crate::load_blocking(&test.repo, options, NOW).unwrap().versions, first);
+    }
+    assert_eq!(stolen.raised_to(&first).snapshot, 3);
+    let second = test.publish(NOW).unwrap().versions;
+    assert_eq!((second.root, second.snapshot, second.timestamp), (2, 4, 2));
 }

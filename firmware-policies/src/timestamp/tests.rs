@@ -160,17 +160,24 @@ fn its_thief_gains_a_freeze_that_ends_with_the_snapshot_and_no_target() {
     let mut frozen = old;
     frozen.version = NonZeroU64::new(1_000).unwrap();
     frozen.expires = crate::signing::expires_at(NOW, 10 * 365 * DAY).unwrap();
-    sign_timestamp(frozen);
+    sign_timestamp(frozen.clone());
+    assert_eq!(code(test.load(NOW)), PolicyCode::TimestampLife);
+    frozen.expires = crate::signing::expires_at(NOW, DAY).unwrap();
+    sign_timestamp(frozen.clone());
     assert_eq!(test.load(NOW).unwrap().version, 1);
-    // … until the old snapshot ends, however long the timestamp says it lives.
+    // … until the old snapshot ends, however often the timestamp is made anew.
     let end = {
         let snapshot: Signed<Snapshot> = read(&test, "1.snapshot.json");
         snapshot.signed.expires.as_second()
     };
     assert_eq!(end, NOW + DAY, "a day, unless the signed settings say more");
+    let at_first = frozen.clone();
+    frozen.expires = crate::signing::expires_at(end, DAY - 1).unwrap();
+    sign_timestamp(frozen);
     assert_eq!(test.load(end - 1).unwrap().version, 1);
     assert_eq!(code(test.load(end)), PolicyCode::SnapshotExpired);
     // Who saw version 2 is not taken back at all.
+    sign_timestamp(at_first);
     let load = |floors| {
         let options = crate::LoadOptions {
             floors: Some(floors),

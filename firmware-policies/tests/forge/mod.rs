@@ -27,7 +27,7 @@ use tough::schema::{
 
 const SPEC: &str = "1.0.0";
 const YEAR: i64 = 365 * 86_400;
-const DAY: i64 = 86_400;
+const SETTINGS: &str = "settings.toml";
 
 /// A private key: shared, because it cannot be copied.
 pub type ForgeKey = Arc<SigningKey>;
@@ -53,6 +53,8 @@ pub struct Forge {
     pub regions: BTreeMap<String, ForgedRegion>,
     pub keys: BTreeMap<&'static str, Vec<ForgeKey>>,
     pub versions: (u64, u64),
+    /// How long snapshot and timestamp live, seconds: at first as the settings say.
+    pub lives: (i64, i64),
 }
 
 /// A region's role and its keys.
@@ -79,6 +81,7 @@ impl Forge {
             regions: BTreeMap::new(),
             keys: BTreeMap::new(),
             versions: (0, 0),
+            lives: lives(files.iter().find(|(name, _)| *name == SETTINGS).unwrap().1),
         };
         for (n, role) in ROLES.into_iter().enumerate() {
             let seed = |i: u8| [u8::try_from(n).unwrap() * 16 + i + 1; 32];
@@ -108,8 +111,14 @@ impl Forge {
                 |n: u8| Arc::new(SigningKey::from_pkcs8_pem(&std::fs::read_to_string(file(&n)).unwrap()).unwrap());
             (1..).take_while(|n| file(n).exists()).map(read).collect()
         };
+        let settings = &targets.signed.targets[&TargetName::new(SETTINGS).unwrap()]
+            .hashes
+            .sha256;
+        let settings = format!("{}.{SETTINGS}", hex::encode(settings.as_ref()));
+        let settings = std::fs::read(repo.join("targets").join(settings)).unwrap();
         Self {
             repo: repo.to_owned(),
+            lives: lives(&settings),
             root: root.signed,
             targets: targets.signed,
             regions: BTreeMap::new(),
@@ -226,7 +235,7 @@ impl Forge {
             }
         }
         let version = NonZeroU64::new(self.versions.0 + 1).unwrap();
-        let mut snapshot = Snapshot::new(SPEC.into(), version, at(now + 7 * DAY));
+        let mut snapshot = Snapshot::new(SPEC.into(), version, at(now + self.lives.0));
         let bytes = sign(&self.targets, &self.keys["targets"]);
         self.write(&format!("{}.targets.json", self.targets.version), &bytes);
         snapshot
@@ -249,7 +258,7 @@ impl Forge {
         self.write(&format!("{}.snapshot.json", snapshot.version), &bytes);
         self.versions = (self.versions.0.max(snapshot.version.get()), self.versions.1 + 1);
         let version = NonZeroU64::new(self.versions.1).unwrap();
-        let mut timestamp = Timestamp::new(SPEC.into(), version, at(now + DAY));
+        let mut timestamp = Timestamp::new(SPEC.into(), version, at(now + self.lives.1));
         let meta = metafile(&bytes, snapshot.version);
         timestamp.meta.insert("snapshot.json".into(), meta);
         self.write("timestamp.json", &sign(&timestamp, &self.keys["timestamp"]));
@@ -340,6 +349,18 @@ fn hashes(bytes: &[u8]) -> Hashes {
         sha256: Sha256::digest(bytes).to_vec().into(),
         _extra: HashMap::new(),
     }
+}
+
+/// The lives of snapshot and timestamp, seconds.
+fn lives(settings: &[u8]) -> (i64, i64) {
+    let text = std::str::from_utf8(settings).unwrap();
+    let of = |name: &str| {
+        let mut rows = text.lines().filter_map(|line| line.split_once('='));
+        let (_, value) = rows.find(|(key, _)| key.trim() == name).unwrap();
+        let ms: i64 = value.split('#').next().unwrap().trim().parse().unwrap();
+        ms / 1_000
+    };
+    (of("snapshot_life_ms"), of("timestamp_life_ms"))
 }
 
 fn at(seconds: i64) -> jiff::Timestamp {
