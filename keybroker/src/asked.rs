@@ -74,11 +74,94 @@ pub fn as_far_as_asked(policy: Demands<'_>, before: &PcrSelection) -> AppraisalP
     demands
 }
 
+/// What a policy asks for and a node was not asked for, in words: what it shows of it may refuse it, and nobody knows yet.
+#[must_use]
+pub fn not_asked_before(policy: Demands<'_>, before: &PcrSelection) -> Vec<String> {
+    lacking(&policy.appraisal.required_registers, needs_ima(policy), before)
+}
+
+fn lacking(required: &PcrSelection, list: bool, before: &PcrSelection) -> Vec<String> {
+    let banks = || required.banks().iter().filter(|bank| bank.count() > 0);
+    let mut lacking = Vec::new();
+    for bank in banks() {
+        let name = bank.bank();
+        if !before
+            .banks()
+            .iter()
+            .any(|asked| asked.bank() == name && asked.count() > 0)
+        {
+            lacking.push(format!("the {name} bank is required and was not quoted"));
+            continue;
+        }
+        let of = if banks().count() > 1 {
+            format!(" of the {name} bank")
+        } else {
+            String::new()
+        };
+        let registers = bank.registers().filter(|register| !before.contains(name, *register));
+        lacking.extend(registers.map(|register| format!("register {register}{of} is required and was not quoted")));
+    }
+    if list && !before.iter().any(|(_, register)| register == IMA_REGISTER) {
+        lacking.push("the list of measured files is required and was not shown".into());
+    }
+    lacking
+}
+
 /// Whether some machine's IMA list may have to be judged.
 fn needs_ima(policy: Demands<'_>) -> bool {
     match policy.appraisal.ima.mode {
         ImaMode::Off => false,
         ImaMode::Required => true,
         ImaMode::ByReference => policy.references.has_files(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_for_is_named_and_nothing_else() {
+        type Banks = &'static [(HashAlg, &'static [u8])];
+        const OLD: Banks = &[(HashAlg::Sha256, &[0, 4, 7])];
+        let of = |banks: Banks| PcrSelection::new(banks.iter().map(|(bank, r)| (*bank, r.iter().copied()))).unwrap();
+        let rows: &[(Banks, bool, Banks, &[&str])] = &[
+            (OLD, false, OLD, &[]),
+            (&[(HashAlg::Sha256, &[0])], false, OLD, &[]),
+            (
+                &[(HashAlg::Sha256, &[0, 11, 14])],
+                false,
+                OLD,
+                &[
+                    "register 11 is required and was not quoted",
+                    "register 14 is required and was not quoted",
+                ],
+            ),
+            (
+                &[(HashAlg::Sha384, &[0, 11])],
+                false,
+                OLD,
+                &["the sha384 bank is required and was not quoted"],
+            ),
+            (
+                &[(HashAlg::Sha256, &[0, 11]), (HashAlg::Sha384, &[0])],
+                false,
+                OLD,
+                &[
+                    "register 11 of the sha256 bank is required and was not quoted",
+                    "the sha384 bank is required and was not quoted",
+                ],
+            ),
+            (
+                OLD,
+                true,
+                OLD,
+                &["the list of measured files is required and was not shown"],
+            ),
+            (OLD, true, &[(HashAlg::Sha256, &[0, 4, 7, 10])], &[]),
+        ];
+        for (required, list, before, expected) in rows {
+            assert_eq!(lacking(&of(required), *list, &of(before)), *expected, "{required:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use touchstone_cose::cbor::{self, Value};
 use touchstone_cose::key::VerifyingKey;
+use touchstone_evidence::collection::Label;
 use touchstone_ledger::statement::{Kind, Reason, Statement, VerifiedStatement};
 use touchstone_policies::{Job, PolicySet};
 use touchstone_store::Store;
@@ -18,7 +19,7 @@ use touchstone_verifier::appraisal::Known;
 use touchstone_verifier::ear::EarReason;
 use touchstone_verifier::ima::ImaMode;
 
-use crate::asked::as_far_as_asked;
+use crate::asked::{as_far_as_asked, not_asked_before};
 use crate::decision::{Decided, Decision, SEMANTICS_ID, decide_under};
 use crate::federation::decide::{ForeignInputs, ForeignInputsError};
 use crate::inputs::DecisionInputs;
@@ -51,6 +52,8 @@ pub struct Given {
     pub reasons: Vec<WhyNot>,
     /// The list of measured files was not judged, because what is kept of it is not in the record.
     pub files_not_judged: bool,
+    /// What the policy asks for and was not asked for then, so that the record says nothing of it.
+    pub not_asked: Vec<String>,
 }
 
 /// A reason, as it is shown.
@@ -64,6 +67,16 @@ pub struct WhyNot {
     pub expected: String,
     /// What was found.
     pub found: String,
+}
+
+impl Comparison {
+    /// Whether nobody would lose anything, as far as all of the records tell.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        let open = |compared: &Compared| !compared.may_be_refused.is_empty();
+        let mut stays = self.gaining.iter().chain(&self.unchanged);
+        self.losing.is_empty() && self.undecided.is_empty() && !stays.any(open)
+    }
 }
 
 impl From<&EarReason> for WhyNot {
@@ -119,6 +132,9 @@ pub struct Compared {
     pub reasons: Vec<WhyNot>,
     /// The list of measured files could not be judged from this record: the next attestation shows it whole.
     pub files_not_judged: bool,
+    /// Why what is not lost may be refused at the next attestation all the same: what the new policy asks for and was not
+    /// asked for then.
+    pub may_be_refused: Vec<String>,
 }
 
 /// A record under which nothing could be decided.
@@ -282,7 +298,13 @@ fn evidence(name: &str, inputs: &DecisionInputs, policy: &PolicySet, now: i64) -
         ..inputs.clone()
     };
     // By the name it was recorded under: a node that is not in the inventory is judged by the whole's.
-    let mut demands = as_far_as_asked(policy.demands_of(name), &inputs.asked);
+    let demanded = policy.demands_of(name);
+    // Who has no TPM quotes nothing, whatever is asked.
+    let not_asked = match inputs.evidence.get(Label::TpmQuote) {
+        Some(_) => not_asked_before(demanded, &inputs.asked),
+        None => Vec::new(),
+    };
+    let mut demands = as_far_as_asked(demanded, &inputs.asked);
     let mut decision = decide_under(&inputs, policy, Some(&demands), Known::default())?;
     let files_not_judged = matches!(&decision, Decision::Decided(decided) if decided.logs_are_missing());
     if files_not_judged {
@@ -294,6 +316,7 @@ fn evidence(name: &str, inputs: &DecisionInputs, policy: &PolicySet, now: i64) -
             rights: BTreeSet::new(),
             reasons: reasons.iter().map(WhyNot::from).collect(),
             files_not_judged,
+            not_asked,
         },
         Decision::Decided(decided) => Given {
             rights: rights(&decided),
@@ -304,6 +327,7 @@ fn evidence(name: &str, inputs: &DecisionInputs, policy: &PolicySet, now: i64) -
                 .map(WhyNot::from)
                 .collect(),
             files_not_judged,
+            not_asked,
         },
     })
 }
@@ -365,6 +389,7 @@ fn asked_for(rights: BTreeSet<String>, reasons: &[Reason]) -> Given {
         rights: if reasons.is_empty() { rights } else { BTreeSet::new() },
         reasons,
         files_not_judged: false,
+        not_asked: Vec::new(),
     }
 }
 
@@ -380,6 +405,7 @@ fn nobody(codes: &[String]) -> Given {
         rights: BTreeSet::new(),
         reasons: codes.iter().map(reason).collect(),
         files_not_judged: false,
+        not_asked: Vec::new(),
     }
 }
 
@@ -416,5 +442,11 @@ fn difference(index: u64, subject: String, decision: &'static str, before: &Give
         gained,
         reasons,
         files_not_judged: before.files_not_judged || after.files_not_judged,
+        // Who would have nothing has nothing to be refused.
+        may_be_refused: if after.rights.is_empty() {
+            Vec::new()
+        } else {
+            after.not_asked.clone()
+        },
     }
 }

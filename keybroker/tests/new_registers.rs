@@ -6,9 +6,14 @@ use crate::common;
 
 use common::client::Client;
 use common::tpm::SoftNode;
-use common::{Domain, attest, authorization, command, view};
+use common::{Domain, attest, authorization, command, key, view};
 use hyper::{Method, StatusCode};
 use touchstone_authorization::Status;
+use touchstone_keybroker::clock::{Clock, seconds};
+use touchstone_keybroker::record::DecisionRecord;
+use touchstone_keybroker::redecide::compare;
+use touchstone_policies::preview::preview;
+use touchstone_policies::{Job, LoadOptions, PolicySet};
 
 const FEWER: &str = "[0, 2, 3, 4, 7, 8, 9, 14]";
 const MORE: &str = "[0, 2, 3, 4, 7, 8, 9, 11, 14]";
@@ -59,6 +64,44 @@ async fn a_register_that_is_newly_required_is_asked_for_and_withdraws_nobody() {
     let shown = view(&broker, &client.get("/v1/trust-state").await);
     let status = shown.lists().get(places[1].list).unwrap().status(places[1].index);
     assert_eq!(status, Some(Status::Invalid));
+    broker.shutdown().await.unwrap();
+}
+
+/// Who has not been asked for what the next policy requires is not told unchanged, before that policy is published.
+#[tokio::test]
+async fn a_comparison_says_what_the_recorded_evidence_lacks() {
+    let mut node = SoftNode::new("good");
+    let domain = Domain::new(&[("node-1", &node)], &[("required_registers", &fewer())]);
+    let broker = domain.start().await;
+    let mut client = Client::connect(broker.address()).await;
+    assert!(attest(&mut client, &mut node, false).await.unwrap().allowed);
+    let in_force = broker.app().policy();
+    let (statement_key, now) = (key(&broker, Job::Statement), seconds(Clock::start().now_ms()));
+    let record = DecisionRecord::latest(&*broker.app().store, "node-1", &statement_key).unwrap();
+    let against = |new: &PolicySet| compare(std::slice::from_ref(&record), &in_force, new, now);
+    let same = against(&in_force);
+    assert!(same.is_certain() && same.unchanged[0].may_be_refused.is_empty());
+    let settings = domain.path("policy/staged/settings.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    for (settings_text, expected) in [
+        (text.replace(FEWER, MORE), "register 11 is required and was not quoted"),
+        (
+            text.replace(&format!("sha256 = {FEWER}"), &format!("sha256 = {FEWER}, sha384 = [0]")),
+            "the sha384 bank is required and was not quoted",
+        ),
+    ] {
+        assert_ne!(settings_text, text);
+        std::fs::write(&settings, settings_text).unwrap();
+        let staged = preview(&domain.path("policy"), LoadOptions::default(), now).unwrap();
+        let next = against(&staged);
+        assert_eq!(
+            (next.losing.len(), next.undecided.len(), next.unchanged.len()),
+            (0, 0, 1),
+            "{expected}"
+        );
+        assert_eq!(next.unchanged[0].may_be_refused, [expected]);
+        assert!(!next.is_certain());
+    }
     broker.shutdown().await.unwrap();
 }
 
