@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> CommandResult {
             let wait = match renew() {
                 Ok(renewed) => {
                     tell(&renewed, args.json)?;
-                    write(&state, &renewed.versions)?;
+                    keep(&state, &renewed.versions);
                     Duration::from_secs(u64::try_from(renewed.period).unwrap_or(1))
                 }
                 Err(e) if e.is_io() || e.code() == PolicyCode::PublishBusy => {
@@ -84,6 +84,17 @@ pub fn run(args: &Args) -> CommandResult {
             }
         }
     })?
+}
+
+/// Keeps the versions that were signed for, and says whether that could be done. Where it could not, on a full disk, the
+/// publisher goes on with what it holds in memory: a domain whose publisher ended would end with its timestamp.
+fn keep(state: &Path, versions: &RoleVersions) -> bool {
+    let kept = write(state, versions);
+    if let Err(e) = &kept {
+        let why = e.message();
+        complain!("not kept, so that after a start older versions would be signed for: {why}");
+    }
+    kept.is_ok()
 }
 
 fn tell(renewed: &Renewed, json: bool) -> CommandResult {
@@ -116,4 +127,21 @@ fn write(state: &Path, versions: &RoleVersions) -> Result<(), Failure> {
     let aside = PathBuf::from(aside);
     output::write(&aside, &serde_json::to_vec(versions)?)?;
     Ok(std::fs::rename(&aside, state)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_does_not_end_the_publisher_and_with_it_the_domain() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("publisher.json");
+        assert!(keep(&state, &RoleVersions::default()));
+        assert_eq!(read(&state), Ok(Some(RoleVersions::default())));
+        assert!(!keep(
+            &folder.path().join("none/publisher.json"),
+            &RoleVersions::default()
+        ));
+    }
 }
