@@ -24,7 +24,7 @@ use crate::keyset_file::Keyset;
 use crate::layout::{TargetKind, is_reference_name};
 use crate::repository::Repository;
 
-mod import;
+pub(crate) mod import;
 mod nodes;
 
 pub use crate::init::{Initialised, init};

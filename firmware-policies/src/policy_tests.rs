@@ -34,6 +34,7 @@ use touchstone_verifier::policy::AppraisalPolicy;
 use touchstone_verifier::reason::Code;
 use touchstone_verifier::reference::ReferenceSet;
 
+use crate::cedar::Cedar;
 use crate::contents::{Contents, Files};
 use crate::decision::{CedarDecision, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
@@ -304,6 +305,11 @@ fn ask(case: &Case, request: &Request<'_>, contents: &Contents) -> CedarDecision
         Ask::Domain => contents.cedar.decide_alone(None, request),
         Ask::Region => contents.cedar.decide_alone(Some(request.region), request),
     }
+}
+
+/// Whether these bytes are a file of cases; a region's own, where `own` names it.
+pub(crate) fn reads(file: &str, bytes: &[u8], own: Option<&str>, cedar: &Cedar) -> bool {
+    file::parse(file, bytes, own, cedar).is_ok()
 }
 
 #[cfg(test)]

@@ -103,16 +103,7 @@ pub fn node_import(repo: &Path, file: &Path, region: Option<&str>) -> Result<Nod
     let repository = Repository::open(repo)?;
     let bytes = read_bounded(file, MAX_IMPORT_LEN).map_err(|e| PolicyError::io(file, "a file of machines", &e))?;
     let mut bad = Vec::new();
-    let json = file.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
-    let mut lines = if json {
-        read_json(file, &bytes, &mut bad)?
-    } else {
-        read_csv(file, &bytes, region, &mut bad)?
-    };
-    if lines.len() + bad.len() > MAX_NODES {
-        let expected = format!("at most {MAX_NODES} machines");
-        return Err(PolicyError::new(PolicyCode::TargetsTooMany, file.display(), expected, "more").into());
-    }
+    let mut lines = read(file, &bytes, region, &mut bad)?;
     for line in &mut lines {
         complete(&mut line.node, region);
     }
@@ -150,6 +141,43 @@ pub fn node_import(repo: &Path, file: &Path, region: Option<&str>) -> Result<Nod
         .staged
         .push(repository.stage(&kind, &NodeFile::all_to_json(&nodes))?);
     Ok(imported)
+}
+
+/// Whether a file of these bytes would be read, whatever it says of which machine.
+pub(crate) fn reads(file: &Path, bytes: &[u8], region: Option<&str>) -> bool {
+    let mut bad = Vec::new();
+    let Ok(mut lines) = read(file, bytes, region, &mut bad) else {
+        return false;
+    };
+    assert!(lines.len() + bad.len() <= MAX_NODES);
+    for line in &mut lines {
+        complete(&mut line.node, region);
+    }
+    let (added, _) = judge(&lines, &[], region, &mut bad);
+    bad.is_empty() && added.len() == lines.len()
+}
+
+fn read(file: &Path, bytes: &[u8], region: Option<&str>, bad: &mut Vec<BadLine>) -> Result<Vec<Line>, PolicyError> {
+    if file.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) {
+        read_json(file, bytes, bad)
+    } else {
+        read_csv(file, bytes, region, bad)
+    }
+}
+
+/// Judged before each further machine: a file of nothing but bad lines would cost many times its length in what is said
+/// of each.
+fn has_room(file: &Path, lines: &[Line], bad: &[BadLine]) -> Result<(), PolicyError> {
+    if lines.len() + bad.len() < MAX_NODES {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_NODES} machines");
+    Err(PolicyError::new(
+        PolicyCode::TargetsTooMany,
+        file.display(),
+        expected,
+        "more",
+    ))
 }
 
 /// A name without its region gets it, and so does a machine that does not say where it is.
@@ -272,6 +300,7 @@ fn read_json(file: &Path, bytes: &[u8], bad: &mut Vec<BadLine>) -> Result<Vec<Li
     };
     let mut lines = Vec::new();
     for (number, value) in (1..).zip(nodes) {
+        has_room(file, &lines, bad)?;
         match serde_json::from_value(value) {
             Ok(node) => lines.push(Line { number, node }),
             Err(error) => bad.push(BadLine {
@@ -312,6 +341,7 @@ fn read_csv(file: &Path, bytes: &[u8], region: Option<&str>, bad: &mut Vec<BadLi
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
     let mut lines = Vec::new();
     for record in reader.records() {
+        has_room(file, &lines, bad)?;
         let record = match record {
             Ok(record) => record,
             Err(error) => {

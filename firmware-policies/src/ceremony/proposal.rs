@@ -158,7 +158,10 @@ pub(crate) fn read(folder: &Path, base: &Base, now: i64) -> Result<Next, PolicyE
             let found = format!("{}, with {} signatures", body.file(), signatures.len());
             return Err(unreadable(&path, "this file, unsigned", found));
         }
-        bodies.insert(role, body);
+        // A second one would be taken or not, as the folder happens to be read.
+        if bodies.insert(role, body).is_some() {
+            return Err(unreadable(&path, "each role once", "twice".into()));
+        }
         if bodies.len() > MAX_PROPOSED_ROLES {
             return Err(unreadable(&proposed, "fewer roles", bodies.len().to_string()));
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use touchstone_verifier::reason::sanitise;
 use tough::schema::Signature;
 
 use super::body::RoleBody;
@@ -25,6 +26,8 @@ use crate::repository::write_file;
 pub const FORMAT: &str = "touchstone-policy-signatures/1";
 /// Largest signature file.
 pub const MAX_SIGNATURE_FILE_LEN: u64 = 1 << 20;
+/// Longest name of a key in one, in bytes.
+pub const MAX_KEY_NAME_LEN: usize = 128;
 /// Most signature files that one publish merges.
 pub const MAX_SIGNATURE_FILES: usize = 256;
 
@@ -60,10 +63,16 @@ pub struct SignatureEntry {
 
 impl SignatureFile {
     /// Reads a signature file; what is wrong with it in words.
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file: SignatureFile = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         if file.format != FORMAT {
             return Err(format!("format {}", file.format));
+        }
+        // Names are for people: whoever publishes sees them on a terminal.
+        let name = |entry: &&SignatureEntry| sanitise(&entry.name, MAX_KEY_NAME_LEN) != entry.name;
+        if let Some(entry) = file.signatures.iter().find(name) {
+            let shown = sanitise(&entry.name, MAX_KEY_NAME_LEN);
+            return Err(format!("a key's name that is none, {shown}"));
         }
         Ok(file)
     }
@@ -349,6 +358,28 @@ mod tests {
         }
         let twice = [bytes.as_slice(), &bytes].concat();
         assert!(SignatureFile::parse(&twice).is_err());
+    }
+
+    /// Whoever publishes is told who signed, on a terminal.
+    #[test]
+    fn a_name_that_would_write_over_the_terminal_is_no_name_of_a_key() {
+        let named = |name: &str| {
+            let mut file: SignatureFile = serde_json::from_slice(&file()).unwrap();
+            file.signatures[0].name = name.into();
+            SignatureFile::parse(&serde_json::to_vec(&file).unwrap())
+        };
+        for name in ["targets-2", "targets-müller", &"a".repeat(MAX_KEY_NAME_LEN)] {
+            assert!(named(name).is_ok(), "{name}");
+        }
+        for name in [
+            "a\x1b[2J",
+            "a\nroot signed by root-1",
+            "a\u{202e}b",
+            &"a".repeat(MAX_KEY_NAME_LEN + 1),
+        ] {
+            let found = named(name).unwrap_err();
+            assert!(!found.contains(['\x1b', '\n', '\u{202e}']), "{found}");
+        }
     }
 
     proptest! {

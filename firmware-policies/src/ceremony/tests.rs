@@ -361,6 +361,12 @@ fn what_a_signer_refuses_to_sign() {
             edit(p, |json| json["signed"]["version"] = 3.into());
             std::fs::rename(p.join("proposed/2.targets.json"), p.join("proposed/3.targets.json")).unwrap();
         }),
+        ("two versions of one role", PolicyCode::ProposalUnreadable, |p| {
+            let list = std::fs::read_to_string(p.join("proposed/2.targets.json")).unwrap();
+            let other = list.replace("\"version\": 2", "\"version\": 3");
+            assert_ne!(other, list);
+            std::fs::write(p.join("proposed/3.targets.json"), other).unwrap();
+        }),
         ("an end in a hundred years", PolicyCode::ProposalUnreadable, |p| {
             edit(p, |json| json["signed"]["expires"] = "2125-01-01T00:00:00Z".into());
         }),

@@ -26,5 +26,11 @@ pub use view::{Demands, View};
 pub(crate) use nodes::check as check_node;
 pub(crate) use view::{Whole, views};
 
+/// Whether these bytes are a file that says what a region demands, or what regions may add.
+pub(crate) fn reads(file: &str, bytes: &[u8]) -> bool {
+    let demands = settings::RegionSettings::parse(file, bytes).is_ok();
+    additions::parse(bytes).is_ok() || demands
+}
+
 #[cfg(test)]
 mod tests;

@@ -205,3 +205,22 @@ fn a_region_imports_its_own_and_nobody_elses() {
     let conflict = node_import(&test.repo, &path, None);
     assert_eq!(lines(conflict), [(2, PolicyCode::IdentityConflict)]);
 }
+
+/// What is said of each bad line is longer than the line: no file is read beyond as many as there may be machines.
+#[test]
+fn a_file_of_nothing_but_bad_lines_ends_at_the_most_machines_there_may_be() {
+    let test = TestRepo::published();
+    let csv = format!("name,region\n{}", "a\n".repeat(MAX_NODES + 10));
+    let json = format!("{{\"nodes\": [{}0]}}", "0,".repeat(MAX_NODES + 10));
+    for (file, text) in [("bad.csv", csv), ("bad.json", json)] {
+        let path = test.dir.path().join(file);
+        std::fs::write(&path, text).unwrap();
+        match node_import(&test.repo, &path, None) {
+            Err(ImportError::Policy(error)) => assert_eq!(error.code(), PolicyCode::TargetsTooMany, "{file}"),
+            other => panic!("{file}: {}", other.map(|_| ()).unwrap_err()),
+        }
+        let mut bad = Vec::new();
+        assert!(read(&path, &std::fs::read(&path).unwrap(), None, &mut bad).is_err());
+        assert_eq!(bad.len(), MAX_NODES, "{file}");
+    }
+}
