@@ -14,7 +14,7 @@ const SCOPE: (&str, &str) = ("execute", "tool-search");
 /// What is held while its stage waits for the network, when this status arrives; and whether the workload was started.
 async fn begins_after(status: Status) -> (Option<Ending>, bool) {
     let world = World::new().await;
-    let chain = authorization(100);
+    let chain = authorization(600);
     let challenge = world.guard.challenge().unwrap();
     let wanted = Wanted {
         scope: "execute:tool-search",
@@ -102,7 +102,7 @@ async fn what_is_lost_or_suspended_while_the_network_is_made_is_not_started() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_started_before_policy_had_segments_does_not_go_on_beside_them() {
     let world = World::new().await;
-    let chain = authorization(100);
+    let chain = authorization(600);
     let challenge = world.guard.challenge().unwrap();
     let wanted = Wanted {
         scope: "execute:tool-search",
@@ -162,7 +162,7 @@ fn shown<'a>(chain: &'a [u8], proof: &'a [u8], challenge: &'a [u8]) -> Shown<'a>
 #[tokio::test(flavor = "multi_thread")]
 async fn one_offline_delegation_does_not_go_on_in_the_place_of_its_sibling() {
     let world = World::new().await;
-    let parent = authorization(100);
+    let parent = authorization(600);
     let (first, second) = (delegated_from(&parent, [1; 16]), delegated_from(&parent, [2; 16]));
     let proven = |chain: &[u8]| {
         let challenge = world.guard.challenge().unwrap();
