@@ -128,6 +128,26 @@ impl PolicyFloors {
         self.write_record(FILE, &after)
     }
 
+    /// The same for a policy that goes in the place of one that is `held`, if any is: what takes something away does not wait
+    /// for a disk that is full. This process goes back behind neither; only a later start could, so what begins with a
+    /// policy is on record before.
+    ///
+    /// # Errors
+    /// [`FloorsError`], where nothing is held.
+    pub fn raise_beside(&self, held: bool, accepted: &RoleVersions) -> Result<(), FloorsError> {
+        match self.raise(accepted) {
+            Err(error) if held => {
+                tracing::error!(
+                    target: "touchstone::policy",
+                    %error,
+                    "the policy counts, and its versions are not on record"
+                );
+                Ok(())
+            }
+            raised => raised,
+        }
+    }
+
     /// The same for the (generation, epoch) of a trust state.
     ///
     /// # Errors
@@ -193,6 +213,26 @@ mod tests {
         }
         fs::write(path.join(STATE_FILE), b"{}").expect("writes");
         assert!(matches!(floors.read_state(), Err(FloorsError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_keeps_no_newer_policy_out_of_a_guard_that_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let floors = PolicyFloors::open(&path).expect("opens");
+        floors.raise(&versions(7)).expect("kept");
+        // As where no byte can be written.
+        let partial = path.join(format!("{FILE}.partial"));
+        fs::create_dir(&partial).expect("a folder in the way");
+        assert_eq!(floors.raise_beside(true, &versions(8)), Ok(()));
+        assert!(matches!(
+            floors.raise_beside(false, &versions(8)),
+            Err(FloorsError::Io { .. })
+        ));
+        assert_eq!(floors.read(), Ok(Some(versions(7))), "what is on record stays");
+        fs::remove_dir(&partial).expect("room");
+        assert_eq!(floors.raise_beside(true, &versions(9)), Ok(()));
+        assert_eq!(floors.read(), Ok(Some(versions(9))));
     }
 
     #[test]

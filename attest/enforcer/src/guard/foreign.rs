@@ -339,7 +339,8 @@ async fn renew(
         .await
         .map_err(|e| e.to_string())?;
     if let Some(file) = &floors_file {
-        file.raise(&policy.versions).map_err(|e| e.to_string())?;
+        let raised = file.raise_beside(before.is_some(), &policy.versions);
+        raised.map_err(|e| e.to_string())?;
     }
     let keys = |job| policy.ring(job).map_err(|e| e.to_string());
     let (authorization_keys, trust_state_keys) = (keys(Job::Authorization)?, keys(Job::TrustState)?);

@@ -60,7 +60,7 @@ impl Renewal {
             (None, _) => DomainTrust::load_above(from, root, domain, now, floors).await?,
         };
         if let Some(floors) = &self.floors {
-            floors.raise(&trust.policy.versions)?;
+            floors.raise_beside(held.is_some(), &trust.policy.versions)?;
         }
         Ok(trust)
     }
