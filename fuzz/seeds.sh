@@ -34,6 +34,9 @@ case $target in
       xxd -r -p "$file" "$corpus/$(basename "$file" .hex)"
     done
     ;;
+  policy_files) take "$here"/fuzz/seeds/policy_files-* "$here"/firmware-policies/sets/*/*.toml "$here"/firmware-policies/sets/*/*/*.toml ;;
+  policy_cedar) take "$here"/fuzz/seeds/policy_cedar-* "$here"/firmware-policies/sets/*/*.cedar "$here"/firmware-policies/sets/*/*/*.cedar ;;
+  policy_* | security_event | witness) take "$here"/fuzz/seeds/"$target"-* ;;
   grub_config) take "$boots"/*/grub.cfg ;;
   pe_image) take /usr/lib/shim/*.efi /usr/lib/shim/*.efi.signed /usr/lib/systemd/boot/efi/*.stub ;;
   cbor | cose_sign1) take "$vectors"/cose/*/*.cbor "$vectors"/cose/*.cbor "$vectors"/corim/*/*/*.cbor ;;

@@ -3,6 +3,8 @@
 //! `fuzz_targets/` has one binary each (`cargo fuzz run NAME` works, and so does `setup/fuzz.sh NAME SECONDS`).
 
 pub mod delegation;
+pub mod events;
+pub mod policy;
 
 use touchstone_artefacts::fuzz as artefacts;
 use touchstone_authorization::token::UntrustedAuthorization;
@@ -15,7 +17,11 @@ use touchstone_cose::sign1::{self, Protected, ThirdParty, Unverified, label};
 use touchstone_evidence::collection::Collection;
 use touchstone_evidence::message::{Answer, Challenge, Hello, Submission};
 use touchstone_evidence::pcr_values;
+use touchstone_ledger::checkpoint::VerifiedCheckpoint;
+use touchstone_ledger::cosignature::CosignerKey;
+use touchstone_ledger::note::NoteKey;
 use touchstone_ledger::statement::{self, VerifiedStatement};
+use touchstone_ledger::witness::Request;
 use touchstone_verifier::corim::vendor::VendorSigner;
 use touchstone_verifier::corim::{TrustedSigner, UntrustedCorim, sign_corim};
 use touchstone_verifier::ear::Ear;
@@ -232,6 +238,31 @@ pub fn statement(data: &[u8]) {
     };
     if let Ok(signed) = sign1::sign(&key, &protected, data, &[]) {
         drop(VerifiedStatement::parse(&signed, &key.verifying_key()));
+    }
+}
+
+/// What witnesses, peers and logs send each other: requests to cosign, keys, notes; and a checkpoint whose text the fuzzer
+/// writes and the log's key signs.
+pub fn witness(data: &[u8]) {
+    if let Ok(request) = Request::decode(data) {
+        assert_eq!(request.encode().as_bytes(), data);
+    }
+    let key = SigningKey::from_seed([7; 32]);
+    let Ok(log) = NoteKey::new("fuzz.example/log", &key.verifying_key()) else { return };
+    drop(VerifiedCheckpoint::open(data, &log));
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(read) = NoteKey::parse(text) {
+        assert_eq!(read.to_vkey(), text);
+    }
+    if let Ok(read) = CosignerKey::parse(text) {
+        assert_eq!(read.to_vkey(), text);
+        drop(read.open(data));
+    }
+    if let Ok(note) = log.sign(text, &key) {
+        if let Ok(opened) = log.open(note.as_bytes()) {
+            assert_eq!(opened, text);
+        }
+        drop(VerifiedCheckpoint::open(note.as_bytes(), &log));
     }
 }
 
