@@ -154,14 +154,7 @@ impl App {
     /// What statements made now say of their circumstances.
     #[must_use]
     pub fn circumstances(&self, now_ms: u64) -> Circumstances {
-        let policy = self.policy();
-        Circumstances {
-            domain: policy.domain.clone(),
-            policy_version: policy.version,
-            policy_digest: policy.global_digest,
-            semantics: SEMANTICS_ID.to_owned(),
-            now: seconds(now_ms),
-        }
+        Circumstances::of(&self.policy(), SEMANTICS_ID, seconds(now_ms))
     }
 
     /// The ledger's head.

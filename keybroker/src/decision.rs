@@ -152,6 +152,23 @@ impl DecisionError {
     }
 }
 
+/// Whether what was recorded under these rules and this policy is decided here: under no others.
+pub(crate) fn check(semantics: &str, policy_digest: [u8; 32], policy: &PolicySet) -> Result<(), DecisionError> {
+    if semantics != SEMANTICS_ID {
+        return Err(DecisionError::Semantics {
+            expected: SEMANTICS_ID,
+            found: semantics.to_owned(),
+        });
+    }
+    if policy_digest != policy.digest {
+        return Err(DecisionError::Policy {
+            expected: policy_digest,
+            found: policy.digest,
+        });
+    }
+    Ok(())
+}
+
 /// Decides.
 ///
 /// # Errors
@@ -171,18 +188,7 @@ pub fn decide_under(
     instead: Option<&AppraisalPolicy>,
     known: Known<'_>,
 ) -> Result<Decision, DecisionError> {
-    if inputs.semantics != SEMANTICS_ID {
-        return Err(DecisionError::Semantics {
-            expected: SEMANTICS_ID,
-            found: inputs.semantics.clone(),
-        });
-    }
-    if inputs.policy_digest != policy.digest {
-        return Err(DecisionError::Policy {
-            expected: inputs.policy_digest,
-            found: policy.digest,
-        });
-    }
+    check(&inputs.semantics, inputs.policy_digest, policy)?;
     let inventory = first_use::inventory(inputs.first_use.as_ref(), policy);
     let mut appraisal = appraise_in_region(policy, &inventory, inputs.region.as_deref(), |demands| {
         if inputs.barred.is_empty() {

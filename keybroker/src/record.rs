@@ -69,9 +69,9 @@ impl RecordedDecision {
     pub fn now(&self) -> i64 {
         match self {
             Self::Evidence(inputs) => inputs.now,
-            Self::Release(inputs) => crate::clock::seconds(inputs.now_ms),
-            Self::Foreign(inputs) => crate::clock::seconds(inputs.now_ms),
-            Self::Workload(inputs) => crate::clock::seconds(inputs.now_ms),
+            Self::Release(inputs) => inputs.setting.now(),
+            Self::Foreign(inputs) => inputs.setting.now(),
+            Self::Workload(inputs) => inputs.setting.now(),
         }
     }
 }

@@ -340,8 +340,7 @@ fn rights(decided: &Decided) -> BTreeSet<String> {
 fn release(inputs: &ReleaseInputs, policy: &PolicySet) -> Result<Given, RecordError> {
     let rights = [format!("key {}", inputs.request.key)].into();
     let inputs = ReleaseInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
+        setting: inputs.setting.under(policy),
         ..inputs.clone()
     };
     match inputs.again(policy) {
@@ -356,8 +355,7 @@ fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordEr
     let scopes = inputs.request.scopes.iter();
     let rights = scopes.map(|scope| format!("{scope} in {audience}")).collect();
     let inputs = ForeignInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
+        setting: inputs.setting.under(policy),
         ..inputs.clone()
     };
     match inputs.again(policy) {
@@ -370,8 +368,7 @@ fn foreign(inputs: &ForeignInputs, policy: &PolicySet) -> Result<Given, RecordEr
 fn workload(inputs: &WorkloadInputs, policy: &PolicySet) -> Result<Given, RecordError> {
     let rights = inputs.request.scopes.iter().cloned().collect();
     let inputs = WorkloadInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
+        setting: inputs.setting.under(policy),
         ..inputs.clone()
     };
     match inputs.again(policy) {

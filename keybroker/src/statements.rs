@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use touchstone_authorization::token::StatusIndex;
 use touchstone_cose::cbor::Value;
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
+use touchstone_policies::PolicySet;
 
 use crate::decision::DenialCode;
 use crate::refusals::Summary;
@@ -28,6 +29,18 @@ pub struct Circumstances {
 }
 
 impl Circumstances {
+    /// Of a decision under `policy`, made by the rules `semantics` at `now`, Unix seconds.
+    #[must_use]
+    pub fn of(policy: &PolicySet, semantics: &str, now: i64) -> Self {
+        Self {
+            domain: policy.domain.clone(),
+            policy_version: policy.version,
+            policy_digest: policy.global_digest,
+            semantics: semantics.to_owned(),
+            now,
+        }
+    }
+
     /// A statement about nobody in particular, to be filled in.
     #[must_use]
     pub fn statement(&self, kind: Kind, outcome: Outcome, body: Value) -> Statement {

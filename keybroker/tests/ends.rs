@@ -143,7 +143,7 @@ async fn a_workloads_authorization_ends_with_whatever_is_nearest() {
     let RecordedDecision::Workload(inputs) = record_of(&w.broker, &answer).recorded().unwrap() else {
         panic!("not about a workload");
     };
-    let now = i64::try_from(inputs.now_ms / 1_000).unwrap();
+    let now = inputs.setting.now();
     let above = w.held_until() - now;
     let rows: [(&str, Nearer, i64); 7] = [
         ("the authorization above", |_, _, _| (), above),
@@ -182,5 +182,5 @@ async fn a_workloads_authorization_ends_with_whatever_is_nearest() {
 }
 
 fn seconds(inputs: &WorkloadInputs) -> i64 {
-    i64::try_from(inputs.now_ms / 1_000).unwrap()
+    inputs.setting.now()
 }

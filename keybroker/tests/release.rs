@@ -1051,7 +1051,7 @@ async fn releases_and_denials_are_made_again_byte_for_byte_and_hold_nothing_of_a
     }
     // The states of the trust lists that were judged under are the ones that were in force then.
     let (first, last) = (&answers[0].1, &answers[answers.len() - 1].1);
-    let status = |answer| inputs_of(&record_of(&w.broker, answer)).status.unwrap();
+    let status = |answer| inputs_of(&record_of(&w.broker, answer)).setting.status.unwrap();
     assert_ne!(status(first).digest, status(last).digest);
     w.broker.shutdown().await.unwrap();
 }
@@ -1076,12 +1076,24 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
     let denied: &[(&str, Change, &str)] = &[
         (
             "a status list that revokes",
-            |i| i.status.as_mut().unwrap().status = Some(Status::Invalid),
+            |i| i.setting.status.as_mut().unwrap().status = Some(Status::Invalid),
             "authorization-revoked",
         ),
-        ("no status list", |i| i.status = None, "authorization-list-unknown"),
-        ("another generation", |i| i.generation += 1, "authorization-generation"),
-        ("half a day later", |i| i.now_ms += 43_200_000, "authorization-expired"),
+        (
+            "no status list",
+            |i| i.setting.status = None,
+            "authorization-list-unknown",
+        ),
+        (
+            "another generation",
+            |i| i.setting.generation += 1,
+            "authorization-generation",
+        ),
+        (
+            "half a day later",
+            |i| i.setting.now_ms += 43_200_000,
+            "authorization-expired",
+        ),
         (
             "a key whose life is over",
             |i| i.key.as_mut().unwrap().0.versions[0].created -= 301,
@@ -1171,7 +1183,7 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
     }
 
     let nobody: &[(&str, Change, &str)] = &[
-        ("another connection", |i| i.exporter[0] ^= 1, "proof-exporter"),
+        ("another connection", |i| i.setting.exporter[0] ^= 1, "proof-exporter"),
         (
             "another proof",
             |i| *i.request.proof.last_mut().unwrap() ^= 1,
@@ -1200,13 +1212,13 @@ async fn a_record_that_was_changed_gives_another_decision_or_none() {
     }
 
     let mut other = good.clone();
-    other.policy_digest[0] ^= 1;
+    other.setting.policy_digest[0] ^= 1;
     assert!(matches!(
         other.again(&policy),
         Err(ReleaseInputsError::Decision(DecisionError::Policy { .. }))
     ));
     let mut other = good.clone();
-    other.semantics.push('0');
+    other.setting.semantics.push('0');
     assert!(matches!(
         other.again(&policy),
         Err(ReleaseInputsError::Decision(DecisionError::Semantics { .. }))

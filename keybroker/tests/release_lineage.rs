@@ -494,11 +494,11 @@ async fn a_record_with_another_lineage_gives_another_decision_or_none() {
     }
 
     // As it was recorded before policies were told: read, and not decided again under these rules.
-    let earlier = ReleaseInputs {
-        semantics: "touchstone-semantics/6".into(),
+    let mut earlier = ReleaseInputs {
         ancestry: None,
         ..good.clone()
     };
+    earlier.setting.semantics = "touchstone-semantics/6".into();
     let (bytes, parts) = earlier.record();
     let read = ReleaseInputs::decode(&bytes, |_| Some(parts[0].1.clone())).unwrap();
     assert_eq!(read, earlier);
@@ -507,7 +507,7 @@ async fn a_record_with_another_lineage_gives_another_decision_or_none() {
         Err(ReleaseInputsError::Decision(DecisionError::Semantics { .. }))
     ));
     let relabelled = ReleaseInputs {
-        semantics: good.semantics.clone(),
+        setting: good.setting.clone(),
         ..earlier
     };
     assert_eq!(relabelled.again(&policy), Err(ReleaseInputsError::NoLineage));

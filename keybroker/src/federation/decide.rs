@@ -4,23 +4,21 @@
 //! It grants nothing new: what the node holds here, which its own domain's policies decided, as far as our signed policy
 //! lets such rights be used there; bound to the same key, under the same status entry, ending no later.
 
-use sha2::{Digest as _, Sha256};
 use touchstone_authorization::{
-    Asked, Authorization, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits,
-    Presented, Request, RequestChannel, RevokedIds, Scope, StatusLists, TrustedKey, VerifiedAuthorization, ask,
+    Asked, Authorization, DomainState, KeyRingError, ListError, Scope, VerifiedAuthorization,
 };
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
 use touchstone_cose::key::KID_LEN;
-use touchstone_evidence::message::{ForeignRequest, MAX_FOREIGN_REQUEST, foreign_audience, release_nonce};
+use touchstone_evidence::message::{ForeignRequest, MAX_FOREIGN_REQUEST, foreign_audience};
 use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement, StatementError};
 use touchstone_policies::{Job, PolicySet};
 use touchstone_verifier::inventory::Lookup;
 
-use crate::clock::seconds;
-use crate::decision::{DecisionError, DenialCode, SEMANTICS_ID};
+use crate::decision::{DecisionError, DenialCode};
+use crate::presented::{self, Here, Setting, StatusSeen, against, is_of, known, reason, region_over, unknown};
+use crate::record::sha256;
 use crate::release::decide::{NodeFacts, ReleaseCode};
-use crate::release::inputs::{Row, StatusSeen, node_facts, node_value};
-use crate::statements::Circumstances;
+use crate::release::inputs::{Row, node_facts, node_value};
 
 touchstone_cose::reason_codes! {
     /// Why no authorization for another domain is issued to an authenticated node.
@@ -33,7 +31,6 @@ touchstone_cose::reason_codes! {
 
 const FORMAT: &str = "touchstone-federation-inputs/1";
 const CONTEXT: &str = "federation inputs";
-const MAX_TEXT: usize = 255;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_FOREIGN_REQUEST + 16 * 1024,
     max_depth: 4,
@@ -43,20 +40,8 @@ const LIMITS: Limits = Limits {
 /// Everything the decision rests on, beside the policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForeignInputs {
-    /// Which rules decide.
-    pub semantics: String,
-    /// Digest of the policy.
-    pub policy_digest: [u8; 32],
-    /// The clock value, Unix milliseconds.
-    pub now_ms: u64,
-    /// Generation of the domain.
-    pub generation: u32,
-    /// Epoch of the trust state.
-    pub epoch: u64,
-    /// The status entry of the authorization, where its list is there.
-    pub status: Option<StatusSeen>,
-    /// The exporter of the connection, for this authorization.
-    pub exporter: [u8; 32],
+    /// The moment of the request.
+    pub setting: Setting,
     /// What was asked for.
     pub request: ForeignRequest,
     /// What counts of the node's record.
@@ -112,16 +97,6 @@ pub struct ForeignDecision {
     pub record: ([u8; 32], Vec<u8>),
 }
 
-/// Who asks, where that is known, and the nonce the request uses up.
-#[must_use]
-pub fn known(asked: &Asked) -> Option<(&VerifiedAuthorization, [u8; 32])> {
-    let (subject, proof) = (asked.subject()?, asked.proof.as_ref()?);
-    Some((
-        subject,
-        release_nonce(subject.confirmation_thumbprint(), &proof.claims().cti),
-    ))
-}
-
 /// Judges what was presented, on the state of the domain.
 ///
 /// # Errors
@@ -133,42 +108,17 @@ pub fn judge_request(
     state: &DomainState<'_>,
     now_ms: u64,
 ) -> Result<Asked, KeyRingError> {
-    let of_job = policy
-        .keyset
-        .keys
-        .iter()
-        .filter(|entry| entry.job == Job::Authorization);
-    let keys = KeyRing::new(of_job.map(|entry| TrustedKey {
-        key: entry.key.clone(),
-        not_before: entry.not_before,
-        not_after: entry.not_after,
-    }))?;
-    let enforcer = Enforcer {
-        id: &foreign_audience(&policy.domain),
-        domain: &policy.domain,
-        keys: &keys,
-        skew_ms: policy.settings.timers.skew_ms,
-        window_ms: policy.settings.timers.freshness_window_ms,
-        requires_channel: ChannelPolicy::ExporterOrChallenge,
-        region: None,
-        purpose: None,
-        offline: OfflineLimits::NONE,
-    };
     let first = request.scopes.first().map(String::as_str).unwrap_or_default();
     let (action, resource) = first.split_once(':').unwrap_or_default();
-    Ok(ask(
-        &Request {
-            authorization: Presented::Bytes(&request.authorization),
-            proof: &request.proof,
-            action,
-            resource,
-            request_digest: None,
-            channel: RequestChannel::Exporter(exporter),
-        },
-        state,
-        &enforcer,
-        now_ms,
-    ))
+    let shown = presented::Shown {
+        authorization: &request.authorization,
+        proof: &request.proof,
+        audience: &foreign_audience(&policy.domain),
+        action,
+        resource,
+        exporter,
+    };
+    presented::judge(&shown, policy, state, now_ms, |_| Here::default())
 }
 
 impl ForeignInputs {
@@ -177,21 +127,11 @@ impl ForeignInputs {
     /// # Errors
     /// [`ForeignInputsError`]
     pub fn decide(&self, asked: &Asked, policy: &PolicySet) -> Result<ForeignDecision, ForeignInputsError> {
-        self.check(policy)?;
+        self.setting.check(policy)?;
         let Some((subject, nonce)) = known(asked) else {
-            let codes = asked.refusals.iter().map(|refusal| refusal.code.as_str().to_owned());
-            return Err(ForeignInputsError::Nobody { codes: codes.collect() });
+            return Err(ForeignInputsError::Nobody { codes: unknown(asked) });
         };
-        let mut reasons: Vec<Reason> = asked
-            .refusals
-            .iter()
-            .map(|refusal| Reason {
-                code: refusal.code.as_str().into(),
-                claim: "authorization".into(),
-                expected: refusal.expected.clone(),
-                found: refusal.found.clone(),
-            })
-            .collect();
+        let mut reasons = against(asked);
         self.judge_node(subject, policy, &mut reasons);
         let scopes = self.judge_scopes(subject, policy, &mut reasons);
         let expires = self.judge_end(subject, policy, &mut reasons);
@@ -219,36 +159,17 @@ impl ForeignInputs {
     /// # Errors
     /// [`ForeignInputsError`]
     pub fn again(&self, policy: &PolicySet) -> Result<ForeignDecision, ForeignInputsError> {
-        self.check(policy)?;
-        let lists = match &self.status {
-            None => StatusLists::default(),
-            Some(seen) => seen.lists()?,
-        };
-        let state = DomainState {
-            generation: self.generation,
-            epoch: self.epoch,
-            policy_version: policy.version,
-            lists: &lists,
-            revoked: RevokedIds::none(),
-        };
-        let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
+        self.setting.check(policy)?;
+        let lists = StatusSeen::lists(self.setting.status.as_ref())?;
+        let state = self.setting.state(policy, &lists);
+        let asked = judge_request(
+            &self.request,
+            &self.setting.exporter,
+            policy,
+            &state,
+            self.setting.now_ms,
+        )?;
         self.decide(&asked, policy)
-    }
-
-    fn check(&self, policy: &PolicySet) -> Result<(), DecisionError> {
-        if self.semantics != SEMANTICS_ID {
-            return Err(DecisionError::Semantics {
-                expected: SEMANTICS_ID,
-                found: self.semantics.clone(),
-            });
-        }
-        if self.policy_digest != policy.digest {
-            return Err(DecisionError::Policy {
-                expected: self.policy_digest,
-                found: policy.digest,
-            });
-        }
-        Ok(())
     }
 
     /// What counts is what the broker holds of the node, not what is presented.
@@ -290,15 +211,7 @@ impl ForeignInputs {
             reasons.push(reason(code, "inventory", "the node in its region", "not there"));
         }
         // Nothing of a region counts after the end of what its own keys signed.
-        if let Err(error) = policy.check_region_live(&record.region, seconds(self.now_ms)) {
-            let problems = error.into_problems().into_iter();
-            reasons.extend(problems.map(|problem| Reason {
-                code: problem.code.as_str().into(),
-                claim: problem.claim,
-                expected: problem.expected,
-                found: problem.found,
-            }));
-        }
+        reasons.extend(region_over(policy, &record.region, self.setting.now()));
     }
 
     /// The scopes that are issued: each held here, each on the list of our policy for that domain.
@@ -348,7 +261,7 @@ impl ForeignInputs {
 
     /// The first Unix second at which nothing of it counts: no later than anything it rests on.
     fn judge_end(&self, subject: &VerifiedAuthorization, policy: &PolicySet, reasons: &mut Vec<Reason>) -> i64 {
-        let now = seconds(self.now_ms);
+        let now = self.setting.now();
         let signer = policy.keyset.find(Job::Authorization, &self.signer, now);
         if signer.is_none() {
             let (code, found) = (DenialCode::SigningKeyUnlisted.as_str(), hex::encode(self.signer));
@@ -383,7 +296,7 @@ impl ForeignInputs {
         statement: [u8; 32],
     ) -> Authorization {
         let parent = subject.contents();
-        let now = self.now_ms / 1_000;
+        let now = self.setting.now_ms / 1_000;
         Authorization {
             issuer: policy.domain.clone(),
             subject: parent.subject.clone(),
@@ -395,7 +308,7 @@ impl ForeignInputs {
             confirmation: parent.confirmation.clone(),
             scopes,
             policy_version: policy.version,
-            epoch: self.epoch,
+            epoch: self.setting.epoch,
             parent: Some(parent.cti),
             statement,
             // One lineage, one entry: what is taken from the node here is taken from it there.
@@ -430,13 +343,7 @@ impl ForeignInputs {
             (3, issued(Value::bytes(self.cti))),
             (4, issued(Value::int(expires))),
         ]);
-        let circumstances = Circumstances {
-            domain: policy.domain.clone(),
-            policy_version: policy.version,
-            policy_digest: policy.global_digest,
-            semantics: self.semantics.clone(),
-            now: seconds(self.now_ms),
-        };
+        let circumstances = self.setting.circumstances(policy);
         let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
         Statement {
             subject: Some(subject.contents().subject.clone()),
@@ -464,15 +371,7 @@ impl ForeignInputs {
     /// The record: a CBOR map, deterministic.
     #[must_use]
     pub fn record(&self) -> Vec<u8> {
-        cbor::encode(&Value::map([
-            (0, Value::text(FORMAT)),
-            (1, Value::text(self.semantics.as_str())),
-            (2, Value::bytes(self.policy_digest)),
-            (3, Value::Unsigned(self.now_ms)),
-            (4, Value::Unsigned(self.generation.into())),
-            (5, Value::Unsigned(self.epoch)),
-            (6, self.status.as_ref().map_or(Value::Null, StatusSeen::value)),
-            (7, Value::bytes(self.exporter)),
+        let members = [
             (8, Value::Bytes(self.request.encode())),
             (
                 9,
@@ -482,15 +381,14 @@ impl ForeignInputs {
             ),
             (10, Value::bytes(self.cti)),
             (11, Value::bytes(self.signer)),
-        ]))
+        ];
+        cbor::encode(&Value::map(self.setting.members(FORMAT).into_iter().chain(members)))
     }
 
     /// Whether a record of inputs says that it is of such a decision.
     #[must_use]
     pub fn are(record: &[u8]) -> bool {
-        // The head of the map, and its first key.
-        let format = cbor::encode(&Value::text(FORMAT));
-        record.get(2..).is_some_and(|rest| rest.starts_with(&format))
+        is_of(record, FORMAT)
     }
 
     /// Reads a record.
@@ -500,21 +398,9 @@ impl ForeignInputs {
     pub fn decode(record: &[u8]) -> Result<Self, ForeignInputsError> {
         let wrong = |key, expected| ShapeError::member(CONTEXT, key, expected, "something else");
         let mut reader = MapReader::new(cbor::decode(record, LIMITS)?, CONTEXT)?;
-        let format = reader.text(0, MAX_TEXT)?;
-        if format != FORMAT {
-            return Err(ShapeError::member(CONTEXT, "key 0", FORMAT, format).into());
-        }
+        let setting = Setting::read(&mut reader, FORMAT)?;
         let inputs = Self {
-            semantics: reader.text(1, MAX_TEXT)?,
-            policy_digest: reader.fixed(2)?,
-            now_ms: reader.u64(3)?,
-            generation: u32::try_from(reader.u64(4)?).map_err(|_| wrong("key 4", "a generation"))?,
-            epoch: reader.u64(5)?,
-            status: match reader.required(6)? {
-                Value::Null => None,
-                value => Some(StatusSeen::read(&value).ok_or_else(|| wrong("key 6", "a status entry"))?),
-            },
-            exporter: reader.fixed(7)?,
+            setting,
             request: ForeignRequest::decode(&reader.bytes(8)?).map_err(|_| wrong("key 8", "a request"))?,
             node: match reader.required(9)? {
                 Value::Null => None,
@@ -526,17 +412,4 @@ impl ForeignInputs {
         reader.finish()?;
         Ok(inputs)
     }
-}
-
-fn reason(code: &str, claim: &str, expected: &str, found: &str) -> Reason {
-    Reason {
-        code: code.into(),
-        claim: claim.into(),
-        expected: expected.into(),
-        found: found.into(),
-    }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }

@@ -5,24 +5,23 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use touchstone_authorization::authorization_digest;
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
 use touchstone_cose::key::Signer as _;
-use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, WireReason};
-use touchstone_ledger::statement::Reason;
+use touchstone_evidence::message::{ForeignAnswer, ForeignRequest};
 use touchstone_store::{Guard, Write};
 use touchstone_verifier::inventory::Lookup;
 
-use super::decide::{ForeignInputs, judge_request, known};
+use super::decide::{ForeignInputs, judge_request};
 use crate::app::App;
 use crate::attest::MAX_TRIES;
-use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
+use crate::moment::{Moment, not_authenticated, unused};
 use crate::nodes;
-use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::presented::{known, wire};
+use crate::problem::{Refusal, RefusalCode};
 use crate::release::decide::NodeFacts;
-use crate::release::inputs::StatusSeen;
 use crate::release::serve::rests_on;
 use crate::rows;
 use crate::server::ConnectionInfo;
@@ -82,33 +81,17 @@ async fn answer(app: Arc<App>, request: Arc<ForeignRequest>, exporter: [u8; 32])
 }
 
 fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(Entry, ForeignAnswer, String), Refusal> {
-    let now_ms = app.clock.now_ms();
-    let policy = app.live_policy(now_ms)?;
-    if app.trust.is_stopped() {
-        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
-    }
-    let lists = app.trust.lists();
-    let (generation, epoch) = (app.trust.generation(), app.trust.epoch());
-    let state = DomainState {
-        generation,
-        epoch,
-        policy_version: policy.version,
-        lists: &lists,
-        revoked: RevokedIds::none(),
-    };
-    let asked = judge_request(request, &exporter, &policy, &state, now_ms).map_err(internal)?;
+    let moment = Moment::now(app)?;
+    let asked = judge_request(request, &exporter, &moment.policy, &moment.state(), moment.now_ms).map_err(internal)?;
     let Some((subject, nonce)) = known(&asked) else {
-        return Err(not_authenticated(&asked.refusals));
+        return Err(not_authenticated(
+            RefusalCode::FederationNotAuthenticated,
+            &asked.refusals,
+        ));
     };
-    let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
-    if app.store.get(&nonce_row).map_err(internal)?.is_some() {
-        let replayed = touchstone_authorization::Refusal::new(
-            touchstone_authorization::RefusalCode::ProofReplayed,
-            "a proof never seen",
-            "one used before",
-        );
-        return Err(not_authenticated(&[replayed]));
-    }
+    let nonce_row = unused(app, &nonce, RefusalCode::FederationNotAuthenticated)?;
+    let setting = moment.setting(&subject.contents().status, exporter);
+    let Moment { now_ms, policy, .. } = moment;
     let name = subject.contents().subject.as_str();
     let owner = match policy.inventory.by_name(name) {
         Lookup::Node(node) => node.owner.as_deref(),
@@ -122,13 +105,7 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
     let record = nodes::by_name(&*app.store, name).map_err(unreadable)?;
     let cti = random::<16>().map_err(internal)?;
     let inputs = ForeignInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
-        now_ms,
-        generation,
-        epoch,
-        status: StatusSeen::of(&lists, &subject.contents().status),
-        exporter,
+        setting,
         request: request.clone(),
         node: record
             .as_ref()
@@ -178,27 +155,4 @@ fn prepare(app: &App, request: &ForeignRequest, exporter: [u8; 32]) -> Result<(E
         authorization,
     };
     Ok((entry, answer, decided.node))
-}
-
-fn not_authenticated(refusals: &[touchstone_authorization::Refusal]) -> Refusal {
-    let lines = refusals.iter().map(|refusal| ReasonLine {
-        code: refusal.code.as_str().into(),
-        claim: "request".into(),
-        expected: refusal.expected.clone(),
-        found: refusal.found.clone(),
-    });
-    let detail = "it is not known who asks";
-    Refusal::new(RefusalCode::FederationNotAuthenticated, detail).with_reasons(lines.collect())
-}
-
-fn wire(reasons: &[Reason]) -> Vec<WireReason> {
-    Reason::bounded(reasons.to_vec())
-        .into_iter()
-        .map(|reason| WireReason {
-            code: reason.code,
-            claim: reason.claim,
-            expected: reason.expected,
-            found: reason.found,
-        })
-        .collect()
 }

@@ -16,6 +16,7 @@ use super::key::{KeyEntry, KeyVersion};
 use super::shown::Shown;
 use crate::bootstrap;
 use crate::node::NodeRecord;
+use crate::presented::{self, against, region_over};
 use crate::statements::Circumstances;
 use crate::workload::ancestry::{Above, Ancestry, Told};
 use crate::workload::decide::{WorkloadCode, node_of};
@@ -130,17 +131,7 @@ pub struct Judged<'a> {
 /// Decides.
 #[must_use]
 pub fn decide<'a>(situation: &Situation<'a>) -> Judged<'a> {
-    let mut reasons: Vec<Reason> = situation
-        .asked
-        .refusals
-        .iter()
-        .map(|refusal| Reason {
-            code: refusal.code.as_str().into(),
-            claim: "authorization".into(),
-            expected: refusal.expected.clone(),
-            found: refusal.found.clone(),
-        })
-        .collect();
+    let mut reasons = against(situation.asked);
     node(situation, &mut reasons);
     // Who has no right to ask learns nothing of keys: not which there are, nor where they may go.
     let version = if situation.asked.refusals.is_empty() {
@@ -198,7 +189,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
     // What could be released without being counted is not released: a policy that asks how often would be told too little.
     if tree.is_some_and(|(tree, _)| tree.counts_no_more(&right)) {
         let expected = format!("at most {MAX_TREE_SCOPES} scopes in a tree");
-        reasons.push(crate::workload::decide::reason(
+        reasons.push(presented::reason(
             WorkloadCode::TreeFull.as_str(),
             "tree",
             &expected,
@@ -233,15 +224,7 @@ fn node(situation: &Situation<'_>, reasons: &mut Vec<Reason>) {
         ));
     }
     // Nothing of a region counts after the end of what its own keys signed.
-    if let Err(error) = policy.check_region_live(&node.region, situation.now) {
-        let problems = error.into_problems().into_iter();
-        reasons.extend(problems.map(|problem| Reason {
-            code: problem.code.as_str().into(),
-            claim: problem.claim,
-            expected: problem.expected,
-            found: problem.found,
-        }));
-    }
+    reasons.extend(region_over(policy, &node.region, situation.now));
     // The last word is the policies': on what the node showed, and on who it is by the signed inventory.
     let Some(result) = shown
         .ear
@@ -527,10 +510,5 @@ pub fn statement(situation: &Situation<'_>, judged: &Judged<'_>, circumstances: 
 }
 
 fn reason(code: ReleaseCode, claim: &str, expected: &str, found: &str) -> Reason {
-    Reason {
-        code: code.as_str().into(),
-        claim: claim.into(),
-        expected: expected.into(),
-        found: found.into(),
-    }
+    presented::reason(code.as_str(), claim, expected, found)
 }

@@ -4,29 +4,23 @@
 //! A decision is made on this record and nothing else: what is not in it cannot be looked at. Nothing of a secret is in
 //! it, sealed or not: of a version it says that it was there.
 
-use sha2::{Digest as _, Sha256};
-use touchstone_authorization::proof::VerifiedProof;
-use touchstone_authorization::{
-    Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits, Presented, Request,
-    RequestChannel, RevokedIds, Status, StatusArray, StatusIndex, StatusLists, TrustedKey, UntrustedAuthorization,
-    VerifiedAuthorization, ask,
-};
+use touchstone_authorization::{Asked, DomainState, KeyRingError, ListError};
 use touchstone_cose::cbor::{self, CborError, Limits, MapReader, ShapeError, Value};
-use touchstone_evidence::message::{ReleaseRequest, release_audience, release_nonce};
+use touchstone_evidence::message::{ReleaseRequest, release_audience};
 use touchstone_ledger::statement::{Reason, Statement};
-use touchstone_policies::{Job, PolicySet};
+use touchstone_policies::PolicySet;
 use touchstone_verifier::inventory::Lookup;
 
 use super::decide::{NodeFacts, Situation, Wanted, decide, statement};
 use super::key::{KeyEntry, KeyError};
 use super::shown::{Shown, ShownError};
 use crate::bootstrap;
-use crate::clock::seconds;
-use crate::decision::{DecisionError, SEMANTICS_ID};
+use crate::decision::DecisionError;
 use crate::inputs::Part;
 use crate::node;
-use crate::statements::Circumstances;
-use crate::workload::ancestry::{Ancestry, seen_value};
+use crate::presented::{self, Here, Setting, StatusSeen, is_of, known, unknown};
+use crate::record::sha256;
+use crate::workload::ancestry::Ancestry;
 use crate::workload::decide::node_of;
 use crate::workload::record::{Tree, WorkloadRowError};
 
@@ -35,7 +29,6 @@ pub const MAX_RELEASE_INPUTS_BYTES: usize = 32 * 1024 + 128 * 1024;
 
 const FORMAT: &str = "touchstone-release-inputs/1";
 const CONTEXT: &str = "release inputs";
-const MAX_TEXT: usize = 255;
 const LIMITS: Limits = Limits {
     max_bytes: MAX_RELEASE_INPUTS_BYTES,
     max_depth: 5,
@@ -48,20 +41,8 @@ pub type Row<T> = Option<(T, u64)>;
 /// Everything a decision about a key rests on, beside the policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReleaseInputs {
-    /// Which rules decide.
-    pub semantics: String,
-    /// Digest of the policy.
-    pub policy_digest: [u8; 32],
-    /// The clock value, Unix milliseconds.
-    pub now_ms: u64,
-    /// Generation of the domain.
-    pub generation: u32,
-    /// Epoch of the trust state.
-    pub epoch: u64,
-    /// The status entry of the authorization, where its list is there.
-    pub status: Option<StatusSeen>,
-    /// The exporter of the connection, for this authorization.
-    pub exporter: [u8; 32],
+    /// The moment of the request.
+    pub setting: Setting,
     /// What was asked for.
     pub request: ReleaseRequest,
     /// The key: its settings and its versions, without what its source keeps of them ([`KeyEntry::without_secrets`]).
@@ -76,19 +57,6 @@ pub struct ReleaseInputs {
     /// Random. The statement goes to who asked, with the digest of this record: without these bytes it would tell, to who
     /// guesses the rest, whether there is such a key.
     pub blind: [u8; 16],
-}
-
-/// One entry of a status list, as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatusSeen {
-    /// Which: list and index.
-    pub entry: (u16, u32),
-    /// Digest of that list, the one of the signed trust state of that epoch.
-    pub digest: [u8; 32],
-    /// How many entries it has.
-    pub entries: u32,
-    /// What it says; nothing beyond its end.
-    pub status: Option<Status>,
 }
 
 /// Why bytes are not recorded inputs of a release, or give no decision.
@@ -163,14 +131,6 @@ pub struct ReleaseDecision {
     pub used: Option<String>,
 }
 
-/// Who asks, where that is known, and the nonce the request uses up.
-#[must_use]
-pub fn known(asked: &Asked) -> Option<(&VerifiedAuthorization, [u8; 32])> {
-    let (subject, proof): (_, &VerifiedProof) = (asked.subject()?, asked.proof.as_ref()?);
-    let nonce = release_nonce(subject.confirmation_thumbprint(), &proof.claims().cti);
-    Some((subject, nonce))
-}
-
 /// Judges what was presented, on the state of the domain.
 ///
 /// # Errors
@@ -182,104 +142,25 @@ pub fn judge_request(
     state: &DomainState<'_>,
     now_ms: u64,
 ) -> Result<Asked, KeyRingError> {
-    let of_job = policy
-        .keyset
-        .keys
-        .iter()
-        .filter(|entry| entry.job == Job::Authorization);
-    let keys = KeyRing::new(of_job.map(|entry| TrustedKey {
-        key: entry.key.clone(),
-        not_before: entry.not_before,
-        not_after: entry.not_after,
-    }))?;
+    let shown = presented::Shown {
+        authorization: &request.authorization,
+        proof: &request.proof,
+        audience: &release_audience(&policy.domain),
+        // By the key's name: what asks for a disk's key has to hold the right to bootstrap.
+        action: bootstrap::action_of(&request.key),
+        resource: &request.resource,
+        exporter,
+    };
     // What counts in one region only counts where the inventory places the node.
-    let presented = UntrustedAuthorization::parse(&request.authorization).and_then(|token| token.verify(&keys, now_ms));
-    let node = presented
-        .ok()
-        .map(|token| node_of(&token.contents().subject).to_owned());
-    let region = match node.as_deref().map(|node| policy.inventory.by_name(node)) {
-        Some(Lookup::Node(node)) => Some(node.region.as_str()),
-        _ => None,
-    };
-    let enforcer = Enforcer {
-        id: &release_audience(&policy.domain),
-        domain: &policy.domain,
-        keys: &keys,
-        skew_ms: policy.settings.timers.skew_ms,
-        window_ms: policy.settings.timers.freshness_window_ms,
-        requires_channel: ChannelPolicy::ExporterOrChallenge,
-        region,
-        purpose: None,
-        offline: OfflineLimits::NONE,
-    };
-    Ok(ask(
-        &Request {
-            authorization: Presented::Bytes(&request.authorization),
-            proof: &request.proof,
-            // By the key's name: what asks for a disk's key has to hold the right to bootstrap.
-            action: bootstrap::action_of(&request.key),
-            resource: &request.resource,
-            request_digest: None,
-            channel: RequestChannel::Exporter(exporter),
-        },
-        state,
-        &enforcer,
-        now_ms,
-    ))
-}
-
-impl StatusSeen {
-    /// The entry of `place` in `lists`.
-    #[must_use]
-    pub fn of(lists: &StatusLists, place: &StatusIndex) -> Option<Self> {
-        let list = lists.get(place.list)?;
-        Some(Self {
-            entry: (place.list, place.index),
-            digest: list.digest(),
-            entries: list.entries(),
-            status: list.status(place.index),
-        })
-    }
-
-    /// Lists that say this of that entry.
-    pub(crate) fn lists(&self) -> Result<StatusLists, ListError> {
-        let (list, index) = self.entry;
-        let array = StatusArray::new(self.entries)?.with(self.status.map(|status| (index, status)))?;
-        StatusLists::new([(list, array)])
-    }
-
-    pub(crate) fn value(&self) -> Value {
-        let (list, index) = self.entry;
-        Value::array([
-            Value::Unsigned(list.into()),
-            Value::Unsigned(index.into()),
-            Value::bytes(self.digest),
-            Value::Unsigned(self.entries.into()),
-            self.status.map_or(Value::Null, |status| Value::Unsigned(status as u64)),
-        ])
-    }
-
-    pub(crate) fn read(value: &Value) -> Option<Self> {
-        let [list, index, digest, entries, status] = value.as_array()? else {
-            return None;
+    presented::judge(&shown, policy, state, now_ms, |whose| {
+        let token = whose();
+        let node = token.as_ref().map(|token| node_of(&token.contents().subject));
+        let region = match node.map(|node| policy.inventory.by_name(node)) {
+            Some(Lookup::Node(node)) => Some(node.region.clone()),
+            _ => None,
         };
-        let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
-        let seen = Self {
-            entry: (u16::try_from(list.as_u64()?).ok()?, number(index)?),
-            digest: digest.as_bytes()?.try_into().ok()?,
-            entries: number(entries)?,
-            status: match status {
-                Value::Null => None,
-                value => Some(
-                    [Status::Valid, Status::Invalid, Status::Suspended, Status::Reserved]
-                        .into_iter()
-                        .find(|status| value.as_u64() == Some(*status as u64))?,
-                ),
-            },
-        };
-        // A list says something of every entry it has, and of no other.
-        (seen.status.is_some() == (seen.entry.1 < seen.entries)).then_some(seen)
-    }
+        Here { region, purpose: None }
+    })
 }
 
 impl ReleaseInputs {
@@ -288,15 +169,14 @@ impl ReleaseInputs {
     /// # Errors
     /// [`ReleaseInputsError::Decision`] under other rules or another policy, [`ReleaseInputsError::Nobody`].
     pub fn decide(&self, asked: &Asked, policy: &PolicySet) -> Result<ReleaseDecision, ReleaseInputsError> {
-        self.check(policy)?;
+        self.setting.check(policy)?;
         let Some((subject, nonce)) = known(asked) else {
-            let codes = asked.refusals.iter().map(|refusal| refusal.code.as_str().to_owned());
-            return Err(ReleaseInputsError::Nobody { codes: codes.collect() });
+            return Err(ReleaseInputsError::Nobody { codes: unknown(asked) });
         };
         let Some(ancestry) = &self.ancestry else {
             return Err(ReleaseInputsError::NoLineage);
         };
-        let now = seconds(self.now_ms);
+        let now = self.setting.now();
         let (record, parts) = self.record();
         let digest = sha256(&record);
         let situation = Situation {
@@ -314,18 +194,12 @@ impl ReleaseInputs {
             record: row(&self.node),
             shown: row(&self.shown),
             ancestry,
-            generation: self.generation,
+            generation: self.setting.generation,
             now,
             inputs: digest,
         };
         let judged = decide(&situation);
-        let circumstances = Circumstances {
-            domain: policy.domain.clone(),
-            policy_version: policy.version,
-            policy_digest: policy.global_digest,
-            semantics: self.semantics.clone(),
-            now,
-        };
+        let circumstances = self.setting.circumstances(policy);
         Ok(ReleaseDecision {
             node: subject.contents().subject.clone(),
             statement: statement(&situation, &judged, &circumstances),
@@ -342,36 +216,17 @@ impl ReleaseInputs {
     /// # Errors
     /// [`ReleaseInputsError`]
     pub fn again(&self, policy: &PolicySet) -> Result<ReleaseDecision, ReleaseInputsError> {
-        self.check(policy)?;
-        let lists = match &self.status {
-            None => StatusLists::default(),
-            Some(seen) => seen.lists()?,
-        };
-        let state = DomainState {
-            generation: self.generation,
-            epoch: self.epoch,
-            policy_version: policy.version,
-            lists: &lists,
-            revoked: RevokedIds::none(),
-        };
-        let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
+        self.setting.check(policy)?;
+        let lists = StatusSeen::lists(self.setting.status.as_ref())?;
+        let state = self.setting.state(policy, &lists);
+        let asked = judge_request(
+            &self.request,
+            &self.setting.exporter,
+            policy,
+            &state,
+            self.setting.now_ms,
+        )?;
         self.decide(&asked, policy)
-    }
-
-    fn check(&self, policy: &PolicySet) -> Result<(), DecisionError> {
-        if self.semantics != SEMANTICS_ID {
-            return Err(DecisionError::Semantics {
-                expected: SEMANTICS_ID,
-                found: self.semantics.clone(),
-            });
-        }
-        if self.policy_digest != policy.digest {
-            return Err(DecisionError::Policy {
-                expected: self.policy_digest,
-                found: policy.digest,
-            });
-        }
-        Ok(())
     }
 
     /// The record, and the parts it names by digest: what the node showed is the same release after release, and what came
@@ -399,14 +254,6 @@ impl ReleaseInputs {
             ])
         });
         let members = [
-            (0, Value::text(FORMAT)),
-            (1, Value::text(self.semantics.as_str())),
-            (2, Value::bytes(self.policy_digest)),
-            (3, Value::Unsigned(self.now_ms)),
-            (4, Value::Unsigned(self.generation.into())),
-            (5, Value::Unsigned(self.epoch)),
-            (6, self.status.as_ref().map_or(Value::Null, StatusSeen::value)),
-            (7, Value::bytes(self.exporter)),
             (8, Value::Bytes(self.request.encode())),
             (9, key),
             (
@@ -420,22 +267,22 @@ impl ReleaseInputs {
         ];
         let lineage = self.ancestry.iter().flat_map(|ancestry| {
             [
-                (14, seen_value(ancestry.node_seen.as_ref())),
+                (14, StatusSeen::value(ancestry.node_seen.as_ref())),
                 (15, ancestry.above_value()),
                 (16, ancestry.children_value()),
                 (17, tree.clone()),
             ]
         });
-        let record = cbor::encode(&Value::map(members.into_iter().chain(lineage)));
+        let record = cbor::encode(&Value::map(
+            self.setting.members(FORMAT).into_iter().chain(members).chain(lineage),
+        ));
         (record, parts)
     }
 
     /// Whether a record of inputs says that it is of a release.
     #[must_use]
     pub fn are(record: &[u8]) -> bool {
-        // The head of the map, and its first key.
-        let format = cbor::encode(&Value::text(FORMAT));
-        record.get(2..).is_some_and(|rest| rest.starts_with(&format))
+        is_of(record, FORMAT)
     }
 
     /// Reads a record; `part` gives what it names by digest, which is checked.
@@ -444,10 +291,7 @@ impl ReleaseInputs {
     /// [`ReleaseInputsError`]
     pub fn decode(record: &[u8], part: impl Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<Self, ReleaseInputsError> {
         let mut reader = MapReader::new(cbor::decode(record, LIMITS)?, CONTEXT)?;
-        let format = reader.text(0, MAX_TEXT)?;
-        if format != FORMAT {
-            return Err(ShapeError::member(CONTEXT, "key 0", FORMAT, format).into());
-        }
+        let setting = Setting::read(&mut reader, FORMAT)?;
         // Until semantics 6 a workload's own record stood alone, as key 13.
         let ancestry = match (reader.optional(13), reader.optional(14)) {
             (_, None) => None,
@@ -466,16 +310,7 @@ impl ReleaseInputs {
             }
         };
         let inputs = Self {
-            semantics: reader.text(1, MAX_TEXT)?,
-            policy_digest: reader.fixed(2)?,
-            now_ms: reader.u64(3)?,
-            generation: u32::try_from(reader.u64(4)?).map_err(|_| wrong("key 4", "a generation"))?,
-            epoch: reader.u64(5)?,
-            status: match reader.required(6)? {
-                Value::Null => None,
-                value => Some(StatusSeen::read(&value).ok_or_else(|| wrong("key 6", "a status entry"))?),
-            },
-            exporter: reader.fixed(7)?,
+            setting,
             request: ReleaseRequest::decode(&reader.bytes(8)?)
                 .map_err(|error| ShapeError::member(CONTEXT, "key 8", "a request", error.to_string()))?,
             key: match reader.required(9)? {
@@ -580,8 +415,4 @@ fn row<T>(row: &Row<T>) -> Option<(&T, u64)> {
 
 fn wrong(key: &'static str, expected: &'static str) -> ShapeError {
     ShapeError::member(CONTEXT, key, expected, "something else")
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }

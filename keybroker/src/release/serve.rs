@@ -7,33 +7,33 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use touchstone_authorization::proof::EXPORTER_LABEL;
-use touchstone_authorization::{DomainState, RevokedIds, StatusIndex, authorization_digest};
+use touchstone_authorization::{StatusIndex, authorization_digest};
 use touchstone_cose::cbor::Value;
 use touchstone_cose::encrypt::encrypt;
 use touchstone_cose::key::Signer as _;
 use touchstone_cose::sign1::{self, Protected};
 use touchstone_evidence::message::{
-    KEY_TYPE, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL, WireReason,
+    KEY_TYPE, RELEASE_TYPE, ReleaseAnswer, ReleaseRequest, ReleasedKey, STATEMENT_LABEL,
 };
-use touchstone_ledger::statement::Reason;
 use touchstone_policies::{Job, PolicySet};
 use touchstone_store::{Guard, Revision, Write};
 use touchstone_verifier::inventory::Lookup;
 
 use super::decide::NodeFacts;
-use super::inputs::{ReleaseInputs, StatusSeen, judge_request, known};
+use super::inputs::{ReleaseInputs, judge_request};
 use super::keeper::{self, Keeper};
 use super::key::KeyEntry;
 use super::shown::{self, Shown};
 use crate::app::App;
 use crate::bootstrap;
 use crate::clock::seconds;
-use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
+use crate::moment::{Moment, not_authenticated, unused};
 use crate::node::NodeRecord;
 use crate::nodes;
-use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::presented::{known, wire};
+use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::server::ConnectionInfo;
 use crate::session::random;
@@ -142,37 +142,16 @@ async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> R
 }
 
 fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<Prepared, Refusal> {
-    let now_ms = app.clock.now_ms();
-    let policy = app.live_policy(now_ms)?;
-    if app.trust.is_stopped() {
-        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
-    }
-    let lists = app.trust.lists();
-    let (generation, epoch) = (app.trust.generation(), app.trust.epoch());
-    let state = DomainState {
-        generation,
-        epoch,
-        policy_version: policy.version,
-        lists: &lists,
-        revoked: RevokedIds::none(),
-    };
-    let asked = judge_request(request, exporter, &policy, &state, now_ms).map_err(internal)?;
+    let moment = Moment::now(app)?;
+    let asked = judge_request(request, exporter, &moment.policy, &moment.state(), moment.now_ms).map_err(internal)?;
     let Some((subject, nonce)) = known(&asked) else {
-        return Err(not_authenticated(&asked.refusals));
+        return Err(not_authenticated(RefusalCode::ReleaseRefused, &asked.refusals));
     };
-    // A proof counts once, also on the connection it was made for.
-    let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
-    if app.store.get(&nonce_row).map_err(internal)?.is_some() {
-        let detail = "this proof of possession was used before: make a new one";
-        return Err(
-            Refusal::new(RefusalCode::ReleaseRefused, detail).with_reasons(vec![ReasonLine {
-                code: touchstone_authorization::RefusalCode::ProofReplayed.as_str().into(),
-                claim: "proof".into(),
-                expected: "never seen".into(),
-                found: "seen".into(),
-            }]),
-        );
-    }
+    let nonce_row = unused(app, &nonce, RefusalCode::ReleaseRefused)?;
+    let setting = moment.setting(&subject.contents().status, *exporter);
+    let Moment {
+        now_ms, policy, lists, ..
+    } = moment;
     let contents = subject.contents();
     // What runs on a node asks for what its node showed, and is answered under its node's receive key.
     let name = node_of(&contents.subject);
@@ -211,13 +190,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
     // A name that no key can have is looked up as one that none has.
     let key = keeper::read(&*app.store, &request.key)?;
     let inputs = ReleaseInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
-        now_ms,
-        generation,
-        epoch,
-        status: StatusSeen::of(&lists, &subject.contents().status),
-        exporter: *exporter,
+        setting,
         request: request.clone(),
         key: key
             .as_ref()
@@ -287,7 +260,7 @@ fn prepare(app: &App, request: &ReleaseRequest, exporter: &[u8; 32]) -> Result<P
             answer: ReleaseAnswer {
                 statement: signed.bytes.clone(),
                 receipt: Vec::new(),
-                reasons: signed_reasons(&decided.reasons),
+                reasons: wire(&decided.reasons),
                 sealed,
             },
             node: name.to_owned(),
@@ -381,27 +354,4 @@ fn guard(
         None => Guard::Absent(key),
         Some(revision) => Guard::Unchanged(key, revision),
     })
-}
-
-fn not_authenticated(refusals: &[touchstone_authorization::Refusal]) -> Refusal {
-    let lines = refusals.iter().map(|refusal| ReasonLine {
-        code: refusal.code.as_str().into(),
-        claim: "request".into(),
-        expected: refusal.expected.clone(),
-        found: refusal.found.clone(),
-    });
-    let detail = "it is not known who asks";
-    Refusal::new(RefusalCode::ReleaseRefused, detail).with_reasons(lines.collect())
-}
-
-fn signed_reasons(reasons: &[Reason]) -> Vec<WireReason> {
-    Reason::bounded(reasons.to_vec())
-        .into_iter()
-        .map(|reason| WireReason {
-            code: reason.code,
-            claim: reason.claim,
-            expected: reason.expected,
-            found: reason.found,
-        })
-        .collect()
 }

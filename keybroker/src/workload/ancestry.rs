@@ -9,10 +9,11 @@ use touchstone_evidence::message::Attributes;
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::LineageFacts;
 
-use super::decide::{WorkloadCode, reason};
+use super::decide::WorkloadCode;
 use super::record::{MAX_DEPTH, Tree, WorkloadRecord};
 use crate::node::{status, status_value};
-use crate::release::inputs::{Row, StatusSeen};
+use crate::presented::{StatusSeen, reason};
+use crate::release::inputs::Row;
 
 const CONTEXT: &str = "what stands above";
 
@@ -58,7 +59,7 @@ impl Above {
                 Kept::Record(record) => Value::Bytes(record.encode()),
             },
             Value::Unsigned(self.kept.1),
-            seen_value(self.seen.as_ref()),
+            StatusSeen::value(self.seen.as_ref()),
         ])
     }
 
@@ -79,7 +80,7 @@ impl Above {
         Ok(Self {
             entry: status(entry)?,
             kept: (kept, revision),
-            seen: seen(&found)?,
+            seen: StatusSeen::read(&found)?,
         })
     }
 }
@@ -211,7 +212,7 @@ impl Ancestry {
             _ => None,
         };
         Ok(Self {
-            node_seen: seen(node_seen)?,
+            node_seen: StatusSeen::read(node_seen)?,
             above: above.iter().cloned().map(Above::read).collect::<Result<_, _>>()?,
             children: children.ok_or_else(|| wrong("[children, revision]"))?,
             tree,
@@ -224,21 +225,6 @@ impl Ancestry {
 pub(crate) fn is_valid(entry: &StatusIndex, seen: Option<&StatusSeen>, generation: u32) -> bool {
     entry.generation == generation
         && seen.is_some_and(|seen| seen.entry == (entry.list, entry.index) && seen.status == Some(Status::Valid))
-}
-
-/// What a status list says, as CBOR; null where it says nothing.
-pub(crate) fn seen_value(seen: Option<&StatusSeen>) -> Value {
-    seen.map_or(Value::Null, StatusSeen::value)
-}
-
-/// Reads what [`seen_value`] made.
-pub(crate) fn seen(value: &Value) -> Result<Option<StatusSeen>, ShapeError> {
-    match value {
-        Value::Null => Ok(None),
-        value => StatusSeen::read(value)
-            .map(Some)
-            .ok_or_else(|| ShapeError::member(CONTEXT, "a status", "a status entry", "something else")),
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,7 @@ mod issued;
 mod policies;
 mod wanted;
 
-use touchstone_authorization::{
-    Asked, Authorization, DelegationRight, DomainState, KeyKind, RevokedIds, Scope, VerifiedAuthorization,
-};
+use touchstone_authorization::{Asked, Authorization, DelegationRight, KeyKind, Scope, VerifiedAuthorization};
 use touchstone_cose::key::VerifyingKey;
 use touchstone_ledger::statement::{Reason, Statement};
 use touchstone_policies::PolicySet;
@@ -18,11 +16,11 @@ use touchstone_verifier::inventory::{Lookup, Node};
 
 pub(super) use policies::{Held, denied};
 
-use super::inputs::{WorkloadInputs, WorkloadInputsError, judge_request, known, sha256};
+use super::inputs::{WorkloadInputs, WorkloadInputsError, judge_request};
 use super::record::WorkloadRecord;
-use crate::clock::seconds;
-use crate::decision::{DecisionError, SEMANTICS_ID};
 use crate::inputs::Part;
+use crate::presented::{StatusSeen, against, known, reason, region_over, unknown};
+use crate::record::sha256;
 use crate::release::decide::ReleaseCode;
 
 touchstone_cose::reason_codes! {
@@ -99,30 +97,20 @@ impl WorkloadInputs {
     /// # Errors
     /// [`WorkloadInputsError`]
     pub fn decide(&self, asked: &Asked, policy: &PolicySet) -> Result<WorkloadDecision, WorkloadInputsError> {
-        self.check(policy)?;
+        self.setting.check(policy)?;
         let Some((subject, nonce)) = known(asked) else {
-            let codes = asked.refusals.iter().map(|refusal| refusal.code.as_str().to_owned());
-            return Err(WorkloadInputsError::Nobody { codes: codes.collect() });
+            return Err(WorkloadInputsError::Nobody { codes: unknown(asked) });
         };
         let asking = Asking {
             subject,
             node_name: node_of(&subject.contents().subject),
             place: self.place(policy),
         };
-        let mut reasons: Vec<Reason> = asked
-            .refusals
-            .iter()
-            .map(|refusal| Reason {
-                code: refusal.code.as_str().into(),
-                claim: "authorization".into(),
-                expected: refusal.expected.clone(),
-                found: refusal.found.clone(),
-            })
-            .collect();
+        let mut reasons = against(asked);
         self.judge_node(&asking, policy, &mut reasons);
         let node = self.node.as_ref().map(|(record, _)| record.status);
         self.ancestry
-            .judge(subject, (asking.node_name, node), self.generation, &mut reasons);
+            .judge(subject, (asking.node_name, node), self.setting.generation, &mut reasons);
         let wanted = self.judge_wanted(&asking, policy, &mut reasons);
         self.judge_renewal(&asking, &wanted, policy, &mut reasons);
         self.judge_policies(&asking, &wanted, policy, &mut reasons);
@@ -156,33 +144,17 @@ impl WorkloadInputs {
     /// # Errors
     /// [`WorkloadInputsError`]
     pub fn again(&self, policy: &PolicySet) -> Result<WorkloadDecision, WorkloadInputsError> {
-        self.check(policy)?;
-        let lists = self.lists()?;
-        let state = DomainState {
-            generation: self.generation,
-            epoch: self.epoch,
-            policy_version: policy.version,
-            lists: &lists,
-            revoked: RevokedIds::none(),
-        };
-        let asked = judge_request(&self.request, &self.exporter, policy, &state, self.now_ms)?;
+        self.setting.check(policy)?;
+        let lists = StatusSeen::lists(self.setting.status.as_ref())?;
+        let state = self.setting.state(policy, &lists);
+        let asked = judge_request(
+            &self.request,
+            &self.setting.exporter,
+            policy,
+            &state,
+            self.setting.now_ms,
+        )?;
         self.decide(&asked, policy)
-    }
-
-    fn check(&self, policy: &PolicySet) -> Result<(), DecisionError> {
-        if self.semantics != SEMANTICS_ID {
-            return Err(DecisionError::Semantics {
-                expected: SEMANTICS_ID,
-                found: self.semantics.clone(),
-            });
-        }
-        if self.policy_digest != policy.digest {
-            return Err(DecisionError::Policy {
-                expected: self.policy_digest,
-                found: policy.digest,
-            });
-        }
-        Ok(())
     }
 
     fn place<'p>(&self, policy: &'p PolicySet) -> Option<&'p Node> {
@@ -219,15 +191,7 @@ impl WorkloadInputs {
             reasons.push(reason(code, "result", "that of the last attestation", "none"));
         }
         // Nothing of a region counts after the end of what its own keys signed.
-        if let Err(error) = policy.check_region_live(&record.region, seconds(self.now_ms)) {
-            let problems = error.into_problems().into_iter();
-            reasons.extend(problems.map(|problem| Reason {
-                code: problem.code.as_str().into(),
-                claim: problem.claim,
-                expected: problem.expected,
-                found: problem.found,
-            }));
-        }
+        reasons.extend(region_over(policy, &record.region, self.setting.now()));
     }
 }
 
@@ -253,13 +217,4 @@ fn stands_below(label: &str, parent: &Authorization) -> bool {
         .strip_prefix(label_of(&parent.subject))
         .and_then(|rest| rest.strip_prefix('.'))
         .is_some_and(|name| !name.is_empty())
-}
-
-pub(crate) fn reason(code: &str, claim: &str, expected: &str, found: &str) -> Reason {
-    Reason {
-        code: code.into(),
-        claim: claim.into(),
-        expected: expected.into(),
-        found: found.into(),
-    }
 }

@@ -5,29 +5,28 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use touchstone_authorization::authorization_digest;
 use touchstone_authorization::proof::EXPORTER_LABEL;
 use touchstone_authorization::token::StatusIndex;
-use touchstone_authorization::{DomainState, RevokedIds, authorization_digest};
 use touchstone_cose::key::Signer as _;
-use touchstone_evidence::message::{EntryNumber, IssuedAnswer, WireReason, WorkloadRequest};
-use touchstone_ledger::statement::Reason;
+use touchstone_evidence::message::{EntryNumber, IssuedAnswer, WorkloadRequest};
 use touchstone_store::{Guard, Key, Write};
 use touchstone_verifier::inventory::Lookup;
 
 use super::decide::{WorkloadDecision, node_of};
-use super::inputs::{WorkloadInputs, judge_request, known};
+use super::inputs::{WorkloadInputs, judge_request};
 use super::record::WorkloadRecord;
 use super::stored::{Asks, For, Stored, emptied, guard, kept, once};
 use crate::app::App;
-use crate::decision::SEMANTICS_ID;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::{internal, unreadable};
 use crate::holds;
 use crate::lineage::Growth;
+use crate::moment::{Moment, not_authenticated, unused};
 use crate::nodes;
-use crate::problem::{ReasonLine, Refusal, RefusalCode};
+use crate::presented::{StatusSeen, known, wire};
+use crate::problem::{Refusal, RefusalCode};
 use crate::release::decide::NodeFacts;
-use crate::release::inputs::StatusSeen;
 use crate::release::shown;
 use crate::rows;
 use crate::server::ConnectionInfo;
@@ -129,33 +128,16 @@ async fn pause() -> Result<(), Refusal> {
 }
 
 fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<Prepared, Refusal> {
-    let now_ms = app.clock.now_ms();
-    let policy = app.live_policy(now_ms)?;
-    if app.trust.is_stopped() {
-        return Err(Refusal::new(RefusalCode::BrokerStopping, "the ledger has stopped"));
-    }
-    let lists = app.trust.lists();
-    let (generation, epoch) = (app.trust.generation(), app.trust.epoch());
-    let state = DomainState {
-        generation,
-        epoch,
-        policy_version: policy.version,
-        lists: &lists,
-        revoked: RevokedIds::none(),
-    };
-    let asked = judge_request(request, &exporter, &policy, &state, now_ms).map_err(internal)?;
+    let moment = Moment::now(app)?;
+    let asked = judge_request(request, &exporter, &moment.policy, &moment.state(), moment.now_ms).map_err(internal)?;
     let Some((subject, nonce)) = known(&asked) else {
-        return Err(not_authenticated(&asked.refusals));
+        return Err(not_authenticated(RefusalCode::HolderNotAuthenticated, &asked.refusals));
     };
-    let nonce_row = rows::NONCE.key(&nonce).map_err(internal)?;
-    if app.store.get(&nonce_row).map_err(internal)?.is_some() {
-        let replayed = touchstone_authorization::Refusal::new(
-            touchstone_authorization::RefusalCode::ProofReplayed,
-            "a proof never seen",
-            "one used before",
-        );
-        return Err(not_authenticated(&[replayed]));
-    }
+    let nonce_row = unused(app, &nonce, RefusalCode::HolderNotAuthenticated)?;
+    let setting = moment.setting(&subject.contents().status, exporter);
+    let Moment {
+        now_ms, policy, lists, ..
+    } = moment;
     let contents = subject.contents();
     let name = node_of(&contents.subject).to_owned();
     let owner = match policy.inventory.by_name(&name) {
@@ -204,13 +186,7 @@ fn prepare(app: &App, request: &WorkloadRequest, exporter: [u8; 32]) -> Result<P
         (None, None) => return Err(internal("an entry was neither dealt nor named")),
     };
     let inputs = WorkloadInputs {
-        semantics: SEMANTICS_ID.to_owned(),
-        policy_digest: policy.digest,
-        now_ms,
-        generation,
-        epoch,
-        status: StatusSeen::of(&lists, &contents.status),
-        exporter,
+        setting,
         request: request.clone(),
         node: record
             .as_ref()
@@ -277,7 +253,7 @@ fn recorded(
         )?,
     ]);
     let mut writes = vec![
-        Write::Put(nonce_row.clone(), inputs.now_ms.to_be_bytes().to_vec()),
+        Write::Put(nonce_row.clone(), inputs.setting.now_ms.to_be_bytes().to_vec()),
         Write::Put(rows::INPUTS.key(&inputs_digest).map_err(internal)?, inputs_record),
     ];
     let mut authorization = None;
@@ -345,27 +321,4 @@ fn index((list, generation, index): EntryNumber) -> StatusIndex {
         generation,
         index,
     }
-}
-
-fn not_authenticated(refusals: &[touchstone_authorization::Refusal]) -> Refusal {
-    let lines = refusals.iter().map(|refusal| ReasonLine {
-        code: refusal.code.as_str().into(),
-        claim: "request".into(),
-        expected: refusal.expected.clone(),
-        found: refusal.found.clone(),
-    });
-    let detail = "it is not known who asks";
-    Refusal::new(RefusalCode::HolderNotAuthenticated, detail).with_reasons(lines.collect())
-}
-
-fn wire(reasons: &[Reason]) -> Vec<WireReason> {
-    Reason::bounded(reasons.to_vec())
-        .into_iter()
-        .map(|reason| WireReason {
-            code: reason.code,
-            claim: reason.claim,
-            expected: reason.expected,
-            found: reason.found,
-        })
-        .collect()
 }

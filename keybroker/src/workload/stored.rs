@@ -8,8 +8,8 @@ use touchstone_store::{Guard, Key, KeyError, Revision, Store, Versioned, Write};
 use super::ancestry::{Above, Ancestry, Kept};
 use super::record::{Branch, MAX_DEPTH, Tree, WorkloadRecord, WorkloadRowError};
 use crate::hello::internal;
+use crate::presented::StatusSeen;
 use crate::problem::Refusal;
-use crate::release::inputs::StatusSeen;
 use crate::rows;
 
 /// Who asks, and for what.

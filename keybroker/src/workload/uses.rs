@@ -10,12 +10,10 @@ use std::sync::{Arc, PoisonError};
 use sha2::{Digest as _, Sha256};
 use touchstone_authorization::token::StatusIndex;
 use touchstone_authorization::usage::Outcome as UseOutcome;
-use touchstone_authorization::{
-    KeyRing, NamedKeys, Scope, TrustedKey, UntrustedChain, Use, VerifiedChain, authorization_digest,
-};
+use touchstone_authorization::{KeyRing, NamedKeys, Scope, UntrustedChain, Use, VerifiedChain, authorization_digest};
 use touchstone_cose::cbor::{self, Limits, Value};
 use touchstone_ledger::statement::{Kind, Outcome, Statement};
-use touchstone_policies::{Job, PolicySet};
+use touchstone_policies::PolicySet;
 use touchstone_store::{Guard, Key, Write};
 
 use super::record::{Tree, WorkloadRecord, scope_values};
@@ -25,6 +23,7 @@ use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::internal;
 use crate::node::status_value;
 use crate::nodes;
+use crate::presented;
 use crate::problem::{Refusal, RefusalCode};
 use crate::rows;
 use crate::trust::number;
@@ -150,7 +149,7 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
     let Some(enforcer) = uses.first().map(|used| used.enforcer.clone()) else {
         return Err(Refusal::new(RefusalCode::MessageMalformed, "a report of no use"));
     };
-    let ring = ring(&policy)?;
+    let ring = presented::ring(&policy).map_err(internal)?;
     let mut codes = Vec::new();
     let mut known: BTreeMap<[u8; 32], Known> = BTreeMap::new();
     let mut new_chains: Vec<VerifiedChain> = Vec::new();
@@ -260,20 +259,6 @@ fn verified(policy: &PolicySet, report: &[u8]) -> Result<Vec<Use>, Refusal> {
         uses.push(used);
     }
     Ok(uses)
-}
-
-fn ring(policy: &PolicySet) -> Result<KeyRing, Refusal> {
-    let of_job = policy
-        .keyset
-        .keys
-        .iter()
-        .filter(|entry| entry.job == Job::Authorization);
-    KeyRing::new(of_job.map(|entry| TrustedKey {
-        key: entry.key.clone(),
-        not_before: entry.not_before,
-        not_after: entry.not_after,
-    }))
-    .map_err(internal)
 }
 
 /// What is known of the chain of a use: from before, or by the chain that came with it.

@@ -9,11 +9,10 @@ use touchstone_ledger::statement::{Kind, Outcome, Reason, Statement};
 use touchstone_policies::PolicySet;
 
 use super::{Asking, Wanted, stands_below};
-use crate::clock::seconds;
 use crate::lineage::BODY_LINEAGE;
 use crate::node::status_value;
-use crate::statements::Circumstances;
-use crate::workload::inputs::{WorkloadInputs, sha256};
+use crate::record::sha256;
+use crate::workload::inputs::WorkloadInputs;
 use crate::workload::record::{WorkloadRecord, delegation_value, scope_values};
 
 impl WorkloadInputs {
@@ -48,7 +47,7 @@ impl WorkloadInputs {
         key: &VerifyingKey,
         statement: [u8; 32],
     ) -> Authorization {
-        let now = self.now_ms / 1_000;
+        let now = self.setting.now_ms / 1_000;
         Authorization {
             issuer: policy.domain.clone(),
             subject: kept.subject.clone(),
@@ -60,7 +59,7 @@ impl WorkloadInputs {
             confirmation: key.clone(),
             scopes: kept.scopes.clone(),
             policy_version: policy.version,
-            epoch: self.epoch,
+            epoch: self.setting.epoch,
             parent: Some(asking.subject.contents().cti),
             statement,
             status: kept.status,
@@ -123,13 +122,7 @@ impl WorkloadInputs {
             (16, root.unwrap_or(Value::Null)),
             (BODY_LINEAGE, kept.map_or(Value::Null, |kept| kept.entry().value())),
         ]);
-        let circumstances = Circumstances {
-            domain: policy.domain.clone(),
-            policy_version: policy.version,
-            policy_digest: policy.global_digest,
-            semantics: self.semantics.clone(),
-            now: seconds(self.now_ms),
-        };
+        let circumstances = self.setting.circumstances(policy);
         let outcome = if allowed { Outcome::Allow } else { Outcome::Deny };
         let kind = match parent.depth {
             0 => Kind::WorkloadAuthorization,

@@ -6,8 +6,8 @@ use touchstone_policies::{LineageFacts, PolicySet, Principal};
 use touchstone_verifier::appraisal::ClaimValue;
 use touchstone_verifier::inventory::Node;
 
-use super::{Asking, Wanted, reason};
-use crate::clock::seconds;
+use super::{Asking, Wanted};
+use crate::presented::reason;
 use crate::release::decide::ReleaseCode;
 use crate::release::shown::Shown;
 use crate::workload::ancestry::Told;
@@ -38,7 +38,7 @@ impl WorkloadInputs {
             purpose: self.request.purpose.as_deref(),
             facts: &facts,
         };
-        reasons.extend(denied(policy, node, shown, &held, seconds(self.now_ms)));
+        reasons.extend(denied(policy, node, shown, &held, self.setting.now()));
     }
 }
 

@@ -11,9 +11,9 @@ use touchstone_cose::key::VerifyingKey;
 use touchstone_ledger::statement::Reason;
 use touchstone_policies::{Job, PolicySet};
 
-use super::{Asking, Wanted, WorkloadCode, label_of, reason, stands_below};
-use crate::clock::seconds;
+use super::{Asking, Wanted, WorkloadCode, label_of, stands_below};
 use crate::decision::DenialCode;
+use crate::presented::reason;
 use crate::workload::ancestry::{Above, is_valid};
 use crate::workload::inputs::WorkloadInputs;
 use crate::workload::record::{MAX_CHILDREN, MAX_TREE_SCOPES, key_kind};
@@ -177,7 +177,7 @@ impl WorkloadInputs {
                 generation,
                 index,
             };
-            if !is_valid(&entry, seen.as_ref(), self.generation) || entry == self.entry {
+            if !is_valid(&entry, seen.as_ref(), self.setting.generation) || entry == self.entry {
                 let found = format!("entry {index} of list {list}");
                 refuse(
                     WorkloadCode::Dependency,
@@ -201,7 +201,7 @@ impl WorkloadInputs {
 
     /// The first Unix second at which nothing of it counts: no later than anything it rests on.
     fn judge_end(&self, asking: &Asking<'_>, policy: &PolicySet, life_ms: u64, reasons: &mut Vec<Reason>) -> i64 {
-        let now = seconds(self.now_ms);
+        let now = self.setting.now();
         let signer = policy.keyset.find(Job::Authorization, &self.signer, now);
         if signer.is_none() {
             let (code, found) = (DenialCode::SigningKeyUnlisted.as_str(), hex::encode(self.signer));
@@ -245,9 +245,9 @@ impl WorkloadInputs {
             let record = renewed.record()?;
             let as_asked = request.renew == Some((renewed.entry.list, renewed.entry.generation, renewed.entry.index))
                 && renewed.entry == self.entry
-                && is_valid(&renewed.entry, renewed.seen.as_ref(), self.generation)
+                && is_valid(&renewed.entry, renewed.seen.as_ref(), self.setting.generation)
                 && record.status == renewed.entry
-                && !is_over(record.expires, self.now_ms, policy.settings.timers.skew_ms)
+                && !is_over(record.expires, self.setting.now_ms, policy.settings.timers.skew_ms)
                 && record.parent == asking.subject.contents().status
                 && record.subject == wanted.subject
                 && record.depth == wanted.depth
