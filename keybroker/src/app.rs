@@ -64,8 +64,8 @@ pub struct App {
     pub tenants: Meter,
     /// Held while a machine that no entry lists, and that nothing speaks against, takes its seat.
     pub first_uses: tokio::sync::Mutex<()>,
-    /// Whose turn it is to be released a key.
-    pub releases: Turns,
+    /// Whose turn it is to count in a tree.
+    pub trees: Turns,
     /// Signing keys of reports whose chains were verified.
     pub chains: Chains,
     /// Refusals before authentication.

@@ -258,7 +258,7 @@ impl Broker {
             room: Room::new(config.limits.evidence_bytes_at_once),
             forgiven: Mutex::default(),
             first_uses: tokio::sync::Mutex::default(),
-            releases: Turns::default(),
+            trees: Turns::default(),
             tenants: Meter::default(),
             chains: Chains::default(),
             acks: Arc::default(),

@@ -303,6 +303,34 @@ async fn releases_at_once_are_all_given_and_all_counted() {
     w.broker.shutdown().await.unwrap();
 }
 
+/// Whoever fetches keys without a pause keeps nothing of what it used from being counted.
+#[tokio::test]
+async fn uses_are_counted_however_many_keys_are_released_meanwhile() {
+    let mut w = world("").await;
+    let mut fetching = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(w.broker.address()).await;
+        let own: Vec<_> = (0..8)
+            .map(|_| request(&client, &w.agent_key, &w.agent, &Ask::default()))
+            .collect();
+        fetching.push(tokio::spawn(async move {
+            for body in own {
+                let answer = send(&mut client, body).await.unwrap();
+                assert!(answer.sealed.is_some(), "{:?}", answer.reasons);
+            }
+        }));
+    }
+    for _ in 0..6 {
+        w.uses("execute:tools/scan").await;
+    }
+    for fetching in fetching {
+        fetching.await.unwrap();
+    }
+    let counted = [("execute:tools/scan", 6), ("release:keys", 24)].map(|(right, uses)| (right.to_owned(), uses));
+    assert_eq!(w.tree().used, counted.into());
+    w.broker.shutdown().await.unwrap();
+}
+
 /// A release that was decided, and a use that came before its commit: it is decided again.
 #[tokio::test]
 async fn a_use_that_is_reported_while_a_release_is_under_way_counts_against_it() {

@@ -117,7 +117,7 @@ async fn answer(app: Arc<App>, request: ReleaseRequest, exporter: [u8; 32]) -> R
             // Who has to wait for others of the same tree is decided again after them.
             Err(EntryError::Conflict { .. } | EntryError::PolicyChanged | EntryError::Fallen { .. }) => {
                 if let (None, Some(root)) = (&turn, &root) {
-                    turn = app.releases.of(root).await;
+                    turn = app.trees.of(root).await;
                 }
                 continue;
             }

@@ -1,5 +1,6 @@
-//! Whose turn it is. Every release is counted in the tree of its node, so of many that are decided at once on one tree only
-//! one can be committed: the others are decided again, one after the other, and not all at once again and again.
+//! Whose turn it is. Every release, and every use that is reported, is counted in the tree of its node, so of many that are
+//! decided at once on one tree only one can be committed: the others are decided again, one after the other, and not all at
+//! once again and again.
 
 use tokio::sync::{Mutex, MutexGuard};
 use touchstone_authorization::StatusIndex;

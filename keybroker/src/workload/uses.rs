@@ -18,7 +18,6 @@ use touchstone_store::{Guard, Key, Write};
 
 use super::record::{Tree, WorkloadRecord, scope_values};
 use crate::app::App;
-use crate::attest::MAX_TRIES;
 use crate::entry::{Effect, Entry, EntryError};
 use crate::hello::internal;
 use crate::node::status_value;
@@ -39,6 +38,10 @@ pub const MAX_USE_AGE_MS: u64 = 100_000;
 
 /// Chains that are known by their digest, so that only a first use has to bring one.
 pub const MAX_KNOWN_CHAINS: usize = 65_536;
+
+/// How often a report is looked at again because a tree has changed meanwhile: whoever fetches keys without a pause must not
+/// keep what it used from being counted.
+const MAX_TRIES: u32 = 24;
 
 const LIMITS: Limits = Limits {
     max_bytes: MAX_REPORT_BYTES,
@@ -95,6 +98,7 @@ impl KnownChains {
 /// A [`Refusal`]: nothing of it was taken.
 pub async fn take(app: Arc<App>, report: Vec<u8>) -> Result<Vec<Option<UseCode>>, Refusal> {
     let report = Arc::new(report);
+    let mut turn = None;
     for _ in 0..MAX_TRIES {
         let prepared = {
             let (app, report) = (Arc::clone(&app), Arc::clone(&report));
@@ -128,6 +132,9 @@ pub async fn take(app: Arc<App>, report: Vec<u8>) -> Result<Vec<Option<UseCode>>
             }
             return Ok(prepared.codes);
         }
+        if let (None, Some(root)) = (&turn, &prepared.root) {
+            turn = app.trees.of(root).await;
+        }
     }
     Err(Refusal::new(RefusalCode::PolicyChanged, "it changed again and again"))
 }
@@ -137,6 +144,8 @@ struct Prepared {
     known: Vec<([u8; 32], Known)>,
     /// What is to be recorded: chains first, then the uses; nothing where nothing was taken.
     entries: Option<Vec<(Entry, bool)>>,
+    /// The first tree that uses are counted in.
+    root: Option<StatusIndex>,
 }
 
 fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
@@ -195,8 +204,10 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
             codes,
             known: known.into_iter().collect(),
             entries: None,
+            root: None,
         });
     }
+    let first = counts.keys().next().copied();
     for (root, counts) in counts {
         // The place is still whose it was.
         let held = rows::LINEAGE.numbered(number(&root));
@@ -235,6 +246,7 @@ fn prepare(app: &App, report: &[u8]) -> Result<Prepared, Refusal> {
         codes,
         known: known.into_iter().collect(),
         entries: Some(entries),
+        root: first,
     })
 }
 
