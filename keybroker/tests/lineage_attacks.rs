@@ -23,12 +23,6 @@ use touchstone_store::{Batch, Key};
 const SCOPES: &str =
     r#"["delegate:tools/scan", "execute:tools/scan", "delegate:tools/deploy", "execute:tools/deploy"]"#;
 
-/// However slow the machine is, nothing ends while it is looked at.
-const PATIENT: [(&str, &str); 2] = [
-    ("authorization_life_ms", "1200000"),
-    ("attestation_deadline_ms", "600000"),
-];
-
 const SCAN_FIRST: &str = r#"
 @id("all") permit (principal, action, resource);
 @id("scan-first") forbid (principal is Workload, action == Action::"execute", resource == WorkloadClass::"tools/deploy")
@@ -76,12 +70,7 @@ async fn a_place_that_is_dealt_out_anew_begins_with_nothing_of_who_held_it() {
     let (mut first, mut second) = (SoftNode::new("good"), SoftNode::new("good"));
     let domain = Domain::new(
         &[("node-1", &first), ("node-2", &second)],
-        &[
-            ("scopes", SCOPES),
-            ("software_keys", "\"short-lived\""),
-            PATIENT[0],
-            PATIENT[1],
-        ],
+        &[("scopes", SCOPES), ("software_keys", "\"short-lived\"")],
     );
     std::fs::write(domain.path("policy/staged/policy.cedar"), SCAN_FIRST).unwrap();
     stage_enforcer(&domain);
@@ -146,12 +135,7 @@ async fn a_place_that_is_dealt_out_anew_begins_with_nothing_of_who_held_it() {
 /// What has ended is no child any more; were it renewed, there would be one more than may be, and so on without end.
 #[tokio::test]
 async fn breadth_is_not_got_round_by_renewing_what_has_ended() {
-    let mut w = world_staged(
-        &[("max_children", "1"), PATIENT[0], PATIENT[1]],
-        crate::workloads::POLICY,
-        |_| (),
-    )
-    .await;
+    let mut w = world_staged(&[("max_children", "1")], crate::workloads::POLICY, |_| ()).await;
     let own = SoftKey::new();
     let short = WorkloadRequest {
         life: Some(10),
@@ -193,7 +177,7 @@ async fn two_children(w: &mut World) -> [(WorkloadRequest, StatusIndex); 2] {
 /// A limit on breadth in a policy is the same for who is there and for who comes.
 #[tokio::test]
 async fn who_is_renewed_is_not_counted_beside_itself() {
-    let mut w = world_staged(&PATIENT, TWO, |_| ()).await;
+    let mut w = world_staged(&[], TWO, |_| ()).await;
     let [(request, first), _] = two_children(&mut w).await;
     let third = of_node(&mut w, deploy("three")).await;
     assert_eq!(codes(&third), ["denied-by-domain-policy"]);
@@ -209,7 +193,7 @@ async fn who_is_renewed_is_not_counted_beside_itself() {
 /// A policy that comes into force is told how many hang beside, as it is where one is issued.
 #[tokio::test]
 async fn a_new_policy_judges_those_beside_by_their_number() {
-    let mut w = world_staged(&PATIENT, crate::workloads::POLICY, |_| ()).await;
+    let mut w = world_staged(&[], crate::workloads::POLICY, |_| ()).await;
     let [(_, first), (_, second)] = two_children(&mut w).await;
     reload(w.domain(), TWO).await;
     assert_eq!(status(&w.broker, &first), Some(Status::Valid), "two may be");
@@ -227,7 +211,7 @@ async fn a_new_policy_judges_those_beside_by_their_number() {
 /// What was used cannot be told: then a limit on it cannot be said to be kept, and nothing is upheld on it.
 #[tokio::test]
 async fn what_hangs_in_a_tree_that_cannot_be_read_is_not_upheld_by_a_new_policy() {
-    let mut w = world_staged(&PATIENT, crate::workloads::POLICY, |_| ()).await;
+    let mut w = world_staged(&[], crate::workloads::POLICY, |_| ()).await;
     let [(_, first), _] = two_children(&mut w).await;
     let root = w.root();
     let row = rows::tree(&root).unwrap();

@@ -42,13 +42,7 @@ async fn world(policy: &str) -> World {
     let mut node = machine();
     let domain = domain(
         &[("node-1", &node)],
-        &[
-            ("scopes", SCOPES),
-            ("software_keys", "\"short-lived\""),
-            // However slow the machine is, nothing ends while it is looked at.
-            ("authorization_life_ms", "1200000"),
-            ("attestation_deadline_ms", "600000"),
-        ],
+        &[("scopes", SCOPES), ("software_keys", "\"short-lived\"")],
     );
     std::fs::write(domain.path("policy/staged/policy.cedar"), format!("{ALL}\n{policy}")).unwrap();
     stage_enforcer(&domain);
