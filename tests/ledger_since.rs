@@ -7,6 +7,7 @@ use std::io::{BufRead as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const DOMAIN: &str = "test.example";
 
@@ -29,6 +30,9 @@ fn said(output: &Output) -> String {
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
+
+/// How long what is not reached is tried again.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Running(Child);
 
@@ -60,7 +64,8 @@ impl Domain {
         passphrase.write_all(b"correct horse battery staple\n").expect("writes");
         let toml = format!(
             "domain = \"{DOMAIN}\"\ndata_dir = {:?}\npolicy = {repo:?}\nlisten = \"127.0.0.1:0\"\n\
-             policy_root = {{ file = {:?} }}\n[keys]\nkek = {{ passphrase_file = {:?} }}\n",
+             policy_root = {{ file = {:?} }}\n[keys]\nkek = {{ passphrase_file = {:?} }}\n\
+             [limits]\nhandshake_ms = 60000\nbody_ms = 60000\nhead_ms = 600000\n",
             path("data"),
             path("root.json"),
             path("passphrase"),
@@ -124,9 +129,15 @@ impl Domain {
             "--root",
             text(&root),
         ];
-        command(&[&fixed[..], more].concat())
-            .output()
-            .expect("the command runs")
+        // On a machine that stands still for seconds a connection may be given up on either side: then once more.
+        let begun = Instant::now();
+        loop {
+            let output = command(&[&fixed[..], more].concat()).output();
+            let output = output.expect("the command runs");
+            if !said(&output).contains("is unreachable") || begun.elapsed() > PATIENCE {
+                return output;
+            }
+        }
     }
 }
 

@@ -53,6 +53,15 @@ pub(crate) async fn commanded(domain: &Domain, order: &Value) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
+/// Starts the broker. What was granted before is judged once more, soon after it: what these tests grant by hand, of which it
+/// keeps no more than the entry, would be taken away by that, so it is over before this comes back.
+async fn started(domain: &Domain) -> RunningBroker {
+    let broker = domain.start().await;
+    let (status, body) = command(domain, Method::POST, "/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    broker
+}
+
 pub(crate) async fn previewed(domain: &Domain, order: &Value) -> Value {
     let (status, body) = command(domain, Method::POST, "/commands/preview", &order.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
@@ -108,7 +117,7 @@ pub(crate) fn zoned(nodes: &[(&str, &SoftNode, Option<&str>, &str)], containment
 async fn a_quarantine_keeps_what_a_node_holds_until_it_is_lifted_and_the_node_shows_good_evidence() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     let epoch = broker.app().trust.epoch();
@@ -152,7 +161,7 @@ async fn a_quarantine_keeps_what_a_node_holds_until_it_is_lifted_and_the_node_sh
 async fn what_fails_in_quarantine_falls_for_good() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     commanded(&domain, &order("quarantine", "node", "node-1")).await;
@@ -179,7 +188,7 @@ async fn what_fails_in_quarantine_falls_for_good() {
 async fn a_quarantine_outlives_the_broker_stopped_in_order_or_not() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let mut broker = domain.start().await;
+    let mut broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     commanded(&domain, &order("quarantine", "node", "node-1")).await;
@@ -190,7 +199,7 @@ async fn a_quarantine_outlives_the_broker_stopped_in_order_or_not() {
         } else {
             drop(broker);
         }
-        broker = domain.start().await;
+        broker = started(&domain).await;
         client = Client::connect(broker.address()).await;
         let denied = attest(&mut client, &mut node, true).await.unwrap();
         assert_eq!(codes(&denied), ["quarantined"], "in order: {in_order}");
@@ -207,7 +216,7 @@ async fn a_quarantine_outlives_the_broker_stopped_in_order_or_not() {
 async fn one_of_two_holds_over_a_node_is_not_lifted_with_the_other() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     commanded(&domain, &order("quarantine", "node", "node-1")).await;
@@ -228,7 +237,7 @@ async fn one_of_two_holds_over_a_node_is_not_lifted_with_the_other() {
 async fn the_whole_domain_is_suspended_by_command_and_there_is_a_way_back() {
     let (mut one, mut two, mut late) = (SoftNode::new("good"), SoftNode::new("good"), SoftNode::new("good"));
     let domain = Domain::new(&[("node-1", &one), ("node-2", &two), ("node-3", &late)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
     let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
@@ -285,7 +294,7 @@ async fn the_failure_of_one_member_reaches_as_far_as_policy_says_and_no_forgery_
             ("far", far, Some("b"), "worker"),
         ];
         let domain = zoned(&rows, containment);
-        let broker = domain.start().await;
+        let broker = started(&domain).await;
         let mut client = Client::connect(broker.address()).await;
         let mut places = Vec::new();
         for node in &mut nodes {
@@ -353,7 +362,7 @@ async fn a_barred_reference_takes_everybody_who_rests_on_it_at_once() {
     for (target, id) in [("reference", "golden"), ("signer", "author")] {
         let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
         let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
-        let broker = domain.start().await;
+        let broker = started(&domain).await;
         let authority = broker.app().policy().whole().references.references()[0]
             .authority
             .clone();
@@ -397,7 +406,7 @@ async fn a_barred_reference_takes_everybody_who_rests_on_it_at_once() {
         // Over a restart, until it is lifted.
         drop(client);
         broker.shutdown().await.unwrap();
-        let broker = domain.start().await;
+        let broker = started(&domain).await;
         let mut client = Client::connect(broker.address()).await;
         assert!(!attest(&mut client, &mut two, true).await.unwrap().allowed);
         commanded(&domain, &order("lift", target, id)).await;
@@ -410,7 +419,7 @@ async fn a_barred_reference_takes_everybody_who_rests_on_it_at_once() {
 async fn a_set_that_has_changed_since_it_was_shown_is_not_taken() {
     let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
     let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
     let mut contain = order("contain", "cluster", DOMAIN);
@@ -440,7 +449,7 @@ async fn a_policy_takes_all_that_it_no_longer_permits_in_one_epoch_by_one_statem
     let names = ["node-1", "node-2", "node-3", "node-4"];
     let rows: Vec<(&str, &SoftNode)> = names.into_iter().zip(&nodes).collect();
     let domain = Domain::new(&rows, &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let mut places = Vec::new();
     for node in &mut nodes {
@@ -521,7 +530,7 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
         "\n@id(\"not-carol\") forbid (principal is Operator, action, resource) when { principal.name == \"carol\" };\n";
     std::fs::write(&region, policies::cedar::default_region_policy("north") + forbid).unwrap();
     domain.publish();
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let first = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
     let second = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
@@ -621,7 +630,7 @@ async fn where_policy_lists_operators_only_their_signed_commands_count_and_each_
     // Once, over a restart too.
     drop(client);
     broker.shutdown().await.unwrap();
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     assert_eq!(refused(&domain, "/commands/signed", &good).await, "command-replayed");
     broker.shutdown().await.unwrap();
 }
@@ -678,7 +687,7 @@ pub(crate) async fn child(
 async fn a_quarantine_takes_the_whole_lineage_and_a_lift_gives_back_exactly_what_it_took() {
     let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
     let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let root = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
     let other = place(&broker, &attest(&mut client, &mut two, false).await.unwrap());
@@ -737,7 +746,7 @@ async fn a_quarantine_takes_the_whole_lineage_and_a_lift_gives_back_exactly_what
 async fn a_workload_is_taken_away_under_every_entry_of_its_name() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let root = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     // Whoever may hand rights on may do so twice to one label: the second must not hide the first.
@@ -756,7 +765,7 @@ async fn what_hangs_below_a_node_falls_with_it_whatever_the_cause() {
     for cause in ["failed", "overdue", "revoked", "decommissioned", "policy"] {
         let (mut one, mut two) = (SoftNode::new("good"), SoftNode::new("good"));
         let domain = Domain::new(&[("node-1", &one), ("node-2", &two)], &[]);
-        let broker = domain.start().await;
+        let broker = started(&domain).await;
         let mut client = Client::connect(broker.address()).await;
         let root = place(&broker, &attest(&mut client, &mut one, false).await.unwrap());
         // Where the deadline is made short, it is over for everybody who has attested.
@@ -810,7 +819,7 @@ async fn what_hangs_below_a_node_falls_with_it_whatever_the_cause() {
 async fn who_was_granted_something_while_a_containment_looked_is_suspended_too() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let held = place(&broker, &attest(&mut client, &mut node, false).await.unwrap());
     // As if the look had seen nobody: what it names is nothing.
@@ -836,7 +845,7 @@ async fn with_key(node: &mut SoftNode) -> (Domain, RunningBroker, StatusIndex) {
     let file = domain.path("passphrase");
     write_new(&file, b"correct horse battery staple\n").unwrap();
     let domain = domain.with_more(&format!("[keys]\nkek = {{ passphrase_file = {file:?} }}\n"));
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let mut client = Client::connect(broker.address()).await;
     let root = place(&broker, &attest(&mut client, node, false).await.unwrap());
     (domain, broker, root)
@@ -971,7 +980,7 @@ fn parsed(broker: &RunningBroker, index: u64) -> Statement {
 async fn of_two_bars_at_once_none_is_lost() {
     let mut node = SoftNode::new("good");
     let domain = Domain::new(&[("node-1", &node)], &[]);
-    let broker = domain.start().await;
+    let broker = started(&domain).await;
     let signer = broker.app().policy().whole().references.references()[0]
         .authority
         .clone();

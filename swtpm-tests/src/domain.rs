@@ -31,7 +31,7 @@ use touchstone_verifier::ear::Ear;
 use crate::boots::{self, Boot, KeyForm, QuoteOf};
 use crate::line::Line;
 use crate::observe::PATIENCE;
-pub use crate::observe::{ACTION, Checked, Post, RESOURCE, Rights, eventually, rights, status};
+pub use crate::observe::{ACTION, Checked, Post, RESOURCE, Rights, decided, eventually, rights, status};
 
 /// The domain's name.
 pub const NAME: &str = "test.example";
@@ -41,10 +41,12 @@ pub const REGION: &str = "eu-1";
 const PORT: u16 = 7440;
 
 /// Timers that a machine ten times slower than a developer's does not run into. A test about a timer sets its own.
-const PATIENT: [(&str, u64); 3] = [
+const PATIENT: [(&str, u64); 5] = [
     ("freshness_window_ms", 100_000),
     ("attestation_deadline_ms", 600_000),
     ("authorization_life_ms", 1_200_000),
+    ("workload_life_ms", 600_000),
+    ("offline_life_ms", 300_000),
 ];
 
 /// The same of the broker's limits.

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use touchstone_authorization::{Allowed, RefusalCode, Status, StatusIndex, TrustView, VerifiedAuthorization};
 use touchstone_cose::receipt::VerifiedReceipt;
 use touchstone_enforcer::guard::Guard;
+use touchstone_keybroker::log;
 use touchstone_keybroker::node::NodeRecord;
 use touchstone_keybroker::nodes;
 use touchstone_keybroker::service::RunningBroker;
-use touchstone_ledger::statement::Statement;
+use touchstone_ledger::statement::{Kind, Statement, VerifiedStatement};
 use touchstone_verifier::ear::Ear;
 
 /// What nodes ask guards for.
@@ -46,7 +47,7 @@ pub struct Checked {
 pub struct Rights {
     /// The trust state's epoch.
     pub epoch: u64,
-    /// Statements in the ledger.
+    /// Statements in the ledger, but for those of what was refused.
     pub entries: u64,
     /// What the broker keeps of the node.
     pub record: Option<NodeRecord>,
@@ -82,10 +83,27 @@ pub fn rights(broker: &RunningBroker, node: &str) -> Rights {
     let status = record.as_ref().and_then(|record| status(broker, record.status));
     Rights {
         epoch: app.trust.epoch(),
-        entries: app.head().size,
+        entries: decided(broker),
         record,
         status,
     }
+}
+
+/// How many statements are on record, but for those of what was refused, which the broker records by itself once a minute.
+///
+/// # Panics
+/// When the ledger cannot be read.
+#[must_use]
+pub fn decided(broker: &RunningBroker) -> u64 {
+    let app = broker.app();
+    let key = app.keys.statement.verifying_key();
+    let is_decided = |index: &u64| {
+        let entry = log::entry(&*app.store, *index).expect("a ledger").expect("an entry");
+        let statement = VerifiedStatement::parse(&entry, &key).expect("a statement of the broker's own");
+        statement.into_statement().kind != Kind::RefusalSummary
+    };
+    let count = (0..app.head().size).filter(is_decided).count();
+    u64::try_from(count).expect("a count")
 }
 
 /// The status at a place of the broker's lists.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use swtpm_tests::boots::{self, Boot, KeyForm};
-use swtpm_tests::domain::{Domain, Founding, NAME, Post, eventually, recorded, rights, unlocked};
+use swtpm_tests::domain::{Domain, Founding, NAME, Post, decided, eventually, recorded, rights, unlocked};
 use swtpm_tests::node::Node;
 use swtpm_tests::relay::Relay;
 use touchstone_attest::agent::foreign::{Abroad, fetch_foreign};
@@ -351,7 +351,7 @@ async fn a_node_of_another_domain_is_let_in_and_put_out_by_push_and_by_silence()
         guard
             .decide(&shown.authorization, &shown.proof, action, resource, &challenge)
             .unwrap();
-        entries.push(broker_b.app().head().size);
+        entries.push(decided(&broker_b));
     }
     assert_eq!(entries.first(), entries.last());
 

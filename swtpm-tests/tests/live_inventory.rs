@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use swtpm_tests::boots::{self, Boot, KeyForm};
-use swtpm_tests::domain::{Domain, Founding, Post, eventually, recorded, rights, status, unlocked};
+use swtpm_tests::domain::{Domain, Founding, Post, decided, eventually, recorded, rights, status, unlocked};
 use swtpm_tests::line::{Line, Refused};
 use swtpm_tests::machine::{Machine, Plan, falsified, hello};
 use swtpm_tests::node::Node;
@@ -287,7 +287,7 @@ async fn first_use_admits_whom_a_maker_vouches_for_as_what_is_signed_and_says_so
     let broker = domain.broker().await;
     let mut machine = Machine::start(&Boot::UKI);
     let name = name_of(&machine);
-    let entries = broker.app().head().size;
+    let entries = decided(&broker);
 
     // What shows no maker's certificate is nobody: refused, and nothing is recorded of it.
     let mut line = domain.line().await;
@@ -327,7 +327,7 @@ async fn first_use_admits_whom_a_maker_vouches_for_as_what_is_signed_and_says_so
         line.submit(&stranger.evidence(plan)).await.unwrap_err().code,
         "evidence-refused"
     );
-    assert_eq!(broker.app().head().size, entries, "nothing of all this is on record");
+    assert_eq!(decided(&broker), entries, "nothing of all this is on record");
 
     let answer = attest(&domain, &mut machine).await.unwrap();
     let checked = domain.check(&answer);
@@ -395,7 +395,7 @@ async fn who_is_not_admitted_on_first_use_leaves_nothing_behind_and_holds_nobody
         [rows::INPUTS, rows::PART, rows::NONCE, rows::NODE]
             .map(|namespace| store.range(&namespace.prefix(), None, 200).unwrap().len())
     };
-    let (entries, before) = (broker.app().head().size, stored());
+    let (entries, before) = (decided(&broker), stored());
     // A maker vouches for it, and the policy does not want what it runs.
     let mut genuine = Machine::start(&Boot::UKI);
     genuine.swtpm.extend(4, [7; 32]).unwrap();
@@ -412,7 +412,7 @@ async fn who_is_not_admitted_on_first_use_leaves_nothing_behind_and_holds_nobody
         // The first time it may have been a log that grew meanwhile.
         assert_eq!(last, "evidence-refused");
     }
-    assert_eq!(broker.app().head().size, entries, "nothing is on record");
+    assert_eq!(decided(&broker), entries, "nothing is on record");
     assert_eq!(stored(), before, "and nothing is kept");
     // One that nothing speaks against waits for its turn, and gets its seat.
     let mut machine = Machine::start(&Boot::CMDLINE_CHANGED);
@@ -553,9 +553,9 @@ async fn without_the_setting_or_out_of_its_time_nobody_comes_by_first_use() {
     for (row, stage, code) in rows {
         let domain = domain(&[("node-1", Boot::GOOD)], &stage);
         let broker = domain.broker().await;
-        let entries = broker.app().head().size;
+        let entries = decided(&broker);
         assert_eq!(attest(&domain, &mut machine).await.unwrap_err().code, code, "{row}");
-        assert_eq!(broker.app().head().size, entries, "{row}");
+        assert_eq!(decided(&broker), entries, "{row}");
         broker.shutdown().await.unwrap();
     }
 }

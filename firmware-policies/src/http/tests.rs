@@ -8,9 +8,9 @@ const LONG: HttpLimits = HttpLimits {
     total_grace: Duration::from_secs(120),
     min_rate: 64 * 1024,
 };
-/// For whoever is to be found too slow.
+/// For whoever is to be found too slow, having sent something.
 const SHORT: HttpLimits = HttpLimits {
-    file_grace: Duration::from_millis(200),
+    file_grace: Duration::from_secs(6),
     ..LONG
 };
 

@@ -49,7 +49,7 @@ const PATIENT: [(&str, &str); 5] = [
     ("freshness_window_ms", "600000"),
     ("attestation_deadline_ms", "3600000"),
     ("authorization_life_ms", "7200000"),
-    ("workload_life_ms", "3600000"),
+    ("workload_life_ms", "1200000"),
     ("offline_life_ms", "300000"),
 ];
 /// The same for what clients may take: the most that there may be.

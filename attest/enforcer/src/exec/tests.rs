@@ -65,7 +65,7 @@ async fn begins_after(status: Status) -> (Option<Ending>, bool) {
     };
     if status != Status::Valid {
         let mut changes = hold.standing();
-        world.publish(status, 60_000);
+        world.publish(status, crate::common::LONG_MS);
         let changed = changes.wait_for(|standing| !standing.reasons().is_empty());
         tokio::time::timeout(Duration::from_secs(60), changed)
             .await
