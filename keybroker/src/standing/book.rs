@@ -55,6 +55,8 @@ pub struct Book {
     nodes: HashMap<String, Place>,
     waiting: VecDeque<Change>,
     lost: u64,
+    /// When the time is looked at next, Unix milliseconds; nothing before it was looked at first.
+    planned_ms: Option<u64>,
 }
 
 /// A node whose rights end by its silence.
@@ -113,11 +115,13 @@ impl Book {
         (place.known.good_ms, place.known.heard_ms) = (Some(at_ms), Some(at_ms));
     }
 
-    /// Notes something of a node, and the change that comes of it.
-    pub fn note(&mut self, node: &str, note: Note, schedule: Schedule, now_ms: u64) {
+    /// Notes something of a node, and the change that comes of it. Gives whether the time is to be looked at before that
+    /// was planned: not for one that stood well and goes on so beyond then. A look is at every node, so a thousand that
+    /// attest in turn must not each bring one about.
+    pub fn note(&mut self, node: &str, note: Note, schedule: Schedule, now_ms: u64) -> bool {
         if note == Note::Heard && !self.nodes.contains_key(node) {
             // A word alone is nobody's standing.
-            return;
+            return false;
         }
         let place = self.nodes.entry(node.to_owned()).or_insert_with(|| Place {
             known: Known::default(),
@@ -125,6 +129,7 @@ impl Book {
             since_ms: now_ms,
             entry: None,
         });
+        let stood = place.state;
         match note {
             Note::Good(entry) => {
                 place.known.good(now_ms);
@@ -136,7 +141,25 @@ impl Book {
             Note::Gone(gone) => place.known.gone = gone,
             Note::Quarantined(quarantined) => place.known.quarantined = quarantined,
         }
-        self.turn(node, schedule, now_ms);
+        // At the earliest: it counts from when attestations are taken, where that is later.
+        let deadline_ms = place.known.deadline(schedule, 0);
+        let stands = self.turn(node, schedule, now_ms);
+        let goes_on = stood == State::Trusted && stands == Some(State::Trusted);
+        let in_time = match (deadline_ms, self.planned_ms) {
+            (Some(deadline_ms), Some(planned_ms)) => planned_ms <= deadline_ms,
+            _ => false,
+        };
+        matches!(note, Note::Good(_)) && !(goes_on && in_time)
+    }
+
+    /// The time is looked at next at `at_ms`, whatever is noted until then.
+    pub fn plan(&mut self, at_ms: u64) {
+        self.planned_ms = Some(at_ms);
+    }
+
+    /// Whether changes wait to be recorded.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Looks at the time for every node; `schedule` says how long each has. Gives those whose rights end by it, and when to
@@ -179,12 +202,13 @@ impl Book {
         (over, next)
     }
 
-    /// Says how a node stands now; a change is kept to be recorded. A change by time is of the moment of the deadline.
-    fn turn(&mut self, node: &str, schedule: Schedule, now_ms: u64) {
-        let Some(place) = self.nodes.get_mut(node) else { return };
+    /// Says how a node stands now, and gives it; a change is kept to be recorded. A change by time is of the moment of the
+    /// deadline.
+    fn turn(&mut self, node: &str, schedule: Schedule, now_ms: u64) -> Option<State> {
+        let place = self.nodes.get_mut(node)?;
         let to = place.known.state(schedule, now_ms);
         if to == place.state {
-            return;
+            return Some(to);
         }
         let at_ms = match (to, place.known.late_ms) {
             (State::Stale, Some(late_ms)) => late_ms,
@@ -207,14 +231,14 @@ impl Book {
             to = to.as_str(),
             at_ms
         );
-        if !change.is_news() {
-            return;
+        if change.is_news() {
+            if self.waiting.len() >= MAX_WAITING {
+                self.waiting.pop_front();
+                self.lost = self.lost.saturating_add(1);
+            }
+            self.waiting.push_back(change);
         }
-        if self.waiting.len() >= MAX_WAITING {
-            self.waiting.pop_front();
-            self.lost = self.lost.saturating_add(1);
-        }
-        self.waiting.push_back(change);
+        Some(to)
     }
 
     /// Changes to record, oldest first, at most [`MAX_ROWS`], and how many were lost before them.
@@ -318,6 +342,53 @@ mod tests {
         );
         book.note("b", Note::Heard, SCHEDULE, 330);
         assert_eq!(book.get("b"), None, "a word is nobody's standing");
+    }
+
+    #[test]
+    fn who_goes_on_well_brings_no_look_about_and_everybody_else_does() {
+        let mut book = Book::default();
+        let good = |book: &mut Book, node, now_ms| book.note(node, Note::Good(ENTRY), SCHEDULE, now_ms);
+        assert!(good(&mut book, "a", 100), "nobody has looked yet");
+        let look = |book: &mut Book, now_ms| {
+            let (_, next_ms) = book.look(|_| SCHEDULE, Some(0), now_ms);
+            book.plan(next_ms.unwrap_or(u64::MAX));
+            next_ms
+        };
+        assert_eq!(look(&mut book, 101), Some(160));
+        assert!(
+            !good(&mut book, "a", 110),
+            "its deadline has moved behind the next look"
+        );
+        assert!(good(&mut book, "b", 111), "one that is new");
+        assert!(!good(&mut book, "b", 112));
+        let soon = Schedule {
+            deadline_ms: 40,
+            ..SCHEDULE
+        };
+        assert!(
+            book.note("b", Note::Good(ENTRY), soon, 113),
+            "another policy gives it a deadline before the next look"
+        );
+        for (name, note) in [
+            ("refused", Note::Refused),
+            ("suspended", Note::Quarantined(true)),
+            ("withdrawn", Note::Withdrawn),
+            ("gone", Note::Gone(true)),
+        ] {
+            assert!(!book.note("a", note, SCHEDULE, 120), "{name}: said by itself");
+            assert!(good(&mut book, "a", 121), "{name}: the way back");
+            if let Note::Quarantined(_) = note {
+                assert!(good(&mut book, "a", 121), "{name}: until it is lifted");
+                book.note("a", Note::Quarantined(false), SCHEDULE, 121);
+            }
+            assert!(!good(&mut book, "a", 122), "{name}: is over");
+        }
+        assert_eq!(look(&mut book, 175), Some(182), "b is late since 173");
+        assert!(good(&mut book, "b", 176), "late");
+        assert!(!book.note("b", Note::Heard, SCHEDULE, 177));
+        assert!(book.is_waiting());
+        assert_eq!(book.take().0.len(), 2, "late, and back");
+        assert!(!book.is_waiting());
     }
 
     #[test]

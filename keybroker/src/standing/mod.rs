@@ -89,10 +89,14 @@ impl Standings {
     /// Notes something authentic of a node.
     pub fn note(&self, policy: &PolicySet, node: &str, note: Note, now_ms: u64) {
         let schedule = Schedule::of(policy.demands_of(node).timers);
-        self.lock().note(node, note, schedule, now_ms);
-        self.record.notify_one();
-        if matches!(note, Note::Good(_)) {
-            // Its deadline may be the next of all.
+        let (is_due, is_waiting) = {
+            let mut book = self.lock();
+            (book.note(node, note, schedule, now_ms), book.is_waiting())
+        };
+        if is_waiting {
+            self.record.notify_one();
+        }
+        if is_due {
             self.look.notify_one();
         }
     }
@@ -151,11 +155,7 @@ pub async fn watch(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             epoch = Some(app.trust.epoch());
             take_note_of_entries(&app, now_ms);
         }
-        let next_ms = look(&app, since_ms, now_ms);
-        let policy = app.policy();
-        let at_latest_ms = now_ms.saturating_add(policy.settings.timers.heartbeat_ms.max(1));
-        let wake_ms = next_ms.map_or(at_latest_ms, |next_ms| next_ms.min(at_latest_ms));
-        drop(policy);
+        let wake_ms = look(&app, since_ms, now_ms);
         let wait = Duration::from_millis(wake_ms.saturating_sub(app.clock.now_ms()));
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -196,12 +196,22 @@ fn take_note_of_entries(app: &App, now_ms: u64) {
 }
 
 /// Says who is late, and withdraws what is held by those whose grace has ended: all of them in one epoch. Gives when to look
-/// again at the latest.
-fn look(app: &Arc<App>, since_ms: Option<u64>, now_ms: u64) -> Option<u64> {
+/// again.
+fn look(app: &Arc<App>, since_ms: Option<u64>, now_ms: u64) -> u64 {
     let policy = app.policy();
     let schedule = |name: &str| Schedule::of(policy.demands_of(name).timers);
-    let (over, next_ms) = app.standings.lock().look(schedule, since_ms, now_ms);
-    app.standings.record.notify_one();
+    let at_latest_ms = now_ms.saturating_add(policy.settings.timers.heartbeat_ms.max(1));
+    let (over, wake_ms, is_waiting) = {
+        let mut book = app.standings.lock();
+        let (over, next_ms) = book.look(schedule, since_ms, now_ms);
+        let wake_ms = next_ms.map_or(at_latest_ms, |next_ms| next_ms.min(at_latest_ms));
+        // Under the same lock: what is noted from here on compares itself with this.
+        book.plan(wake_ms);
+        (over, wake_ms, book.is_waiting())
+    };
+    if is_waiting {
+        app.standings.record.notify_one();
+    }
     let over: Vec<(Over, StatusIndex)> = {
         let attested = app.attested.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |over: Over| {
@@ -214,7 +224,7 @@ fn look(app: &Arc<App>, since_ms: Option<u64>, now_ms: u64) -> Option<u64> {
     if !over.is_empty() {
         withdraw(app, &policy, over, now_ms);
     }
-    next_ms
+    wake_ms
 }
 
 /// Withdraws what overdue nodes hold: out before this comes back, recorded soon after.
