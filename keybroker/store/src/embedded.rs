@@ -9,8 +9,9 @@ use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::changes::{self, CHANGE_LOG_REVISIONS, MAX_CHANGES_PER_READ};
 use crate::row::{self, HEADER_LEN};
@@ -38,7 +39,55 @@ const NOT_OWNER: u32 = 0o077;
 /// A [`Store`] in one file. One process at a time; the file lock holds the others off.
 #[derive(Debug)]
 pub struct RedbStore {
+    /// Before the database, so that it is closed with nobody reading.
+    last: RwLock<LastRows>,
     database: Database,
+}
+
+/// The rows as of the last commit, opened once for all who read between two commits: to open them costs several times
+/// what looking one up does.
+#[derive(Debug, Default)]
+struct LastRows {
+    /// Beginnings and ends of commits so far.
+    moves: u64,
+    rows: Option<Arc<Rows>>,
+}
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+impl LastRows {
+    /// A commit begins, or has ended: what was opened before is closed once those have read who read in it, and its
+    /// pages are free for the commit.
+    fn pass(last: &RwLock<Self>) {
+        let mut last = last.write().unwrap_or_else(PoisonError::into_inner);
+        last.moves += 1;
+        last.rows = None;
+    }
+
+    /// Keeps rows for those who read next. Where a commit has begun or ended since `moves` was counted, they may be the rows
+    /// before it: good for who asked before that, and for nobody else.
+    fn keep(last: &RwLock<Self>, moves: u64, rows: &Arc<Rows>) {
+        let mut last = last.write().unwrap_or_else(PoisonError::into_inner);
+        if last.moves == moves {
+            last.rows = Some(Arc::clone(rows));
+        }
+    }
+}
+
+/// A commit under way.
+struct Committing<'a>(&'a RwLock<LastRows>);
+
+impl<'a> Committing<'a> {
+    fn begin(last: &'a RwLock<LastRows>) -> Self {
+        LastRows::pass(last);
+        Self(last)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        LastRows::pass(self.0);
+    }
 }
 
 impl RedbStore {
@@ -58,7 +107,10 @@ impl RedbStore {
             detail: e.to_string(),
         })?;
         match schema {
-            Some(SCHEMA_VERSION) => Ok(Self { database }),
+            Some(SCHEMA_VERSION) => Ok(Self {
+                last: RwLock::default(),
+                database,
+            }),
             Some(found) => Err(OpenError::NewerSchema {
                 path: path.into(),
                 expected: SCHEMA_VERSION,
@@ -73,12 +125,30 @@ impl RedbStore {
             }
         }
     }
+
+    /// The rows, as every commit left them that returned before this was called.
+    fn rows(&self) -> Result<Arc<Rows>, StoreError> {
+        let moves = {
+            let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+            match &last.rows {
+                Some(rows) => return Ok(Arc::clone(rows)),
+                None => last.moves,
+            }
+        };
+        let rows = Arc::new(self.open_rows()?);
+        LastRows::keep(&self.last, moves, &rows);
+        Ok(rows)
+    }
+
+    fn open_rows(&self) -> Result<Rows, StoreError> {
+        let read = self.database.begin_read().map_err(failed("begin a read"))?;
+        read.open_table(ROWS).map_err(failed("open the rows"))
+    }
 }
 
 impl Store for RedbStore {
     fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
-        let read = self.database.begin_read().map_err(failed("begin a read"))?;
-        let rows = read.open_table(ROWS).map_err(failed("open the rows"))?;
+        let rows = self.rows()?;
         match rows.get(key.as_bytes()).map_err(failed("read a row"))? {
             None => Ok(None),
             Some(found) => match row::parse(found.value()) {
@@ -92,8 +162,7 @@ impl Store for RedbStore {
     }
 
     fn range(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RangeRow>, StoreError> {
-        let read = self.database.begin_read().map_err(failed("begin a read"))?;
-        let rows = read.open_table(ROWS).map_err(failed("open the rows"))?;
+        let rows = self.rows()?;
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
             _ => Bound::Included(prefix.as_bytes()),
@@ -126,6 +195,7 @@ impl Store for RedbStore {
 
     fn commit(&self, batch: Batch) -> Result<Revision, CommitError> {
         batch.check()?;
+        let _committing = Committing::begin(&self.last);
         let write = self.database.begin_write().map_err(failed("begin a commit"))?;
         // Leaving early drops the transaction, which undoes it.
         let (revision, changed) = apply(&write, &batch)?;
@@ -391,5 +461,72 @@ fn failed<E: Into<redb::Error>>(operation: &'static str) -> impl Fn(E) -> StoreE
     move |e| StoreError::Engine {
         operation,
         detail: e.into().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Namespace;
+
+    const N: Namespace = Namespace::new("n");
+
+    fn put(store: &RedbStore, value: u8) {
+        let mut batch = Batch::new();
+        batch.put(N.numbered(0), [value]);
+        store.commit(batch).unwrap();
+    }
+
+    fn value(store: &RedbStore) -> Option<Vec<u8>> {
+        store.get(&N.numbered(0)).unwrap().map(|row| row.value)
+    }
+
+    #[test]
+    fn rows_that_were_opened_before_a_commit_are_kept_for_nobody_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&folder.path().join("store")).unwrap();
+        put(&store, 1);
+        let moves = || store.last.read().unwrap().moves;
+        let (before, rows) = (moves(), Arc::new(store.open_rows().unwrap()));
+        put(&store, 2);
+        LastRows::keep(&store.last, before, &rows);
+        assert_eq!(value(&store), Some(vec![2]), "opened before, kept after");
+
+        let committing = Committing::begin(&store.last);
+        let (within, rows) = (moves(), Arc::new(store.open_rows().unwrap()));
+        drop(committing);
+        LastRows::keep(&store.last, within, &rows);
+        assert!(store.last.read().unwrap().rows.is_none(), "opened within, kept after");
+
+        assert_eq!(value(&store), Some(vec![2]));
+        assert!(store.last.read().unwrap().rows.is_some(), "kept between two commits");
+        put(&store, 3);
+        assert_eq!(value(&store), Some(vec![3]), "and closed by the next");
+    }
+
+    #[test]
+    fn a_read_sees_every_commit_that_returned_before_it_began() {
+        use std::sync::atomic::{AtomicU8, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&folder.path().join("store")).unwrap();
+        let committed = AtomicU8::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        let least = committed.load(Ordering::Acquire);
+                        let found = value(&store).map_or(0, |value| value[0]);
+                        assert!(found >= least, "{found} after {least} was committed");
+                        if least == u8::MAX {
+                            break;
+                        }
+                    }
+                });
+            }
+            for n in 1..=u8::MAX {
+                put(&store, n);
+                committed.store(n, Ordering::Release);
+            }
+        });
     }
 }
