@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use touchstone_attest::agent::attester::Attester;
 use touchstone_attest::agent::config::TpmConfig;
@@ -54,6 +54,114 @@ pub fn cpu_ns(pid: u32) -> u64 {
         .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
         .filter_map(|stat| stat.split_whitespace().next()?.parse::<u64>().ok())
         .sum()
+}
+
+/// What part of a process's CPU time was spent in the kernel so far, in clock ticks: (kernel, all).
+pub fn kernel_ticks(pid: u32) -> (u64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let after_name = stat.rsplit_once(") ").expect("a name").1;
+    let field = |nth: usize| after_name.split(' ').nth(nth).and_then(|n| n.parse::<u64>().ok());
+    let (user, kernel) = (field(11).expect("utime"), field(12).expect("stime"));
+    (kernel, user + kernel)
+}
+
+/// The share of a core that a process takes while nobody asks it for anything.
+pub async fn at_rest(pid: u32) -> f64 {
+    let (before, started) = (cpu_ns(pid), std::time::Instant::now());
+    tokio::time::sleep(AT_REST).await;
+    (cpu_ns(pid) - before) as f64 / started.elapsed().as_nanos() as f64
+}
+
+/// How long rest is looked at.
+const AT_REST: Duration = Duration::from_secs(5);
+
+/// How many rounds: the number given, or `otherwise`.
+pub fn rounds_or(otherwise: usize) -> usize {
+    let given = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    given.unwrap_or(otherwise)
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// The mean CPU time of `work` over `runs`, in microseconds: what is measured of the broker is CPU time too.
+pub fn cpu_us(runs: u32, mut work: impl FnMut()) -> f64 {
+    work();
+    let before = thread_cpu();
+    (0..runs).for_each(|_| work());
+    (thread_cpu() - before).as_secs_f64() * 1e6 / f64::from(runs)
+}
+
+/// What no broker can avoid, in microseconds of CPU, measured in this process and shown.
+pub struct Floor {
+    pub sign: f64,
+    pub verify: f64,
+    pub verify_p256: f64,
+    pub encrypt: f64,
+    pub sha: f64,
+    pub sync: f64,
+}
+
+impl Floor {
+    /// Measures; `folder` is on the disk that the broker writes to.
+    pub fn measure(folder: &Path) -> Self {
+        use std::hint::black_box;
+        use touchstone_cose::encrypt::{SoftwareReceiveKey, encrypt};
+        use touchstone_cose::key::{Signer as _, SigningKey, VerifyingKey};
+        let message = [1; 400];
+        let key = SigningKey::from_seed([7; 32]);
+        let (public, signature) = (key.verifying_key(), key.sign(&message).expect("signs"));
+        let receive = SoftwareReceiveKey::generate().expect("a key");
+        let (p256, p256_signature) = p256_signature(&message);
+        let p256 = VerifyingKey::from_spki_der(&p256).expect("a key");
+        let log = std::fs::read(boots().join("good/eventlog.bin")).expect("log");
+        let file = std::fs::File::create(folder.join("sync")).expect("file");
+        let floor = Self {
+            sign: cpu_us(300, || drop(black_box(key.sign(&message).expect("signs")))),
+            verify: cpu_us(300, || public.verify(&message, &signature).expect("verifies")),
+            verify_p256: cpu_us(300, || p256.verify(&message, &p256_signature).expect("verifies")),
+            encrypt: cpu_us(300, || {
+                drop(black_box(
+                    encrypt(receive.public(), [0; 8], "t", &[1; 64], &[0; 32]).expect("encrypts"),
+                ));
+            }),
+            sha: cpu_us(300, || {
+                let _ = black_box(HashAlg::Sha256.digest([log.as_slice()]));
+            }),
+            sync: cpu_us(200, || {
+                std::os::unix::fs::FileExt::write_all_at(&file, &[1; 4096], 0).expect("writes");
+                file.sync_data().expect("syncs");
+            }),
+        };
+        println!("raw Ed25519 signature             {:>8.1} µs", floor.sign);
+        println!("raw Ed25519 verification          {:>8.1} µs", floor.verify);
+        println!("raw P-256 verification            {:>8.1} µs", floor.verify_p256);
+        println!("raw ECDH-ES + A256KW + A256GCM    {:>8.1} µs", floor.encrypt);
+        println!("raw SHA-256 of the 14.8 KB log    {:>8.1} µs", floor.sha);
+        println!("raw 4 KiB write and fdatasync     {:>8.1} µs", floor.sync);
+        floor
+    }
+}
+
+/// A P-256 key as SubjectPublicKeyInfo, and its signature, r || s.
+fn p256_signature(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    let public = key.public_key().as_der().expect("its form").as_ref().to_vec();
+    let signature = key
+        .sign(&SystemRandom::new(), message)
+        .expect("signs")
+        .as_ref()
+        .to_vec();
+    (public, signature)
 }
 
 /// The broker's process.
@@ -163,19 +271,6 @@ pub fn node(folder: &Path) -> SoftwareTpm {
     tpm.extend(&measurements).expect("extends");
     std::fs::create_dir_all(folder).expect("folder");
     tpm
-}
-
-/// The median of `runs` timings of `work`.
-pub fn median(runs: usize, mut work: impl FnMut()) -> Duration {
-    let mut times: Vec<Duration> = (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[times.len() / 2]
 }
 
 /// A node of the domain and a connection to the broker, before the first attestation.
