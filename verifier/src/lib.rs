@@ -21,6 +21,7 @@ pub mod snp;
 pub mod svsm;
 pub mod tdx;
 pub mod tpm;
+mod utc;
 pub mod x509;
 
 /// Name of what this verifier means by its inputs: bumped by any change of verdict or of bytes (protocol.md 10).

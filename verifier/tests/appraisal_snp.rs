@@ -394,7 +394,7 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
     let shape = VekShape {
         issuer: "SEV-VLEK-Milan",
         chip: None,
-        provider: Some("example-cloud"),
+        provider: Some("CN=cc-eu-west-1.amazonaws.com"),
         ..VekShape::default()
     };
     let platform = Platform::new(&shape);
@@ -405,8 +405,11 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
     });
     let mut guest = Guest::with(&platform, report);
     for (listed, expected) in [
-        (format!("snp-provider:example-cloud/host-data:{data}"), &[][..]),
-        ("snp-provider:example-cloud".to_owned(), &[]),
+        (
+            format!("snp-provider:CN=cc-eu-west-1.amazonaws.com/host-data:{data}"),
+            &[][..],
+        ),
+        ("snp-provider:CN=cc-eu-west-1.amazonaws.com".to_owned(), &[]),
         (chip(), &["snp-provider-refused", "node-unknown"]),
         (
             format!("{}/host-data:{data}", chip()),
@@ -421,8 +424,11 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
         assert_eq!(codes(&guest.appraise()), expected, "{listed}");
     }
     // What the entry let in is told; in a session a provider without a guest is every customer of it.
-    guest.nodes = vec![node("guest-1", &["snp-provider:example-cloud".to_owned()])];
-    let named = |leniency: &String| leniency.starts_with("snp-provider: example-cloud");
+    guest.nodes = vec![node(
+        "guest-1",
+        &["snp-provider:CN=cc-eu-west-1.amazonaws.com".to_owned()],
+    )];
+    let named = |leniency: &String| leniency.starts_with("snp-provider: CN=cc-eu-west-1.amazonaws.com");
     assert!(guest.appraise().leniencies.iter().any(named));
     let session_key = SigningKey::from_seed([5; 32]).verifying_key();
     let asked = common::selection(&common::BOOT);
@@ -464,7 +470,7 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
     assert_eq!(codes(&bound(&guest)), ["cvm-guest-unnamed"]);
     guest.nodes = vec![node(
         "guest-1",
-        &[format!("snp-provider:example-cloud/host-data:{data}")],
+        &[format!("snp-provider:CN=cc-eu-west-1.amazonaws.com/host-data:{data}")],
     )];
     assert_eq!(codes(&bound(&guest)), [""; 0]);
     // The signed report names the chip, whose ever key signed it.
@@ -482,7 +488,7 @@ fn a_providers_machine_is_known_by_provider_and_guest() {
     guest.report = shown;
     guest.policy.snp.denied_chips.clear();
     guest.nodes = vec![node("guest-1", &[format!("snp-provider:other/host-data:{data}")])];
-    guest.policy.snp.providers = ["example-cloud".to_owned()].into();
+    guest.policy.snp.providers = ["CN=cc-eu-west-1.amazonaws.com".to_owned()].into();
     assert_eq!(codes(&guest.appraise()), ["node-unknown"]);
     guest.policy.snp.allowed_chips = Some([CHIP.to_vec()].into());
     assert_eq!(codes(&guest.appraise()), ["snp-chip-unlisted", "node-unknown"]);

@@ -264,13 +264,13 @@ fn a_providers_key_counts_only_where_the_provider_is_named() {
     let shape = VekShape {
         issuer: "SEV-VLEK-Milan",
         chip: None,
-        provider: Some("example-cloud"),
+        provider: Some("CN=cc-eu-west-1.amazonaws.com"),
         ..VekShape::default()
     };
     let platform = Platform::new(&shape);
     let report = platform.report(|b| b[0x48] = 1 << 2);
     let named = SnpPolicy {
-        providers: ["example-cloud".to_owned()].into(),
+        providers: ["CN=cc-eu-west-1.amazonaws.com".to_owned()].into(),
         ..SnpPolicy::default()
     };
     assert_eq!(codes(&platform, &report, &named), [""; 0]);
@@ -286,6 +286,26 @@ fn a_providers_key_counts_only_where_the_provider_is_named() {
         ..named
     };
     assert_eq!(codes(&platform, &report, &listed), ["snp-chip-unlisted"]);
+}
+
+/// AMD 57230 calls the chip's id an OCTET STRING. Certificates have its bare bytes, or it in DER.
+#[test]
+fn a_chip_id_in_der_is_the_same_chip() {
+    let wrapped = |chip: &[u8]| VekShape {
+        chip: Some([&[0x04, 64][..], chip].concat()),
+        ..VekShape::default()
+    };
+    let platform = Platform::new(&wrapped(&[0xC1; 64]));
+    let report = platform.report(|_| {});
+    assert_eq!(codes(&platform, &report, &SnpPolicy::default()), [""; 0]);
+    let listed = SnpPolicy {
+        denied_chips: [vec![0xC1; 64]].into(),
+        ..SnpPolicy::default()
+    };
+    assert_eq!(codes(&platform, &report, &listed), ["snp-chip-denied"]);
+    let other = Platform::new(&wrapped(&[0xC2; 64]));
+    let report = other.report(|_| {});
+    assert_eq!(codes(&other, &report, &SnpPolicy::default()), ["snp-chip-mismatch"]);
 }
 
 #[test]
@@ -340,6 +360,14 @@ fn a_certificate_that_lacks_or_bends_what_amd_writes_is_refused() {
             "a chip id of eight bytes on Milan",
             VekShape {
                 chip: Some(vec![0xC1; 8]),
+                ..base.clone()
+            },
+            "extension",
+        ),
+        (
+            "a chip id in DER that says another length",
+            VekShape {
+                chip: Some([vec![0x04, 63], vec![0xC1; 64]].concat()),
                 ..base.clone()
             },
             "extension",

@@ -8,6 +8,7 @@
 
 use crate::simulated_tdx;
 
+use base64::prelude::*;
 use proptest::prelude::*;
 use simulated_tdx::{CollateralShape, DATA, NOW, PPID, Platform};
 use touchstone_verifier::reason::Reason;
@@ -270,6 +271,107 @@ fn another_authority_vouches_for_nothing() {
     assert_eq!(codes(&both, &quote, &own, &policy), [""; 0]);
     assert_eq!(codes(&both, &forged.0, &forged.1, &policy), [""; 0]);
     assert_eq!(codes(&both, &quote, &forged.1, &policy), ["tdx-collateral-refused"]);
+}
+
+/// Intel has two authorities of provisioning keys: the other one's list says nothing of this platform, and is told as what
+/// it is.
+#[test]
+fn the_other_authoritys_revocation_list_is_named() {
+    let platform = Platform::new();
+    let (store, quote) = (platform.store(), platform.quote(2, |_| {}));
+    let other = platform.collateral_of_another_authority(&CollateralShape::default());
+    let found = codes(&store, &quote, &other, &TdxPolicy::default());
+    assert_eq!(found, ["tdx-collateral-other-platform"]);
+    let verified = VerifiedQuote::verify(Quote::parse(&quote).unwrap(), None, &store, NOW).unwrap();
+    let reasons = Evaluation::evaluate(&verified, &Collateral::parse(&other).unwrap(), &store, NOW).unwrap_err();
+    assert!(
+        reasons[0].expected.contains("CN=Simulated SGX PCK Platform CA"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons[0].found.contains("CN=Simulated SGX PCK Processor CA"),
+        "{reasons:?}"
+    );
+}
+
+/// How Intel answers: chains percent-encoded in headers, lists in PEM, or in DER that some write as base64.
+#[test]
+fn lists_and_chains_are_taken_in_the_forms_they_are_handed_out_in() {
+    let platform = Platform::new();
+    let (store, quote) = (platform.store(), platform.quote(2, |_| {}));
+    let policy = TdxPolicy::default();
+    let plain: serde_json::Value = serde_json::from_slice(&platform.collateral(&CollateralShape::default())).unwrap();
+    let der = |member: &str| hex::decode(plain[member].as_str().unwrap()).unwrap();
+    let pem = |member: &str, label: &str| pem::encode(&pem::Pem::new(label, der(member)));
+    let escaped = |member: &str| {
+        let chain = plain[member].as_str().unwrap();
+        let escape = |c: char| match c {
+            '-' | '0'..='9' | 'A'..='Z' | 'a'..='z' => c.to_string(),
+            other => format!("%{:02X}", u32::from(other)),
+        };
+        chain.chars().map(escape).collect::<String>()
+    };
+    let judged = |member: &str, text: String| {
+        let mut json = plain.clone();
+        json[member] = text.into();
+        codes(&store, &quote, json.to_string().as_bytes(), &policy)
+    };
+    for member in ["root_ca_crl", "pck_crl"] {
+        for text in [
+            hex::encode_upper(der(member)),
+            format!("{}\n", hex::encode(der(member))),
+            BASE64_STANDARD.encode(der(member)),
+            pem(member, "X509 CRL"),
+        ] {
+            assert_eq!(judged(member, text.clone()), [""; 0], "{member}: {text}");
+        }
+        for text in [
+            pem(member, "CERTIFICATE"),
+            pem(member, "X509 CRL").replace("A", ""),
+            "%30".into(),
+        ] {
+            assert_eq!(
+                judged(member, text.clone()),
+                ["unreadable collateral"],
+                "{member}: {text}"
+            );
+        }
+    }
+    for member in [
+        "pck_crl_issuer_chain",
+        "tcb_info_issuer_chain",
+        "qe_identity_issuer_chain",
+    ] {
+        let text = escaped(member);
+        assert_eq!(judged(member, text.clone()), [""; 0], "{member}");
+        for wrong in [
+            text.replacen("%0A", "%0", 1),
+            text.replacen("%0A", "%C3", 1),
+            format!("{text}%"),
+        ] {
+            assert_eq!(
+                judged(member, wrong.clone()),
+                ["unreadable collateral"],
+                "{member}: {wrong}"
+            );
+        }
+    }
+}
+
+/// What percent-encoding hides is judged like what stands plain: somebody else's chain is somebody else's.
+#[test]
+fn another_authoritys_chain_is_none_in_any_encoding() {
+    let (platform, other) = (Platform::new(), Platform::new());
+    let (store, quote) = (platform.store(), platform.quote(2, |_| {}));
+    let json = |platform: &Platform| -> serde_json::Value {
+        serde_json::from_slice(&platform.collateral(&CollateralShape::default())).unwrap()
+    };
+    for member in ["tcb_info_issuer_chain", "qe_identity_issuer_chain"] {
+        let (mut own, other) = (json(&platform), json(&other));
+        own[member] = other[member].as_str().unwrap().replace('\n', "%0A").into();
+        let found = codes(&store, &quote, own.to_string().as_bytes(), &TdxPolicy::default());
+        assert_eq!(found, ["tdx-collateral-refused"], "{member}");
+    }
 }
 
 /// No byte of a quote can change without being noticed, but in two places that say nothing: the zeros of padding do not

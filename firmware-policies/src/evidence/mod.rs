@@ -14,7 +14,7 @@ use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values;
 use touchstone_verifier::corim::{BankValues, Endorses, FileDigest, MAX_EVENT_REFERENCE_DATA, ReferenceEvent};
 use touchstone_verifier::eventlog::identity::{Measured, needs_data};
-use touchstone_verifier::eventlog::{DataCheck, EventLog, Format, Replay, SeparatorDigests, phases};
+use touchstone_verifier::eventlog::{DataCheck, Event, EventLog, Format, Replay, SeparatorDigests, phases};
 use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::ima::{self, EntryKind, ImaPrefix};
 use touchstone_verifier::inventory::EkId;
@@ -58,6 +58,16 @@ pub(crate) struct CheckedEvidence {
 
 pub(crate) fn refused(claim: &str, expected: &str, found: impl std::fmt::Display) -> PolicyError {
     PolicyError::new(PolicyCode::EvidenceRefused, claim, expected, found)
+}
+
+/// What should be in the place of an event that lies about itself.
+fn lies(event: &Event<'_>, bank: HashAlg, separators: &SeparatorDigests) -> Option<&'static str> {
+    if event.check_data(bank) == DataCheck::Mismatch {
+        return Some("digests of what the events say");
+    }
+    separators
+        .is_smuggled(event, bank)
+        .then_some("a separator's digest in separators only")
 }
 
 impl CheckedEvidence {
@@ -284,10 +294,9 @@ fn take_bank(
     let separators = SeparatorDigests::new(bank);
     let mut events = Vec::new();
     for event in log.events().iter().take(prefix.events).filter(|e| e.is_extended()) {
-        let lies = event.check_data(bank) == DataCheck::Mismatch || separators.is_smuggled(event, bank);
-        if lies {
+        if let Some(expected) = lies(event, bank, &separators) {
             let found = format!("event {} in register {}: {}", event.index, event.pcr, event.describe());
-            return Err(refused(claim, "digests of what the events say", found));
+            return Err(refused(claim, expected, found));
         }
         let (Ok(pcr), Some(measured)) = (u8::try_from(event.pcr), Measured::of(event, bank)) else {
             continue;
@@ -390,6 +399,28 @@ mod tests {
         assert!(notes[0].contains("phase sysinit"), "{notes:?}");
         let other = taken(&log, |registers| extend(registers.get_mut(&11).unwrap(), "other"));
         assert_eq!(other.unwrap_err().code(), PolicyCode::EvidenceRefused);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_event_is_told() {
+        let log = boot_file("uki", "eventlog.bin");
+        let mut relabelled = log.clone();
+        // The first separator's length and data; its type is 64 bytes before in a log of these two banks.
+        let at = log
+            .windows(8)
+            .position(|bytes| bytes == [4, 0, 0, 0, 0, 0, 0, 0])
+            .unwrap();
+        relabelled[at - 64] = 1;
+        let mut altered = log;
+        *altered.last_mut().unwrap() ^= 1;
+        for (log, expected) in [
+            (relabelled, "a separator's digest in separators only"),
+            (altered, "digests of what the events say"),
+        ] {
+            let error = taken(&log, |_| {}).unwrap_err();
+            assert_eq!(error.code(), PolicyCode::EvidenceRefused);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

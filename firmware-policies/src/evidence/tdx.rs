@@ -1,14 +1,14 @@
 //! A TDX quote as an author's source: what the golden guest was launched from and measured, and which machine it is.
 
 use touchstone_evidence::collection::{Collection, Label};
-use touchstone_verifier::eventlog::{DataCheck, SeparatorDigests};
+use touchstone_verifier::eventlog::SeparatorDigests;
 use touchstone_verifier::inventory::{CvmIdentity, GuestId, Platform};
 use touchstone_verifier::reason::Reason;
 use touchstone_verifier::tdx::check::check_guest;
 use touchstone_verifier::tdx::measured::BANK;
 use touchstone_verifier::tdx::{Collateral, Quote, RtmrReplay, TdxReference, VerifiedQuote, replay};
 
-use super::{endorses, refused};
+use super::{endorses, lies, refused};
 use crate::error::PolicyError;
 
 /// What a quote shows that a quoting enclave beside it signed.
@@ -80,9 +80,9 @@ fn honest<'a>(quote: &Quote<'_>, log: &'a [u8]) -> Result<RtmrReplay<'a>, Policy
     let separators = SeparatorDigests::new(BANK);
     let events = replayed.log.events().iter().take(replayed.events);
     for event in events.filter(|event| event.is_extended()) {
-        if event.check_data(BANK) == DataCheck::Mismatch || separators.is_smuggled(event, BANK) {
+        if let Some(expected) = lies(event, BANK, &separators) {
             let found = format!("event {}: {}", event.index, event.describe());
-            return Err(refused(claim, "digests of what the events say", found));
+            return Err(refused(claim, expected, found));
         }
     }
     Ok(replayed)

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use crate::error::{PolicyCode, Problem};
 use crate::layout::is_name;
 
+use super::snp::is_provider;
+
 /// Most pairs of provider and region.
 pub const MAX_PROVIDERS: usize = 64;
-/// Longest name of a provider, in bytes.
-const MAX_PROVIDER_LEN: usize = 64;
 
 /// Providers whose machines count as standing in a region, as (provider, region). Empty: none does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,10 +46,10 @@ impl ResidencySection {
         }
         let mut pairs = BTreeSet::new();
         for text in &self.providers {
-            let pair = text.split_once('=').filter(|(provider, region)| {
-                let printable = provider.bytes().all(|b| b.is_ascii_graphic());
-                !provider.is_empty() && provider.len() <= MAX_PROVIDER_LEN && printable && is_name(region)
-            });
+            // A provider's name may have such a sign in it (`CN=cc-eu-west-1.amazonaws.com`), a region's has none.
+            let pair = text
+                .rsplit_once('=')
+                .filter(|(provider, region)| is_provider(provider) && is_name(region));
             match pair {
                 Some((provider, region)) => {
                     pairs.insert((provider.to_owned(), region.to_owned()));
@@ -86,6 +86,10 @@ mod tests {
         let (residency, problems) = read(&["aws=north", "gcp=south"]);
         assert_eq!(problems, 0);
         assert!(residency.covers("aws", "north") && residency.covers("gcp", "south"));
+        let (certified, problems) = read(&["CN=cc-eu-west-1.amazonaws.com=north"]);
+        assert_eq!(problems, 0);
+        assert!(certified.covers("CN=cc-eu-west-1.amazonaws.com", "north"));
+        assert!(!certified.covers("cc-eu-west-1.amazonaws.com", "north") && !certified.covers("CN", "north"));
         assert!(!residency.covers("aws", "south") && !residency.covers("azure", "north"));
         assert!(
             !Residency::default().covers("aws", "north"),
@@ -95,7 +99,15 @@ mod tests {
 
     #[test]
     fn what_is_no_pair() {
-        for text in ["aws", "=north", "aws=", "aws=The North", "a ws=north", "aws=*"] {
+        for text in [
+            "aws",
+            "=north",
+            "aws=",
+            "aws=The North",
+            " aws=north",
+            "a/ws=north",
+            "aws=*",
+        ] {
             assert_eq!(read(&[text]).1, 1, "{text}");
         }
     }

@@ -284,7 +284,8 @@ impl SnpSettings {
     }
 }
 
-fn is_provider(name: &str) -> bool {
+/// Whether an inventory could name a provider so.
+pub(super) fn is_provider(name: &str) -> bool {
     format!("snp-provider:{name}").parse::<Platform>().is_ok()
 }
 
@@ -314,7 +315,7 @@ mod tests {
              guest_policy_refused = [\"smt\", \"cxl\"]\nsmt_off = \"required\"\necc = \"required\"\n\
              rapl_off = \"required\"\nciphertext_hiding = \"required\"\nmitigations = [0, 63]\nproducts = [\"turin\"]\n\
              floors = {{ turin = {{ fmc = 1, bl = 2, tee = 3, snp = 4, ucode = 5 }} }}\nallowed_chips = [\"{chip}\"]\n\
-             denied_chips = [\"{chip}\"]\nproviders = [\"cloud\"]\nid_keys = [\"{0}\"]\nauthor_keys = [\"{0}\"]\n",
+             denied_chips = [\"{chip}\"]\nproviders = [\"CN=cc-eu-west-1.amazonaws.com\"]\nid_keys = [\"{0}\"]\nauthor_keys = [\"{0}\"]\n",
             "ab".repeat(48)
         );
         let (policy, problems) = read(&text);
@@ -344,7 +345,7 @@ mod tests {
             denied_chips: chips.clone(),
             allowed_chips: Some(chips),
             allow_masked_chips: true,
-            providers: ["cloud".to_owned()].into(),
+            providers: ["CN=cc-eu-west-1.amazonaws.com".to_owned()].into(),
             id_keys: Some(keys.clone()),
             author_keys: Some(keys),
         };
@@ -368,7 +369,8 @@ mod tests {
             "denied_chips = [\"zz\"]",
             "id_keys = []",
             "author_keys = []",
-            "providers = [\"a b\"]",
+            "providers = [\"a/b\"]",
+            "providers = [\"a \"]",
         ] {
             assert!(!read(text).1.is_empty(), "{text}");
         }

@@ -22,7 +22,8 @@ const MAX_PROVIDER: usize = 64;
 pub enum Platform {
     /// One AMD processor: the chip id of its VCEK certificate, 8 bytes on Turin, 64 before.
     SnpChip(Vec<u8>),
-    /// Any processor of a provider: the name in its VLEK certificate (`CSP_ID`).
+    /// Any processor of a provider: the name in its VLEK certificate (`CSP_ID`, an IA5String; in published ones an X.500
+    /// name like `CN=cc-eu-west-1.amazonaws.com`).
     SnpProvider(String),
     /// One Intel platform: PPID or platform instance id of its PCK certificate.
     TdxPlatform(Vec<u8>),
@@ -158,9 +159,10 @@ fn bytes(digits: &str, length: std::ops::RangeInclusive<usize>) -> Option<Vec<u8
     (length.contains(&bytes.len()) && hex::encode(&bytes) == digits).then_some(bytes)
 }
 
+/// Printable and of one form: what separates the guest from the platform is no part of it, and no space is at its ends.
 fn is_provider(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=MAX_PROVIDER).contains(&name.len()) && name.bytes().all(plain)
+    let printable = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'/';
+    (1..=MAX_PROVIDER).contains(&name.len()) && name.trim() == name && name.bytes().all(printable)
 }
 
 fn shortened(text: &str) -> String {
@@ -178,6 +180,9 @@ mod tests {
             format!("snp:{chip}"),
             format!("snp:0123456789abcdef/host-data:{}", "01".repeat(32)),
             format!("snp-provider:Example-Cloud/id-key:{}", "02".repeat(48)),
+            // As AMD certifies them.
+            "snp-provider:CN=cc-eu-west-1.amazonaws.com".to_owned(),
+            format!("snp-provider:O=Example Cloud, CN=r-1/host-data:{}", "05".repeat(32)),
             format!("tdx:{}/config-id:{}", "03".repeat(16), "04".repeat(48)),
         ] {
             let identity: CvmIdentity = text.parse().unwrap();
@@ -197,7 +202,10 @@ mod tests {
             "snp:0123456789abcdef/host-data:00",
             "snp:0123456789abcdef/host-data",
             "snp-provider:",
-            "snp-provider:a b",
+            "snp-provider: a",
+            "snp-provider:a ",
+            "snp-provider:a\tb",
+            "snp-provider:\u{e9}",
             "snp-provider:a/b",
             "tpm:0123456789abcdef",
         ] {

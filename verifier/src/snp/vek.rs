@@ -256,7 +256,7 @@ impl Extensions {
             match rest {
                 "1" => drop(small_integer(value).ok_or(wrong(rest, "an INTEGER"))?),
                 "2" => name = Some(ia5(value).ok_or(wrong(rest, "an IA5String"))?),
-                "4" => chip = Some(value.to_vec()),
+                "4" => chip = Some(value),
                 "5" => provider = Some(ia5(value).ok_or(wrong(rest, "an IA5String"))?),
                 _ => {
                     // 3.1 to 3.9: a security version each; anything else in this arc is not known, and is not guessed at.
@@ -272,8 +272,10 @@ impl Extensions {
         let name = name.ok_or(wrong("2", "a product name"))?;
         let product = Product::of_certificate(&name).ok_or(wrong("2", "Milan, Genoa, Bergamo, Siena or Turin"))?;
         let kind = match (chip, provider) {
-            (Some(chip_id), None) if chip_id.len() == product.chip_id_len() => VekKind::Vcek { chip_id },
-            (Some(_), None) => return Err(wrong("4", "64 bytes, on Turin 8")),
+            (Some(value), None) => {
+                let chip_id = chip_id(value, product.chip_id_len()).ok_or(wrong("4", "64 bytes, on Turin 8"))?;
+                VekKind::Vcek { chip_id }
+            }
             (None, Some(provider)) if (1..=MAX_PROVIDER).contains(&provider.len()) => VekKind::Vlek { provider },
             _ => return Err(wrong("4", "either a chip id or a provider")),
         };
@@ -293,6 +295,16 @@ impl Extensions {
             microcode: need(microcode, "3.8")?,
         };
         Ok(Self { product, kind, tcb })
+    }
+}
+
+/// The `len` bytes of a chip id that fill `value`. AMD 57230 calls them an OCTET STRING: certificates have the bare bytes, or
+/// what X.509 would have there, the OCTET STRING in DER. The length tells which.
+fn chip_id(value: &[u8], len: usize) -> Option<Vec<u8>> {
+    match value {
+        bare if bare.len() == len => Some(bare.to_vec()),
+        [0x04, stated, id @ ..] if usize::from(*stated) == len && id.len() == len => Some(id.to_vec()),
+        _ => None,
     }
 }
 
@@ -337,5 +349,25 @@ mod tests {
         assert_eq!(ia5(b"\x16\x05Genoa").as_deref(), Some("Genoa"));
         assert_eq!(ia5(b"\x16\x06Genoa"), None);
         assert_eq!(ia5(b"\x16\x04Genoa"), None);
+    }
+
+    #[test]
+    fn a_chip_id_stands_bare_or_as_an_octet_string() {
+        // Bare ids that begin like an OCTET STRING are taken for what they are.
+        for id in [[7; 8], [4, 8, 1, 2, 3, 4, 5, 6]] {
+            assert_eq!(chip_id(&id, 8), Some(id.to_vec()));
+            let wrapped = [&[0x04, 8][..], &id].concat();
+            assert_eq!(chip_id(&wrapped, 8), Some(id.to_vec()));
+            for wrong in [
+                &id[..7],
+                &wrapped[..9],
+                &[&wrapped[..], &[0]].concat(),
+                &[&[0x03, 8][..], &id].concat(),
+                &[&[0x04, 7][..], &id].concat(),
+                &[],
+            ] {
+                assert_eq!(chip_id(wrong, 8), None, "{wrong:?}");
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ touchstone_cose::reason_codes! {
         CollateralMalformed = "tdx-collateral-malformed":
             "The collateral is not the JSON of Intel's answers. Fetch it again.",
         CollateralOtherPlatform = "tdx-collateral-other-platform":
-            "The collateral is for another kind of platform (FMSPC) than the one that signed the quote. Fetch the one for this platform.",
+            "The collateral is for another kind of platform (FMSPC), or has the revocation list of another authority, than the one that signed the quote. Fetch the one for this platform; `ca=platform` or `ca=processor` by the issuer of its certificate.",
         CollateralNotYetValid = "tdx-collateral-not-yet-valid":
             "Part of the collateral was issued after the time of the appraisal. Fetch it for that time, or set the clock.",
         CollateralExpired = "tdx-collateral-expired":

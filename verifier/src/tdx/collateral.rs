@@ -3,7 +3,9 @@
 //!
 //! The file is JSON of text members: `pck_crl_issuer_chain`, `tcb_info_issuer_chain` and `qe_identity_issuer_chain` in
 //! PEM, `root_ca_crl` and `pck_crl` in DER as hexadecimal, `tcb_info` and `qe_identity` as the exact text that was signed,
-//! `tcb_info_signature` and `qe_identity_signature` in hexadecimal (the layout of DCAP's `sgx_ql_qve_collateral_t`).
+//! `tcb_info_signature` and `qe_identity_signature` in hexadecimal (the layout of DCAP's `sgx_ql_qve_collateral_t`). Lists
+//! may also be base64 or, as Intel answers by default, PEM; chains may be percent-encoded, as they stand in the headers of
+//! its answers (PCS API 4, `SGX-PCK-CRL-Issuer-Chain` and the like).
 //! Instead of text and signature apart, `tcb_info` and `qe_identity` may hold Intel's whole answer as it was received
 //! (`{"tcbInfo":…,"signature":"…"}`), as text or as the JSON it is. `pck_certificate_chain` (PEM, leaf first) is read where
 //! the quote has no certificate of its own.
@@ -11,6 +13,7 @@
 //! What is read of it here is only for refusals with words of their own; the signatures are checked in
 //! [`super::Evaluation::evaluate`].
 
+use base64::prelude::*;
 use dcap_qvl::QuoteCollateralV3;
 use serde::Deserialize;
 
@@ -101,6 +104,7 @@ pub struct Part {
 pub struct Collateral {
     pub(super) inner: QuoteCollateralV3,
     parts: [Part; 4],
+    revocation_issuer: String,
     fmspc: [u8; 6],
     pck_chain: Option<String>,
 }
@@ -137,23 +141,23 @@ impl Collateral {
             member: "tcb_info",
             expected: "an FMSPC of 6 bytes",
         })?;
-        let root_ca_crl = hexadecimal("root_ca_crl", &file.root_ca_crl)?;
-        let pck_crl = hexadecimal("pck_crl", &file.pck_crl)?;
+        let (root_ca_crl, roots_list) = revocation_list("root_ca_crl", &file.root_ca_crl)?;
+        let (pck_crl, platforms_list) = revocation_list("pck_crl", &file.pck_crl)?;
         let parts = [
             part("TCB info", "tcb_info", &tcb)?,
             part("quoting enclave identity", "qe_identity", &enclave)?,
-            revocation_list("root revocation list", "root_ca_crl", &root_ca_crl)?,
-            revocation_list("platform revocation list", "pck_crl", &pck_crl)?,
+            list_part("root revocation list", &roots_list),
+            list_part("platform revocation list", &platforms_list),
         ];
         Ok(Self {
             inner: QuoteCollateralV3 {
-                pck_crl_issuer_chain: file.pck_crl_issuer_chain,
+                pck_crl_issuer_chain: chain("pck_crl_issuer_chain", file.pck_crl_issuer_chain)?,
                 root_ca_crl,
                 pck_crl,
-                tcb_info_issuer_chain: file.tcb_info_issuer_chain,
+                tcb_info_issuer_chain: chain("tcb_info_issuer_chain", file.tcb_info_issuer_chain)?,
                 tcb_info,
                 tcb_info_signature,
-                qe_identity_issuer_chain: file.qe_identity_issuer_chain,
+                qe_identity_issuer_chain: chain("qe_identity_issuer_chain", file.qe_identity_issuer_chain)?,
                 qe_identity,
                 qe_identity_signature,
                 // The chain that counts is the quote's own: nothing beside it may stand in for it. Where the quote has
@@ -161,8 +165,12 @@ impl Collateral {
                 pck_certificate_chain: None,
             },
             parts,
+            revocation_issuer: platforms_list.issuer().to_owned(),
             fmspc,
-            pck_chain: file.pck_certificate_chain.filter(|chain| !chain.is_empty()),
+            pck_chain: match file.pck_certificate_chain {
+                Some(text) if !text.is_empty() => Some(chain("pck_certificate_chain", text)?),
+                _ => None,
+            },
         })
     }
 
@@ -174,6 +182,11 @@ impl Collateral {
     /// The chain of the authority that issues and revokes provisioning certificates, PEM.
     pub(super) fn pck_issuer_chain(&self) -> &str {
         &self.inner.pck_crl_issuer_chain
+    }
+
+    /// The authority that issued the list of revoked provisioning certificates, by its name.
+    pub(super) fn revocation_issuer(&self) -> &str {
+        &self.revocation_issuer
     }
 
     /// Its dated parts.
@@ -265,14 +278,64 @@ fn part(name: &'static str, member: &'static str, dated: &Dated) -> Result<Part,
     }
 }
 
-fn revocation_list(name: &'static str, member: &'static str, der: &[u8]) -> Result<Part, CollateralError> {
-    let list = Crl::from_der(der).map_err(|_| CollateralError::Member {
+/// A revocation list in DER, out of hexadecimal, base64 or PEM.
+fn revocation_list(member: &'static str, text: &str) -> Result<(Vec<u8>, Crl), CollateralError> {
+    let text = text.trim();
+    let pem = || {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).ok()?;
+        (pem.label == "X509 CRL").then_some(pem.contents)
+    };
+    let der = match text.starts_with("-----BEGIN") {
+        true => pem(),
+        false => hex::decode(text).or_else(|_| BASE64_STANDARD.decode(text)).ok(),
+    };
+    let der = der.ok_or(CollateralError::Member {
         member,
-        expected: "a revocation list (DER)",
+        expected: "a revocation list: DER as hexadecimal or base64, or PEM",
     })?;
-    Ok(Part {
+    match Crl::from_der(&der) {
+        Ok(list) => Ok((der, list)),
+        Err(_) => Err(CollateralError::Member {
+            member,
+            expected: "a revocation list (DER)",
+        }),
+    }
+}
+
+fn list_part(name: &'static str, list: &Crl) -> Part {
+    Part {
         name,
         issued: list.this_update(),
         next_update: list.next_update(),
-    })
+    }
+}
+
+/// A chain in PEM, out of its percent-encoding where that is what came: PEM itself has no percent sign.
+fn chain(member: &'static str, text: String) -> Result<String, CollateralError> {
+    if !text.contains('%') {
+        return Ok(text);
+    }
+    let wrong = CollateralError::Member {
+        member,
+        expected: "PEM, plain or percent-encoded",
+    };
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'%' => {
+                let digits = [rest.next().unwrap_or_default(), rest.next().unwrap_or_default()];
+                let mut decoded = [0];
+                hex::decode_to_slice(digits, &mut decoded).map_err(|_| wrong.clone())?;
+                let [byte] = decoded;
+                byte
+            }
+            plain => plain,
+        };
+        if !byte.is_ascii() {
+            return Err(wrong);
+        }
+        decoded.push(char::from(byte));
+    }
+    Ok(decoded)
 }

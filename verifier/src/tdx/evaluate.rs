@@ -18,6 +18,7 @@ use super::collateral::Collateral;
 use super::quote::Quote;
 use super::verified::{Platform, VerifiedQuote};
 use crate::reason::Reason;
+use crate::utc::utc;
 use crate::x509::CertificateStore;
 
 const COLLATERAL: &str = "TDX collateral";
@@ -127,14 +128,29 @@ impl Evaluation {
                 found,
             ));
         }
+        // Intel revokes certificates of servers and of other machines by two authorities with a list each.
+        let (wanted, found) = (
+            verified.chain().issuers.first().map(String::as_str).unwrap_or_default(),
+            collateral.revocation_issuer(),
+        );
+        if wanted != found {
+            let expected = format!("a revocation list of {wanted}");
+            let found = format!("one of {found}");
+            reasons.push(Reason::new(
+                TdxCode::CollateralOtherPlatform,
+                COLLATERAL,
+                expected,
+                found,
+            ));
+        }
         for part in collateral.parts() {
             let claim = format!("{COLLATERAL}: {}", part.name);
-            let time = format!("in force at {now}");
+            let time = format!("in force at {}", utc(now));
             if now < part.issued {
-                let found = format!("issued at {}", part.issued);
+                let found = format!("issued at {}", utc(part.issued));
                 reasons.push(Reason::new(TdxCode::CollateralNotYetValid, claim, time, found));
             } else if now > part.next_update {
-                let found = format!("next update due at {}", part.next_update);
+                let found = format!("next update due at {}", utc(part.next_update));
                 reasons.push(Reason::new(TdxCode::CollateralExpired, claim, time, found));
             }
         }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::code::CertificateCode;
+use crate::utc::utc;
 
 /// Why no chain leads from a certificate to a trust anchor. `subject` is the refused certificate's name, safe to show.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -135,17 +136,24 @@ impl ChainError {
 
     /// What was expected and what was found.
     pub fn details(&self) -> (String, String) {
+        // Makers leave the subject of endorsement keys' certificates empty (EK Credential Profile 2.5, 3.2.6).
+        let named = |subject: &'_ str| match subject {
+            "" => "a certificate without a subject".to_owned(),
+            subject => subject.to_owned(),
+        };
         match self {
             ChainError::IssuerUnknown { subject, issuer } => (
-                format!("a trust anchor above {subject}"),
+                format!("a trust anchor above {}", named(subject)),
                 format!("issuer {issuer}, which is not known"),
             ),
-            ChainError::Algorithm { subject, found } => {
-                (format!("a SHA-2 RSA or ECDSA signature on {subject}"), found.clone())
-            }
-            ChainError::Signature { subject, issuer } => {
-                (format!("a signature by {issuer} on {subject}"), "another".into())
-            }
+            ChainError::Algorithm { subject, found } => (
+                format!("a SHA-2 RSA or ECDSA signature on {}", named(subject)),
+                found.clone(),
+            ),
+            ChainError::Signature { subject, issuer } => (
+                format!("a signature by {issuer} on {}", named(subject)),
+                "another".into(),
+            ),
             ChainError::NotACa { subject, expected } => (format!("{expected} in issuer {subject}"), "none".into()),
             ChainError::TooLong { subject, expected } => (
                 format!("at most {expected} certificates"),
@@ -153,15 +161,15 @@ impl ChainError {
             ),
             ChainError::Extension { subject, found } => (
                 "only understood critical extensions".into(),
-                format!("{found} in {subject}"),
+                format!("{found} in {}", named(subject)),
             ),
             ChainError::Names { subject, issuer } => (
                 format!("names that {issuer} may issue for"),
-                format!("others in {subject}"),
+                format!("others in {}", named(subject)),
             ),
             ChainError::Revoked { subject, issuer, at } => (
                 format!("a certificate that {issuer} has not revoked"),
-                format!("{subject}, revoked at {at}"),
+                format!("{}, revoked at {}", named(subject), utc(*at)),
             ),
             ChainError::CrlNotCurrent {
                 issuer,
@@ -169,20 +177,26 @@ impl ChainError {
                 next_update,
                 now,
             } => (
-                format!("a revocation list of {issuer} that is in force at {now}"),
-                format!("one from {this_update} to {next_update}"),
+                format!("a revocation list of {issuer} that is in force at {}", utc(*now)),
+                format!("one from {} to {}", utc(*this_update), utc(*next_update)),
             ),
             ChainError::CrlMissing { issuer } => (format!("a revocation list of {issuer}"), "none".into()),
             ChainError::NotYetValid {
                 subject,
                 not_before,
                 now,
-            } => (format!("a time from {not_before} on, for {subject}"), now.to_string()),
+            } => (
+                format!("a time from {} on, for {}", utc(*not_before), named(subject)),
+                utc(*now),
+            ),
             ChainError::Expired {
                 subject,
                 not_after,
                 now,
-            } => (format!("a time up to {not_after}, for {subject}"), now.to_string()),
+            } => (
+                format!("a time up to {}, for {}", utc(*not_after), named(subject)),
+                utc(*now),
+            ),
         }
     }
 

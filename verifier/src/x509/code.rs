@@ -42,7 +42,7 @@ touchstone_cose::reason_codes! {
         KeyRoca = "key-roca-weak":
             "The RSA key was made by the faulty generator of CVE-2017-15361 (ROCA): its private half can be computed. Update the TPM's firmware and make new keys; an endorsement key of this kind never counts.",
         NotAnAttestationKey = "iak-certificate-not-attestation":
-            "The certificate does not say that its key is a restricted key made in a TPM (policy tcg-cap-verifiedTPMRestricted), so its key may sign anything.",
+            "The certificate does not say that its key is a restricted key made in a TPM (policy tcg-cap-verifiedTPMRestricted), so its key may sign anything. That of a cloud's virtual TPM counts below an authority listed for it (policy trust add --purpose cloud-ak).",
         OtherKey = "iak-certificate-other-key":
             "The certificate is for another key than the attestation key that signed the quote.",
     }

@@ -298,6 +298,16 @@ impl Platform {
         hex::encode(params.signed_by(issuer).unwrap().der())
     }
 
+    /// Collateral with the revocation list of the root's other authority of provisioning keys, in force and genuine.
+    pub fn collateral_of_another_authority(&self, shape: &CollateralShape) -> Vec<u8> {
+        let (key, params) = (new_key(), authority("Simulated SGX PCK Processor CA"));
+        let other = params.signed_by(&key, &self.root_issuer).unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&self.collateral(shape)).unwrap();
+        json["pck_crl_issuer_chain"] = pem_of(&[other.der(), &self.root]).into();
+        json["pck_crl"] = Self::crl(&Issuer::new(params, key), false, shape.crl_ends).into();
+        json.to_string().into_bytes()
+    }
+
     /// Collateral for this platform.
     pub fn collateral(&self, shape: &CollateralShape) -> Vec<u8> {
         let components = |svn: u8| -> Vec<_> { (0..16).map(|_| json!({ "svn": svn })).collect() };
