@@ -44,6 +44,7 @@ enum Command {
         touchstone evidence pack --snp-report report.bin --snp-cert certs/vcek.pem -o guest.evidence\n  \
         touchstone evidence pack --tdx-quote quote.bin --tdx-collateral collateral.json --ccel CCEL -o guest.evidence\n  \
         touchstone evidence pack --azure-hcl hcl.bin --snp-cert vcek.pem --tpm-quote q.msg --tpm-signature q.sig --tpm-pcrs q.pcrs -o vm.evidence\n\n\
+        Binary files may also be hexadecimal or base64 text.\n\n\
         GPUs, alone or with the above:\n  \
         touchstone evidence pack --gpu-report gpu0.hex gpu1.hex --gpu-certs gpu0.pem gpu1.pem -o gpus.evidence"
     )]
@@ -96,8 +97,8 @@ struct PackArgs {
     /// An SEV-SNP report: its 1184 bytes (snpguest report, /dev/sev-guest), or a configfs-tsm outblob
     #[arg(long, value_name = "FILE")]
     snp_report: Option<PathBuf>,
-    /// Certificate of the key that signed the report (VCEK, VLEK) and those above it: DER, PEM, AMD's chain file, or a
-    /// configfs-tsm auxblob (repeatable, or several after the flag)
+    /// Certificate of the key that signed the report (VCEK, VLEK) and those above it: DER, PEM, AMD's chain file, a
+    /// configfs-tsm auxblob, or the JSON of Azure's metadata service (repeatable, or several after the flag)
     #[arg(long, value_name = "FILE", num_args = 1..)]
     snp_cert: Vec<PathBuf>,
     /// Attestation reports of NVIDIA GPUs and switches, as the driver gives them: binary or hexadecimal text, or the
@@ -107,7 +108,7 @@ struct PackArgs {
     /// Their certificate chains in the same order: PEM, or DER one after the other
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "gpu_report")]
     gpu_certs: Vec<PathBuf>,
-    /// A TDX quote, as the guest device or a configfs-tsm outblob gives it
+    /// A TDX quote, as the guest device or a configfs-tsm outblob gives it, or JSON that has it as `quote`
     #[arg(long, value_name = "FILE")]
     tdx_quote: Option<PathBuf>,
     /// Intel's collateral for the quote's platform: its answers in JSON

@@ -2,6 +2,7 @@
 
 use base64::prelude::*;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use touchstone_verifier::gpu::record::{self, MAX_DEVICES};
 use touchstone_verifier::gpu::verified::certificates;
 use touchstone_verifier::gpu::{GpuReport, ReportError};
@@ -17,12 +18,34 @@ struct Serialised {
     certificate: String,
 }
 
-/// What `nvattest collect-evidence` writes: the same devices, and how collecting went.
+/// The same devices within an object: what `nvattest collect-evidence` writes beside how collecting went, or the list as a
+/// request to NVIDIA's attestation service has it, or the attestation agent of Confidential Containers.
 #[derive(Deserialize)]
 struct Collected {
-    result_code: i64,
+    result_code: Option<i64>,
     result_message: Option<String>,
     evidences: Option<Vec<Serialised>>,
+    #[serde(alias = "device_evidence_list")]
+    evidence_list: Option<Vec<Serialised>>,
+    /// What `nvattest attest` writes in their place.
+    claims: Option<IgnoredAny>,
+}
+
+impl Collected {
+    /// The devices. A result that is not told is not taken for a good one.
+    fn devices(self) -> Result<Vec<Serialised>, String> {
+        match (self.result_code, self.evidences, self.evidence_list) {
+            (Some(0), Some(devices), None) | (None, None, Some(devices)) => Ok(devices),
+            (Some(0), None, None) if self.claims.is_some() => {
+                Err("claims about devices, and not what they signed: nvattest collect-evidence writes that".into())
+            }
+            (Some(code), ..) => {
+                let said = sanitise(&self.result_message.unwrap_or_default(), MAX_MESSAGE);
+                Err(format!("collecting it failed ({code}): {said}"))
+            }
+            (None, ..) => Err("neither a result_code with evidences nor an evidence_list".into()),
+        }
+    }
 }
 
 /// Longest message of NVIDIA's tool that is repeated, in bytes.
@@ -63,17 +86,7 @@ fn serialised(json: &[u8]) -> Result<Vec<Device>, PackError> {
     let wrong = |cause: String| PackError::GpuReport { cause };
     let devices: Vec<Serialised> = if json.trim_ascii_start().starts_with(b"{") {
         let collected: Collected = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
-        match collected.evidences {
-            Some(devices) if collected.result_code == 0 => devices,
-            _ => {
-                let said = collected.result_message.unwrap_or_default();
-                let said = sanitise(&said, MAX_MESSAGE);
-                return Err(wrong(format!(
-                    "collecting it failed ({}): {said}",
-                    collected.result_code
-                )));
-            }
-        }
+        collected.devices().map_err(wrong)?
     } else {
         serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?
     };
@@ -220,5 +233,42 @@ mod tests {
         assert!(failed.contains("(3): No GPU"), "{failed}");
         // A result that is not told is not taken for a good one.
         assert!(pack(format!("{{\"evidences\":{evidences}}}")).is_err());
+        let claims = pack("{\"result_code\":0,\"result_message\":\"Ok\",\"claims\":[]}".into());
+        let claims = claims.unwrap_err().to_string();
+        assert!(claims.contains("collect-evidence"), "{claims}");
+    }
+
+    #[test]
+    fn lists_of_devices_go_by_other_names_too() {
+        let Some(dir) = touchstone_vectors::genuine("nvidia") else {
+            return;
+        };
+        let json = std::fs::read(dir.join("hopper_evidence.json")).unwrap();
+        let evidences = std::str::from_utf8(&json).unwrap();
+        let pack = |text: String| records(&[text.into_bytes()], &[]);
+        let bare = pack(evidences.to_owned()).unwrap();
+        // As some send it, the report is hexadecimal text within the base64.
+        let mut inner: Vec<serde_json::Value> = serde_json::from_str(evidences).unwrap();
+        for device in &mut inner {
+            let report = BASE64_STANDARD.decode(device["evidence"].as_str().unwrap()).unwrap();
+            device["evidence"] = BASE64_STANDARD.encode(hex::encode(report)).into();
+        }
+        let inner = serde_json::Value::from(inner).to_string();
+        for name in ["evidence_list", "device_evidence_list"] {
+            for devices in [evidences, &inner] {
+                let request = format!("{{\"nonce\":\"00\",\"arch\":\"HOPPER\",\"{name}\":{devices}}}");
+                assert_eq!(pack(request).unwrap(), bare, "{name}");
+            }
+            assert!(pack(format!("{{\"{name}\":[]}}")).is_err(), "{name}");
+        }
+        for mixed in [
+            format!("{{\"evidence_lists\":{evidences}}}"),
+            format!("{{\"result_code\":3,\"evidence_list\":{evidences}}}"),
+            format!("{{\"result_code\":0,\"evidence_list\":{evidences}}}"),
+            format!("{{\"result_code\":0,\"evidences\":{evidences},\"evidence_list\":{evidences}}}"),
+            "{\"evidence_list\":[{\"evidence\":1}]}".into(),
+        ] {
+            assert!(pack(mixed.clone()).is_err(), "{mixed:.60}");
+        }
     }
 }

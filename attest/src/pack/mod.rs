@@ -7,6 +7,7 @@ mod gpu;
 mod pcr_files;
 mod snp;
 mod tdx;
+mod text;
 
 pub use pcr_files::{MAX_PCR_FILE, PcrValues};
 
@@ -20,7 +21,7 @@ use touchstone_verifier::x509::SubjectKey;
 use touchstone_verifier::x509::der::{TrimError, trim_padding};
 use touchstone_verifier::x509::ek_certificate::read_ek_chain;
 
-/// The files to pack, as read.
+/// The files to pack, as read. Where they are binary, they may be hexadecimal or base64 text of it.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     /// TPMS_ATTEST or TPM2B_ATTEST.
@@ -61,6 +62,32 @@ pub struct Files {
     pub azure_hcl: Option<Vec<u8>>,
     /// The manifest of a secure VM service module.
     pub svsm_manifest: Option<Vec<u8>>,
+}
+
+impl Files {
+    /// The same, with binary in the place of the text that stands for it. Files whose own form is text stay as they are.
+    fn decoded(mut self) -> Self {
+        let single = [
+            &mut self.tpm_quote,
+            &mut self.tpm_signature,
+            &mut self.tpm_ak,
+            &mut self.tpm_pcrs,
+            &mut self.ek_certificate,
+            &mut self.ek_chain,
+            &mut self.iak_certificate,
+            &mut self.event_log,
+            &mut self.snp_report,
+            &mut self.tdx_quote,
+            &mut self.ccel,
+            &mut self.azure_hcl,
+            &mut self.svsm_manifest,
+        ];
+        let several = self.snp_certificates.iter_mut().chain(&mut self.gpu_certificates);
+        for file in single.into_iter().flatten().chain(several) {
+            *file = text::binary(std::mem::take(file));
+        }
+        self
+    }
 }
 
 /// Why files could not be packed.
@@ -123,7 +150,7 @@ pub enum PackError {
         found: String,
     },
     /// `--snp-cert`.
-    #[error("--snp-cert: expected certificates, DER, PEM, or the host's certificate table: {cause}")]
+    #[error("--snp-cert: expected certificates, DER, PEM, the host's certificate table, or Azure's JSON: {cause}")]
     SnpCertificates {
         /// What is wrong with them.
         cause: String,
@@ -153,7 +180,9 @@ pub enum PackError {
         chains: usize,
     },
     /// `--tdx-quote`.
-    #[error("--tdx-quote: expected a TDX quote of version 4 or 5: {found}")]
+    #[error(
+        "--tdx-quote: expected a TDX quote of version 4 or 5, binary or text, or JSON with such text as `quote`: {found}"
+    )]
     TdxQuote {
         /// What was there instead.
         found: String,
@@ -200,6 +229,7 @@ pub enum PackError {
 /// # Errors
 /// [`PackError`].
 pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
+    let files = files.decoded();
     let mut collection = Collection::unbound();
     let roots = [&files.tpm_quote, &files.snp_report, &files.tdx_quote, &files.azure_hcl];
     if roots.into_iter().all(Option::is_none) && files.gpu_reports.is_empty() {
@@ -255,7 +285,7 @@ pub fn pack(files: Files) -> Result<Vec<u8>, PackError> {
         collection.insert(Label::GpuCertificates, chains)?;
     }
     if let Some(quote) = files.tdx_quote {
-        tdx::quote(&quote).map_err(|found| PackError::TdxQuote { found })?;
+        let quote = tdx::quote(quote).map_err(|found| PackError::TdxQuote { found })?;
         collection.insert(Label::TdxQuote, quote)?;
     }
     if let Some(collateral) = files.tdx_collateral {

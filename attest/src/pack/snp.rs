@@ -1,5 +1,6 @@
 //! SEV-SNP files of other tools: `snpguest report`, the guest device, `configfs-tsm`.
 
+use serde::Deserialize;
 use touchstone_verifier::snp::report::{REPORT_LEN, VERSIONS};
 
 use crate::tee::certificates;
@@ -46,6 +47,8 @@ pub(super) fn certificates(files: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     }
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for file in files {
+        let answer = answer(file)?;
+        let file = answer.as_ref().unwrap_or(file);
         // What stands before the first block of a PEM file is commentary.
         let pem = file.windows(PEM.len()).take(4096).position(|window| window == PEM);
         let der = file.first() == Some(&0x30);
@@ -69,8 +72,29 @@ pub(super) fn certificates(files: &[Vec<u8>]) -> Result<Vec<u8>, String> {
 
 const PEM: &[u8] = b"-----BEGIN CERTIFICATE";
 
+/// What Azure's metadata service answers (THIM, `/metadata/THIM/amd/certification`): the signing key's certificate and those
+/// above it, PEM, among other members. `host-amd-cert-base64` of its container instances is the same in base64.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    vcek_cert: String,
+    certificate_chain: String,
+}
+
+fn answer(file: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    if file.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(None);
+    }
+    let answer: Answer = serde_json::from_slice(file).map_err(|error| error.to_string())?;
+    Ok(Some(
+        format!("{}\n{}", answer.vcek_cert, answer.certificate_chain).into_bytes(),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     fn plain() -> Vec<u8> {
@@ -123,6 +147,31 @@ mod tests {
             for cut in 0..whole {
                 assert!(report(&file[..cut]).is_err(), "cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn azures_answer_is_taken_apart() {
+        let Some(dir) = touchstone_vectors::genuine("snp") else {
+            return;
+        };
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+        let pem = |der: &[u8]| {
+            let body = base64::prelude::BASE64_STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        let names = ["milan_v3_a.vcek.der", "ca/milan_ask.der", "ca/milan_ark.der"];
+        let ders = names.map(read);
+        let [vcek, ask, ark] = ders.each_ref().map(|der| pem(der));
+        let json = |chain: &str| {
+            serde_json::json!({ "cacheControl": "86400", "vcekCert": vcek, "tcbm": "DB18000000000004", "certificateChain": chain })
+                .to_string()
+                .into_bytes()
+        };
+        assert_eq!(certificates(&[json(&format!("{ask}{ark}"))]).unwrap(), ders.concat());
+        assert_eq!(certificates(&[json("")]).unwrap(), ders[0]);
+        for wrong in [&b"{}"[..], b"{", b"{\"vcekCert\": \"\", \"certificateChain\": \"\"}"] {
+            assert!(certificates(&[wrong.to_vec()]).is_err());
         }
     }
 

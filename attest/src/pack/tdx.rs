@@ -1,6 +1,7 @@
 //! What tools write of a TDX guest: the quote, Intel's collateral, the firmware's log; and of an Azure machine the
 //! paravisor's report, which names the key of its virtual TPM.
 
+use serde::Deserialize;
 use touchstone_verifier::eventlog::EventLog;
 use touchstone_verifier::hcl::HclReport;
 use touchstone_verifier::svsm::Manifest;
@@ -8,12 +9,28 @@ use touchstone_verifier::tdx::{Collateral, Quote};
 use touchstone_verifier::tpm::Public;
 use touchstone_verifier::x509::SubjectKey;
 
+use super::text;
+
 /// RSASSA with SHA-256, as TPMT_SIGNATURE begins (TPM 2.0 Library Part 2, 11.3.4).
 const RSASSA_SHA256: [u8; 4] = [0x00, 0x14, 0x00, 0x0B];
 
-/// A quote as the guest device or configfs gave it, with or without padding.
-pub(super) fn quote(bytes: &[u8]) -> Result<(), String> {
-    Quote::parse(bytes).map(drop).map_err(|error| error.to_string())
+/// What services answer that hand out quotes (Azure's metadata service, dstack): the quote as text among other members.
+#[derive(Deserialize)]
+struct Answer {
+    quote: String,
+}
+
+/// A quote as the guest device or configfs gave it, with or without padding, or JSON around its text.
+pub(super) fn quote(file: Vec<u8>) -> Result<Vec<u8>, String> {
+    let bytes = match file.trim_ascii_start().first() {
+        Some(b'{') => {
+            let answer: Answer = serde_json::from_slice(&file).map_err(|error| error.to_string())?;
+            text::binary(answer.quote.into_bytes())
+        }
+        _ => file,
+    };
+    Quote::parse(&bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Intel's answers.
@@ -53,5 +70,39 @@ pub(super) fn tpm_signature(bytes: Vec<u8>) -> Vec<u8> {
     match u16::try_from(bytes.len()) {
         Ok(len @ (256 | 384 | 512)) => [&RSASSA_SHA256, len.to_be_bytes().as_slice(), &bytes].concat(),
         _ => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_quote_is_taken_out_of_an_answer_around_it() {
+        let Some(dir) = touchstone_vectors::genuine("tdx") else {
+            return;
+        };
+        let bytes = std::fs::read(dir.join("tdx_v4_b0c06f_uptodate.bin")).unwrap();
+        let answer = |quote: &str| format!("\n{{\"event_log\":\"[]\",\"quote\":\"{quote}\"}}").into_bytes();
+        for text in [
+            BASE64_URL_SAFE_NO_PAD.encode(&bytes),
+            BASE64_STANDARD.encode(&bytes),
+            hex::encode(&bytes),
+        ] {
+            assert_eq!(quote(answer(&text)).as_ref(), Ok(&bytes));
+        }
+        assert_eq!(quote(bytes.clone()).as_ref(), Ok(&bytes));
+        for wrong in [
+            answer(&hex::encode(&bytes[..bytes.len() / 2])),
+            answer(""),
+            b"{}".to_vec(),
+            b"{".to_vec(),
+            b"{\"quote\": 4}".to_vec(),
+            Vec::new(),
+        ] {
+            assert!(quote(wrong).is_err());
+        }
     }
 }
