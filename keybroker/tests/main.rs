@@ -26,6 +26,7 @@ mod regions;
 mod release;
 mod release_lineage;
 mod site;
+mod site_foreign;
 mod standing;
 mod taken_back;
 mod tenants;

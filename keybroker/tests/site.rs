@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::client::{Client, problem};
+use common::link::Link;
 use common::{Domain, eventually, in_time, now, refusals, ring, source};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpStream;
 use touchstone_authorization::TrustView;
 use touchstone_authorization::ack::Ack;
 use touchstone_authorization::broker_time::BrokerTime;
@@ -38,38 +38,6 @@ const QUICK: [(&str, &str); 4] = [
     ("skew_ms", "10000"),
     ("freshness_window_ms", "20000"),
 ];
-
-/// The link of a site: one way to the broker, that can be cut.
-struct Link {
-    address: SocketAddr,
-    cut: watch::Sender<bool>,
-}
-
-impl Link {
-    async fn to(broker: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cut, is_cut) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut is_cut = is_cut.clone();
-                tokio::spawn(async move {
-                    if *is_cut.borrow() {
-                        return;
-                    }
-                    let Ok(mut far) = TcpStream::connect(broker).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = is_cut.wait_for(|cut| *cut) => {}
-                    }
-                });
-            }
-        });
-        Self { address, cut }
-    }
-}
 
 /// The key of the one enforcer that policy lists.
 fn guard_key() -> SigningKey {

@@ -223,6 +223,12 @@ impl DomainTrust {
         BrokerClient::new(brokers, Arc::clone(&self.tls))
     }
 
+    /// A client for the domain's brokers and the relays of its sites: for what is signed, of which nothing is shown to them.
+    #[must_use]
+    pub fn following_client(&self, brokers: Vec<Endpoint>) -> BrokerClient {
+        BrokerClient::new(brokers, Arc::clone(&self.follow_tls))
+    }
+
     /// Starts following the domain's trust state.
     #[must_use]
     pub fn follow(&self, brokers: Vec<Endpoint>, subscriber: String) -> Follower {

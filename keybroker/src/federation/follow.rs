@@ -8,8 +8,8 @@ use super::peer::{Held, Peer};
 
 /// Who follows a domain, under what, and where the views go. `W` is what it is followed by: keys, and whom to ask.
 #[derive(Debug)]
-pub(super) struct Following<W> {
-    pub(super) follower: Option<Follower>,
+pub(crate) struct Following<W> {
+    pub(crate) follower: Option<Follower>,
     wanted: Option<W>,
     views: Option<Views>,
 }

@@ -10,7 +10,7 @@
 pub mod admin;
 pub mod bundle;
 pub mod decide;
-mod follow;
+pub(crate) mod follow;
 pub mod issue;
 pub mod keep;
 pub mod peer;

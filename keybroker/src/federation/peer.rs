@@ -415,7 +415,7 @@ impl Peer {
     }
 
     /// (generation, epoch) below which no state of it is taken.
-    pub(super) fn state_floor(&self, held: &Held) -> Option<(u32, u64)> {
+    pub(crate) fn state_floor(&self, held: &Held) -> Option<(u32, u64)> {
         let root = hex::encode(held.policy.root_digest);
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = reached.as_ref().filter(|reached| reached.under(&root));
@@ -426,7 +426,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`PeerError::Io`]
-    pub(super) fn keep_reached(&self) -> Result<(), PeerError> {
+    pub(crate) fn keep_reached(&self) -> Result<(), PeerError> {
         let (Some(view), Some(held)) = (self.view(), self.held()) else {
             return Ok(());
         };

@@ -3,11 +3,14 @@
 //! To make one may compress megabytes. So the whole one, and the first [`MAX_DELTAS`] changes that somebody needs, are
 //! kept for as long as their head is the newest; who holds anything else is given the whole one. A heartbeat is its head.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
 use touchstone_authorization::{ListHead, TrustFrame, TrustView};
 
 use super::peer::frame_between;
@@ -81,6 +84,41 @@ impl Relay {
         let whole = make(None, Arc::clone(view)).await;
         made.whole = Some(whole.clone());
         whole
+    }
+}
+
+/// One who follows views as a stream of events. Who is slow gets the way from what it holds to what is newest.
+pub(crate) struct Subscription {
+    pub relay: Arc<Relay>,
+    pub views: watch::Receiver<Option<Arc<TrustView>>>,
+    /// True ends it.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Subscription {
+    /// The events, the whole state first. `place` is what it takes up, given back when it ends.
+    pub fn events<P: Send + 'static>(self, place: P) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+        stream::unfold((self, None, place), |(mut following, mut sent, place)| async move {
+            let event = following.next(&mut sent).await?;
+            Some((Ok(event), (following, sent, place)))
+        })
+    }
+
+    async fn next(&mut self, sent: &mut Option<Arc<TrustView>>) -> Option<Bytes> {
+        loop {
+            let view = self.views.borrow_and_update().clone();
+            let is_news =
+                |view: &Arc<TrustView>| sent.as_ref().is_none_or(|sent| sent.head_bytes() != view.head_bytes());
+            if let Some(view) = view.filter(is_news) {
+                let relayed = self.relay.frame(sent.as_ref(), &view).await;
+                *sent = Some(view);
+                return Some(relayed.event);
+            }
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+                changed = self.views.changed() => changed.ok()?,
+            }
+        }
     }
 }
 

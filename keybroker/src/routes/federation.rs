@@ -10,9 +10,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
-use tokio::sync::watch;
-use touchstone_authorization::TrustView;
 use touchstone_authorization::name::is_name;
 use touchstone_authorization::trust_frame::MAX_FRAME_BYTES;
 use touchstone_evidence::message::{ForeignRequest, MAX_FOREIGN_REQUEST};
@@ -21,7 +18,7 @@ use super::answer;
 use crate::app::App;
 use crate::body::{BodyLimits, CBOR, read_cbor};
 use crate::federation::bundle::{Bundle, MAX_BUNDLE_BYTES};
-use crate::federation::relay::Relay;
+use crate::federation::relay::Subscription;
 use crate::federation::{Peer, Way, issue, keep};
 use crate::problem::{Refusal, RefusalCode};
 use crate::room::Taken;
@@ -82,45 +79,13 @@ pub(super) async fn stream(
         let detail = format!("the limit is {}", app.limits.subscribers);
         return Err(Refusal::new(RefusalCode::SubscribersFull, detail));
     }
-    let following = Following {
+    let following = Subscription {
         relay: Arc::clone(&peer.relay),
         views: views.subscribe(),
-        sent: None,
         stop: app.stop.clone(),
     };
-    let events = stream::unfold(following, |mut following| async move {
-        let event = following.next().await?;
-        Some((Ok::<Bytes, std::convert::Infallible>(event), following))
-    });
-    Ok(answer(StatusCode::OK, "text/event-stream", Body::from_stream(events)))
-}
-
-struct Following {
-    relay: Arc<Relay>,
-    views: watch::Receiver<Option<Arc<TrustView>>>,
-    sent: Option<Arc<TrustView>>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Following {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let view = self.views.borrow_and_update().clone();
-            let news = view.filter(|view| {
-                let sent = self.sent.as_ref();
-                sent.is_none_or(|sent| sent.head_bytes() != view.head_bytes())
-            });
-            if let Some(view) = news {
-                let relayed = self.relay.frame(self.sent.as_ref(), &view).await;
-                self.sent = Some(view);
-                return Some(relayed.event);
-            }
-            tokio::select! {
-                _ = self.stop.wait_for(|stop| *stop) => return None,
-                changed = self.views.changed() => changed.ok()?,
-            }
-        }
-    }
+    let body = Body::from_stream(following.events(()));
+    Ok(answer(StatusCode::OK, "text/event-stream", body))
 }
 
 /// A frame that the domain itself, or anybody, sends: it counts if it verifies and follows.

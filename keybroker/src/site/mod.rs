@@ -1,12 +1,15 @@
-//! A relay for a site: the trust state, the time and acknowledgements of the domain's brokers, over one link.
+//! A relay for a site: the trust state, the time and acknowledgements of the domain's brokers, and what they relay of other
+//! domains, over one link.
 //!
 //! Everything that goes through it is signed by somebody else and goes on as it came: heads with the end of their freshness,
 //! the time over the asker's own nonce, acknowledgements. So a relay can withhold and nothing else; a site that is cut off
-//! lives exactly as long as the last head that came through says. Heads and acknowledgements that do not verify are not passed
+//! lives exactly as long as the last head that came through says, and another domain as long as its own last head says. Heads and acknowledgements that do not verify are not passed
 //! on, and no host of the site can take the others' place at it (see [`crate::shares`]). Its TLS key is in
 //! the signed keyset under a job of its own ([`touchstone_policies::Job::Relay`]): whoever follows a trust state accepts it,
 //! and nobody sends it evidence. A relay may follow another one.
 
+mod carry;
+mod foreign;
 mod passing;
 mod routes;
 mod upstream;
@@ -24,6 +27,7 @@ use touchstone_policies::keyset_file::KeysetEntry;
 use touchstone_policies::{Job, Keyset, Mirror, PolicySet};
 
 use crate::config::Limits;
+use crate::federation::Neighbours;
 use crate::federation::relay::Relay;
 use crate::keys::TlsKey;
 use crate::routes::policy;
@@ -31,6 +35,10 @@ use crate::service::{KEYSET, ServiceError};
 use crate::shares::{Places, Rates};
 use crate::{plain, server, tls};
 
+pub use carry::{LOOK_TIMEOUT, PERIOD};
+pub use foreign::{DOWNLOAD_TIME, DOWNLOADS, FOREIGN_PART};
+
+use carry::Obeyed;
 use passing::Passing;
 pub use passing::REFUSED_PAUSE;
 pub use upstream::{CLIENTS, MAX_WAITING, MAX_WAITING_OF_HOST, Upstream};
@@ -44,7 +52,9 @@ pub const SHARE_OF_HOST: usize = 4;
 /// What the handlers of a relay share.
 struct Site {
     follower: Follower,
-    relay: Relay,
+    relay: Arc<Relay>,
+    /// What is held of other domains.
+    foreign: Arc<Neighbours>,
     policy: RwLock<Arc<PolicySet>>,
     /// For the time, and for it alone: nothing else may make it late.
     time: Upstream,
@@ -54,6 +64,10 @@ struct Site {
     limits: Limits,
     /// A place for every stream.
     room: Arc<Places>,
+    /// The same for those of other domains, together.
+    foreign_room: Arc<Places>,
+    /// For answers that may be megabytes.
+    downloads: Arc<Places>,
     stop: watch::Receiver<bool>,
 }
 
@@ -62,6 +76,7 @@ pub struct RunningSite {
     address: SocketAddr,
     policy_address: Option<SocketAddr>,
     site: Arc<Site>,
+    obeyed: watch::Sender<Obeyed>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -96,8 +111,9 @@ pub fn init(data_dir: &Path, current: &Keyset, name: &str, now: i64, life: i64) 
     Ok(path)
 }
 
-/// Starts a relay of what `source` follows, for the enforcers that `policy` lists; with `copy`, the copy of the repository that is kept there is served over plain
-/// HTTP at that address, below `/v1/policy/`: it is believed for its signatures, and the site needs no other link.
+/// Starts a relay of what `source` follows, for the enforcers that `policy` lists, and of the domains that it trusts; with
+/// `copy`, the copy of the repository that is kept there is served over plain HTTP at that address, below `/v1/policy/`: it is
+/// believed for its signatures, and the site needs no other link.
 ///
 /// # Errors
 /// [`ServiceError`]: no key, or the address cannot be had.
@@ -131,6 +147,12 @@ pub async fn start(
     let (certificate, private) = key.pair();
     let config = tls::server_config(certificate, private).map_err(|e| ServiceError::Tls(e.to_string()))?;
     let (stop, stopped) = watch::channel(false);
+    let (obeyed, obeying) = watch::channel(Obeyed {
+        version: 0,
+        source: source.clone(),
+        policy: Arc::clone(&policy),
+    });
+    let foreign_streams = limits.connections / FOREIGN_PART;
     let site = Arc::new(Site {
         time: Upstream::new(&source),
         acks: Upstream::new(&source),
@@ -138,9 +160,12 @@ pub async fn start(
         refused: std::sync::Mutex::new(Rates::new(REFUSALS_OF_HOST)),
         policy: RwLock::new(policy),
         follower: Follower::start(source),
-        relay: Relay::default(),
+        relay: Arc::default(),
+        foreign: Arc::new(Neighbours::new(data_dir, Vec::new(), None)),
         limits,
         room: Places::new(limits.subscribers, share(limits.subscribers)),
+        foreign_room: Places::new(foreign_streams, share(foreign_streams)),
+        downloads: Places::new(DOWNLOADS, share(DOWNLOADS)),
         stop: stopped.clone(),
     });
     let router = routes::router(Arc::clone(&site));
@@ -153,6 +178,12 @@ pub async fn start(
         share(limits.connections),
         stopped.clone(),
     ))];
+    tasks.push(tokio::spawn(carry::carry(
+        Arc::clone(&site.foreign),
+        obeying,
+        site.follower.clock(),
+        stopped.clone(),
+    )));
     if let Some((listener, _, mirror)) = plain {
         let router = policy::mirrored(Arc::new(mirror));
         tasks.push(tokio::spawn(plain::serve(listener, router, limits, stopped)));
@@ -161,6 +192,7 @@ pub async fn start(
         address,
         policy_address,
         site,
+        obeyed,
         stop,
         tasks,
     })
@@ -210,6 +242,13 @@ impl RunningSite {
     /// Goes on with other keys, for other enforcers: the policy has changed.
     pub fn change(&self, source: Source, policy: Arc<PolicySet>) {
         self.site.passing.renew(&policy);
+        self.obeyed.send_modify(|obeyed| {
+            *obeyed = Obeyed {
+                version: obeyed.version + 1,
+                source: source.clone(),
+                policy: Arc::clone(&policy),
+            };
+        });
         *self.site.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
         self.site.time.change(&source);
         self.site.acks.change(&source);

@@ -1,5 +1,5 @@
-//! What a relay serves: `GET /v1/trust-state`, `GET /v1/trust-state/stream`, `POST /v1/time`, `POST /v1/acks` and
-//! `GET /v1/health`; each as at a broker.
+//! What a relay serves: `GET /v1/trust-state`, `GET /v1/trust-state/stream`, `POST /v1/time`, `POST /v1/acks`,
+//! `GET /v1/health`, and what is in [`super::foreign`] of other domains; each as at a broker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -12,20 +12,17 @@ use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use bytes::Bytes;
-use futures_util::stream;
-use tokio::sync::watch;
-use touchstone_authorization::TrustView;
 use touchstone_authorization::ack::MAX_ACK_BYTES;
 use touchstone_authorization::name::is_name;
 use touchstone_client::follow::ACKS;
 
-use super::Site;
+use super::{Site, foreign};
 use crate::body::{BodyLimits, CBOR, read_cbor};
+use crate::federation::relay::Subscription;
 use crate::problem::{Refusal, RefusalCode};
 use crate::routes::{TIME, TIME_NONCE_LEN, answer, blocking};
 use crate::server::ConnectionInfo;
-use crate::shares::{Host, Place, Rates};
+use crate::shares::{Host, Place, Places, Rates};
 
 /// The longest that an acknowledgement is under way: who sent it has long been answered that none came.
 const LONGEST: Duration = Duration::from_secs(4);
@@ -37,6 +34,10 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route(TIME, post(time))
         .route(ACKS, post(acknowledge))
         .route("/v1/health", get(health))
+        .route("/v1/federation/{domain}/policy", get(foreign::policy))
+        .route("/v1/federation/{domain}/policy/digest", get(foreign::policy_digest))
+        .route("/v1/federation/{domain}/trust-state", get(foreign::whole))
+        .route("/v1/federation/{domain}/trust-state/stream", get(foreign::stream))
         .fallback(|| async { Refusal::new(RefusalCode::RouteUnknown, "not at a relay: ask a broker") })
         .method_not_allowed_fallback(|| async { Refusal::new(RefusalCode::MethodUnknown, "not with this method") })
         .with_state(site)
@@ -56,59 +57,32 @@ async fn follow(
     Extension(connection): Extension<ConnectionInfo>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Refusal> {
+    let place = subscriber(&site.room, site.limits.subscribers, &connection, &query)?;
+    let following = Subscription {
+        relay: Arc::clone(&site.relay),
+        views: site.follower.views(),
+        stop: site.stop.clone(),
+    };
+    let body = Body::from_stream(following.events(place));
+    Ok(answer(StatusCode::OK, "text/event-stream", body))
+}
+
+/// A place among `room`, of which there are `limit`, for a stream to a subscriber with a name.
+pub(super) fn subscriber(
+    room: &Arc<Places>,
+    limit: usize,
+    connection: &ConnectionInfo,
+    query: &HashMap<String, String>,
+) -> Result<Place, Refusal> {
     let subscriber = query.get("subscriber").map_or("", String::as_str);
     if !is_name(subscriber) {
         let detail = "subscriber must be there and be a name";
         return Err(Refusal::new(RefusalCode::ParameterMalformed, detail));
     }
-    let views = site.follower.views();
-    let limit = site.limits.subscribers;
-    let room = site.room.take(Host::of(connection.peer.ip()));
-    let full = || {
+    room.take(Host::of(connection.peer.ip())).ok_or_else(|| {
         let detail = format!("the limit is {limit}, and {} of one host", super::share(limit));
         Refusal::new(RefusalCode::SubscribersFull, detail)
-    };
-    let room = room.ok_or_else(full)?;
-    let following = Following {
-        stop: site.stop.clone(),
-        site,
-        views,
-        sent: None,
-        _room: room,
-    };
-    let events = stream::unfold(following, |mut following| async move {
-        let event = following.next().await?;
-        Some((Ok::<Bytes, std::convert::Infallible>(event), following))
-    });
-    Ok(answer(StatusCode::OK, "text/event-stream", Body::from_stream(events)))
-}
-
-struct Following {
-    site: Arc<Site>,
-    views: watch::Receiver<Option<Arc<TrustView>>>,
-    sent: Option<Arc<TrustView>>,
-    stop: watch::Receiver<bool>,
-    _room: Place,
-}
-
-impl Following {
-    /// The next event. Who is slow gets the way from what it holds to what is newest.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let view = self.views.borrow_and_update().clone();
-            let held = self.sent.as_ref();
-            let news = view.filter(|view| held.is_none_or(|sent| sent.head_bytes() != view.head_bytes()));
-            if let Some(view) = news {
-                let relayed = self.site.relay.frame(self.sent.as_ref(), &view).await;
-                self.sent = Some(view);
-                return Some(relayed.event);
-            }
-            tokio::select! {
-                _ = self.stop.wait_for(|stop| *stop) => return None,
-                changed = self.views.changed() => changed.ok()?,
-            }
-        }
-    }
+    })
 }
 
 async fn time(

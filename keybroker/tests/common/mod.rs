@@ -10,6 +10,7 @@
 )]
 
 pub mod client;
+pub mod link;
 pub mod tpm;
 
 use std::path::{Path, PathBuf};
@@ -73,18 +74,25 @@ pub fn now() -> i64 {
 /// A domain: policy repository, keys, data folder.
 pub struct Domain {
     pub folder: tempfile::TempDir,
+    name: String,
     config_more: String,
 }
 
 impl Domain {
     /// A published domain with these nodes, a reference of the boot `good`, and settings changed line by line.
     pub fn new(nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Self {
+        Self::named(DOMAIN, nodes, settings)
+    }
+
+    /// The same under this name.
+    pub fn named(name: &str, nodes: &[(&str, &SoftNode)], settings: &[(&str, &str)]) -> Self {
         let domain = Self {
             folder: tempfile::tempdir().unwrap(),
+            name: name.into(),
             config_more: String::new(),
         };
         let repo = domain.path("policy");
-        policies::init(&repo, DOMAIN, &domain.path("keys"), now()).unwrap();
+        policies::init(&repo, name, &domain.path("keys"), now()).unwrap();
         domain.stage(&PATIENT);
         domain.stage(settings);
         for (n, (name, node)) in nodes.iter().enumerate() {
@@ -184,10 +192,11 @@ impl Domain {
     pub fn config(&self) -> Config {
         let text = |name| toml::Value::String(self.path(name).to_str().unwrap().into()).to_string();
         Config::parse(&format!(
-            "data_dir = {}\nlisten = \"127.0.0.1:0\"\npolicy = {}\npolicy_root = {{ file = {} }}\ndomain = \"{DOMAIN}\"\n{}",
+            "data_dir = {}\nlisten = \"127.0.0.1:0\"\npolicy = {}\npolicy_root = {{ file = {} }}\ndomain = {:?}\n{}",
             text("data"),
             text("policy"),
             text("root.json"),
+            self.name,
             patient(&self.config_more),
         ))
         .unwrap()
@@ -258,8 +267,13 @@ pub fn reference() -> Collection {
 
 /// One whole attestation over `client`.
 pub async fn attest(client: &mut Client, node: &mut SoftNode, known: bool) -> Result<Answer, Problem> {
+    attest_in(DOMAIN, client, node, known).await
+}
+
+/// The same in the domain of this name.
+pub async fn attest_in(domain: &str, client: &mut Client, node: &mut SoftNode, known: bool) -> Result<Answer, Problem> {
     let challenge = client.hello(&node.hello(known)).await?;
-    let submission = node.answer(DOMAIN, &challenge, client.export(&challenge.nonce));
+    let submission = node.answer(domain, &challenge, client.export(&challenge.nonce));
     client.submit(&submission).await
 }
 

@@ -1,8 +1,8 @@
 //! What a guard believes of other domains: only what its own signed policy leads to.
 //!
-//! Our policy names a root; the brokers relay that domain's repository as it was signed, and the guard verifies it from
-//! that root itself; its keyset names the keys of its trust state and its authorizations; the brokers relay its frames,
-//! and the guard verifies them under those. A broker in between can hold things back, and then they grow stale.
+//! Our policy names a root; the brokers, and relays of a site, carry that domain's repository as it was signed, and the guard
+//! verifies it from that root itself; its keyset names the keys of its trust state and its authorizations; they carry its
+//! frames, and the guard verifies them under those. Whoever is in between can hold things back, and then they grow stale.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -209,7 +209,7 @@ pub(super) async fn keep(
                 }
             }
         }
-        let mut client = trust.client(reach.brokers.clone());
+        let mut client = trust.following_client(reach.brokers.clone());
         let looking = async {
             loop {
                 look(neighbours, reach, &clock, &trust, &mut client).await;
@@ -252,6 +252,7 @@ async fn look(
     client: &mut BrokerClient,
 ) {
     let federation = &trust.policy.federation;
+    let mut failed = false;
     for entry in by_distance(federation) {
         let held = neighbours.seen().held;
         let Some(root) = root_of(federation, &entry.name, &held) else {
@@ -267,6 +268,7 @@ async fn look(
                 Err(format!("no answer within {RENEWAL_TIMEOUT:?}"))
             }
         };
+        failed |= renewed.is_err();
         match renewed {
             Ok(Some(known)) => {
                 let (entry, known) = (entry.clone(), Arc::new(known));
@@ -283,6 +285,16 @@ async fn look(
             }
         }
     }
+    // Who shows what does not verify, or nothing, must not hold a guard that has others.
+    if failed && client.choices() > 1 {
+        client.turn();
+    }
+}
+
+/// Whether what is held of a domain cannot be all that it has published: its own state names newer keys.
+fn is_behind(held: &Known) -> bool {
+    let named = held.views.borrow().as_ref().map(|view| view.head().keyset_version);
+    named.is_some_and(|named| named > held.policy.keyset.version)
 }
 
 /// What is believed of a domain now, where that is another thing than before.
@@ -300,12 +312,21 @@ async fn renew(
         .await
         .map_err(|e| e.to_string())?;
     let unchanged = |held: &Arc<Known>| held.copy_digest == *digest && held.policy.root_digest == sha256(root);
-    if held.as_ref().is_some_and(unchanged) {
-        return Ok(None);
+    if let Some(held) = held.as_ref().filter(|held| unchanged(held)) {
+        return if is_behind(held) {
+            Err("what is relayed is older than the keys that this domain's state names".into())
+        } else {
+            Ok(None)
+        };
     }
     let now_ms = clock.now_ms().map_err(|e| e.to_string())?;
     let bytes = client.get(&format!("{path}/policy")).await.map_err(|e| e.to_string())?;
     let copy = RepositoryCopy::decode(&bytes).map_err(|e| e.to_string())?;
+    let (copy_digest, root_digest) = (copy.digest(), sha256(root));
+    let same = |held: &Arc<Known>| held.copy_digest == copy_digest && held.policy.root_digest == root_digest;
+    if held.as_ref().is_some_and(same) {
+        return Err("a digest was told that is not the one of what is relayed".into());
+    }
     let age = entry
         .accept
         .as_ref()
@@ -315,7 +336,6 @@ async fn renew(
         None => None,
     };
     // Of this root: one that is trusted again by command begins anew.
-    let root_digest = sha256(root);
     let record = format!("{}-{}", entry.name, hex::encode(root_digest));
     let floors_file = reach
         .floors
@@ -372,7 +392,8 @@ async fn renew(
     Ok(Some(Known {
         floor,
         authorization_keys,
-        copy_digest: digest.as_slice().try_into().unwrap_or_default(),
+        // Of what was verified, whatever was said of it: what is named as that and is older would never be asked for again.
+        copy_digest,
         views,
         follower,
         waker,
@@ -380,7 +401,7 @@ async fn renew(
     }))
 }
 
-/// Where our brokers relay the trust state of a domain.
+/// Where our brokers, and relays of a site, relay the trust state of a domain.
 fn relayed(
     (trust, reach, clock): (&DomainTrust, &Reach, &Arc<BrokerClock>),
     domain: &str,
