@@ -14,6 +14,8 @@ pub struct EventStream {
     _connection: Connection,
     body: Incoming,
     buffer: Vec<u8>,
+    /// How far no event ends in it: an endless one is not looked through again with every piece of it.
+    seen: usize,
 }
 
 impl EventStream {
@@ -22,6 +24,7 @@ impl EventStream {
             _connection: connection,
             body,
             buffer: Vec::new(),
+            seen: 0,
         }
     }
 
@@ -31,7 +34,7 @@ impl EventStream {
     /// [`ClientError::Answer`] when the stream ended, is malformed or sends an event over the size limit.
     pub async fn next(&mut self) -> Result<Vec<u8>, ClientError> {
         loop {
-            if let Some(frame) = take_event(&mut self.buffer)? {
+            if let Some(frame) = take_event(&mut self.buffer, &mut self.seen)? {
                 return Ok(frame);
             }
             if self.buffer.len() > MAX_ANSWER {
@@ -58,10 +61,12 @@ fn malformed(found: String) -> ClientError {
     }
 }
 
-/// Takes one whole event off the front of `buffer`, if there is one with data; comments (keep-alives) are passed over.
-fn take_event(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ClientError> {
-    while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-        let event: Vec<u8> = buffer.drain(..end + 2).collect();
+/// Takes one whole event off the front of `buffer`, if there is one with data; comments (keep-alives) are passed over. None
+/// ends in the first `seen` bytes.
+fn take_event(buffer: &mut Vec<u8>, seen: &mut usize) -> Result<Option<Vec<u8>>, ClientError> {
+    while let Some(end) = end_of_event(buffer, *seen) {
+        let event: Vec<u8> = buffer.drain(..end).collect();
+        *seen = 0;
         let text = std::str::from_utf8(&event).map_err(|_| malformed("bytes that are not UTF-8".into()))?;
         let data: Vec<&str> = text
             .lines()
@@ -75,25 +80,55 @@ fn take_event(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ClientError> {
             return Ok(Some(frame));
         }
     }
+    *seen = buffer.len();
     Ok(None)
+}
+
+/// Where the first event ends: behind an empty line, whose first byte may have been the last that was seen.
+fn end_of_event(buffer: &[u8], seen: usize) -> Option<usize> {
+    let from = seen.saturating_sub(1);
+    let mut pairs = buffer.get(from..)?.windows(2);
+    pairs.position(|pair| pair == b"\n\n").map(|at| from + at + 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn take_whole(mut buffer: Vec<u8>) -> Result<Option<Vec<u8>>, ClientError> {
+        take_event(&mut buffer, &mut 0)
+    }
+
     #[test]
     fn events_are_taken_whole_and_in_order() {
         let mut buffer = b": keep-alive\n\nevent: frame\ndata: AQI\n\nevent: frame\ndata: Aw\n\nevent: fr".to_vec();
-        assert_eq!(take_event(&mut buffer), Ok(Some(vec![1, 2])));
-        assert_eq!(take_event(&mut buffer), Ok(Some(vec![3])));
-        assert_eq!(take_event(&mut buffer), Ok(None));
-        assert_eq!(buffer, b"event: fr");
+        let mut seen = 0;
+        assert_eq!(take_event(&mut buffer, &mut seen), Ok(Some(vec![1, 2])));
+        assert_eq!(take_event(&mut buffer, &mut seen), Ok(Some(vec![3])));
+        assert_eq!(take_event(&mut buffer, &mut seen), Ok(None));
+        assert_eq!((buffer.as_slice(), seen), (&b"event: fr"[..], 9));
+    }
+
+    #[test]
+    fn events_are_the_same_however_they_are_cut() {
+        let sent = b": keep-alive\n\nevent: frame\ndata: AQI\n\n\n\ndata: Aw\n\n".as_slice();
+        for first in 0..sent.len() {
+            for second in first..sent.len() {
+                let (mut buffer, mut seen, mut frames) = (Vec::new(), 0, Vec::new());
+                for piece in [&sent[..first], &sent[first..second], &sent[second..]] {
+                    buffer.extend_from_slice(piece);
+                    while let Some(frame) = take_event(&mut buffer, &mut seen).expect("events") {
+                        frames.push(frame);
+                    }
+                }
+                assert_eq!(frames, [vec![1, 2], vec![3]], "cut at {first} and {second}");
+            }
+        }
     }
 
     #[test]
     fn malformed_data_ends_the_stream() {
-        assert!(take_event(&mut b"data: !!!\n\n".to_vec()).is_err());
-        assert!(take_event(&mut b"data: \xff\n\n".to_vec()).is_err());
+        assert!(take_whole(b"data: !!!\n\n".to_vec()).is_err());
+        assert!(take_whole(b"data: \xff\n\n".to_vec()).is_err());
     }
 }

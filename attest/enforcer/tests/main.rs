@@ -3,7 +3,10 @@
 mod common;
 mod ext_authz;
 mod guard;
+#[path = "common/hostile.rs"]
+mod hostile;
 mod layer;
 mod nginx;
+mod relayed;
 #[path = "common/nginx.rs"]
 mod server;
