@@ -13,7 +13,7 @@ use touchstone_client::{Endpoint, pinned_config};
 use touchstone_policies::{Job, RepositoryCopy, Source};
 
 use super::follow::Following;
-use super::peer::{Held, Peer, Recorded, Way};
+use super::peer::{Held, Peer, PeerError, Recorded, Way};
 use super::{push, watch};
 use crate::app::App;
 use crate::service::entry;
@@ -153,7 +153,8 @@ async fn look_at(app: &Arc<App>, peer: &Arc<Peer>, source: &Source) -> Result<()
     take(app, peer, &copy, None, Way::Followed).await
 }
 
-/// Takes a copy over, and records it where more than its timestamp is new.
+/// Takes a copy over, and records it where more than its timestamp is new. It is verified before anything is locked: one
+/// that takes long, or does not verify, keeps no other waiting.
 pub(crate) async fn take(
     app: &Arc<App>,
     peer: &Arc<Peer>,
@@ -161,11 +162,17 @@ pub(crate) async fn take(
     frame: Option<&[u8]>,
     way: Way,
 ) -> Result<(), String> {
+    let root = || app.federation.root_of(&app.policy(), &peer.name());
+    let began = root().ok_or_else(|| PeerError::RootUnknown.to_string())?;
+    let verified = peer.verify_copy(copy, &began, frame, app.clock.now_ms()).await;
+    let verified = verified.map_err(|e| e.to_string())?;
     let mut recorded = peer.recording().await;
-    let root = app.federation.root_of(&app.policy(), &peer.name());
-    peer.take_copy(copy, root, frame, app.clock.now_ms())
-        .await
-        .map_err(|e| e.to_string())?;
+    if let Some(held) = verified {
+        if root().as_ref() != Some(&began) {
+            return Err("our policy has come to lead to another root of it meanwhile".into());
+        }
+        peer.accept(held).await.map_err(|e| e.to_string())?;
+    }
     record(app, peer, &mut recorded, way).await
 }
 

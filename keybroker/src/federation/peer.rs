@@ -184,11 +184,11 @@ pub struct Peer {
     /// Views of one root: those of another begin anew, and whoever still follows the one before puts them nowhere.
     views: RwLock<Views>,
     refused: Mutex<Option<String>>,
-    /// One copy is verified at a time: two cannot overtake each other.
+    /// One copy is taken over at a time, whoever brought it, and only if it is not older then: two cannot overtake each other.
     taking: tokio::sync::Mutex<()>,
     /// What was recorded last; held while something is taken and recorded.
     recording: tokio::sync::Mutex<Option<Recorded>>,
-    /// When a pushed bundle was looked into last.
+    /// When a pushed bundle was looked into last; held while one is.
     pushed: tokio::sync::Mutex<Option<Instant>>,
     /// Its trust state, made for our enforcers.
     pub(crate) relay: Arc<Relay>,
@@ -278,16 +278,18 @@ impl Peer {
         self.held().is_some_and(|held| same(&held))
     }
 
-    /// Waits until a pushed bundle may be looked into. Gives false where too many wait.
-    pub async fn turn(&self) -> bool {
+    /// Waits until a pushed bundle may be looked into; no other is for as long as what this gives is held. None where too
+    /// many wait, or one takes long: what we fetch ourselves waits for none of them.
+    pub async fn turn(&self) -> Option<MutexGuard<'_, Option<Instant>>> {
         let turn = async {
             let mut last = self.pushed.lock().await;
             if let Some(last) = *last {
                 tokio::time::sleep_until(last + PUSH_PERIOD).await;
             }
             *last = Some(Instant::now());
+            last
         };
-        tokio::time::timeout(PUSH_WAIT, turn).await.is_ok()
+        tokio::time::timeout(PUSH_WAIT, turn).await.ok()
     }
 
     /// Nothing else is recorded of it for as long as this is held.
@@ -321,32 +323,67 @@ impl Peer {
         frame: Option<&[u8]>,
         now_ms: u64,
     ) -> Result<(), PeerError> {
-        let _one = self.taking.lock().await;
         let root = root.ok_or(PeerError::RootUnknown)?;
-        if self.holds(&copy.digest(), Some(&root), now_ms) {
-            return Ok(());
+        match self.verify_copy(copy, &root, frame, now_ms).await? {
+            Some(held) => self.accept(held).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Verifies a copy of its repository from `root`, not older than any before. None where it is held already. Nothing is
+    /// locked meanwhile, however long that takes: what is taken over is looked at once more by [`Self::accept`].
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub(super) async fn verify_copy(
+        &self,
+        copy: &RepositoryCopy,
+        root: &[u8],
+        frame: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<Option<Arc<Held>>, PeerError> {
+        let digest = copy.digest();
+        if self.holds(&digest, Some(root), now_ms) {
+            return Ok(None);
         }
         let entry = self.entry();
-        let root_digest = hex::encode(Sha256::digest(&root));
-        let accepted = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let floors = accepted
-            .filter(|accepted| accepted.under(&root_digest))
-            .map(|accepted| accepted.versions);
+        let floors = self.versions_under(&hex::encode(Sha256::digest(root)));
         let age = entry
             .accept
             .as_ref()
             .and_then(|accept| accept.narrowing.max_state_age_ms());
         let carried = frame.zip(age);
-        let policy = load_carried(copy, &root, floors.as_ref(), &entry.name, now_ms, carried).await?;
-        let before = self.held();
-        let versions = floors.map_or_else(|| policy.versions.clone(), |floors| floors.raised_to(&policy.versions));
-        let held = Arc::new(Held {
+        let policy = load_carried(copy, root, floors.as_ref(), &entry.name, now_ms, carried).await?;
+        Ok(Some(Arc::new(Held {
             trust_state_keys: policy.ring(Job::TrustState)?,
             copy: copy.encode().into(),
-            digest: copy.digest(),
+            digest,
             timestamp: copy.timestamp().unwrap_or_default().to_vec(),
             policy,
-        });
+        })))
+    }
+
+    /// The versions that were accepted under this root.
+    fn versions_under(&self, root_digest: &str) -> Option<RoleVersions> {
+        let accepted = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepted = accepted.as_ref().filter(|accepted| accepted.under(root_digest));
+        accepted.map(|accepted| accepted.versions.clone())
+    }
+
+    /// Takes over what was verified, if it is not older than what was taken over meanwhile, and keeps it.
+    ///
+    /// # Errors
+    /// [`PeerError`]; what is held stays.
+    pub(super) async fn accept(&self, held: Arc<Held>) -> Result<(), PeerError> {
+        let _one = self.taking.lock().await;
+        let root_digest = hex::encode(held.policy.root_digest);
+        let floors = self.versions_under(&root_digest);
+        if let Some(floors) = &floors {
+            held.policy.versions.not_below(floors)?;
+        }
+        let before = self.held();
+        let found = &held.policy.versions;
+        let versions = floors.map_or_else(|| found.clone(), |floors| floors.raised_to(found));
         // The record of versions first: what is used was never above it.
         let accepted = Accepted {
             root: root_digest,

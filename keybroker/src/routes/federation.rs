@@ -137,10 +137,17 @@ pub async fn take_bundle(app: &Arc<App>, bytes: &[u8], of: Option<&str>, way: Wa
     let root = app.federation.root_of(&app.policy(), &bundle.domain);
     // The same once more costs nobody anything, and says nothing about what else came.
     if !peer.holds(&bundle.copy.digest(), root.as_deref(), app.clock.now_ms()) {
-        if way == Way::Pushed && !peer.turn().await {
-            let detail = "too many bundles of that domain are sent at once";
-            return Err(Refusal::new(RefusalCode::BrokerBusy, detail));
-        }
+        let _turn = if way == Way::Pushed {
+            let busy = || {
+                Refusal::new(
+                    RefusalCode::BrokerBusy,
+                    "too many bundles of that domain are sent at once",
+                )
+            };
+            Some(peer.turn().await.ok_or_else(busy)?)
+        } else {
+            None
+        };
         let taken = keep::take(app, &peer, &bundle.copy, carried, way).await;
         peer.note(&taken);
         taken.map_err(|error| Refusal::new(RefusalCode::FederationRefused, error))?;

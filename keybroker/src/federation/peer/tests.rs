@@ -324,7 +324,7 @@ async fn pushed_bundles_are_looked_into_one_a_second() {
     let turns: Vec<_> = (0..50)
         .map(|_| {
             let peer = Arc::clone(&peer);
-            tokio::spawn(async move { peer.turn().await })
+            tokio::spawn(async move { peer.turn().await.is_some() })
         })
         .collect();
     let mut went = 0;
@@ -334,7 +334,40 @@ async fn pushed_bundles_are_looked_into_one_a_second() {
     let waited = PUSH_WAIT.as_secs() / PUSH_PERIOD.as_secs();
     assert!((2..=waited + 1).contains(&went), "{went}");
     assert!(begun.elapsed() <= PUSH_WAIT + PUSH_PERIOD);
-    assert!(peer.turn().await, "those who gave up hold up nobody");
+    let one = peer.turn().await;
+    assert!(one.is_some(), "those who gave up hold up nobody");
+    assert!(peer.turn().await.is_none(), "one is looked into at a time");
+}
+
+#[tokio::test]
+async fn what_takes_long_to_verify_keeps_nobody_waiting_and_brings_nothing_back() {
+    let (made, folder) = (Made::new(B), tempfile::tempdir().unwrap());
+    let peer = Peer::new(entry(made.root()), folder.path().to_owned());
+    let older = made.copy().await;
+    std::fs::write(
+        made.repo().join("staged/policy.cedar"),
+        "permit(principal, action, resource);",
+    )
+    .unwrap();
+    made.publish(NOW + 1);
+    let newer = made.copy().await;
+    let verify = async |copy: &RepositoryCopy| peer.verify_copy(copy, &made.root(), None, NOW_MS + 1_000).await;
+    // A pushed bundle has its turn and is being verified; what is fetched comes between, verified and taken.
+    let turn = peer.turn().await.unwrap();
+    let slow = verify(&older).await.unwrap().unwrap();
+    let same = verify(&newer).await.unwrap().unwrap();
+    peer.take_copy(&newer, Some(made.root()), None, NOW_MS + 1_000)
+        .await
+        .unwrap();
+    assert!(matches!(
+        peer.accept(slow).await,
+        Err(PeerError::Policy(error)) if error.code() == policies::PolicyCode::Rollback
+    ));
+    assert_eq!(peer.held().unwrap().digest, newer.digest(), "what is held stays");
+    // Brought twice at once, it is taken twice.
+    peer.accept(same).await.unwrap();
+    assert_eq!(verify(&newer).await.unwrap(), None, "held already");
+    drop(turn);
 }
 
 #[tokio::test]
