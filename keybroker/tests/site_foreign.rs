@@ -42,11 +42,6 @@ fn domain_b(nodes: &[(&str, &SoftNode)]) -> Domain {
     let scopes = format!("[{SCOPE:?}, {OTHER:?}, \"execute:workloads\", \"release:keys\"]");
     let mut settings = QUICK.to_vec();
     settings.push(("scopes", &scopes));
-    // What was issued lasts for as long as the test may take.
-    settings.extend([
-        ("attestation_deadline_ms", "600000"),
-        ("authorization_life_ms", "1200000"),
-    ]);
     let b = Domain::named(B, nodes, &settings);
     let for_a = Trust {
         domain: DOMAIN.into(),
