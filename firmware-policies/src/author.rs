@@ -17,17 +17,26 @@ use touchstone_verifier::tpm::HashAlg;
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 use touchstone_verifier::x509::Certificate;
 
+use crate::author::evidence::{CheckedEvidence, IMA_REGISTER, is_pem};
 use crate::error::{PolicyCode, PolicyError};
-use crate::evidence::{CheckedEvidence, IMA_REGISTER, is_pem};
-use crate::files::read_bounded;
-use crate::keyset_file::Keyset;
 use crate::layout::{TargetKind, is_reference_name};
 use crate::repository::Repository;
+use crate::targets::keyset_file::Keyset;
+use crate::transport::bounded::read_bounded;
 
+pub mod entries;
+pub(crate) mod evidence;
+pub mod federation;
+pub(crate) mod identity;
+pub(crate) mod ima_keys;
 pub(crate) mod import;
+pub(crate) mod init;
+mod makers;
 mod nodes;
+pub mod trust;
+pub mod vendor;
 
-pub use crate::init::{Initialised, init};
+pub use crate::author::init::{Initialised, init};
 pub use import::{BadLine, ImportError, NodesImported, node_import};
 pub use nodes::{NodeAdded, NodeListed, NodePlace, NodeRemoved, node_add, node_list, node_remove, node_volume};
 

@@ -6,6 +6,7 @@
 //! Source: Cedar 4 language reference, "Authorization"; `docs/protocol.md`, policy.
 
 mod compiled;
+pub(crate) mod decision;
 mod facts;
 mod guard;
 mod nesting;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cedar_policy::{Schema, SchemaFragment, Validator};
 use touchstone_verifier::appraisal::ClaimValue;
 
-pub use crate::decision::{
+pub use crate::cedar::decision::{
     CedarDecision, DecisionCode, DecisionReason, LineageFacts, MAX_LINEAGE_FACTS, NodeSeen, Principal, Request,
 };
 use crate::error::{PolicyCode, PolicyError, Problem};

@@ -8,21 +8,21 @@ use std::sync::OnceLock;
 use crate::author::import;
 use crate::cedar::{Cedar, DEFAULT_POLICY, DEFAULT_SCHEMA};
 use crate::ceremony;
-use crate::deny_file;
-use crate::detectors_file::Detectors;
-use crate::enforcers_file::Enforcers;
-use crate::federation_file::FederatedDomain;
 use crate::foreign::RepositoryCopy;
-use crate::inventory_file::{NodeFile, Place};
-use crate::keyset_file::Keyset;
 use crate::layout::TargetKind;
-use crate::network_file::Network;
-use crate::operators_file::Operators;
 use crate::policy_tests;
 use crate::region;
 use crate::settings::{Assignment, Settings};
-use crate::signers_file;
-use crate::tenants_file::Tenants;
+use crate::targets::deny_file;
+use crate::targets::detectors_file::Detectors;
+use crate::targets::enforcers_file::Enforcers;
+use crate::targets::federation_file::FederatedDomain;
+use crate::targets::inventory_file::{NodeFile, Place};
+use crate::targets::keyset_file::Keyset;
+use crate::targets::network_file::Network;
+use crate::targets::operators_file::Operators;
+use crate::targets::signers_file;
+use crate::targets::tenants_file::Tenants;
 
 /// The region and the other domain that files are read for.
 const REGION: &str = "eu";
@@ -128,9 +128,9 @@ mod tests {
     use touchstone_cose::key::SigningKey;
 
     use super::*;
-    use crate::federation_file::{Accepted, Trust};
-    use crate::keyset_file::{Job, KeysetEntry};
-    use crate::signers_file::Signers;
+    use crate::author::federation::{Accepted, Trust};
+    use crate::targets::keyset_file::{Job, KeysetEntry};
+    use crate::targets::signers_file::Signers;
     use crate::testing::{NOW, TestRepo};
     use touchstone_verifier::corim::TrustedSigner;
 
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(inventory[0].name, node.name);
         let own = |file: &str| std::fs::read(test.metadata(file)).unwrap();
         let copied = crate::tuf::block_on(async {
-            let source = crate::source::Source::from(&test.repo);
+            let source = crate::transport::source::Source::from(&test.repo);
             Ok(RepositoryCopy::read(&source, 0).await.unwrap())
         });
         let signatures = ceremony::SignatureFile {

@@ -2,6 +2,9 @@
 //!
 //! Nothing is skipped: a target that is not known, not as signed, or not readable refuses the repository.
 
+pub(crate) mod contents;
+pub(crate) mod read;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +15,25 @@ use touchstone_verifier::reference::ReferenceSet;
 use touchstone_verifier::x509::SubjectKey;
 
 use crate::cedar::Cedar;
-use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
-use crate::delegation::SignedRegion;
-use crate::detectors_file::Detectors;
-use crate::enforcers_file::Enforcers;
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::expiry::{self, RoleEnd};
-use crate::federation_file::Federation;
-use crate::files::{RepositoryFiles, read_bounded};
-use crate::floors::{RoleVersions, check_time};
-use crate::keyset_file::Keyset;
+use crate::layout::Files;
 use crate::layout::{METADATA, TargetKind};
-use crate::network_file::Network;
-use crate::operators_file::Operators;
+use crate::load::contents::{Contents, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::region::{Additions, View};
 use crate::settings::Settings;
-use crate::source::Source;
-use crate::tenants_file::Tenants;
+use crate::targets::detectors_file::Detectors;
+use crate::targets::enforcers_file::Enforcers;
+use crate::targets::federation_file::Federation;
+use crate::targets::keyset_file::Keyset;
+use crate::targets::network_file::Network;
+use crate::targets::operators_file::Operators;
+use crate::targets::tenants_file::Tenants;
+use crate::transport::bounded::{MAX_ROLE_LEN, read_bounded};
+use crate::transport::files::RepositoryFiles;
+use crate::transport::source::Source;
+use crate::tuf::delegation::SignedRegion;
+use crate::tuf::expiry::{self, RoleEnd};
+use crate::tuf::floors::{RoleVersions, check_time};
 use crate::tuf::{self, Opened};
 
 /// What a repository is held against.
@@ -220,12 +225,10 @@ async fn roots_until_pinned(files: &RepositoryFiles, pinned: &[u8], kept: &Path)
         let file = format!("{version}.root.json");
         let path = format!("{METADATA}/{file}");
         let verified = |bytes: Vec<u8>| tuf::root_before(&bytes, &next).map(|root| (root, bytes));
-        let here = read_bounded(&kept.join(&path), expiry::MAX_ROLE_LEN)
-            .ok()
-            .and_then(verified);
+        let here = read_bounded(&kept.join(&path), MAX_ROLE_LEN).ok().and_then(verified);
         let before = match here {
             Some(before) => Some(before),
-            None => files.get(&path, expiry::MAX_ROLE_LEN).await.ok().and_then(verified),
+            None => files.get(&path, MAX_ROLE_LEN).await.ok().and_then(verified),
         };
         let Some((root, bytes)) = before else { break };
         found.push((file, bytes));

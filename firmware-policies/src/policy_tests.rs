@@ -35,10 +35,11 @@ use touchstone_verifier::reason::Code;
 use touchstone_verifier::reference::ReferenceSet;
 
 use crate::cedar::Cedar;
-use crate::contents::{Contents, Files};
-use crate::decision::{CedarDecision, Request};
+use crate::cedar::decision::{CedarDecision, Request};
 use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::layout::Files;
 use crate::layout::{RegionTarget, TargetKind};
+use crate::load::contents::Contents;
 use crate::region::{Demands, seen_by_whole};
 use file::{Ask, Case, Expect, Given, GivenClaims};
 

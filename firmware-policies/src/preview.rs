@@ -8,13 +8,14 @@ use sha2::{Digest as _, Sha256};
 use touchstone_cose::key::SigningKey;
 use touchstone_verifier::corim::{CorimError, TrustedSigner, UntrustedCorim, sign_corim};
 
-use crate::contents::{Contents, Files};
 use crate::error::{PolicyCode, PolicyError};
+use crate::layout::Files;
 use crate::layout::{MAX_NAME_LEN, RegionTarget, TargetKind};
+use crate::load::contents::Contents;
 use crate::load::{LoadOptions, PolicySet, load_blocking};
 use crate::policy_tests::{self, CaseResult};
 use crate::repository::Repository;
-use crate::signers_file;
+use crate::targets::signers_file;
 
 /// What the names of signers that exist for one preview begin with.
 const SIGNER: &str = "preview";

@@ -1,6 +1,9 @@
 //! Publishing: merge the signatures, make snapshot and timestamp, and make it the version that everyone loads, at once or
 //! not at all. See [`commit`](crate::commit) for how it is written.
 
+pub(crate) mod commit;
+pub mod timestamp;
+
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -9,14 +12,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tough::schema::{Hashes, Metafile, Role, Snapshot, Timestamp};
 
+use crate::ceremony::signing::{SPEC_VERSION, ends_soon, expires_at, signed_by};
 use crate::ceremony::{self, Base, Draft, LAST_HONEST_VERSION, Next, RoleBody, Scope, Signatures};
-use crate::commit::{Commit, FileWrite, Placing};
 use crate::error::{PolicyCode, PolicyError};
-use crate::floors::RoleVersions;
 use crate::keys::{KeyDir, KeyRole};
 use crate::layout::{METADATA, target_path};
+use crate::publish::commit::{Commit, FileWrite, Placing};
 use crate::repository::Repository;
-use crate::signing::{SPEC_VERSION, ends_soon, expires_at, signed_by};
+use crate::tuf::floors::RoleVersions;
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -257,7 +260,7 @@ fn at_once(
         }
         Some(Err(_)) => {
             let found = format!("an end at {}, and too few root keys to renew it", root.expires);
-            let expected = format!("an end after {}", crate::expiry::time(now));
+            let expected = format!("an end after {}", crate::tuf::expiry::time(now));
             Err(PolicyError::new(PolicyCode::RootExpired, "root", expected, found))
         }
         _ => Ok(renewed),
@@ -284,7 +287,8 @@ impl TargetFiles {
         let mut targets = Vec::new();
         for (kind, bytes) in &next.files {
             let path = target_path(repo, &kind.name(), &Sha256::digest(bytes));
-            let is_there = crate::files::read_bounded(&path, bytes.len() as u64).is_ok_and(|found| found == *bytes);
+            let is_there =
+                crate::transport::bounded::read_bounded(&path, bytes.len() as u64).is_ok_and(|found| found == *bytes);
             if !is_there {
                 targets.push(FileWrite {
                     path,

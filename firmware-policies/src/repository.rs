@@ -4,12 +4,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry::MAX_ROLE_LEN;
-use crate::files::read_bounded;
+use crate::layout::Files;
 use crate::layout::{LOCK, METADATA, STAGED, TargetKind};
 use crate::load::read_files;
+use crate::transport::bounded::MAX_ROLE_LEN;
+use crate::transport::bounded::read_bounded;
 use crate::tuf::{self, Opened};
 
 /// Deepest folder below `staged`: `regions/<id>/nodes/<file>`.

@@ -112,9 +112,10 @@ impl PolicyStart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contents::{Contents, Files};
-    use crate::init::{InitOptions, init_with};
+    use crate::author::init::{InitOptions, init_with};
     use crate::keys::KeyDir;
+    use crate::layout::Files;
+    use crate::load::contents::Contents;
     use crate::policy_tests;
     use crate::preview::run_tests;
     use crate::settings::{CrlRule, Settings};

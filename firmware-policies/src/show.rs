@@ -6,15 +6,16 @@ use serde::Serialize;
 use touchstone_verifier::corim::UntrustedCorim;
 use tough::schema::{RoleType, Root};
 
-use crate::contents::{Contents, Files};
-use crate::delegation::role_name;
 use crate::error::PolicyError;
-use crate::expiry::{self, time};
-use crate::inventory_file::NodeFile;
+use crate::layout::Files;
 use crate::layout::TargetKind;
+use crate::load::contents::Contents;
 use crate::load::{LoadOptions, load_blocking};
 use crate::repository::{first_root, published, staged};
 use crate::settings::ImaSettings;
+use crate::targets::inventory_file::NodeFile;
+use crate::tuf::delegation::role_name;
+use crate::tuf::expiry::{self, time};
 
 /// What [`show`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -11,9 +11,9 @@ use touchstone_evidence::collection::{Collection, Label};
 use touchstone_evidence::pcr_values::{self, PcrValues};
 use touchstone_verifier::anchors::Purpose;
 
+use crate::author::identity::NodeIdentity;
 use crate::author::{NodePlace, init, node_add, reference_add, trust_add};
 use crate::error::PolicyError;
-use crate::identity::NodeIdentity;
 use crate::load::{LoadOptions, PolicySet, load_blocking};
 use crate::publish::publish;
 

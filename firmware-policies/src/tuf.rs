@@ -2,6 +2,10 @@
 //!
 //! Expiry is no part of this: see [`expiry`](crate::expiry). Source: TUF 1.0.34, 5.
 
+pub mod delegation;
+pub(crate) mod expiry;
+pub mod floors;
+
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::future::Future;
@@ -13,13 +17,13 @@ use tough::schema::{Role, RoleType, Root, Signed};
 use tough::{IntoVec, Repository, TargetName, TransportError, TransportErrorKind};
 use url::Url;
 
-use crate::delegation::{self, SignedRegion};
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry::{self, MAX_ROLE_LEN};
-use crate::files::{METADATA_URL, ReadError, RepositoryFiles, TARGETS_URL};
-use crate::floors::{KeysSince, RoleVersions};
 use crate::layout::METADATA;
-use crate::source::Source;
+use crate::transport::bounded::MAX_ROLE_LEN;
+use crate::transport::files::{METADATA_URL, ReadError, RepositoryFiles, TARGETS_URL};
+use crate::transport::source::Source;
+use crate::tuf::delegation::SignedRegion;
+use crate::tuf::floors::{KeysSince, RoleVersions};
 
 /// What the digest of a whole policy begins with, so that it is never taken for another one.
 const DIGEST_LABEL: &str = "touchstone-policy/1";

@@ -14,7 +14,7 @@ use touchstone_authorization::{Channel, Proof, Scope, authorization_digest};
 use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, foreign_audience, foreign_path};
 use touchstone_keybroker::federation::PUSHED_BYTES_AT_ONCE;
 use touchstone_keybroker::service::RunningBroker;
-use touchstone_policies::federation_file::Trust;
+use touchstone_policies::author::federation::Trust;
 use touchstone_policies::federation_trust;
 
 const OTHER: &str = "b.example";

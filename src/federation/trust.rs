@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use touchstone_policies::federation_file::{Accepted, Trust};
+use touchstone_policies::author::federation::{Accepted, Trust};
 use touchstone_policies::{federation_drop, federation_trust};
 
 use crate::output::{self, CommandResult, Failure, Outcome, say};

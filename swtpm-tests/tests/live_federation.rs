@@ -26,7 +26,7 @@ use touchstone_keybroker::admin::SOCKET;
 use touchstone_keybroker::record::DecisionRecord;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_ledger::statement::{Kind, Outcome, Statement, VerifiedStatement};
-use touchstone_policies::federation_file::{Accepted, Trust};
+use touchstone_policies::author::federation::{Accepted, Trust};
 use touchstone_policies::{Job, NodeIdentity, federation_drop, federation_trust};
 
 const A: &str = "a.example";

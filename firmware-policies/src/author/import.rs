@@ -19,13 +19,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::nodes::{Entry, entries, place_of, stage_region};
+use crate::author::identity::NodeIdentity;
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::files::read_bounded;
-use crate::identity::NodeIdentity;
-use crate::inventory_file::{MAX_NODES, NodeFile};
 use crate::layout::{RegionTarget, TargetKind};
-use crate::node_name::NodeName;
 use crate::repository::Repository;
+use crate::targets::inventory_file::{MAX_NODES, NodeFile};
+use crate::targets::node_name::NodeName;
+use crate::transport::bounded::read_bounded;
 
 /// Largest file of machines.
 pub const MAX_IMPORT_LEN: u64 = 16 << 20;

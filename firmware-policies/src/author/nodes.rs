@@ -5,16 +5,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::author::identity::{Hardware, NodeIdentity};
 use crate::cedar::default_region_policy;
-use crate::contents::Files;
-use crate::deny_file;
 use crate::error::{PolicyCode, PolicyError};
-use crate::identity::{Hardware, NodeIdentity};
-use crate::inventory_file::{AUTHORITY, NodeFile, Place, VolumeFile};
+use crate::layout::Files;
 use crate::layout::{RegionTarget, TargetKind};
-use crate::node_name::NodeName;
 use crate::repository::Repository;
 use crate::settings::Settings;
+use crate::targets::deny_file;
+use crate::targets::inventory_file::{AUTHORITY, NodeFile, Place, VolumeFile};
+use crate::targets::node_name::NodeName;
 
 /// Where a node belongs and what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 use touchstone_verifier::appraisal::ClaimValue;
 
-use crate::decision::{LineageFacts, MAX_LINEAGE_FACTS, Principal, Request};
+use crate::cedar::decision::{LineageFacts, MAX_LINEAGE_FACTS, Principal, Request};
 use crate::settings::ACTIONS;
 
 /// Attributes of principals, in the order of [`Facts::principal`].

@@ -1,10 +1,11 @@
 //! What must not go back from one version to the next: the domain's name, its generation, its keyset.
 
-use crate::contents::{Contents, Files};
 use crate::error::{PolicyCode, PolicyError};
-use crate::keyset_file::Keyset;
+use crate::layout::Files;
 use crate::layout::TargetKind;
+use crate::load::contents::Contents;
 use crate::settings::Settings;
+use crate::targets::keyset_file::Keyset;
 
 /// What the published version says about what must not go back.
 struct Previous {

@@ -7,12 +7,12 @@ use super::body::RoleBody;
 use super::next::{Base, Next, signed_under, still_signed};
 use super::roles::{build_root, build_targets, list_of, of_root, partition, targets_of};
 use super::staged::{wanted_regions, wanted_roles};
-use crate::contents::Files;
+use crate::ceremony::signing::{ROOT_LIFE, TARGETS_LIFE, expires_at};
 use crate::error::{PolicyCode, PolicyError};
 use crate::keys::{KeyDir, KeyRole, RoleKey};
+use crate::layout::Files;
 use crate::layout::{RegionTarget, TargetKind};
 use crate::repository::{Repository, overlay};
-use crate::signing::{ROOT_LIFE, TARGETS_LIFE, expires_at};
 use touchstone_verifier::corim::{UntrustedCorim, sign_corim};
 
 /// The next version before it is signed.

@@ -13,6 +13,7 @@ mod proposal;
 mod review;
 mod roles;
 mod signatures;
+pub(crate) mod signing;
 mod staged;
 
 pub(crate) use body::{RoleBody, to_json};

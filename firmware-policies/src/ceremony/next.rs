@@ -14,14 +14,15 @@ use super::roles::{
     Listed, RoleSigners, authority, build_root, build_targets, named, of_delegations, of_root, one_role_each,
     targets_of,
 };
-use crate::contents::{Contents, Files, MAX_TARGETS, MAX_TOTAL_LEN};
-use crate::delegation::role_name;
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry::time;
-use crate::floors::{RoleVersions, takes_out};
 use crate::keys::KeyRole;
+use crate::layout::Files;
 use crate::layout::TargetKind;
+use crate::load::contents::{Contents, MAX_TARGETS, MAX_TOTAL_LEN};
 use crate::repository::{Published, first_root, published_from};
+use crate::tuf::delegation::role_name;
+use crate::tuf::expiry::time;
+use crate::tuf::floors::{RoleVersions, takes_out};
 
 /// Longest life of a role that is proposed, seconds: a year and some weeks.
 pub const MAX_ROLE_LIFE: i64 = 400 * 86_400;
@@ -107,7 +108,7 @@ impl Base {
                 .get(&format!("{role}.json"))
                 .map_or(0, |meta| meta.version.get()),
         };
-        crate::signing::next(last)
+        crate::ceremony::signing::next(last)
     }
 
     /// The version of a role under the root that comes next: that after the last one, unless the last one is beyond what any
@@ -120,7 +121,7 @@ impl Base {
             _ => return self.next_version(role),
         };
         if last > LAST_HONEST_VERSION && takes_out(next, &self.root.signed, role_type) {
-            return crate::signing::next(honest.min(LAST_HONEST_VERSION));
+            return crate::ceremony::signing::next(honest.min(LAST_HONEST_VERSION));
         }
         self.next_version(role)
     }

@@ -17,12 +17,12 @@ use super::body::RoleBody;
 use super::draft::{Draft, draft};
 use super::next::{Base, Next};
 use super::review::Review;
-use crate::delegation::MAX_REGION_ROLES;
 use crate::error::{PolicyCode, PolicyError};
-use crate::files::{MAX_METADATA_LEN, read_bounded};
 use crate::keys::{KeyDir, KeyRole};
 use crate::layout::{METADATA, TARGETS, TargetKind, target_path};
 use crate::repository::{Repository, write_file};
+use crate::transport::bounded::{MAX_METADATA_LEN, read_bounded};
+use crate::tuf::delegation::MAX_REGION_ROLES;
 
 /// Folder of the unsigned roles.
 pub const PROPOSED: &str = "proposed";

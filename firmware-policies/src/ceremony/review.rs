@@ -9,10 +9,10 @@ use touchstone_cose::cbor::{self, Value};
 use super::next::{Base, Next};
 use super::roles::{RoleSigners, authority, of_root};
 use crate::error::PolicyError;
-use crate::expiry::time;
 use crate::keys::KeyRole;
 use crate::layout::TargetKind;
 use crate::show::Change;
+use crate::tuf::expiry::time;
 
 /// A proposal that was checked whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -114,7 +114,7 @@ impl Review {
 }
 
 fn targets(base: &Base, next: &Next) -> Result<Vec<TargetReview>, PolicyError> {
-    let none = crate::contents::Files::new();
+    let none = crate::layout::Files::new();
     let before = base.published.as_ref().map_or(&none, |p| &p.files);
     let regions = base.regions()?;
     let kinds: BTreeSet<&TargetKind> = before.keys().chain(next.files.keys()).collect();

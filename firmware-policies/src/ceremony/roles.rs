@@ -13,12 +13,13 @@ use tough::schema::{
     DelegatedRole, Delegations, Hashes, PathPattern, PathSet, RoleKeys, RoleType, Root, Target, Targets,
 };
 
-use crate::contents::Files;
-use crate::delegation::{MAX_REGION_ROLES, REGION_ROLE, region_folder, role_name};
+use crate::ceremony::signing::SPEC_VERSION;
 use crate::error::{PolicyCode, PolicyError};
 use crate::keys::{KeyRole, MAX_KEYS_PER_ROLE, public};
+use crate::layout::Files;
+use crate::layout::REGION_ROLE;
 use crate::layout::{TargetKind, is_region_name};
-use crate::signing::SPEC_VERSION;
+use crate::tuf::delegation::{MAX_REGION_ROLES, region_folder, role_name};
 
 /// What a list of targets names: length and SHA-256 of each.
 pub(crate) type Listed = BTreeMap<TargetKind, (u64, [u8; 32])>;

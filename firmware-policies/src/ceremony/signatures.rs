@@ -18,9 +18,9 @@ use super::proposal;
 use super::review::Review;
 use super::roles::{RoleSigners, of_root};
 use crate::error::{PolicyCode, PolicyError, Problem};
-use crate::files::read_bounded;
 use crate::keys::{KeyDir, KeyRole, public};
 use crate::repository::write_file;
+use crate::transport::bounded::read_bounded;
 
 /// What the format member of a signature file says.
 pub const FORMAT: &str = "touchstone-policy-signatures/1";

@@ -10,13 +10,13 @@ use touchstone_cose::key::VerifyingKey;
 
 use super::next::Base;
 use super::roles::{RoleSigners, build_root, named, of_root, one_role_each};
-use crate::delegation::MAX_REGION_ROLES;
+use crate::ceremony::signing::{ROOT_LIFE, expires_at};
 use crate::error::{PolicyCode, PolicyError};
-use crate::files::read_bounded;
 use crate::keys::KeyRole;
 use crate::layout::is_region_name;
 use crate::repository::{Repository, write_file};
-use crate::signing::{ROOT_LIFE, expires_at};
+use crate::transport::bounded::read_bounded;
+use crate::tuf::delegation::MAX_REGION_ROLES;
 
 /// Folder of what is staged about keys.
 pub const CHANGES: &str = "changes";

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::author::init::{InitOptions, init_with};
 use crate::error::PolicyCode;
-use crate::init::{InitOptions, init_with};
 use crate::keys::KeyDir;
 use crate::layout::TargetKind;
 use crate::publish::{PublishOptions, PublishedVersion, publish, publish_with};

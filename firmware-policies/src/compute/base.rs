@@ -4,11 +4,11 @@ use touchstone_cose::key::SigningKey;
 use touchstone_verifier::corim::{CorimError, MachineReference, TrustedSigner, sign_corim};
 use touchstone_verifier::tpm::selection::RESETTABLE_REGISTERS;
 
+use crate::author::evidence::{CheckedEvidence, IMA_REGISTER};
 use crate::error::{PolicyCode, PolicyError};
-use crate::evidence::{CheckedEvidence, IMA_REGISTER};
 use crate::layout::TargetKind;
 use crate::repository::Repository;
-use crate::signers_file::{self, verify_reference};
+use crate::targets::signers_file::{self, verify_reference};
 
 /// Where a base comes from.
 #[derive(Debug, Clone)]

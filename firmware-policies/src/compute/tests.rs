@@ -2,8 +2,11 @@ use touchstone_artefacts::pe::Image;
 use touchstone_verifier::corim::BankValues;
 
 use super::*;
-use crate::evidence::CheckedEvidence;
+use crate::author::evidence::CheckedEvidence;
 use crate::testing::{NOW, TestRepo, boot_evidence, boot_file, boot_records, pack};
+
+mod replaced;
+mod unified;
 
 const MAGIC: &[u8] = b"#### LoaderInfo: systemd-stub 252.39 ####";
 
@@ -51,43 +54,8 @@ fn uki(version: &str, cmdline: &str) -> NamedFile {
     named(&format!("{version}.efi"), bytes)
 }
 
-#[test]
-fn the_record_of_an_image_has_its_measured_sections_in_order() {
-    use touchstone_evidence::uki_sections::{Section, decode};
-    let image = uki("6.1", "quiet");
-    let kernel = pe(&[(".text", b"6.1")]);
-    let expected = [
-        Section::of(".linux", &kernel),
-        Section::of(".osrel", b"NAME=Test\nVERSION_ID=6.1\n"),
-        Section::of(".cmdline", b"quiet"),
-        Section::of(".initrd", b"an initrd"),
-    ];
-    assert_eq!(
-        decode(&uki_sections(&image.bytes).unwrap()).as_deref(),
-        Ok(&expected[..])
-    );
-    assert!(uki_sections(&kernel).is_err(), "a kernel is no unified image");
-    let other_stub = pe(&[(".linux", &kernel), (".sdmagic", b"#### LoaderInfo: another 1 ####")]);
-    assert!(
-        uki_sections(&other_stub).is_err(),
-        "what another stub measures is not known"
-    );
-}
-
-fn uki_boot(uki: NamedFile) -> Option<Boot> {
-    Some(Boot::Uki(UkiBoot {
-        loaders: Vec::new(),
-        uki,
-        secure_boot: true,
-    }))
-}
-
 fn golden() -> Option<Base> {
     Some(Base::Evidence(boot_evidence("good")))
-}
-
-fn grub_cfg(boot: &str) -> NamedFile {
-    named("grub.cfg", boot_file(boot, "grub.cfg"))
 }
 
 /// Stages, publishes and reads back.
@@ -109,72 +77,8 @@ fn code(compute: &Compute) -> PolicyCode {
         .code()
 }
 
-/// What the recorded boot quoted and logged.
-fn quoted(boot: &str) -> BankValues {
-    let mut banks = CheckedEvidence::read(&boot_evidence(boot)).unwrap().banks;
-    banks.remove(&HashAlg::Sha256).unwrap()
-}
-
 fn sha256(reference: &MachineReference) -> &BankValues {
     &reference.banks[&HashAlg::Sha256]
-}
-
-/// The changed configuration in place of the golden one gives exactly what the machine with that configuration quoted.
-#[test]
-fn a_replaced_configuration_gives_what_the_machine_that_boots_it_quoted() {
-    let test = TestRepo::published();
-    for (name, base) in [
-        ("over-evidence", golden()),
-        ("over-reference", Some(Base::Reference("golden".into()))),
-    ] {
-        let reference = computed(
-            &test,
-            name,
-            &Compute {
-                base,
-                replacements: vec![Replacement::File {
-                    old: grub_cfg("good"),
-                    new: grub_cfg("cmdline-changed"),
-                }],
-                ..Compute::default()
-            },
-        );
-        let changed = quoted("cmdline-changed");
-        assert_eq!(sha256(&reference).registers, changed.registers, "{name}");
-        let digests = |values: &BankValues, pcr| values.events_of(pcr).map(|e| e.digest.clone()).collect::<Vec<_>>();
-        for pcr in [4, 7, 8, 9] {
-            assert_eq!(
-                digests(sha256(&reference), pcr),
-                digests(&changed, pcr),
-                "{name}: register {pcr}"
-            );
-        }
-    }
-}
-
-#[test]
-fn replaced_text_gives_the_changed_commands() {
-    let test = TestRepo::published();
-    let reference = computed(
-        &test,
-        "text",
-        &Compute {
-            base: golden_with_data(&test),
-            replacements: vec![Replacement::Text {
-                old: "loglevel=4".into(),
-                new: "loglevel=4 module.sig_enforce=0 init=/bin/sh".into(),
-            }],
-            ..Compute::default()
-        },
-    );
-    let changed = quoted("cmdline-changed");
-    let good = quoted("good");
-    assert_eq!(sha256(&reference).registers[&8], changed.registers[&8]);
-    assert_eq!(
-        sha256(&reference).registers[&9],
-        good.registers[&9],
-        "grub.cfg itself was not replaced"
-    );
 }
 
 /// The golden state with GRUB's texts kept, by way of a replacement that changes nothing.
@@ -191,156 +95,6 @@ fn golden_with_data(test: &TestRepo) -> Option<Base> {
     let good = quoted("good");
     assert_eq!(sha256(&reference).registers, good.registers);
     Some(Base::Reference("same".into()))
-}
-
-#[test]
-fn a_unified_image_alone_has_the_registers_that_follow_from_it() {
-    let test = TestRepo::published();
-    let compute = Compute {
-        banks: vec![HashAlg::Sha256, HashAlg::Sha384],
-        boot: uki_boot(uki("6.1", "quiet")),
-        validity: (Some(NOW - 5), Some(NOW + 5)),
-        ..Compute::default()
-    };
-    let report = reference_compute(&test.repo, "uki", &compute).unwrap();
-    assert_eq!(
-        (report.registers.as_slice(), report.events_only.as_slice()),
-        (&[9, 11][..], &[4][..])
-    );
-    assert!(report.words.contains(&"command line: quiet".into()) && report.words.contains(&"system: Test 6.1".into()));
-    let reference = computed(&test, "uki", &compute);
-    assert_eq!(
-        (reference.not_before, reference.not_after),
-        (Some(NOW - 5), Some(NOW + 5))
-    );
-    assert_eq!(reference.banks.len(), 2);
-    for (bank, values) in &reference.banks {
-        // Eight events of four sections, name before content.
-        let digests: Vec<_> = values.events_of(11).map(|event| event.digest.clone()).collect();
-        assert_eq!(digests.len(), 8);
-        assert_eq!(digests[0], bank.digest([&b".linux\0"[..]]).as_ref());
-        assert_eq!(digests[5], bank.digest([&b"quiet"[..]]).as_ref());
-        let mut value = vec![0; bank.digest_len()];
-        for digest in &digests {
-            value = bank.digest([value.as_slice(), digest]).as_ref().to_vec();
-        }
-        assert_eq!(values.registers[&11], value, "{bank}");
-        let images: Vec<_> = values.events_of(4).map(|event| event.digest.clone()).collect();
-        let image = uki("6.1", "quiet");
-        let image = Image::parse(&image.bytes).unwrap().authenticode(*bank);
-        assert_eq!(
-            images,
-            [bank.digest([&[0; 4][..]]).as_ref().to_vec(), image],
-            "separator, image"
-        );
-    }
-}
-
-/// Over a base, a path determines its registers whole; what it does not use is empty, the rest is the base's.
-#[test]
-fn a_unified_image_over_a_base_is_a_whole_state() {
-    let test = TestRepo::published();
-    let over = |name: &str, image| {
-        let compute = Compute {
-            base: golden(),
-            boot: uki_boot(image),
-            ..Compute::default()
-        };
-        computed(&test, name, &compute)
-    };
-    let one = over("uki-1", uki("6.1", "quiet"));
-    let good = quoted("good");
-    let values = sha256(&one);
-    for pcr in [0, 1, 2, 3, 5, 6, 7, 14] {
-        assert_eq!(
-            values.registers[&pcr], good.registers[&pcr],
-            "register {pcr} is the platform's"
-        );
-    }
-    assert_eq!(values.registers[&8], vec![0; 32], "GRUB does not run");
-    assert_eq!(values.events_of(8).count(), 0);
-    assert_eq!(
-        values.events_of(4).count(),
-        3,
-        "the boot attempt, the separator, the image"
-    );
-    assert_eq!((values.events_of(9).count(), values.events_of(11).count()), (2, 8));
-    // One image replaced by the next is the same state as the next one computed from the start.
-    let two = over("uki-2", uki("6.2", "quiet panic=1"));
-    let replaced = computed(
-        &test,
-        "uki-2-replaced",
-        &Compute {
-            base: Some(Base::Reference("uki-1".into())),
-            replacements: vec![Replacement::File {
-                old: uki("6.1", "quiet"),
-                new: uki("6.2", "quiet panic=1"),
-            }],
-            ..Compute::default()
-        },
-    );
-    let digests = |reference: &MachineReference| {
-        let mut events: Vec<_> = sha256(reference)
-            .events
-            .iter()
-            .map(|e| (e.pcr, e.digest.clone()))
-            .collect();
-        events.sort_by_key(|(pcr, _)| *pcr);
-        events
-    };
-    assert_eq!(sha256(&replaced).registers, sha256(&two).registers);
-    assert_eq!(digests(&replaced), digests(&two));
-    assert_ne!(digests(&replaced), digests(&one));
-}
-
-#[test]
-fn files_are_listed_and_replaced() {
-    let test = TestRepo::published();
-    let mut files = FileList::new(HashAlg::Sha256);
-    files.add(b"/usr/bin/tool", b"tool 1").unwrap();
-    files.add(b"/usr/bin/other", b"other").unwrap();
-    let only = computed(
-        &test,
-        "files",
-        &Compute {
-            files: Some(files.clone()),
-            ..Compute::default()
-        },
-    );
-    assert!(only.banks.is_empty());
-    assert_eq!(only.files.len(), 2);
-    let with_base = Compute {
-        base: golden(),
-        files: Some(files),
-        replacements: vec![Replacement::File {
-            old: grub_cfg("good"),
-            new: grub_cfg("good"),
-        }],
-        ..Compute::default()
-    };
-    computed(&test, "whole", &with_base);
-    let replaced = computed(
-        &test,
-        "whole-2",
-        &Compute {
-            base: Some(Base::Reference("whole".into())),
-            replacements: vec![Replacement::File {
-                old: named("tool", *b"tool 1"),
-                new: named("tool", *b"tool 2"),
-            }],
-            ..Compute::default()
-        },
-    );
-    let digests: Vec<_> = replaced
-        .files
-        .iter()
-        .map(|file| (file.path.as_str(), file.digest.clone()))
-        .collect();
-    let digest = |content: &[u8]| HashAlg::Sha256.digest([content]).as_ref().to_vec();
-    assert!(digests.contains(&("/usr/bin/tool", digest(b"tool 2"))));
-    assert!(digests.contains(&("/usr/bin/other", digest(b"other"))));
-    assert_eq!(digests.len(), 2);
-    assert_eq!(sha256(&replaced).registers.len(), 12);
 }
 
 #[test]
@@ -537,4 +291,22 @@ fn the_recorded_path_computed_from_its_packages_is_the_recorded_state() {
         ..boot("good")
     };
     assert_eq!(code(&compute(other_line)), PolicyCode::ArtefactRefused);
+}
+
+fn grub_cfg(boot: &str) -> NamedFile {
+    named("grub.cfg", boot_file(boot, "grub.cfg"))
+}
+
+/// What the recorded boot quoted and logged.
+fn quoted(boot: &str) -> BankValues {
+    let mut banks = CheckedEvidence::read(&boot_evidence(boot)).unwrap().banks;
+    banks.remove(&HashAlg::Sha256).unwrap()
+}
+
+fn uki_boot(uki: NamedFile) -> Option<Boot> {
+    Some(Boot::Uki(UkiBoot {
+        loaders: Vec::new(),
+        uki,
+        secure_boot: true,
+    }))
 }

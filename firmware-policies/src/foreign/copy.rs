@@ -9,9 +9,9 @@ use tough::schema::{Signed, Snapshot, Targets, Timestamp};
 use tough::{Transport, TransportErrorKind};
 use url::Url;
 
-use crate::files::{METADATA_URL, RepositoryFiles, TARGETS_URL};
 use crate::layout::{self, KEYSET, SETTINGS, TargetKind};
-use crate::source::Source;
+use crate::transport::files::{METADATA_URL, RepositoryFiles, TARGETS_URL};
+use crate::transport::source::Source;
 
 /// Largest copy, in bytes.
 pub const MAX_COPY_BYTES: usize = 7 << 20;

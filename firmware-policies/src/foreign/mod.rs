@@ -17,15 +17,15 @@ use url::Url;
 
 pub use copy::{CopyError, MAX_COPY_BYTES, MAX_COPY_FILES, RepositoryCopy};
 
-use crate::delegation;
 use crate::error::{PolicyCode, PolicyError};
-use crate::expiry;
-use crate::federation_file::{FederatedDomain, TrustBegins};
-use crate::files::{METADATA_URL, TARGETS_URL};
-use crate::floors::RoleVersions;
-use crate::keyset_file::{Job, Keyset};
 use crate::layout::{KEYSET, SETTINGS, TargetKind};
 use crate::settings::Settings;
+use crate::targets::federation_file::{FederatedDomain, TrustBegins};
+use crate::targets::keyset_file::{Job, Keyset};
+use crate::transport::files::{METADATA_URL, TARGETS_URL};
+use crate::tuf::delegation;
+use crate::tuf::expiry;
+use crate::tuf::floors::RoleVersions;
 use crate::tuf::{self, parse_root};
 use memory::MemoryFiles;
 

@@ -3,9 +3,9 @@ use std::path::Path;
 use touchstone_cose::cbor::Value;
 
 use super::*;
-use crate::federation_file::{Trust, federation_trust};
-use crate::source::{Location, Source};
+use crate::author::federation::{Trust, federation_trust};
 use crate::testing::{DAY, NOW};
+use crate::transport::source::{Location, Source};
 use crate::{init, publish};
 
 const B: &str = "b.example";

@@ -10,6 +10,7 @@
 
 mod passphrase;
 mod pem_file;
+mod private_file;
 pub mod public;
 pub mod token;
 
@@ -21,12 +22,11 @@ use touchstone_cose::key::{Signer, SigningKey, VerifyingKey};
 use tough::schema::key::Key;
 use tough::schema::{RoleType, Signature};
 
-use crate::delegation::REGION_ROLE;
 use crate::error::{PolicyCode, PolicyError};
-use crate::layout::is_region_name;
+use crate::layout::{REGION_ROLE, is_region_name};
 
 pub use passphrase::{MIN_PASSPHRASE_LEN, Passphrase};
-pub use pem_file::MAX_KEY_FILE_LEN;
+pub use private_file::MAX_KEY_FILE_LEN;
 
 /// Most keys of one role.
 pub const MAX_KEYS_PER_ROLE: usize = 32;

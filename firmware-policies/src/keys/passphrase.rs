@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::pem_file::read_private;
+use super::private_file::read_private;
 use crate::error::{PolicyCode, PolicyError};
 
 /// Shortest passphrase that a new key is encrypted with, in bytes.

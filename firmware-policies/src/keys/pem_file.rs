@@ -1,7 +1,7 @@
 //! Private keys in files: Ed25519 in PKCS#8 PEM (RFC 8410), plain or encrypted (PBES2 with scrypt, RFC 8018, RFC 7914).
 
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use pkcs8::der::SecretDocument;
@@ -14,10 +14,9 @@ use touchstone_cose::key::{SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
 use super::passphrase::{MIN_PASSPHRASE_LEN, Passphrase};
+use super::private_file::{invalid, read_private};
 use crate::error::{PolicyCode, PolicyError};
 
-/// Largest key file; an encrypted PKCS#8 Ed25519 key in PEM is about 400 bytes.
-pub const MAX_KEY_FILE_LEN: u64 = 4096;
 /// Cost of scrypt for the keys that are made here: 128 MiB and some tenths of a second a guess.
 pub const SCRYPT_LOG_N: u8 = 17;
 /// Most memory that opening a key may take, bytes: whoever wrote the file chose the cost.
@@ -27,34 +26,6 @@ pub const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
 const SCRYPT_R: u32 = 8;
 const SCRYPT_P: u32 = 1;
-const EXPOSED: u32 = 0o077;
-
-/// Reads a small file that nobody but its owner can read or change.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, PolicyError> {
-    let io = |e: std::io::Error| PolicyError::io(path, "a key file", &e);
-    // Opening a pipe would wait for a writer for ever, so the kind is looked at before.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(invalid(path, "no regular file"));
-    }
-    let file = std::fs::File::open(path).map_err(io)?;
-    // The mode of the file that is read, not of one that was there a moment before.
-    let meta = file.metadata().map_err(io)?;
-    if !meta.is_file() || meta.len() > MAX_KEY_FILE_LEN {
-        return Err(invalid(path, &format!("no file of at most {MAX_KEY_FILE_LEN} bytes")));
-    }
-    if meta.mode() & EXPOSED != 0 {
-        let found = format!("mode {:04o}", meta.mode() & 0o7777);
-        return Err(PolicyError::new(
-            PolicyCode::KeyFileExposed,
-            path.display(),
-            "mode 0600",
-            found,
-        ));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_KEY_FILE_LEN).read_to_string(&mut text).map_err(io)?;
-    Ok(text)
-}
 
 /// Reads a key, opening it where it is encrypted.
 pub(super) fn read(path: &Path, passphrase: &Passphrase) -> Result<SigningKey, PolicyError> {
@@ -162,10 +133,6 @@ fn check_cost(scheme: &EncryptionScheme) -> Result<(), String> {
         Kdf::Pbkdf2(cost) => Err(format!("PBKDF2 with {} rounds", cost.iteration_count)),
         _ => Err("a key derivation that is neither scrypt nor PBKDF2".into()),
     }
-}
-
-fn invalid(path: &Path, found: &str) -> PolicyError {
-    PolicyError::new(PolicyCode::KeyFileInvalid, path.display(), "an Ed25519 key", found)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use touchstone_cose::key::VerifyingKey;
 use tough::schema::key::{EcdsaKey, EcdsaScheme, Ed25519Key, Ed25519Scheme, Key};
 
 use crate::error::{PolicyCode, PolicyError};
-use crate::files::read_bounded;
 use crate::repository::write_file;
+use crate::transport::bounded::read_bounded;
 
 const LABEL: &str = "PUBLIC KEY";
 /// Largest file of a public key.

@@ -26,9 +26,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use touchstone_cose::key::{Algorithm, KID_LEN, SignError, Signer, VerifyingKey};
 
-use super::pem_file::read_private;
+use super::private_file::read_private;
 use crate::error::{PolicyCode, PolicyError};
-use crate::files::read_bounded;
+use crate::transport::bounded::read_bounded;
 
 /// Largest `.pkcs11` file.
 pub const MAX_TOKEN_FILE_LEN: u64 = 4096;

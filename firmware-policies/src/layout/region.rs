@@ -6,6 +6,8 @@ use super::{is_name, is_reference_name};
 
 /// Folder of everything regional.
 pub const REGIONS_FOLDER: &str = "regions/";
+/// What the name of a region's role begins with.
+pub const REGION_ROLE: &str = "region-";
 
 /// A target of one region, below `regions/<id>/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

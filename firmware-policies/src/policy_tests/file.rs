@@ -8,11 +8,11 @@ use serde::Deserialize;
 use touchstone_verifier::appraisal::{ClaimValue, Claims};
 
 use crate::cedar::Cedar;
-use crate::decision::{LineageFacts, Principal};
+use crate::cedar::decision::{LineageFacts, Principal};
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_name;
-use crate::node_name::{is_node_name, is_workload_name};
-use crate::scope::Scope;
+use crate::targets::node_name::{is_node_name, is_workload_name};
+use crate::targets::scope::Scope;
 
 /// Most cases in one file.
 pub const MAX_CASES: usize = 256;

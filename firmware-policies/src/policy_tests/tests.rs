@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use touchstone_verifier::appraisal::Claims;
 
 use super::*;
+use crate::cedar::decision::Principal;
 use crate::cedar::{Cedar, DEFAULT_SCHEMA};
-use crate::decision::Principal;
 use crate::testing::{NOW, TestRepo, boot_evidence, boot_file};
 
 const GOOD: &str = r#"

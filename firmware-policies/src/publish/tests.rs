@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::author::identity::NodeIdentity;
 use crate::author::{init, reference_add, withdraw};
 use crate::ceremony::RootChange;
-use crate::files::read_bounded;
-use crate::identity::NodeIdentity;
+use crate::ceremony::signing::{ROOT_LIFE, ROOT_RENEWED_BEFORE};
 use crate::repository::UNFINISHED;
 use crate::settings::Settings;
-use crate::signing::{ROOT_LIFE, ROOT_RENEWED_BEFORE};
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence, forge};
+use crate::transport::bounded::read_bounded;
 use tough::schema::Signed;
 
 /// Every file below a folder with its contents.

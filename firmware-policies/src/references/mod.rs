@@ -16,11 +16,11 @@ use serde::Serialize;
 use touchstone_cose::key::SigningKey;
 use touchstone_verifier::corim::{CorimError, MachineReference, TrustedSigner, UntrustedCorim, sign_corim};
 
-use crate::contents::Files;
 use crate::error::{PolicyCode, PolicyError};
+use crate::layout::Files;
 use crate::layout::TargetKind;
 use crate::repository::{published, staged};
-use crate::signers_file::{self, Signers};
+use crate::targets::signers_file::{self, Signers};
 
 pub use aspect::Aspect;
 pub use diff::{AspectDiff, Change, EventChange, FieldChange, FilesDiff, MAX_COMPARED, ReferenceDiff};

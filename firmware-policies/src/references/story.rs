@@ -9,7 +9,7 @@ use touchstone_verifier::tpm::HashAlg;
 
 use super::aspect::{Aspect, command_line, kernel_version};
 use super::{ReferenceEntry, Standing, guest};
-use crate::expiry::time;
+use crate::tuf::expiry::time;
 
 /// Most kernel versions named.
 const MAX_VERSIONS: usize = 4;

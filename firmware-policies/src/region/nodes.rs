@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use touchstone_verifier::inventory::Node;
 
 use super::additions::Additions;
-use crate::decision::NodeSeen;
+use crate::cedar::decision::NodeSeen;
 use crate::error::{PolicyCode, Problem};
-use crate::inventory_file::AUTHORITY;
+use crate::targets::inventory_file::AUTHORITY;
 
 /// Everything that a region says of `node` and may not. Whose entry it is must be read already.
 pub(crate) fn check(file: &str, node: &Node, additions: Option<&Additions>) -> Vec<Problem> {

@@ -35,14 +35,14 @@ use super::snp::RegionSnp;
 use super::tdx::RegionTdx;
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::is_reference_name;
-use crate::scope::Scope;
 use crate::settings::containment::ContainmentSection;
+use crate::settings::timers::Timers;
 use crate::settings::{
     AzureSettings, Containment, CrlRule, Delegation, EkCertificateName, EkExpiryName, EventLogName, ImaSettings,
     MAX_SCOPES, NEVER_REQUIRED, RequiredRoots as RootsName, RootsSettings, registers,
 };
 use crate::settings::{ImaMode as ModeName, ImaViolations, ReportFreshnessName};
-use crate::timers::Timers;
+use crate::targets::scope::Scope;
 
 /// Most names of one selection.
 pub const MAX_SELECTED: usize = 4096;

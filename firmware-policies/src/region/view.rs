@@ -14,16 +14,16 @@ use super::additions::Additions;
 use super::nodes::seen_by_whole;
 use super::rules::Rules;
 use super::settings::{self, RegionSettings, Selection};
-use crate::contents::Files;
-use crate::decision::NodeSeen;
-use crate::deny_file;
+use crate::cedar::decision::NodeSeen;
 use crate::error::{PolicyCode, PolicyError, Problem};
+use crate::layout::Files;
 use crate::layout::{RegionTarget, TargetKind};
 use crate::load::PolicySet;
-use crate::scope::Scope;
+use crate::settings::timers::Timers;
 use crate::settings::{Containment, Delegation, Settings};
-use crate::signers_file::{self, Signers};
-use crate::timers::Timers;
+use crate::targets::deny_file;
+use crate::targets::scope::Scope;
+use crate::targets::signers_file::{self, Signers};
 
 /// What a region's own nodes are judged by, where it has something to say of it.
 #[derive(Debug, Clone)]

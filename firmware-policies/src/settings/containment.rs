@@ -14,8 +14,8 @@ use serde::Deserialize;
 use touchstone_verifier::inventory::Node;
 
 use crate::error::{PolicyCode, Problem};
-use crate::inventory_file::MAX_ROLES;
 use crate::layout::is_name;
+use crate::targets::inventory_file::MAX_ROLES;
 
 /// Most zones with a reach of their own.
 pub const MAX_ZONES: usize = 1024;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use touchstone_authorization::KeyKind;
 
 use crate::error::{PolicyCode, Problem};
-use crate::timers::Timers;
+use crate::settings::timers::Timers;
 
 /// Deepest authorization below a node's own that a policy may allow.
 pub const MAX_DELEGATION_DEPTH: u8 = 16;

@@ -363,5 +363,4 @@ fn distance(a: &[char], b: &str) -> usize {
 }
 
 #[cfg(test)]
-#[path = "edit_tests.rs"]
 mod tests;

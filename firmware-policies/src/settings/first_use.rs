@@ -18,8 +18,8 @@ use serde::Deserialize;
 use touchstone_verifier::inventory::{EkId, Node};
 
 use crate::error::{PolicyCode, Problem};
-use crate::inventory_file::{AUTHORITY, MAX_ROLES};
 use crate::layout::is_name;
+use crate::targets::inventory_file::{AUTHORITY, MAX_ROLES};
 
 /// Longest time in which machines may enrol on first use, in seconds: 31 days.
 pub const MAX_FIRST_USE_SECONDS: i64 = 31 * 24 * 3600;

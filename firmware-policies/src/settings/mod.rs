@@ -15,6 +15,7 @@ mod roots;
 mod snp;
 mod status_list;
 mod tdx;
+pub mod timers;
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ use touchstone_verifier::x509::{CrlRule as ChainCrlRule, Expiry};
 
 use crate::error::{PolicyCode, PolicyError, Problem};
 use crate::layout::{SETTINGS, is_name};
-pub use crate::scope::{ACTIONS, Scope};
-use crate::timers::Timers;
+use crate::settings::timers::Timers;
+pub use crate::targets::scope::{ACTIONS, Scope};
 pub use azure::{AzureSettings, ReportFreshnessName};
 pub use containment::{Containment, Extent, MAX_ZONES, Reach, ReachRule};
 pub use delegation::{

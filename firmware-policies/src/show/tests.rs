@@ -1,8 +1,8 @@
 //! People see what is published, what is staged and what is wrong, also when it has expired.
 
 use super::*;
+use crate::author::identity::NodeIdentity;
 use crate::author::{reference_add, withdraw};
-use crate::identity::NodeIdentity;
 use crate::testing::{DAY, NOW, TestRepo, boot_evidence};
 
 fn changes(show: &Show) -> Vec<(&str, Change)> {

@@ -74,7 +74,7 @@ fn a_regions_node_stands_in_its_region_under_its_name() {
 #[test]
 fn hostile_names_stage_nothing() {
     let test = TestRepo::new();
-    for name in crate::node_name::hostile() {
+    for name in crate::targets::node_name::hostile() {
         let place = NodePlace { name: &name, ..EU };
         let shown: String = name.chars().take(40).collect();
         assert_eq!(

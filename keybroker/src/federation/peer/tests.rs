@@ -1,7 +1,7 @@
 use touchstone_authorization::{ListHead, RevokedIds, Status, StatusArray, StatusLists, TrustHead};
 use touchstone_cose::key::SigningKey;
 use touchstone_policies as policies;
-use touchstone_policies::federation_file::{Trust, federation_list, federation_trust};
+use touchstone_policies::author::federation::{Trust, federation_list, federation_trust};
 use touchstone_policies::source::{Location, Source};
 
 use super::*;

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
 use touchstone_policies as policies;
-use touchstone_policies::federation_file::{Accepted, Trust};
+use touchstone_policies::author::federation::{Accepted, Trust};
 
 use super::*;
 
