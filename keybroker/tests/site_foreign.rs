@@ -22,7 +22,7 @@ use touchstone_evidence::message::{ForeignAnswer, ForeignRequest, foreign_audien
 use touchstone_keybroker::config::Limits;
 use touchstone_keybroker::service::RunningBroker;
 use touchstone_keybroker::site::{self, FOREIGN_PART, RunningSite, SHARE_OF_HOST};
-use touchstone_policies::federation_file::{Accepted, Trust};
+use touchstone_policies::author::federation::{Accepted, Trust};
 use touchstone_policies::{self as policies, Job, Keyset, federation_drop, federation_trust};
 
 /// The nodes' domain; [`DOMAIN`] is the one of the site.

@@ -31,7 +31,7 @@ use touchstone_authorization::{
 };
 use touchstone_cose::key::SigningKey;
 use touchstone_enforcer::clock;
-use touchstone_policies::federation_file::{Accepted, Trust};
+use touchstone_policies::author::federation::{Accepted, Trust};
 use touchstone_policies::{self as policies, RepositoryCopy};
 
 use crate::common::{holder, scope};
