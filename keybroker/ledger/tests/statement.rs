@@ -98,7 +98,7 @@ fn names_of_kinds_and_outcomes_are_fixed() {
         "genesis enrolment attestation renewal revocation policy-activation keyset refusal-summary key-change \
          key-release federated-authorization federation-update reinstatement \
          divergence workload-authorization delegation chain-report use-report quarantine lift containment \
-         revocation-closure security-event standing command status-freed"
+         revocation-closure security-event standing command status-freed interruption"
     );
     assert!(Kind::ALL.iter().all(|kind| Kind::parse(kind.as_str()) == Some(*kind)));
     assert!(

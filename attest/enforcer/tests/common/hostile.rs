@@ -55,7 +55,9 @@ pub enum Sign {
 
 pub fn key(domain: &str, sign: Sign) -> SigningKey {
     let mut seed = [sign as u8; 32];
-    seed[..domain.len()].copy_from_slice(domain.as_bytes());
+    for (to, from) in seed.iter_mut().zip(domain.bytes()) {
+        *to = from;
+    }
     SigningKey::from_seed(seed)
 }
 
