@@ -2,6 +2,8 @@
 //! it, one that counts in another domain. Judged, told apart from nobody, recorded and answered in one way. Pure: everything
 //! it rests on is an argument (`docs/protocol.md`, sections 6 and 9).
 
+use std::sync::Arc;
+
 use touchstone_authorization::{
     Asked, ChannelPolicy, DomainState, Enforcer, KeyRing, KeyRingError, ListError, OfflineLimits, Presented, Request,
     RequestChannel, RevokedIds, Status, StatusArray, StatusIndex, StatusLists, TrustedKey, UntrustedAuthorization,
@@ -45,7 +47,8 @@ pub(crate) struct Here {
     pub(crate) purpose: Option<String>,
 }
 
-/// Judges what was presented, on the state of the domain. `here` may look at whose authorization it is.
+/// Judges what was presented, on the state of the domain. `here` may look at whose authorization it is, where that is one:
+/// its signature is verified once, for both.
 ///
 /// # Errors
 /// [`KeyRingError`] for a keyset that is none.
@@ -54,13 +57,11 @@ pub(crate) fn judge(
     policy: &PolicySet,
     state: &DomainState<'_>,
     now_ms: u64,
-    here: impl FnOnce(&dyn Fn() -> Option<VerifiedAuthorization>) -> Here,
+    here: impl FnOnce(Option<&VerifiedAuthorization>) -> Here,
 ) -> Result<Asked, KeyRingError> {
     let keys = ring(policy)?;
-    let here = here(&|| {
-        let token = UntrustedAuthorization::parse(shown.authorization).ok()?;
-        token.verify(&keys, now_ms).ok()
-    });
+    let token = UntrustedAuthorization::parse(shown.authorization).and_then(|token| token.verify(&keys, now_ms));
+    let here = here(token.as_ref().ok());
     let enforcer = Enforcer {
         id: shown.audience,
         domain: &policy.domain,
@@ -73,7 +74,11 @@ pub(crate) fn judge(
         offline: OfflineLimits::NONE,
     };
     let request = Request {
-        authorization: Presented::Bytes(shown.authorization),
+        authorization: match token {
+            Ok(token) => Presented::Verified(Arc::new(token.into())),
+            // Why not is said where it is judged.
+            Err(_) => Presented::Bytes(shown.authorization),
+        },
         proof: shown.proof,
         action: shown.action,
         resource: shown.resource,

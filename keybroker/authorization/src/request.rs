@@ -98,8 +98,8 @@ pub fn request_digest(method: &str, authority: &str, path: &str, body: Option<&[
 pub enum Presented<'a> {
     /// Bytes from outside: an authorization, or one with off-line delegations added to it.
     Bytes(&'a [u8]),
-    /// What [`Allowed::chain`] gave for the very same bytes: the signatures are not verified again, everything else is
-    /// looked at as if new.
+    /// What the very same bytes gave when they were verified, [`Allowed::chain`] for one: the signatures are not verified
+    /// again, everything else is looked at as if new.
     Verified(Arc<VerifiedChain>),
 }
 

@@ -152,9 +152,8 @@ pub fn judge_request(
         exporter,
     };
     // What counts in one region only counts where the inventory places the node.
-    presented::judge(&shown, policy, state, now_ms, |whose| {
-        let token = whose();
-        let node = token.as_ref().map(|token| node_of(&token.contents().subject));
+    presented::judge(&shown, policy, state, now_ms, |token| {
+        let node = token.map(|token| node_of(&token.contents().subject));
         let region = match node.map(|node| policy.inventory.by_name(node)) {
             Some(Lookup::Node(node)) => Some(node.region.clone()),
             _ => None,

@@ -125,8 +125,8 @@ pub fn judge_request(
         exporter,
     };
     // What is narrowed to one region or purpose is narrowed further here, and used for nothing else.
-    presented::judge(&shown, policy, state, now_ms, |whose| {
-        whose().map_or_else(Here::default, |token| Here {
+    presented::judge(&shown, policy, state, now_ms, |token| {
+        token.map_or_else(Here::default, |token| Here {
             region: token.contents().region.clone(),
             purpose: token.contents().purpose.clone(),
         })
