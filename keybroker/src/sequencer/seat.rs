@@ -41,7 +41,8 @@ impl Seat {
                 again = running.turn(&self.queue)?;
             } else {
                 running.refuse_all(&self.queue, &ended());
-                return Ok(());
+                // Closed by whoever committed last and failed, perhaps: that was no end in order.
+                return running.failed.clone().map_or(Ok(()), Err);
             }
         }
     }
