@@ -160,7 +160,7 @@ mod tests {
 
     impl<T> Queue<T> {
         /// Comes back when a thread sleeps in [`Queue::wait`]: it counts itself under the lock that the sleep gives back.
-        fn until_waited_for(&self) {
+        pub(crate) fn until_waited_for(&self) {
             while self.lock().waiting == 0 {
                 std::thread::yield_now();
             }

@@ -91,6 +91,8 @@ fn bed_in(folder: tempfile::TempDir, limit: usize) -> Bed {
         clock: Clock::start(),
     };
     let (handle, thread) = start(sequencer, limit).unwrap();
+    // A thread that is only starting takes what is meant for who hands it in.
+    handle.0.queue.until_waited_for();
     Bed {
         folder,
         store,
