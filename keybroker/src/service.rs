@@ -216,6 +216,7 @@ impl Broker {
         let first_ms = if denies { 0 } else { clock.now_ms() };
         let trust = Arc::new(Trust::start(restored.start, Arc::clone(&keys.trust_state), first_ms)?);
         trust.hold(denies);
+        let first_epoch = trust.epoch();
         let begun_ms = clock.now_ms();
         let lineage = Arc::new(Lineage::new(restored.lineage));
         let standings = Standings::begin(&*store, restored.live.iter(), begun_ms);
@@ -287,7 +288,7 @@ impl Broker {
         });
         first_statements(&app, &policy, &floors, first_start).await?;
         if let Some(entries) = interrupted {
-            record_interruption(&app, &entries).await?;
+            record_interruption(&app, first_epoch, &entries).await?;
         }
         if !first_start {
             app.acks.go_on(app.trust.epoch(), &policy, app.clock.now_ms());
@@ -416,9 +417,9 @@ async fn first_statements(
 
 /// Says what a start after a stop in disorder took away. A start that ends before this is one more such stop: the next one
 /// says it.
-async fn record_interruption(app: &App, entries: &[StatusIndex]) -> Result<(), ServiceError> {
+async fn record_interruption(app: &App, first_epoch: u64, entries: &[StatusIndex]) -> Result<(), ServiceError> {
     let circumstances = app.circumstances(app.clock.now_ms());
-    let statement = circumstances.interruption(app.trust.epoch(), entries);
+    let statement = circumstances.interruption(first_epoch, entries);
     let bytes = set::encode(entries);
     let entry = Entry {
         parts: vec![(set::digest(&bytes), bytes)],
